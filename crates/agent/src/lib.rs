@@ -1,0 +1,1 @@
+//! Where all meet: the node daemon.

@@ -1,0 +1,17 @@
+//! What others see: the JSON of the API, the records of the store, the protocol of the proxy.
+//!
+//! A field may be added at any time; a field is never renamed or given another meaning within one `VERSION`.
+
+pub mod proxy;
+pub mod record;
+mod status;
+
+pub use status::{
+    ApplyRequest, Change, ChangeKind, DrillRequest, Event, EventPage, Explanation, Failover,
+    FailoverStep, HistoryEntry, InstanceStatus, LogLine, NodeState, NodeStatus, Outcome, Plan,
+    Problem, RollbackRequest, ServiceStatus, Severity, SlotStatus, Status, Step, SwitchoverRequest,
+    Traffic,
+};
+
+/// Version of the JSON; goes up when a program that reads the earlier one could go wrong.
+pub const VERSION: u32 = 1;

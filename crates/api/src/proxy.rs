@@ -1,0 +1,195 @@
+//! What agent and proxy say to each other over `proxy.sock`: one JSON object a line, listening sockets beside it.
+//!
+//! The agent makes the listening sockets and hands each over (SCM_RIGHTS) with the `Serve` that names it. The proxy
+//! keeps serving when the agent is gone, and greets the next agent with `Hello` and a copy of every socket it has; so
+//! either may die alone and no client finds the door closed. All times are microseconds on CLOCK_BOOTTIME.
+
+use model::{Epoch, InstanceId, Millis, Protocol, ServiceName};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// Version of this protocol, the same on both sides or the connection is refused.
+pub const PROTOCOL: u32 = 1;
+
+/// From the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "snake_case")]
+pub enum ToProxy {
+    /// First message. The proxy answers `Hello`.
+    Hello {
+        /// [`PROTOCOL`].
+        protocol: u32,
+    },
+    /// Serve a service at an address. One listening socket comes with it, in the same `sendmsg`, when the proxy does not have
+    /// one for this service and address; without a socket it only changes the settings. Answered by `Served`.
+    Serve {
+        /// The service.
+        service: ServiceName,
+        /// Where its clients come to.
+        listen: SocketAddr,
+        /// What to understand of the traffic.
+        protocol: Protocol,
+        /// Longest wait of a new connection (tcp) or request (http) while there is no target.
+        hold_timeout: Millis,
+        /// Most connections or requests that may wait.
+        hold_max: u32,
+    },
+    /// The whole route of a service; replaces the one before. Ignored if `revision` is not higher than the last one, and
+    /// a target is ignored when its epoch is lower than the highest seen for its slot. Answered by `Routed`.
+    Route(Route),
+    /// Stop serving these: close the listening socket, let connections drain for `drain`.
+    Remove {
+        /// The service.
+        service: ServiceName,
+        /// Then close what is left.
+        drain: Millis,
+    },
+    /// Remove every service that is not named here: sent once after `Hello`, when all `Serve`s were sent.
+    Only {
+        /// Services that stay.
+        services: Vec<ServiceName>,
+    },
+    /// Stop accepting, drain, exit 0.
+    Shutdown {
+        /// Then close what is left.
+        drain: Millis,
+    },
+}
+
+/// Where a service's clients are sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// The service.
+    pub service: ServiceName,
+    /// Rises with every change. An agent that came back continues above the number in `Hello`.
+    pub revision: u64,
+    /// The actives. Empty: new connections wait (`hold_timeout`, `hold_max`).
+    pub targets: Vec<Target>,
+    /// Instances that were targets and are no more. One that is in neither list and has connections left is cut at once.
+    pub leaving: Vec<Leaving>,
+}
+
+/// An active to send clients to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Its slot, from 0.
+    pub slot: u32,
+    /// Who holds it.
+    pub instance: InstanceId,
+    /// At which epoch.
+    pub epoch: Epoch,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// What becomes of the connections to an instance that is no target any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// The instance.
+    pub instance: InstanceId,
+    /// What is under way may finish for this long; 0 cuts at once (it is dead or fenced). `Drained` follows.
+    pub drain: Millis,
+}
+
+/// From the proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "snake_case")]
+pub enum FromProxy {
+    /// Answer to `Hello`; one listening socket per front comes with it, in this order.
+    Hello {
+        /// [`PROTOCOL`].
+        protocol: u32,
+        /// Process id of the proxy.
+        pid: u32,
+        /// What it serves now.
+        fronts: Vec<Front>,
+    },
+    /// A `Serve` was carried out, or could not be.
+    Served {
+        /// The service.
+        service: ServiceName,
+        /// Why not.
+        error: Option<String>,
+    },
+    /// A route is in force: no new connection or request goes by the one before.
+    Routed {
+        /// The service.
+        service: ServiceName,
+        /// Of the route.
+        revision: u64,
+        /// When.
+        at_us: u64,
+    },
+    /// Nothing is connected to a leaving instance any more.
+    Drained {
+        /// The service.
+        service: ServiceName,
+        /// The instance.
+        instance: InstanceId,
+        /// Connections (tcp) or requests (http) that were cut because the time was up.
+        cut: u32,
+    },
+    /// A target answered its first client since it became a target at this epoch.
+    FirstAnswer {
+        /// The service.
+        service: ServiceName,
+        /// The instance.
+        instance: InstanceId,
+        /// Its epoch.
+        epoch: Epoch,
+        /// When the first byte of the answer (http: a status below 500) came.
+        at_us: u64,
+    },
+    /// A target could not be reached or died under a request. Evidence, not a verdict. At most one per target and 100 ms.
+    Suspect {
+        /// The service.
+        service: ServiceName,
+        /// The instance.
+        instance: InstanceId,
+        /// What happened: "connection refused".
+        what: String,
+    },
+    /// Counters, once a second for each service that had traffic since the last time.
+    Traffic {
+        /// The service.
+        service: ServiceName,
+        /// Totals since the proxy started.
+        totals: Totals,
+    },
+}
+
+/// A service that the proxy serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Front {
+    /// The service.
+    pub service: ServiceName,
+    /// Where.
+    pub listen: SocketAddr,
+    /// Revision of its route, 0 if it has none.
+    pub revision: u64,
+    /// Its targets.
+    pub targets: Vec<Target>,
+}
+
+/// Totals of a service since its proxy started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Connections accepted from clients.
+    pub connections: u64,
+    /// Of them open now.
+    pub open: u64,
+    /// Requests (http) or connections (tcp) sent to an active.
+    pub requests: u64,
+    /// Requests repeated, or connects tried again, on another active.
+    pub retried: u64,
+    /// Requests or connections that had to wait for an active.
+    pub held: u64,
+    /// Of them waiting now.
+    pub holding: u64,
+    /// Requests answered by the proxy itself with an error, or connections closed without an answer.
+    pub failed: u64,
+    /// Answers of the actives with a status of 500 and above (http).
+    pub errors: u64,
+    /// Sum of the times from request to the answer's first byte, microseconds.
+    pub latency_us: u64,
+}

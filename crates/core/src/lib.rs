@@ -1,0 +1,1 @@
+//! Decisions, pure: (state, event, time) to (state, actions).

@@ -1,0 +1,1 @@
+//! Processes, cgroups, hooks, probes and logs.

@@ -1,0 +1,1 @@
+//! The keeper of the agent: restarts it, reaps what it leaves.

@@ -1,0 +1,1 @@
+//! Sample services that come with the binary.

@@ -1,0 +1,1 @@
+//! Many cores in virtual time, with seeded faults and named invariants.

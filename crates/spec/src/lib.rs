@@ -1,0 +1,1 @@
+//! The operator's file: TOML to model, with errors that point.

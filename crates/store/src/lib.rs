@@ -1,0 +1,1 @@
+//! Linearizable key-value with compare-and-swap, sessions and watch.
