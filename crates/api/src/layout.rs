@@ -1,0 +1,100 @@
+//! Where the files of a cluster lie on a machine. Paths only; nothing here touches the disk but [`default_base`].
+//!
+//! ```text
+//! BASE/                  /var/lib/understudy as root, $XDG_STATE_HOME/understudy (~/.local/state) otherwise
+//!   CLUSTER/
+//!     store.redb         slots, epochs, applied files
+//!     data/INSTANCE/     working data of an instance, `{data}`
+//!     logs/INSTANCE.log  its output, `INSTANCE.log.1` and so on when rotated
+//!     run/               sockets, locks, what runs: worthless after a reboot
+//! ```
+
+use model::InstanceId;
+use std::path::{Path, PathBuf};
+
+/// The folder of one cluster on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// The cluster `name` below `base`.
+    pub fn new(base: &Path, name: &str) -> Self {
+        Self { root: base.join(name) }
+    }
+
+    /// Its folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The embedded store.
+    pub fn store(&self) -> PathBuf {
+        self.root.join("store.redb")
+    }
+
+    /// The data folder of an instance.
+    pub fn data(&self, instance: &InstanceId) -> PathBuf {
+        self.root.join("data").join(instance.to_string())
+    }
+
+    /// The folder of all logs.
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    /// The current log of an instance.
+    pub fn log(&self, instance: &InstanceId) -> PathBuf {
+        self.logs().join(format!("{instance}.log"))
+    }
+
+    /// Sockets, locks and what runs.
+    pub fn run(&self) -> PathBuf {
+        self.root.join("run")
+    }
+
+    /// Where the agent answers.
+    pub fn api_socket(&self) -> PathBuf {
+        self.run().join("api.sock")
+    }
+
+    /// Where the proxy listens for its agent.
+    pub fn proxy_socket(&self) -> PathBuf {
+        self.run().join("proxy.sock")
+    }
+
+    /// Held by the agent that is in charge; contains its process id.
+    pub fn agent_lock(&self) -> PathBuf {
+        self.run().join("agent.lock")
+    }
+
+    /// Held by the guard that is in charge; contains its process id.
+    pub fn guard_lock(&self) -> PathBuf {
+        self.run().join("guard.lock")
+    }
+
+    /// Records of running instances, one file each.
+    pub fn instances(&self) -> PathBuf {
+        self.run().join("instances")
+    }
+
+    /// The log of one of our own processes: `agent`, `guard`, `proxy`.
+    pub fn own_log(&self, process: &str) -> PathBuf {
+        self.run().join(format!("{process}.log"))
+    }
+}
+
+/// Where clusters lie if nothing else is said, from the environment of this process.
+pub fn default_base(is_root: bool) -> PathBuf {
+    if is_root {
+        return PathBuf::from("/var/lib/understudy");
+    }
+    if let Some(state) = std::env::var_os("XDG_STATE_HOME").filter(|path| Path::new(path).is_absolute()) {
+        return PathBuf::from(state).join("understudy");
+    }
+    match std::env::var_os("HOME") {
+        Some(home) => PathBuf::from(home).join(".local/state/understudy"),
+        None => std::env::temp_dir().join("understudy"),
+    }
+}
