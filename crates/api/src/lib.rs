@@ -8,10 +8,9 @@ pub mod record;
 mod status;
 
 pub use status::{
-    ApplyRequest, Change, ChangeKind, DrillRequest, Event, EventPage, Explanation, Failover,
-    FailoverStep, HistoryEntry, InstanceStatus, LogLine, NodeState, NodeStatus, Outcome, Plan,
-    Problem, RollbackRequest, ServiceStatus, Severity, SlotStatus, Status, Step, SwitchoverRequest,
-    Traffic,
+    ApplyRequest, Change, ChangeKind, DrillRequest, Event, EventPage, Explanation, Failover, FailoverStep,
+    HistoryEntry, InstanceStatus, LogLine, NodeState, NodeStatus, Outcome, Plan, Problem, RollbackRequest,
+    ServiceStatus, Severity, SlotStatus, Status, Step, SwitchoverRequest, Traffic,
 };
 
 /// Version of the JSON; goes up when a program that reads the earlier one could go wrong.

@@ -1,1 +1,388 @@
-//! Decisions, pure: (state, event, time) to (state, actions).
+//! Decisions, pure: `(state, event, time) → (state, decisions)`.
+//!
+//! No clock, no I/O, no randomness of its own: the agent and the simulator run the same code. Three verbs serve it:
+//! [`Core::handle`] takes an event in, [`Core::poll_decision`] gives what is to be done, [`Core::next_wakeup`] says when
+//! to come back with [`Event::Tick`].
+//!
+//! ```text
+//! instance   waiting ──▶ starting ──▶ running ──▶ stopping ──▶ waiting (back-off) … failed (given up, tried again later)
+//!               │ cold: prepared ──▶ starting as active
+//! slot       vacant ──▶ claiming ──▶ promoting ──▶ serving ──▶ releasing (old holder being fenced) ──▶ vacant
+//! ```
+//!
+//! A reconciler looks at a whole service after each event and is safe to run twice; nothing is decided from the
+//! event alone. Safety rules are those of the takeover protocol, section 7.1: an exclusive slot is claimed only when
+//! nothing of its last holder runs, the claim with its new epoch is on disk before the promote hook runs, and the proxy
+//! sends clients only after that.
+
+mod action;
+mod event;
+mod instance;
+mod reason;
+mod reconcile;
+mod service;
+mod slot;
+mod view;
+
+pub use action::{Action, Decision, Note, NoteKind, Refusal, RouteTarget, SlotWrite, Takeover};
+pub use event::{Adopted, Commit, Event, HookOutcome, ProbeOutcome, Recovered, SlotKnown};
+pub use reason::Reason;
+pub use view::{InstancePhase, InstanceView, NodeView, ServiceView, SlotPhase, SlotView, View};
+
+use model::{Cluster, Epoch, InstanceId, NodeName, ServiceName, Timestamp};
+use service::Service;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// What one agent decides for the nodes it stands for.
+#[derive(Debug, Clone)]
+pub struct Core {
+    seed: u64,
+    generation: u32,
+    nodes: BTreeMap<NodeName, Node>,
+    services: BTreeMap<ServiceName, Service>,
+    timers: BTreeSet<(Timestamp, ServiceName)>,
+    decisions: VecDeque<Decision>,
+    attempts: u64,
+    paused: Option<Timestamp>,
+    shutdown: Option<Timestamp>,
+    shutdown_told: bool,
+}
+
+/// A node this agent stands for.
+#[derive(Debug, Clone)]
+pub(crate) struct Node {
+    pub(crate) state: NodeState,
+    pub(crate) since: Timestamp,
+    pub(crate) because: Reason,
+}
+
+/// Whether a node may run anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeState {
+    /// Runs instances.
+    Online,
+    /// Runs none by the operator's wish.
+    Drained,
+    /// Lost.
+    Offline,
+}
+
+/// What the reconciler of one service needs to know of the rest, and where its decisions go.
+pub(crate) struct Context<'a> {
+    pub(crate) now: Timestamp,
+    pub(crate) seed: u64,
+    pub(crate) generation: u32,
+    pub(crate) nodes: &'a BTreeMap<NodeName, Node>,
+    /// Instances on each node, of all services: for placement.
+    pub(crate) load: &'a BTreeMap<NodeName, u32>,
+    pub(crate) attempts: &'a mut u64,
+    pub(crate) out: &'a mut VecDeque<Decision>,
+    pub(crate) paused: bool,
+    pub(crate) stopping: bool,
+    /// Services that it needs and that are not up.
+    pub(crate) missing: Option<ServiceName>,
+    /// While everything stops: services that need this one still run.
+    pub(crate) needed: bool,
+}
+
+impl Context<'_> {
+    pub(crate) fn decide(&mut self, action: Action, because: Reason) {
+        self.out.push_back(Decision { action, because });
+    }
+
+    pub(crate) fn online(&self, node: &NodeName) -> bool {
+        self.nodes.get(node).is_some_and(|node| node.state == NodeState::Online)
+    }
+
+    pub(crate) fn next_attempt(&mut self) -> u64 {
+        *self.attempts += 1;
+        *self.attempts
+    }
+}
+
+impl Core {
+    /// A core that knows nothing yet. `seed` feeds the jitter of back-offs; `attempt` must be above every attempt number
+    /// that an earlier life of this agent used (a start time in microseconds will do).
+    pub fn new(seed: u64, attempt: u64, generation: u32, nodes: impl IntoIterator<Item = NodeName>) -> Self {
+        let node = |name| {
+            let fresh = Node {
+                state: NodeState::Online,
+                since: Timestamp(0),
+                because: Reason::AgentStarted,
+            };
+            (name, fresh)
+        };
+        Self {
+            seed,
+            generation,
+            nodes: nodes.into_iter().map(node).collect(),
+            services: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            decisions: VecDeque::new(),
+            attempts: attempt,
+            paused: None,
+            shutdown: None,
+            shutdown_told: false,
+        }
+    }
+
+    /// Takes in one event.
+    pub fn handle(&mut self, event: Event, now: Timestamp) {
+        match event {
+            Event::Tick => self.tick(now),
+            Event::Recovered(recovered) => self.recover(recovered, now),
+            Event::Applied(cluster) => self.apply(cluster, now),
+            Event::Paused(paused) => {
+                self.paused = paused.then_some(now);
+                self.reconcile_all(now);
+            }
+            Event::Shutdown => {
+                self.shutdown.get_or_insert(now);
+                self.paused = None;
+                self.reconcile_all(now);
+            }
+            Event::NodeLost { node, because } => self.node(&node, NodeState::Offline, because, now),
+            Event::NodeDrained { node } => self.node(&node, NodeState::Drained, Reason::DrainAsked, now),
+            Event::NodeBack { node, because } => self.node(&node, NodeState::Online, because, now),
+            event => {
+                let Some(name) = event.service().cloned() else {
+                    return;
+                };
+                let Some(service) = self.services.get_mut(&name) else {
+                    if let Event::Switchover { request, service, .. } = event {
+                        let refusal = Refusal::UnknownService { service };
+                        self.decisions.push_back(Decision::answer(request, Err(refusal)));
+                    }
+                    return;
+                };
+                if service.absorb(event, now, &mut self.decisions) {
+                    self.reconcile(&name, now);
+                }
+            }
+        }
+        self.tell_shutdown();
+    }
+
+    /// Returns the next decision to carry out, if any.
+    pub fn poll_decision(&mut self) -> Option<Decision> {
+        self.decisions.pop_front()
+    }
+
+    /// Returns when to call `handle(Event::Tick, ..)` next.
+    pub fn next_wakeup(&self) -> Option<Timestamp> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    fn tick(&mut self, now: Timestamp) {
+        // Each service at most once per tick, so that a timer that stays due cannot keep us here.
+        let due: BTreeSet<ServiceName> = self
+            .timers
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .map(|(_, name)| name.clone())
+            .collect();
+        for name in due {
+            self.reconcile(&name, now);
+        }
+    }
+
+    fn apply(&mut self, cluster: Cluster, now: Timestamp) {
+        for (name, service) in self.services.iter_mut() {
+            if !cluster.services.contains_key(name) {
+                service.remove();
+            }
+        }
+        for (name, declared) in cluster.services {
+            match self.services.get_mut(&name) {
+                Some(service) => service.redeclare(declared, now),
+                None => {
+                    self.services.insert(name.clone(), Service::new(name, declared, now));
+                }
+            }
+        }
+        self.reconcile_all(now);
+    }
+
+    fn recover(&mut self, recovered: Recovered, now: Timestamp) {
+        for (name, declared) in recovered.cluster.services {
+            self.services.insert(name.clone(), Service::new(name, declared, now));
+        }
+        for slot in recovered.slots {
+            if let Some(service) = self.services.get_mut(&slot.slot.service) {
+                service.recover_slot(slot, now);
+            }
+        }
+        for (name, number) in recovered.numbers {
+            if let Some(service) = self.services.get_mut(&name) {
+                service.numbers_used(number);
+            }
+        }
+        for adopted in recovered.instances {
+            if let Some(service) = self.services.get_mut(adopted.instance.service()) {
+                service.recover_instance(adopted, now);
+            }
+        }
+        for (name, revision) in recovered.routes {
+            if let Some(service) = self.services.get_mut(&name) {
+                service.route_known(revision);
+            }
+        }
+        self.reconcile_all(now);
+    }
+
+    fn node(&mut self, name: &NodeName, state: NodeState, because: Reason, now: Timestamp) {
+        let Some(node) = self.nodes.get_mut(name) else {
+            return;
+        };
+        if node.state == state {
+            return;
+        }
+        *node = Node {
+            state,
+            since: now,
+            because: because.clone(),
+        };
+        let kind = match state {
+            NodeState::Online => NoteKind::NodeBack,
+            NodeState::Drained => NoteKind::NodeDrained,
+            NodeState::Offline => NoteKind::NodeLost,
+        };
+        self.decisions
+            .push_back(Decision::note(Note::about_node(kind, name.clone()), because));
+        self.reconcile_all(now);
+    }
+
+    fn reconcile_all(&mut self, now: Timestamp) {
+        let names: Vec<ServiceName> = self.services.keys().cloned().collect();
+        for name in names {
+            self.reconcile(&name, now);
+        }
+    }
+
+    /// Reconciles a service, and those that depend on it if that changed whether it is up (or gone).
+    fn reconcile(&mut self, name: &ServiceName, now: Timestamp) {
+        let mut todo = VecDeque::from([name.clone()]);
+        // Needs form no cycle, so each change of "up" travels down the graph at most once per service and edge.
+        let mut bound = (self.services.len() + 1).saturating_mul(self.services.len() + 1);
+        while let Some(name) = todo.pop_front() {
+            bound = match bound.checked_sub(1) {
+                Some(left) => left,
+                None => return,
+            };
+            let missing = self.missing_need(&name);
+            let needed = self.is_needed(&name);
+            let load = self.load();
+            let Some(service) = self.services.get_mut(&name) else {
+                continue;
+            };
+            let before = (service.is_up(), service.is_empty());
+            let old_timer = service.wakeup;
+            let mut context = Context {
+                now,
+                seed: self.seed,
+                generation: self.generation,
+                nodes: &self.nodes,
+                load: &load,
+                attempts: &mut self.attempts,
+                out: &mut self.decisions,
+                paused: self.paused.is_some(),
+                stopping: self.shutdown.is_some(),
+                missing,
+                needed,
+            };
+            service.reconcile(&mut context);
+            let after = (service.is_up(), service.is_empty());
+            let timer = service.wakeup;
+            let needs: Vec<ServiceName> = service.declared.needs.iter().cloned().collect();
+            let finished = service.is_finished();
+            if let Some(old) = old_timer {
+                self.timers.remove(&(old, name.clone()));
+            }
+            if finished {
+                self.services.remove(&name);
+                self.decisions.push_back(Decision::note(
+                    Note::about_service(NoteKind::ServiceRemoved, name.clone()),
+                    Reason::NotDeclared,
+                ));
+            } else if let Some(timer) = timer {
+                self.timers.insert((timer, name.clone()));
+            }
+            if before.0 != after.0 {
+                todo.extend(
+                    self.services
+                        .iter()
+                        .filter(|(_, s)| s.declared.needs.contains(&name))
+                        .map(|(n, _)| n.clone()),
+                );
+            }
+            if before.1 != after.1 && self.shutdown.is_some() {
+                todo.extend(needs);
+            }
+        }
+    }
+
+    fn missing_need(&self, name: &ServiceName) -> Option<ServiceName> {
+        let service = self.services.get(name)?;
+        service
+            .declared
+            .needs
+            .iter()
+            .find(|need| self.services.get(*need).is_some_and(|s| !s.is_up()))
+            .cloned()
+    }
+
+    fn is_needed(&self, name: &ServiceName) -> bool {
+        self.services
+            .values()
+            .any(|other| other.name != *name && other.declared.needs.contains(name) && !other.is_empty())
+    }
+
+    fn load(&self) -> BTreeMap<NodeName, u32> {
+        // Placement among several nodes is the only reader.
+        if self.nodes.len() < 2 {
+            return BTreeMap::new();
+        }
+        let mut load: BTreeMap<NodeName, u32> = self.nodes.keys().map(|node| (node.clone(), 0)).collect();
+        for instance in self.services.values().flat_map(|service| service.instances.values()) {
+            *load.entry(instance.node.clone()).or_default() += 1;
+        }
+        load
+    }
+
+    fn tell_shutdown(&mut self) {
+        if self.shutdown.is_some() && !self.shutdown_told && self.services.values().all(Service::is_stopped) {
+            self.shutdown_told = true;
+            self.decisions.push_back(Decision {
+                action: Action::AllStopped,
+                because: Reason::DownAsked,
+            });
+        }
+    }
+}
+
+/// The epoch that follows the last one in this generation of the store.
+pub(crate) fn epoch_after(last: Epoch, generation: u32) -> Epoch {
+    last.max(Epoch::first_of(generation)).next()
+}
+
+/// A number in 0..bound that depends only on its inputs: jitter that a replay repeats.
+pub(crate) fn jitter(seed: u64, instance: &InstanceId, salt: u64, bound: u64) -> u64 {
+    if bound == 0 {
+        return 0;
+    }
+    let mut hash = seed ^ 0x9e37_79b9_7f4a_7c15;
+    let parts = instance
+        .service()
+        .as_str()
+        .bytes()
+        .map(u64::from)
+        .chain([u64::from(instance.number()), salt]);
+    for part in parts {
+        // splitmix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+        hash = hash.wrapping_add(part).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        hash ^= hash >> 31;
+    }
+    hash % bound
+}

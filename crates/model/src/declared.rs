@@ -296,12 +296,7 @@ impl Cluster {
         while order.len() < self.services.len() {
             let before = order.len();
             for (name, service) in &self.services {
-                if !placed.contains(name)
-                    && service
-                        .needs
-                        .iter()
-                        .all(|need| placed.contains(need) || need == name)
-                {
+                if !placed.contains(name) && service.needs.iter().all(|need| placed.contains(need) || need == name) {
                     placed.insert(name);
                     order.push(name);
                 }

@@ -182,9 +182,7 @@ impl fmt::Display for SlotId {
 }
 
 /// One start of an instance. It only rises within an instance, so that late news of an earlier process is known as such.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RunId(pub u64);
 
@@ -198,9 +196,7 @@ impl fmt::Display for RunId {
 ///
 /// The upper 20 bits are the generation, raised by hand after a store was restored from an old copy;
 /// the lower 44 count (`takeover-protocol`, section 2). 0 means "nobody was ever active".
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
@@ -231,9 +227,7 @@ impl fmt::Display for Epoch {
 }
 
 /// A revision of the store; it rises with every write. 0 means "absent".
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Revision(pub u64);
 

@@ -4,15 +4,14 @@
 
 mod declared;
 mod ids;
+pub mod template;
 mod time;
 
 pub use declared::{
-    Addressing, Check, CheckKind, Cluster, Hook, HookKind, Limits, Logs, Protocol, Restart,
-    Service, Spread, StandbyMode, Stop, StopSignal,
+    Addressing, Check, CheckKind, Cluster, Hook, HookKind, Limits, Logs, Protocol, Restart, Service, Spread,
+    StandbyMode, Stop, StopSignal,
 };
-pub use ids::{
-    Epoch, InstanceId, InvalidName, NodeName, Revision, RunId, ServiceName, SlotId, name_problem,
-};
+pub use ids::{Epoch, InstanceId, InvalidName, NodeName, Revision, RunId, ServiceName, SlotId, name_problem};
 pub use time::{Millis, Timestamp, WallTime};
 
 use serde::{Deserialize, Serialize};

@@ -7,9 +7,7 @@ use std::time::Duration;
 
 /// A moment on the clock of the one who tells it: microseconds since that machine's boot (suspend included),
 /// or since the start of a simulation. Compare only moments of the same clock.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(pub u64);
 
@@ -44,9 +42,7 @@ impl Sub<Duration> for Timestamp {
 }
 
 /// A span in whole milliseconds, for records and JSON; shown as people write it: `800ms`, `1.5s`, `2m`.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Millis(pub u64);
 
@@ -75,8 +71,6 @@ impl fmt::Display for Millis {
 }
 
 /// Wall-clock time, milliseconds since 1970-01-01 UTC. For people and records; nothing is decided by it.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WallTime(pub i64);

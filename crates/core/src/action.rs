@@ -1,0 +1,327 @@
+//! What the core wants done.
+
+use crate::Reason;
+use model::{Epoch, HookKind, InstanceId, Millis, NodeName, Revision, Role, RunId, ServiceName, SlotId, Timestamp};
+
+/// Something for the agent to do, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// What.
+    pub action: Action,
+    /// Why.
+    pub because: Reason,
+}
+
+impl Decision {
+    pub(crate) fn note(note: Note, because: Reason) -> Self {
+        Self {
+            action: Action::Note(note),
+            because,
+        }
+    }
+
+    pub(crate) fn answer(request: u64, answer: Result<Takeover, Refusal>) -> Self {
+        Self {
+            action: Action::Answer { request, answer },
+            because: Reason::SwitchoverAsked,
+        }
+    }
+}
+
+/// What is to be done. Each is answered by the event named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// A new instance exists: keep its record before it is started. No answer.
+    Create {
+        /// Which.
+        instance: InstanceId,
+        /// Where.
+        node: NodeName,
+    },
+    /// An instance is no more: forget its record. Its data stay. No answer.
+    Forget {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// Start a process. `Started` or `StartFailed`.
+    Start {
+        /// Which.
+        instance: InstanceId,
+        /// Which start.
+        run: RunId,
+        /// Where.
+        node: NodeName,
+        /// As what.
+        role: Role,
+        /// Its epoch if it is started as an active.
+        epoch: Option<Epoch>,
+    },
+    /// Look a cold standby over. `Prepared`.
+    Prepare {
+        /// Which.
+        instance: InstanceId,
+        /// Where.
+        node: NodeName,
+    },
+    /// End the whole tree of a process: politely first, or by SIGKILL at once. `Gone`, always.
+    Stop {
+        /// Which.
+        instance: InstanceId,
+        /// Which start.
+        run: RunId,
+        /// Whether it may finish what it does.
+        polite: bool,
+    },
+    /// Run a hook. `HookDone`.
+    RunHook {
+        /// For which instance.
+        instance: InstanceId,
+        /// Which start.
+        run: RunId,
+        /// Which hook.
+        hook: HookKind,
+        /// Promote: the new epoch; demote: the old one; follow: that of the active.
+        epoch: Epoch,
+        /// Follow: whom.
+        active: Option<InstanceId>,
+    },
+    /// Check an instance now. `Probed`.
+    ProbeNow {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// Write a slot, if its revision is still as expected. `Committed`.
+    Write(SlotWrite),
+    /// Send clients there. `Routed`, `Drained`, `FirstAnswer`.
+    Route {
+        /// Whose clients.
+        service: ServiceName,
+        /// Rises.
+        revision: u64,
+        /// The actives.
+        targets: Vec<RouteTarget>,
+        /// Who is one no more, and how long its connections may go on.
+        leaving: Vec<(InstanceId, Millis)>,
+    },
+    /// The clients' address of a service goes away. No answer.
+    Unroute {
+        /// Whose.
+        service: ServiceName,
+    },
+    /// Tell people. No answer.
+    Note(Note),
+    /// A takeover is complete: tell people. No answer.
+    Report(Takeover),
+    /// Answer to a request of the operator.
+    Answer {
+        /// Which request.
+        request: u64,
+        /// What came of it.
+        answer: Result<Takeover, Refusal>,
+    },
+    /// After `Shutdown`: nothing runs any more.
+    AllStopped,
+}
+
+/// A compare-and-swap of a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotWrite {
+    /// Which.
+    pub slot: SlotId,
+    /// Number of this attempt, kept in the record.
+    pub attempt: u64,
+    /// The record must have this revision; 0: must not exist.
+    pub expect: Revision,
+    /// Held, or released.
+    pub held: bool,
+    /// By whom.
+    pub holder: InstanceId,
+    /// Where.
+    pub node: NodeName,
+    /// Its epoch.
+    pub epoch: Epoch,
+}
+
+/// An active to send clients to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteTarget {
+    /// Its slot.
+    pub slot: u32,
+    /// Who.
+    pub instance: InstanceId,
+    /// Its epoch.
+    pub epoch: Epoch,
+}
+
+/// How a slot changed hands. Steps that did not happen are missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Takeover {
+    /// Which slot.
+    pub slot: SlotId,
+    /// Who held it.
+    pub from: Option<InstanceId>,
+    /// Who holds it.
+    pub to: InstanceId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Whether an operator or a rollout wanted it.
+    pub planned: bool,
+    /// Why.
+    pub because: Reason,
+    /// First evidence, or the request.
+    pub detected: Timestamp,
+    /// The old holder cannot act any more.
+    pub confirmed: Option<Timestamp>,
+    /// The new holder is on disk.
+    pub claimed: Option<Timestamp>,
+    /// Its hook is through.
+    pub promoted: Option<Timestamp>,
+    /// Clients are sent to it.
+    pub routed: Option<Timestamp>,
+    /// It answered.
+    pub answered: Option<Timestamp>,
+}
+
+/// Why a request of the operator is not carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// No such service.
+    UnknownService {
+        /// As asked.
+        service: ServiceName,
+    },
+    /// No such slot.
+    UnknownSlot {
+        /// How many there are.
+        slots: u32,
+    },
+    /// No such instance.
+    UnknownInstance {
+        /// As asked.
+        instance: InstanceId,
+    },
+    /// The slot is changing hands already, or vacant.
+    SlotNotServing {
+        /// What it does.
+        state: String,
+    },
+    /// It already holds the slot.
+    AlreadyActive {
+        /// As asked.
+        instance: InstanceId,
+    },
+    /// Nobody could take over.
+    NobodyReady {
+        /// Why each standby is not ready.
+        why: Vec<String>,
+    },
+    /// It was begun and did not succeed.
+    Failed {
+        /// What happened.
+        what: String,
+    },
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Refusal::UnknownService { service } => write!(f, "there is no service `{service}`"),
+            Refusal::UnknownSlot { slots } => write!(
+                f,
+                "there is no such slot; they are numbered 0 to {}",
+                slots.saturating_sub(1)
+            ),
+            Refusal::UnknownInstance { instance } => write!(f, "there is no instance `{instance}`"),
+            Refusal::SlotNotServing { state } => write!(f, "the slot is {state}"),
+            Refusal::AlreadyActive { instance } => write!(f, "`{instance}` is active already"),
+            Refusal::NobodyReady { why } if why.is_empty() => f.write_str("there is no standby"),
+            Refusal::NobodyReady { why } => write!(f, "no standby is ready: {}", why.join("; ")),
+            Refusal::Failed { what } => f.write_str(what),
+        }
+    }
+}
+
+/// Something worth telling.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// What kind of thing.
+    pub kind: NoteKind,
+    /// About which service.
+    pub service: Option<ServiceName>,
+    /// About which instance.
+    pub instance: Option<InstanceId>,
+    /// About which node.
+    pub node: Option<NodeName>,
+}
+
+impl Note {
+    pub(crate) fn about_service(kind: NoteKind, service: ServiceName) -> Self {
+        Self {
+            kind,
+            service: Some(service),
+            instance: None,
+            node: None,
+        }
+    }
+
+    pub(crate) fn about_instance(kind: NoteKind, instance: &InstanceId, node: &NodeName) -> Self {
+        Self {
+            kind,
+            service: Some(instance.service().clone()),
+            instance: Some(instance.clone()),
+            node: Some(node.clone()),
+        }
+    }
+
+    pub(crate) fn about_node(kind: NoteKind, node: NodeName) -> Self {
+        Self {
+            kind,
+            service: None,
+            instance: None,
+            node: Some(node),
+        }
+    }
+}
+
+/// The catalogue of notes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoteKind {
+    /// A process ended that nobody wanted to end.
+    InstanceDied,
+    /// It fails its checks.
+    InstanceUnhealthy,
+    /// It passes its checks (again).
+    InstanceHealthy,
+    /// It could not be started, or did not become healthy in time.
+    StartFailed,
+    /// It dies again and again.
+    Flapping,
+    /// It was replaced by a new instance.
+    Replaced,
+    /// It was given up until the time named.
+    GivenUp,
+    /// A hook failed.
+    HookFailed,
+    /// A slot could not be written.
+    StoreFailed,
+    /// Several promotions in a row failed; the next one waits.
+    PromotionsFail,
+    /// Only the last holder has the data, and it is not there.
+    DataHeldBack,
+    /// The state of a service changed: redundant, degraded, down.
+    ServiceState(model::ServiceState),
+    /// All of a service's processes are of the declared kind again.
+    RolloutDone,
+    /// A rollout waits for something.
+    RolloutStuck,
+    /// A service is gone.
+    ServiceRemoved,
+    /// A node is lost.
+    NodeLost,
+    /// A node is being emptied.
+    NodeDrained,
+    /// A node is back.
+    NodeBack,
+    /// There is no node for an instance.
+    Unplaced,
+}

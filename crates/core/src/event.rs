@@ -1,0 +1,272 @@
+//! What the core is told.
+
+use crate::Reason;
+use model::{Cluster, Epoch, HookKind, InstanceId, NodeName, Revision, RunId, ServiceName, SlotId, Timestamp};
+
+/// Something that happened. Events about a process carry its run, so that late news of an earlier one is ignored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The time asked for by `next_wakeup` has come.
+    Tick,
+    /// The agent came (back) up: what the store and the machine say. First event, before `Applied`.
+    Recovered(Recovered),
+    /// This file is in force from now on.
+    Applied(Cluster),
+    /// Automatic actions stop (or go on).
+    Paused(bool),
+    /// Stop everything, in reverse start order.
+    Shutdown,
+    /// A node is lost with all that ran on it; `Gone` follows for each of its instances.
+    NodeLost {
+        /// Which.
+        node: NodeName,
+        /// How we know.
+        because: Reason,
+    },
+    /// The operator wants nothing to run on a node.
+    NodeDrained {
+        /// Which.
+        node: NodeName,
+    },
+    /// A node may run instances again.
+    NodeBack {
+        /// Which.
+        node: NodeName,
+        /// Why.
+        because: Reason,
+    },
+    /// A start succeeded: the process runs.
+    Started {
+        /// Which.
+        instance: InstanceId,
+        /// Which start.
+        run: RunId,
+    },
+    /// A start failed; nothing runs.
+    StartFailed {
+        /// Which.
+        instance: InstanceId,
+        /// Which start.
+        run: RunId,
+        /// What went wrong.
+        error: String,
+    },
+    /// A cold standby was looked over.
+    Prepared {
+        /// Which.
+        instance: InstanceId,
+        /// Whether it could be started.
+        result: Result<(), String>,
+    },
+    /// The main process ended; others of its tree may still run.
+    Exited {
+        /// Which.
+        instance: InstanceId,
+        /// Which start.
+        run: RunId,
+        /// "exit code 1", "killed by SIGKILL".
+        how: String,
+    },
+    /// Nothing of the instance runs any more.
+    Gone {
+        /// Which.
+        instance: InstanceId,
+        /// Which start.
+        run: RunId,
+    },
+    /// A check came back.
+    Probed {
+        /// Which.
+        instance: InstanceId,
+        /// Which start.
+        run: RunId,
+        /// Whether it was the `standby_check`.
+        standby: bool,
+        /// What it said.
+        outcome: ProbeOutcome,
+    },
+    /// A hook ended.
+    HookDone {
+        /// Which.
+        instance: InstanceId,
+        /// Which start.
+        run: RunId,
+        /// Which hook.
+        hook: HookKind,
+        /// For which epoch it ran.
+        epoch: Epoch,
+        /// How it went.
+        outcome: HookOutcome,
+    },
+    /// A write of a slot was answered.
+    Committed {
+        /// Which slot.
+        slot: SlotId,
+        /// Which attempt.
+        attempt: u64,
+        /// What became of it.
+        result: Commit,
+    },
+    /// The proxy follows a route.
+    Routed {
+        /// Whose.
+        service: ServiceName,
+        /// Which.
+        revision: u64,
+        /// Since when.
+        at: Timestamp,
+    },
+    /// The proxy lost what it knew (it was started anew): routes must be sent again.
+    ProxyReset {
+        /// Whose route.
+        service: ServiceName,
+    },
+    /// Nothing is connected to an instance any more that is no target.
+    Drained {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// A new active answered a client.
+    FirstAnswer {
+        /// Which.
+        instance: InstanceId,
+        /// At which epoch.
+        epoch: Epoch,
+        /// When.
+        at: Timestamp,
+    },
+    /// The proxy could not reach a target: evidence, checked at once.
+    Suspected {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// The operator wants another instance to hold a slot. Answered by `Action::Answer`.
+    Switchover {
+        /// Number of the request.
+        request: u64,
+        /// Which service.
+        service: ServiceName,
+        /// Which slot; the first if not given.
+        slot: Option<u32>,
+        /// Who; the first in the failover order if not given.
+        to: Option<InstanceId>,
+    },
+    /// The operator wants an instance that was given up to be tried again now.
+    Retry {
+        /// Which.
+        instance: InstanceId,
+    },
+}
+
+impl Event {
+    /// The service that an event is about, if it is about one.
+    pub fn service(&self) -> Option<&ServiceName> {
+        match self {
+            Event::Tick
+            | Event::Recovered(_)
+            | Event::Applied(_)
+            | Event::Paused(_)
+            | Event::Shutdown
+            | Event::NodeLost { .. }
+            | Event::NodeDrained { .. }
+            | Event::NodeBack { .. } => None,
+            Event::Started { instance, .. }
+            | Event::StartFailed { instance, .. }
+            | Event::Prepared { instance, .. }
+            | Event::Exited { instance, .. }
+            | Event::Gone { instance, .. }
+            | Event::Probed { instance, .. }
+            | Event::HookDone { instance, .. }
+            | Event::Drained { instance }
+            | Event::FirstAnswer { instance, .. }
+            | Event::Suspected { instance }
+            | Event::Retry { instance } => Some(instance.service()),
+            Event::Committed { slot, .. } => Some(&slot.service),
+            Event::Routed { service, .. } | Event::ProxyReset { service } | Event::Switchover { service, .. } => {
+                Some(service)
+            }
+        }
+    }
+}
+
+/// What a check said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProbeOutcome {
+    /// The instance works.
+    Pass,
+    /// It does not: why.
+    Fail(String),
+    /// We were too late ourselves to judge.
+    Unsure,
+}
+
+/// How a hook went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HookOutcome {
+    /// Exit code 0.
+    Done,
+    /// Anything else: what.
+    Failed(String),
+}
+
+/// What became of a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Commit {
+    /// It is on disk; the slot's revision is now this.
+    Done(Revision),
+    /// The slot was not as expected: this is what the store has (nothing: no such slot).
+    Conflict(Option<SlotKnown>),
+    /// It was not written, or nobody knows: what went wrong. The slot is read again before the next attempt.
+    Failed(String),
+}
+
+/// A slot as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotKnown {
+    /// Which.
+    pub slot: SlotId,
+    /// Whether somebody holds it.
+    pub held: bool,
+    /// Who holds it, or held it last.
+    pub holder: InstanceId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Revision of the record.
+    pub revision: Revision,
+    /// The attempt that wrote it.
+    pub attempt: u64,
+}
+
+/// What an agent finds when it comes up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    /// The file in force.
+    pub cluster: Cluster,
+    /// The slots.
+    pub slots: Vec<SlotKnown>,
+    /// The instances that exist, running or not.
+    pub instances: Vec<Adopted>,
+    /// Highest instance number ever used, by service.
+    pub numbers: Vec<(ServiceName, u32)>,
+    /// Revisions of the routes that the proxy follows.
+    pub routes: Vec<(ServiceName, u64)>,
+}
+
+/// An instance found when the agent came up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Adopted {
+    /// Which.
+    pub instance: InstanceId,
+    /// Where.
+    pub node: NodeName,
+    /// Its last start; of a running one the present one.
+    pub run: RunId,
+    /// Whether its process runs.
+    pub running: bool,
+    /// Whether it was started from what is declared now.
+    pub current: bool,
+    /// Epoch for which its promote hook went through, if it is active.
+    pub promoted: Option<Epoch>,
+    /// Epoch of the active that it follows.
+    pub followed: Option<Epoch>,
+}

@@ -1,0 +1,293 @@
+//! What is known of one instance, and how its failures are counted.
+
+use crate::{Adopted, ProbeOutcome, Reason, jitter};
+use model::{Epoch, Health, HookKind, InstanceId, Millis, NodeName, RunId, Timestamp};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A process without a check counts as healthy when it lived this long: one that exits at once must not be promoted.
+pub(crate) const SETTLE: Millis = Millis(100);
+/// Deaths of healthy processes are counted over this long, for back-off and for the failover order.
+const DEATHS_WINDOW: Duration = Duration::from_secs(60);
+/// An instance that died this often within the window flaps: it is last in the failover order.
+const DEATHS_FLAPPING: usize = 3;
+/// Deaths within this long make the next start wait.
+const BACKOFF_WINDOW: Duration = Duration::from_secs(10);
+/// So many deaths within that time are answered by a restart at once.
+const DEATHS_FREE: usize = 2;
+
+/// What the process of an instance does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Nothing runs; may start from then on.
+    Waiting { until: Timestamp },
+    /// A cold standby that could be started; looked over again at that time.
+    Prepared { again: Timestamp },
+    /// A cold standby being looked over.
+    Preparing,
+    /// Being started, not yet healthy.
+    Starting { started: bool, deadline: Timestamp },
+    /// Was healthy since its start.
+    Running,
+    /// Its tree is being ended.
+    Stopping,
+    /// Nothing of it runs any more; what follows is not decided yet.
+    Ended,
+    /// Given up; tried again then.
+    Failed { retry: Timestamp },
+}
+
+/// The agent was asked for something and will answer; the answer must match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RunningHook {
+    pub(crate) kind: HookKind,
+    pub(crate) epoch: Epoch,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Instance {
+    pub(crate) id: InstanceId,
+    pub(crate) node: NodeName,
+    pub(crate) run: RunId,
+    pub(crate) phase: Phase,
+    pub(crate) health: Health,
+    /// Since when phase, health and role are as they are, and why.
+    pub(crate) since: Timestamp,
+    pub(crate) because: Reason,
+    /// Checks failed and passed in a row.
+    pub(crate) fails: u32,
+    pub(crate) passes: u32,
+    pub(crate) last_failure: Option<String>,
+    /// What the `standby_check` says; `None` before its first answer.
+    pub(crate) standby_check: Option<Result<(), String>>,
+    /// Unhealthy since, for the restart of one that does not recover.
+    pub(crate) unhealthy_since: Option<Timestamp>,
+    pub(crate) hook: Option<RunningHook>,
+    pub(crate) promoted: Option<Epoch>,
+    pub(crate) followed: Option<Epoch>,
+    pub(crate) follow_failures: u32,
+    pub(crate) follow_again: Timestamp,
+    /// Runs from what is declared now; a start that is due takes the newest declaration by itself.
+    pub(crate) current: bool,
+    /// Goes away when it is stopped.
+    pub(crate) retiring: bool,
+    /// Stopped by our own wish: no failure is counted.
+    pub(crate) planned_stop: bool,
+    /// The run that is ending had been healthy.
+    pub(crate) was_healthy: bool,
+    /// What it was started from, if this agent started it.
+    pub(crate) launched_from: Option<Arc<model::Service>>,
+    /// It lost its slot to a planned change at this epoch: its demote hook runs when its clients have gone.
+    pub(crate) demote: Option<Epoch>,
+    /// Starts in a row that never became healthy.
+    pub(crate) failed_starts: u32,
+    pub(crate) deaths: VecDeque<Timestamp>,
+    pub(crate) restarts: u32,
+    /// The agent keeps a record of it.
+    pub(crate) created: bool,
+}
+
+impl Instance {
+    pub(crate) fn new(id: InstanceId, node: NodeName, now: Timestamp, because: Reason) -> Self {
+        Self {
+            id,
+            node,
+            run: RunId(0),
+            phase: Phase::Waiting { until: now },
+            health: Health::Down,
+            since: now,
+            because,
+            fails: 0,
+            passes: 0,
+            last_failure: None,
+            standby_check: None,
+            unhealthy_since: None,
+            hook: None,
+            promoted: None,
+            followed: None,
+            follow_failures: 0,
+            follow_again: Timestamp(0),
+            current: true,
+            retiring: false,
+            planned_stop: false,
+            was_healthy: false,
+            launched_from: None,
+            demote: None,
+            failed_starts: 0,
+            deaths: VecDeque::new(),
+            restarts: 0,
+            created: false,
+        }
+    }
+
+    pub(crate) fn adopted(adopted: Adopted, now: Timestamp) -> Self {
+        let mut instance = Self::new(adopted.instance, adopted.node, now, Reason::Adopted);
+        instance.run = adopted.run;
+        instance.created = true;
+        instance.current = adopted.current;
+        if adopted.running {
+            instance.phase = Phase::Running;
+            instance.health = Health::Healthy;
+            instance.promoted = adopted.promoted;
+            instance.followed = adopted.followed;
+        }
+        instance
+    }
+
+    /// A process of it may run.
+    pub(crate) fn has_process(&self) -> bool {
+        matches!(self.phase, Phase::Starting { .. } | Phase::Running | Phase::Stopping)
+    }
+
+    /// Its process runs and is not being ended.
+    pub(crate) fn is_alive(&self) -> bool {
+        matches!(self.phase, Phase::Starting { .. } | Phase::Running)
+    }
+
+    /// Its process runs, was healthy and passes its checks.
+    pub(crate) fn is_fit(&self) -> bool {
+        self.phase == Phase::Running && self.health == Health::Healthy
+    }
+
+    pub(crate) fn set(&mut self, phase: Phase, health: Health, now: Timestamp, because: Reason) {
+        self.phase = phase;
+        self.health = health;
+        self.since = now;
+        self.because = because;
+    }
+
+    /// A process starts: what was known of the one before is forgotten.
+    pub(crate) fn begin_run(&mut self, declared: &Arc<model::Service>, now: Timestamp, because: Reason) {
+        let deadline = now + declared.start_timeout.duration();
+        self.launched_from = Some(Arc::clone(declared));
+        self.was_healthy = false;
+        self.demote = None;
+        self.run = RunId(self.run.0 + 1);
+        self.restarts += u32::from(self.run.0 > 1);
+        self.fails = 0;
+        self.passes = 0;
+        self.last_failure = None;
+        self.standby_check = None;
+        self.unhealthy_since = None;
+        self.hook = None;
+        self.promoted = None;
+        self.followed = None;
+        self.follow_failures = 0;
+        self.follow_again = now;
+        self.planned_stop = false;
+        self.current = true;
+        self.set(
+            Phase::Starting {
+                started: false,
+                deadline,
+            },
+            Health::Starting,
+            now,
+            because,
+        );
+    }
+
+    /// Takes a check's answer in. Returns true if that may change a decision.
+    pub(crate) fn absorb_probe(
+        &mut self,
+        outcome: ProbeOutcome,
+        fail_after: u32,
+        pass_after: u32,
+        now: Timestamp,
+    ) -> bool {
+        match outcome {
+            ProbeOutcome::Unsure => false,
+            ProbeOutcome::Pass => {
+                self.fails = 0;
+                self.passes = self.passes.saturating_add(1);
+                match (&self.phase, self.health) {
+                    (Phase::Starting { started: true, .. }, _) => self.became_healthy(now),
+                    (Phase::Running, Health::Unhealthy) if self.passes >= pass_after => self.became_healthy(now),
+                    _ => return false,
+                }
+                true
+            }
+            ProbeOutcome::Fail(what) => {
+                self.passes = 0;
+                self.fails = self.fails.saturating_add(1);
+                let last = what.clone();
+                self.last_failure = Some(what);
+                if self.phase != Phase::Running || self.health == Health::Unhealthy || self.fails < fail_after {
+                    return false;
+                }
+                self.health = Health::Unhealthy;
+                self.unhealthy_since = Some(now);
+                self.since = now;
+                self.because = Reason::ChecksFailed {
+                    instance: self.id.clone(),
+                    times: self.fails,
+                    last,
+                };
+                true
+            }
+        }
+    }
+
+    pub(crate) fn became_healthy(&mut self, now: Timestamp) {
+        self.failed_starts = 0;
+        self.unhealthy_since = None;
+        let because = Reason::ChecksPass {
+            instance: self.id.clone(),
+        };
+        self.set(Phase::Running, Health::Healthy, now, because);
+    }
+
+    /// Its process is gone without our wish. Returns how long to wait until the next start.
+    pub(crate) fn count_failure(
+        &mut self,
+        was_healthy: bool,
+        restart: &model::Restart,
+        seed: u64,
+        now: Timestamp,
+    ) -> Duration {
+        if was_healthy {
+            self.deaths.push_back(now);
+            self.forget_old_deaths(now);
+            let recent = self
+                .deaths
+                .iter()
+                .filter(|at| now.since(**at) <= BACKOFF_WINDOW)
+                .count();
+            let doublings = recent.saturating_sub(DEATHS_FREE);
+            self.backoff(doublings, restart, seed)
+        } else {
+            self.failed_starts = self.failed_starts.saturating_add(1);
+            self.backoff(self.failed_starts as usize - 1, restart, seed)
+        }
+    }
+
+    /// The first restart is at once; each further one waits twice as long, with up to a quarter of jitter.
+    fn backoff(&self, doublings: usize, restart: &model::Restart, seed: u64) -> Duration {
+        if doublings == 0 {
+            return Duration::ZERO;
+        }
+        let factor = 1_u64
+            .checked_shl(u32::try_from(doublings - 1).unwrap_or(u32::MAX))
+            .unwrap_or(u64::MAX);
+        let wait_ms = restart.backoff.0.saturating_mul(factor).min(restart.backoff_max.0);
+        Duration::from_millis(wait_ms + jitter(seed, &self.id, self.run.0, wait_ms / 4 + 1))
+    }
+
+    pub(crate) fn is_flapping(&self, now: Timestamp) -> bool {
+        self.recent_deaths(now) >= DEATHS_FLAPPING
+    }
+
+    pub(crate) fn recent_deaths(&self, now: Timestamp) -> usize {
+        self.deaths.iter().filter(|at| now.since(**at) <= DEATHS_WINDOW).count()
+    }
+
+    fn forget_old_deaths(&mut self, now: Timestamp) {
+        while self.deaths.front().is_some_and(|at| now.since(*at) > DEATHS_WINDOW) {
+            self.deaths.pop_front();
+        }
+    }
+}
+
+/// Instances by id.
+pub(crate) type Instances = BTreeMap<InstanceId, Instance>;

@@ -1,0 +1,244 @@
+//! Why a decision was taken: logged, shown by `understudy explain`, asserted in tests.
+
+use model::{Epoch, HookKind, InstanceId, Millis, NodeName, ServiceName};
+use std::fmt;
+
+/// Why something is done or is as it is. `Display` is written for the person on call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    missing_docs,
+    reason = "the sentence of each variant in Display is its documentation"
+)]
+pub enum Reason {
+    AgentStarted,
+    Declared,
+    NotDeclared,
+    TooMany {
+        wanted: u32,
+    },
+    TooFew {
+        have: u32,
+        wanted: u32,
+    },
+    ProcessEnded {
+        instance: InstanceId,
+        how: String,
+    },
+    ChecksFailed {
+        instance: InstanceId,
+        times: u32,
+        last: String,
+    },
+    ChecksPass {
+        instance: InstanceId,
+    },
+    LivesWithoutCheck {
+        after: Millis,
+    },
+    StartFailed {
+        instance: InstanceId,
+        error: String,
+    },
+    NotHealthyInTime {
+        instance: InstanceId,
+        limit: Millis,
+        last: Option<String>,
+    },
+    BackOff {
+        wait: Millis,
+        failures: u32,
+    },
+    NeverHealthy {
+        starts: u32,
+    },
+    ReplacementsFailed {
+        replacements: u32,
+    },
+    RetryDue,
+    RetryAsked,
+    WaitsForNeed {
+        need: ServiceName,
+    },
+    NeedsAreUp,
+    SlotVacant {
+        slot: u32,
+    },
+    HolderGone {
+        instance: InstanceId,
+    },
+    HolderUnhealthy {
+        instance: InstanceId,
+        last: String,
+    },
+    HookFailed {
+        instance: InstanceId,
+        hook: HookKind,
+        error: String,
+    },
+    Claimed {
+        epoch: Epoch,
+    },
+    PromotedAt {
+        epoch: Epoch,
+    },
+    NewActive {
+        instance: InstanceId,
+        epoch: Epoch,
+    },
+    SwitchoverAsked,
+    RolloutNeeds,
+    DrainAsked,
+    DrillAsked,
+    BackAsked,
+    DownAsked,
+    NodeLost {
+        node: NodeName,
+    },
+    StandbyByRole,
+    ColdStandby,
+    NotReady {
+        what: String,
+    },
+    StoreFailed {
+        error: String,
+    },
+    SlotTakenByOther {
+        instance: InstanceId,
+        epoch: Epoch,
+    },
+    PromotionsFailed {
+        times: u32,
+        wait: Millis,
+    },
+    OnlyLastHolderHasData {
+        instance: InstanceId,
+    },
+    Serving {
+        serving: u32,
+        active: u32,
+        ready: u32,
+        standby: u32,
+    },
+    NoNodeLeft {
+        wanted: String,
+    },
+    Suspected {
+        instance: InstanceId,
+    },
+    Adopted,
+    AllReplaced,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::AgentStarted => f.write_str("the agent started"),
+            Reason::Declared => f.write_str("the file declares it"),
+            Reason::NotDeclared => f.write_str("the file no longer declares it"),
+            Reason::TooMany { wanted } => write!(f, "more instances than the {wanted} declared"),
+            Reason::TooFew { have, wanted } => {
+                write!(f, "{have} of {wanted} declared instances exist")
+            }
+            Reason::ProcessEnded { instance, how } => {
+                write!(f, "the process of {instance} ended: {how}")
+            }
+            Reason::ChecksFailed { instance, times, last } => {
+                write!(
+                    f,
+                    "{instance} failed {times} {} in a row: {last}",
+                    plural(*times, "check")
+                )
+            }
+            Reason::ChecksPass { instance } => write!(f, "{instance} passes its checks"),
+            Reason::LivesWithoutCheck { after } => {
+                write!(f, "no check is declared and it lives since {after}")
+            }
+            Reason::StartFailed { instance, error } => {
+                write!(f, "{instance} could not be started: {error}")
+            }
+            Reason::NotHealthyInTime { instance, limit, last } => {
+                write!(f, "{instance} was not healthy within {limit}")?;
+                match last {
+                    Some(last) => write!(f, ", last check: {last}"),
+                    None => Ok(()),
+                }
+            }
+            Reason::BackOff { wait, failures } => {
+                write!(f, "waits {wait} after {failures} {}", plural(*failures, "failure"))
+            }
+            Reason::NeverHealthy { starts } => {
+                write!(f, "{starts} starts in a row never became healthy")
+            }
+            Reason::ReplacementsFailed { replacements } => {
+                write!(
+                    f,
+                    "{replacements} {} never became healthy either",
+                    plural(*replacements, "replacement")
+                )
+            }
+            Reason::RetryDue => f.write_str("it was given up and the time for another try has come"),
+            Reason::RetryAsked => f.write_str("the operator asked for another try"),
+            Reason::WaitsForNeed { need } => {
+                write!(f, "waits for {need}, which it needs and which is not up")
+            }
+            Reason::NeedsAreUp => f.write_str("all that it needs is up"),
+            Reason::SlotVacant { slot } => write!(f, "slot {slot} is vacant"),
+            Reason::HolderGone { instance } => write!(f, "nothing of {instance} runs any more"),
+            Reason::HolderUnhealthy { instance, last } => {
+                write!(f, "{instance} is unhealthy: {last}")
+            }
+            Reason::HookFailed { instance, hook, error } => write!(f, "{hook} of {instance} failed: {error}"),
+            Reason::Claimed { epoch } => write!(f, "it holds the slot at epoch {epoch}"),
+            Reason::PromotedAt { epoch } => write!(f, "it was promoted at epoch {epoch}"),
+            Reason::NewActive { instance, epoch } => {
+                write!(f, "{instance} is active at epoch {epoch}")
+            }
+            Reason::SwitchoverAsked => f.write_str("the operator asked for a switchover"),
+            Reason::RolloutNeeds => f.write_str("it runs from an earlier declaration"),
+            Reason::DrainAsked => f.write_str("the operator drains the node"),
+            Reason::DrillAsked => f.write_str("the operator drills its loss"),
+            Reason::BackAsked => f.write_str("the operator put it back"),
+            Reason::DownAsked => f.write_str("the operator takes everything down"),
+            Reason::NodeLost { node } => write!(f, "node {node} is lost"),
+            Reason::StandbyByRole => f.write_str("every slot has its active"),
+            Reason::ColdStandby => f.write_str("a cold standby starts when it takes a slot"),
+            Reason::NotReady { what } => f.write_str(what),
+            Reason::StoreFailed { error } => write!(f, "the store could not be written: {error}"),
+            Reason::SlotTakenByOther { instance, epoch } => {
+                write!(f, "{instance} holds the slot at epoch {epoch}")
+            }
+            Reason::PromotionsFailed { times, wait } => {
+                write!(f, "{times} promotions in a row failed, the next one waits {wait}")
+            }
+            Reason::OnlyLastHolderHasData { instance } => {
+                write!(
+                    f,
+                    "{instance} was active last and no standby is known to have all its data"
+                )
+            }
+            Reason::Serving {
+                serving,
+                active,
+                ready,
+                standby,
+            } => {
+                write!(
+                    f,
+                    "{serving} of {active} actives serve, {ready} of {standby} standbys are ready"
+                )
+            }
+            Reason::NoNodeLeft { wanted } => write!(f, "no node is left for it: {wanted}"),
+            Reason::Suspected { instance } => write!(f, "the proxy could not reach {instance}"),
+            Reason::Adopted => f.write_str("it ran when the agent came back and was adopted"),
+            Reason::AllReplaced => f.write_str("every process runs from the present declaration"),
+        }
+    }
+}
+
+fn plural(count: u32, noun: &str) -> String {
+    if count == 1 {
+        noun.to_owned()
+    } else {
+        format!("{noun}s")
+    }
+}

@@ -1,0 +1,227 @@
+//! What the core knows, for those who show it.
+
+use crate::instance::Phase;
+use crate::service::Service;
+use crate::{Core, NodeState, Reason};
+use model::{Epoch, Health, InstanceId, NodeName, Role, RunId, ServiceName, ServiceState, Timestamp};
+use std::sync::Arc;
+
+/// Everything at a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// By name.
+    pub services: Vec<ServiceView>,
+    /// By name.
+    pub nodes: Vec<NodeView>,
+    /// Automatic actions are paused since.
+    pub paused: Option<Timestamp>,
+    /// Everything is being stopped.
+    pub stopping: bool,
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeView {
+    /// Its name.
+    pub name: NodeName,
+    /// Whether it runs instances.
+    pub state: NodeState,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why.
+    pub because: Reason,
+}
+
+/// A service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceView {
+    /// Its name.
+    pub name: ServiceName,
+    /// As declared.
+    pub declared: Arc<model::Service>,
+    /// How it stands.
+    pub state: ServiceState,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why.
+    pub because: Reason,
+    /// Failures of instances until it is down.
+    pub distance: u32,
+    /// Its slots.
+    pub slots: Vec<SlotView>,
+    /// Its instances, by number.
+    pub instances: Vec<InstanceView>,
+    /// Who takes over, best first.
+    pub failover_order: Vec<InstanceId>,
+    /// No longer declared.
+    pub removed: bool,
+    /// Some processes run from an earlier declaration.
+    pub rolling: bool,
+}
+
+/// What a slot does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotPhase {
+    /// Nobody may act.
+    Vacant,
+    /// The old holder is being ended.
+    Releasing,
+    /// Being written.
+    Claiming,
+    /// The new holder is being promoted.
+    Promoting,
+    /// Clients are served.
+    Serving,
+}
+
+/// A slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotView {
+    /// Its number.
+    pub slot: u32,
+    /// What it does.
+    pub phase: SlotPhase,
+    /// Who holds it or is about to.
+    pub instance: Option<InstanceId>,
+    /// Who held it last, if nobody does.
+    pub last_holder: Option<InstanceId>,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why.
+    pub because: Reason,
+}
+
+/// What an instance's process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstancePhase {
+    /// Nothing runs.
+    Waiting,
+    /// Cold, could be started.
+    Prepared,
+    /// Being started.
+    Starting,
+    /// Runs.
+    Running,
+    /// Being ended.
+    Stopping,
+    /// Given up for now.
+    Failed,
+}
+
+/// An instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceView {
+    /// Its name.
+    pub id: InstanceId,
+    /// Where.
+    pub node: NodeName,
+    /// Its start.
+    pub run: RunId,
+    /// Its role.
+    pub role: Role,
+    /// What its process does.
+    pub phase: InstancePhase,
+    /// Its health.
+    pub health: Health,
+    /// Could take over now; if not, why.
+    pub ready: Result<(), String>,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why.
+    pub because: Reason,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// What its last failed check said.
+    pub last_failure: Option<String>,
+    /// When it is tried again, if it waits.
+    pub next_try: Option<Timestamp>,
+    /// Runs from the present declaration.
+    pub current: bool,
+}
+
+impl Core {
+    /// What is known, at a moment.
+    pub fn view(&self, now: Timestamp) -> View {
+        let node = |(name, node): (&NodeName, &crate::Node)| NodeView {
+            name: name.clone(),
+            state: node.state,
+            since: node.since,
+            because: node.because.clone(),
+        };
+        View {
+            services: self.services.values().map(|service| service.view(now)).collect(),
+            nodes: self.nodes.iter().map(node).collect(),
+            paused: self.paused,
+            stopping: self.shutdown.is_some(),
+        }
+    }
+
+    /// What is known of one service.
+    pub fn service_view(&self, name: &ServiceName, now: Timestamp) -> Option<ServiceView> {
+        self.services.get(name).map(|service| service.view(now))
+    }
+}
+
+impl Service {
+    fn view(&self, now: Timestamp) -> ServiceView {
+        let order = self.failover_order(now);
+        let slot = |slot: &crate::slot::Slot| SlotView {
+            slot: slot.id.slot,
+            phase: match slot.phase {
+                crate::slot::Phase::Vacant | crate::slot::Phase::Clearing { .. } => SlotPhase::Vacant,
+                crate::slot::Phase::Releasing => SlotPhase::Releasing,
+                crate::slot::Phase::Claiming { .. } => SlotPhase::Claiming,
+                crate::slot::Phase::Promoting { .. } => SlotPhase::Promoting,
+                crate::slot::Phase::Serving { .. } => SlotPhase::Serving,
+            },
+            instance: slot.bound().cloned(),
+            last_holder: slot.last_holder().cloned(),
+            epoch: slot.epoch(),
+            since: slot.since,
+            because: slot.because.clone(),
+        };
+        let mut instances: Vec<_> = self.instances.values().collect();
+        instances.sort_by_key(|instance| instance.id.number());
+        let instance = |instance: &crate::instance::Instance| InstanceView {
+            id: instance.id.clone(),
+            node: instance.node.clone(),
+            run: instance.run,
+            role: self.role(&instance.id),
+            phase: match instance.phase {
+                Phase::Waiting { .. } | Phase::Preparing | Phase::Ended => InstancePhase::Waiting,
+                Phase::Prepared { .. } => InstancePhase::Prepared,
+                Phase::Starting { .. } => InstancePhase::Starting,
+                Phase::Running => InstancePhase::Running,
+                Phase::Stopping => InstancePhase::Stopping,
+                Phase::Failed { .. } => InstancePhase::Failed,
+            },
+            health: instance.health,
+            ready: self.readiness(instance),
+            since: instance.since,
+            because: instance.because.clone(),
+            restarts: instance.restarts,
+            last_failure: instance.last_failure.clone(),
+            next_try: match instance.phase {
+                Phase::Waiting { until } => Some(until),
+                Phase::Failed { retry } => Some(retry),
+                _ => None,
+            },
+            current: instance.current,
+        };
+        ServiceView {
+            name: self.name.clone(),
+            declared: Arc::clone(&self.declared),
+            state: self.state,
+            since: self.state_since,
+            because: self.state_because.clone(),
+            distance: self.distance(),
+            slots: self.slots.iter().map(slot).collect(),
+            instances: instances.into_iter().map(instance).collect(),
+            failover_order: order,
+            removed: self.removed,
+            rolling: self.instances.values().any(|instance| !instance.current),
+        }
+    }
+}
