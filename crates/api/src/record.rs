@@ -68,6 +68,8 @@ pub struct Applied {
     pub how: String,
     /// The file as written by the operator.
     pub text: String,
+    /// Where it lay: relative programs are taken from its folder.
+    pub path: String,
     /// The same, resolved.
     pub cluster: Cluster,
 }

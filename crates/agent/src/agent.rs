@@ -1,0 +1,394 @@
+//! The one loop of the agent: everything that happens comes in here, is decided by the core, and is carried out.
+
+use crate::apply;
+use crate::clock;
+use crate::executor::{Executor, chain};
+use crate::fronts::Fronts;
+use crate::input::{Input, LogSource, Request, done, refused};
+use crate::journal::{Inputs, Journal};
+use crate::keeper;
+use crate::proxy_link::ProxyLink;
+use crate::show;
+use api::layout::Layout;
+use api::proxy::{FromProxy, ToProxy};
+use api::record::Applied;
+use api::{Outcome, Severity};
+use decisions::{Action, Core, Decision, Event, Reason, Takeover};
+use model::{Cluster, InstanceId, Millis, NodeName, Revision, ServiceName, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use store::Store;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// After everything was told to stop, the agent waits this long before it says what is left and ends all the same.
+const DOWN_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// An agent at work.
+pub(crate) struct Agent {
+    pub(crate) name: String,
+    pub(crate) layout: Layout,
+    pub(crate) core: Core,
+    pub(crate) executor: Executor,
+    pub(crate) journal: Journal,
+    pub(crate) fronts: Fronts,
+    pub(crate) link: ProxyLink,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) inputs: Inputs,
+    pub(crate) cluster: Arc<Cluster>,
+    /// The file in force, and the store's revision of it.
+    pub(crate) applied: Option<Applied>,
+    pub(crate) applied_at: Revision,
+    /// A file is being written: one at a time.
+    pub(crate) applying: bool,
+    pub(crate) changed: watch::Sender<u64>,
+    pub(crate) keeper: keeper::Keeper,
+    pub(crate) switchovers: BTreeMap<u64, oneshot::Sender<Result<Takeover, String>>>,
+    pub(crate) next_request: u64,
+    pub(crate) down: Vec<oneshot::Sender<Outcome>>,
+    pub(crate) down_by: Option<Timestamp>,
+    /// Routes that the core wants and the proxy has not been told of because there is none.
+    pub(crate) proxy_is_up: bool,
+    pub(crate) ending: Option<i32>,
+}
+
+impl Agent {
+    /// Goes on until the agent is to end; returns its exit code.
+    pub(crate) async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Input>) -> i32 {
+        loop {
+            self.carry_out();
+            if let Some(code) = self.ending {
+                return code;
+            }
+            let wakeup = [self.core.next_wakeup(), self.down_by].into_iter().flatten().min();
+            let input = tokio::select! {
+                biased;
+                input = queue.recv() => input,
+                () = reach(wakeup) => None,
+            };
+            match input {
+                Some(input) => {
+                    self.take(input);
+                    // Whatever else is here already belongs to the same moment.
+                    for _ in 0..64 {
+                        match queue.try_recv() {
+                            Ok(input) => self.take(input),
+                            Err(_) => break,
+                        }
+                    }
+                }
+                None => self.tick(),
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = clock::now();
+        self.core.handle(Event::Tick, now);
+        if self.down_by.is_some_and(|by| now >= by) {
+            let left: Vec<String> = self.executor.running().map(|(id, _)| id.to_string()).collect();
+            let text = format!("gave up waiting after {} s; still there: {}", DOWN_TIMEOUT.as_secs(), left.join(", "));
+            self.finish_down(&refused(text, Some("look for processes that hang in the kernel (state D)".into())), 1);
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        let now = clock::now();
+        match input {
+            Input::Event(event, at) => {
+                if let Event::Gone { instance, run } = &event {
+                    self.executor.gone(instance, *run);
+                }
+                let quiet = matches!(event, Event::Probed { .. });
+                self.core.handle(event, at);
+                if quiet {
+                    return;
+                }
+            }
+            Input::StartDone { instance, run, result } => {
+                let event = self.executor.started(instance, run, result);
+                self.core.handle(event, now);
+            }
+            Input::HookDone { event, at } => {
+                self.executor.hook_done(&event);
+                self.core.handle(event, at);
+            }
+            Input::Proxy(message) => self.hear_proxy(message, now),
+            Input::ProxyUp { fronts, pid } => self.greet_proxy(fronts, pid, now),
+            Input::ProxyDown => {
+                self.proxy_is_up = false;
+                let text = "the proxy died; another one is being started on the same sockets".to_owned();
+                self.journal.tell(Severity::Warning, "proxy-died", text, "its connection to the agent ended".into());
+            }
+            Input::GuardGone => {
+                let text = "the guard died; another one is being started".to_owned();
+                self.journal.tell(Severity::Warning, "guard-died", text, "its process ended".into());
+                self.keeper.start_guard(&self.inputs);
+            }
+            Input::NodeBack(node) => self.core.handle(Event::NodeBack { node, because: Reason::BackAsked }, now),
+            Input::Applied(written) => apply::written(self, *written),
+            Input::Request(request) => self.serve(request, now),
+            // The services go on; whoever starts the agent again finds them.
+            Input::Terminate => self.ending = Some(143),
+        }
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    fn hear_proxy(&mut self, message: FromProxy, now: Timestamp) {
+        match message {
+            FromProxy::Routed { service, revision, at_us } => {
+                self.core.handle(Event::Routed { service, revision, at: Timestamp(at_us) }, now);
+            }
+            FromProxy::Drained { instance, .. } => self.core.handle(Event::Drained { instance }, now),
+            FromProxy::FirstAnswer { instance, epoch, at_us, .. } => {
+                self.core.handle(Event::FirstAnswer { instance, epoch, at: Timestamp(at_us) }, now);
+            }
+            FromProxy::Suspect { instance, .. } => self.core.handle(Event::Suspected { instance }, now),
+            FromProxy::Traffic { service, totals } => self.fronts.count(service, totals),
+            FromProxy::Served { service, error: Some(error) } => {
+                let text = format!("the proxy cannot serve {service}");
+                self.journal.tell(Severity::Error, "not-served", text, error);
+            }
+            FromProxy::Served { .. } | FromProxy::Hello { .. } => {}
+        }
+    }
+
+    fn greet_proxy(&mut self, fronts: Vec<(api::proxy::Front, std::net::TcpListener)>, pid: u32, now: Timestamp) {
+        tracing::info!(pid, fronts = fronts.len(), "connected to the proxy");
+        self.proxy_is_up = true;
+        self.fronts.adopt(fronts);
+        self.fronts.serve(&self.cluster, &self.link);
+        self.fronts.only(&self.cluster, &self.link);
+        let services: Vec<ServiceName> = self.cluster.services.keys().cloned().collect();
+        for service in services {
+            self.core.handle(Event::ProxyReset { service }, now);
+        }
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(decision) = self.core.poll_decision() {
+            self.journal.note(&decision);
+            let Decision { action, because } = decision;
+            tracing::info!(?action, %because, "carrying out decision");
+            match action {
+                Action::Route { service, revision, targets, leaving } => {
+                    for target in &targets {
+                        self.executor.serves(&target.instance, target.epoch);
+                    }
+                    for (instance, _) in &leaving {
+                        self.executor.stands_by(instance);
+                    }
+                    if self.proxy_is_up {
+                        Fronts::route(&self.link, &self.executor, service, revision, &targets, leaving);
+                    }
+                }
+                Action::Unroute { service } => {
+                    let drain = self.cluster.services.get(&service).map_or(Millis(0), |service| service.drain_timeout);
+                    self.fronts.remove(&service, drain, &self.link);
+                }
+                Action::Answer { request, answer } => {
+                    if let Some(waiting) = self.switchovers.remove(&request) {
+                        let _ = waiting.send(answer.map_err(|refusal| refusal.to_string()));
+                    }
+                }
+                Action::AllStopped => {
+                    let text = format!("{} is down", self.name);
+                    self.finish_down(&done(text), 0);
+                }
+                Action::Create { .. } | Action::Note(_) | Action::Report(_) => {}
+                action => self.executor.carry_out(action),
+            }
+        }
+    }
+
+    fn finish_down(&mut self, outcome: &Outcome, code: i32) {
+        self.link.queue(ToProxy::Shutdown { drain: Millis(0) }, None);
+        for waiting in self.down.drain(..) {
+            let _ = waiting.send(outcome.clone());
+        }
+        self.down_by = None;
+        self.ending = Some(code);
+    }
+
+    fn serve(&mut self, request: Request, now: Timestamp) {
+        match request {
+            Request::Status(answer) => {
+                let _ = answer.send(self.status(now));
+            }
+            Request::Events { after, limit, service, answer } => {
+                let _ = answer.send(self.journal.after(after, limit, service.as_deref()));
+            }
+            Request::Explain { name, answer } => {
+                let view = self.core.view(now);
+                let explanation = show::explain(&name, &view, &self.executor, &self.journal);
+                let unknown = || refused(format!("there is no service, instance or node `{name}`"), Some("`understudy status` lists them".into()));
+                let _ = answer.send(explanation.ok_or_else(unknown));
+            }
+            Request::LogFile { instance, answer } => {
+                let _ = answer.send(self.log_file(&instance));
+            }
+            Request::Plan { request, answer } => {
+                let _ = answer.send(apply::plan(self, &request));
+            }
+            Request::Apply { request, how, answer } => apply::begin(self, request, how, answer),
+            Request::Switchover { request, answer } => self.switchover(&request, answer, now),
+            Request::Drill { request, answer } => {
+                let _ = answer.send(self.drill(&request, now));
+            }
+            Request::Drain { node, back, answer } => {
+                let _ = answer.send(self.drain(&node, back, now));
+            }
+            Request::Pause { pause, answer } => {
+                self.core.handle(Event::Paused(pause), now);
+                let text = if pause { "automatic actions are paused" } else { "automatic actions go on" };
+                self.journal.tell(Severity::Warning, if pause { "paused" } else { "resumed" }, text.into(), "the operator asked for it".into());
+                let _ = answer.send(done(text));
+            }
+            Request::Retry { instance, answer } => {
+                let _ = answer.send(self.retry(&instance, now));
+            }
+            Request::Rotations(answer) => {
+                let _ = answer.send(self.executor.rotations());
+            }
+            Request::Down { answer } => {
+                self.down.push(answer);
+                if self.down_by.is_none() {
+                    self.down_by = Some(now + DOWN_TIMEOUT);
+                    self.journal.tell(Severity::Warning, "down", "everything is being stopped".into(), "the operator asked for it".into());
+                    self.core.handle(Event::Shutdown, now);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn status(&self, now: Timestamp) -> api::Status {
+        let revision = self.applied.as_ref().map_or(0, |applied| applied.revision);
+        show::status(&self.name, revision, &self.core.view(now), &self.executor, &self.fronts, Vec::new())
+    }
+
+    fn log_file(&self, instance: &str) -> Result<LogSource, Outcome> {
+        let unknown = || refused(format!("there is no instance `{instance}`"), Some("`understudy status` lists them".into()));
+        let id: InstanceId = instance.parse().map_err(|_| unknown())?;
+        let path = self.layout.log(&id);
+        let service = self.cluster.services.get(id.service());
+        if service.is_none() && !path.exists() {
+            return Err(unknown());
+        }
+        Ok(LogSource { path, keep: service.map_or(0, |service| service.logs.keep) })
+    }
+
+    fn switchover(&mut self, request: &api::SwitchoverRequest, answer: oneshot::Sender<Result<Takeover, String>>, now: Timestamp) {
+        let parsed = || -> Result<Event, String> {
+            let service: ServiceName = request.service.parse().map_err(|_| format!("there is no service `{}`", request.service))?;
+            let to = match &request.to {
+                Some(to) => Some(to.parse().map_err(|_| format!("there is no instance `{to}`"))?),
+                None => None,
+            };
+            Ok(Event::Switchover { request: self.next_request, service, slot: request.slot, to })
+        };
+        match parsed() {
+            Ok(event) => {
+                self.switchovers.insert(self.next_request, answer);
+                self.next_request += 1;
+                self.core.handle(event, now);
+            }
+            Err(problem) => {
+                let _ = answer.send(Err(problem));
+            }
+        }
+    }
+
+    fn drill(&mut self, request: &api::DrillRequest, now: Timestamp) -> Result<Outcome, Outcome> {
+        let unknown = |what: &str| refused(format!("there is no {what} `{}`", request.name), Some("`understudy status` lists them".into()));
+        match request.what.as_str() {
+            "instance" => {
+                let id: InstanceId = request.name.parse().map_err(|_| unknown("instance"))?;
+                let pid = self.executor.pid(&id).ok_or_else(|| unknown("running instance"))?;
+                self.executor.kill_main(&id);
+                self.journal.tell(Severity::Warning, "drill", format!("killed {id} (process {pid})"), "the operator drills its loss".into());
+                Ok(done(format!("killed {id} (process {pid}); `understudy events --failovers` shows what followed")))
+            }
+            "node" => {
+                let node = self.known_node(&request.name).ok_or_else(|| unknown("node"))?;
+                self.leave_others(&node, "lost")?;
+                self.core.handle(Event::NodeLost { node: node.clone(), because: Reason::DrillAsked }, now);
+                self.executor.lose_node(&node);
+                let mut text = format!("node {node} is lost with all that ran on it");
+                if let Some(ms) = request.back_after_ms {
+                    let (inputs, node) = (self.inputs.clone(), node.clone());
+                    text.push_str(&format!("; it comes back in {}", Millis(ms)));
+                    tokio::spawn(async move {
+                        tokio::time::sleep(Duration::from_millis(ms)).await;
+                        let _ = inputs.send(Input::NodeBack(node));
+                    });
+                } else {
+                    text.push_str(&format!("; `understudy undrain {node}` brings it back"));
+                }
+                Ok(done(text))
+            }
+            other => Err(refused(format!("cannot drill a `{other}`"), Some("drill a `node` or an `instance`".into()))),
+        }
+    }
+
+    fn drain(&mut self, name: &str, back: bool, now: Timestamp) -> Result<Outcome, Outcome> {
+        let unknown = || refused(format!("there is no node `{name}`"), Some("`understudy status` lists them".into()));
+        let node = self.known_node(name).ok_or_else(unknown)?;
+        if back {
+            self.core.handle(Event::NodeBack { node, because: Reason::BackAsked }, now);
+            return Ok(done(format!("node {name} may run instances again; nothing moves back by itself")));
+        }
+        self.leave_others(&node, "drained")?;
+        self.core.handle(Event::NodeDrained { node }, now);
+        Ok(done(format!("node {name} is being drained: its actives move first, then its standbys")))
+    }
+
+    fn known_node(&self, name: &str) -> Option<NodeName> {
+        self.core.view(clock::now()).nodes.into_iter().map(|node| node.name).find(|node| node.as_str() == name)
+    }
+
+    /// Nothing may take the last node away: that is `down`.
+    fn leave_others(&self, node: &NodeName, what: &str) -> Result<(), Outcome> {
+        let online = |other: &&decisions::NodeView| other.state == decisions::NodeState::Online && other.name != *node;
+        let view = self.core.view(clock::now());
+        if view.nodes.iter().any(|other| online(&other)) {
+            return Ok(());
+        }
+        let hint = "`understudy up FILE --nodes 3` pretends three nodes; `understudy drill instance NAME` kills one instance; `understudy down` stops everything";
+        Err(refused(format!("{node} is the only node that is left and cannot be {what}"), Some(hint.into())))
+    }
+
+    fn retry(&mut self, instance: &str, now: Timestamp) -> Result<Outcome, Outcome> {
+        let unknown = || refused(format!("there is no instance `{instance}`"), Some("`understudy status` lists them".into()));
+        let id: InstanceId = instance.parse().map_err(|_| unknown())?;
+        let view = self.core.service_view(id.service(), now).ok_or_else(unknown)?;
+        let found = view.instances.iter().find(|other| other.id == id).ok_or_else(unknown)?;
+        if found.phase == decisions::InstancePhase::Running {
+            return Err(refused(format!("{id} runs; there is nothing to try again"), None));
+        }
+        self.core.handle(Event::Retry { instance: id.clone() }, now);
+        Ok(done(format!("{id} is tried again now")))
+    }
+
+    /// What the services that are declared listen on, for a check of a new file.
+    pub(crate) fn our_addresses(&self) -> BTreeSet<std::net::SocketAddr> {
+        self.fronts.addresses()
+    }
+
+    pub(crate) fn folder_of(path: &str) -> Option<PathBuf> {
+        let path = PathBuf::from(path);
+        path.is_absolute().then(|| path.parent().map(PathBuf::from)).flatten()
+    }
+}
+
+async fn reach(at: Option<Timestamp>) {
+    match at {
+        Some(at) => tokio::time::sleep(at.since(clock::now())).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// An error with its causes, as an answer of "no".
+pub(crate) fn refused_by(error: &dyn std::error::Error, hint: Option<String>) -> Outcome {
+    refused(chain(error), hint)
+}

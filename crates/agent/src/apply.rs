@@ -1,0 +1,157 @@
+//! `plan`, `apply`, `rollback`: from the operator's text to the file in force.
+//!
+//! Everything that can be wrong is found before anything changes: the text, this machine, the addresses. Then the file is
+//! written to the store by compare-and-swap, and only then do the decisions see it.
+
+use crate::agent::{Agent, refused_by};
+use crate::clock;
+use crate::input::{Input, Request, done, refused};
+use crate::show;
+use api::record::{self, Applied};
+use api::{ApplyRequest, Outcome, Plan, Severity};
+use decisions::Event;
+use model::{Cluster, Revision};
+use std::sync::Arc;
+use store::{Compare, Op, Txn};
+use tokio::sync::oneshot;
+
+/// A file that was written, or not.
+pub(crate) struct Written {
+    applied: Applied,
+    result: Result<Revision, Outcome>,
+    answer: oneshot::Sender<Result<Outcome, Outcome>>,
+}
+
+/// What a file would change.
+pub(crate) fn plan(agent: &Agent, request: &ApplyRequest) -> Result<Plan, Outcome> {
+    let parsed = parse(request)?;
+    check_name(agent, &parsed.cluster)?;
+    let revision = agent.applied.as_ref().map_or(0, |applied| applied.revision);
+    Ok(show::plan(revision, &agent.cluster, &parsed.cluster, &agent.core.view(clock::now())))
+}
+
+/// Begins to put a file in force; the answer comes when it is on disk.
+pub(crate) fn begin(agent: &mut Agent, request: ApplyRequest, how: String, answer: oneshot::Sender<Result<Outcome, Outcome>>) {
+    match prepare(agent, &request, how) {
+        Ok(applied) => write(agent, applied, answer),
+        Err(outcome) => {
+            let _ = answer.send(Err(outcome));
+        }
+    }
+}
+
+fn prepare(agent: &mut Agent, request: &ApplyRequest, how: String) -> Result<Applied, Outcome> {
+    if agent.down_by.is_some() {
+        return Err(refused("everything is being stopped", Some("wait for `down` to end, then `understudy up FILE`".into())));
+    }
+    if agent.applying {
+        return Err(refused("another file is being applied at this moment", Some("look at `understudy history`, then try again".into())));
+    }
+    let revision = agent.applied.as_ref().map_or(0, |applied| applied.revision);
+    if let Some(against) = request.against.filter(|against| *against != revision) {
+        let text = format!("revision {revision} is in force by now, the plan was made against {against}");
+        return Err(refused(text, Some("look at `understudy plan` again".into())));
+    }
+    let parsed = parse(request)?;
+    check_name(agent, &parsed.cluster)?;
+    let folder = Agent::folder_of(&request.path);
+    let ours = agent.our_addresses();
+    let findings = agent.executor.preflight(&parsed.cluster, folder.as_deref(), &ours);
+    if !findings.is_empty() {
+        let lines: Vec<String> = findings
+            .into_iter()
+            .map(|(service, finding)| {
+                parsed.diagnostic(service.as_str(), finding.key, finding.problem, Some(finding.help)).render(false)
+            })
+            .collect();
+        return Err(refused(lines.join("\n"), Some("nothing was changed".into())));
+    }
+    if let Err(failed) = agent.fronts.open(&parsed.cluster) {
+        let lines: Vec<String> = failed
+            .into_iter()
+            .map(|(service, error)| parsed.diagnostic(service.as_str(), "listen", crate::executor::chain(&error), None).render(false))
+            .collect();
+        return Err(refused(lines.join("\n"), Some("nothing was changed".into())));
+    }
+    Ok(Applied {
+        revision: revision + 1,
+        at: clock::wall_now(),
+        by: request.by.clone(),
+        how,
+        text: request.text.clone(),
+        path: request.path.clone(),
+        cluster: parsed.cluster,
+    })
+}
+
+fn write(agent: &mut Agent, applied: Applied, answer: oneshot::Sender<Result<Outcome, Outcome>>) {
+    agent.applying = true;
+    let (store, inputs, expect) = (Arc::clone(&agent.store), agent.inputs.clone(), agent.applied_at);
+    tokio::spawn(async move {
+        let result = store_applied(store.as_ref(), &applied, expect).await;
+        let _ = inputs.send(Input::Applied(Box::new(Written { applied, result, answer })));
+    });
+}
+
+async fn store_applied(store: &dyn store::Store, applied: &Applied, expect: Revision) -> Result<Revision, Outcome> {
+    let value = serde_json::to_vec(applied).map_err(|error| refused_by(&error, None))?;
+    let compare = if expect.0 == 0 { Compare::absent(record::CURRENT) } else { Compare::modified(record::CURRENT, expect) };
+    let txn = Txn::new()
+        .when(compare)
+        .then(Op::put(record::CURRENT, value.clone()))
+        .then(Op::put(record::history_key(applied.revision), value));
+    let result = store.txn(txn).await.map_err(|error| refused_by(&error, error.hint().map(Into::into)))?;
+    if result.succeeded {
+        Ok(result.revision)
+    } else {
+        Err(refused("another file was applied at the same moment", Some("look at `understudy history`".into())))
+    }
+}
+
+/// The file is on disk, or is not.
+pub(crate) fn written(agent: &mut Agent, written: Written) {
+    let Written { applied, result, answer } = written;
+    agent.applying = false;
+    let revision = match result {
+        Ok(revision) => revision,
+        Err(outcome) => {
+            // The sockets that were opened for it are not needed.
+            let cluster = Arc::clone(&agent.cluster);
+            agent.fronts.keep(&cluster);
+            let _ = answer.send(Err(outcome));
+            return;
+        }
+    };
+    let cluster = Arc::new(applied.cluster.clone());
+    agent.executor.declare(Arc::clone(&cluster), Agent::folder_of(&applied.path));
+    agent.cluster = Arc::clone(&cluster);
+    let text = format!("revision {} is in force ({} by {})", applied.revision, applied.how, applied.by);
+    agent.journal.tell(Severity::Info, "applied", text.clone(), format!("`{}` was applied", applied.path));
+    agent.applied = Some(applied);
+    agent.applied_at = revision;
+    if agent.proxy_is_up {
+        agent.fronts.serve(&cluster, &agent.link);
+    }
+    agent.fronts.keep(&cluster);
+    agent.core.handle(Event::Applied((*cluster).clone()), clock::now());
+    let _ = answer.send(Ok(done(text)));
+}
+
+fn parse(request: &ApplyRequest) -> Result<spec::Parsed, Outcome> {
+    spec::parse(&request.text, &request.path).map_err(|errors| refused(errors.render(false), Some("nothing was changed".into())))
+}
+
+fn check_name(agent: &Agent, cluster: &Cluster) -> Result<(), Outcome> {
+    if cluster.name == agent.name {
+        return Ok(());
+    }
+    let text = format!("the file declares the cluster `{}`, and this is `{}`", cluster.name, agent.name);
+    let hint = format!("write `name = \"{}\"`, or start the other cluster with `understudy up`", agent.name);
+    Err(refused(text, Some(hint)))
+}
+
+/// A rollback is an apply of an earlier text.
+pub(crate) fn rollback(earlier: &Applied, by: String, against: Option<u64>, answer: oneshot::Sender<Result<Outcome, Outcome>>) -> Request {
+    let request = ApplyRequest { text: earlier.text.clone(), path: earlier.path.clone(), against, by };
+    Request::Apply { request, how: format!("rollback to {}", earlier.revision), answer }
+}

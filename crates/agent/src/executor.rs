@@ -1,0 +1,743 @@
+//! Carries decisions out; what comes of each arrives as an `Input`.
+
+use crate::clock;
+use crate::input::{Input, StartFailure};
+use crate::journal::Inputs;
+use crate::ports::Ports;
+use crate::words::Words;
+use api::layout::Layout;
+use api::record;
+use decisions::{Action, Commit, Event, HookOutcome, ProbeOutcome, SlotKnown, SlotWrite};
+use drivers::hook::{self, HookCommand};
+use drivers::preflight::{self, PreflightEnv};
+use drivers::probe::{ExecEnv, ProbeResult, Prober, ProberHandle};
+use drivers::process::{Driver, Launch, Process};
+use drivers::program;
+use model::{Addressing, Check, Cluster, Epoch, HookKind, InstanceId, NodeName, Role, RunId, ServiceName, SlotId};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use store::{Compare, Op, Store, Txn};
+use tokio::sync::Semaphore;
+
+/// Starts under way at once: each costs a fork and a few files; more only make each slower.
+const STARTS_AT_ONCE: usize = 8;
+/// A write whose outcome is unknown is asked for again after this long, this often, before the slot is read anew.
+const UNKNOWN_RETRY: Duration = Duration::from_millis(50);
+const UNKNOWN_RETRIES: u32 = 40;
+/// A process that hangs in the kernel is looked for again after this long.
+const STUCK_RETRY: Duration = Duration::from_secs(1);
+
+/// What the agent keeps beside a running process, to find it again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Memo {
+    pub(crate) port: Option<u16>,
+    /// Epoch for which the promote hook went through.
+    pub(crate) promoted: Option<Epoch>,
+    /// Epoch of the active that it follows.
+    pub(crate) followed: Option<Epoch>,
+    /// What it was started from, as JSON of `Service::launch`.
+    pub(crate) launch: String,
+    /// Started as active.
+    pub(crate) started_active: bool,
+}
+
+/// An instance with a process, or on its way to one.
+struct Live {
+    run: RunId,
+    node: NodeName,
+    process: Option<Arc<Process>>,
+    memo: Memo,
+    /// A stop was decided before the start came back.
+    stop_when_started: Option<bool>,
+    checks: Option<ProberHandle>,
+    standby_checks: Option<ProberHandle>,
+}
+
+/// Carries decisions out.
+pub(crate) struct Executor {
+    layout: Layout,
+    exe: PathBuf,
+    cluster: Arc<Cluster>,
+    /// The folder of the operator's file: relative programs are taken from it.
+    folder: Option<PathBuf>,
+    store: Arc<dyn Store>,
+    driver: Arc<Driver>,
+    inputs: Inputs,
+    live: BTreeMap<InstanceId, Live>,
+    ports: Ports,
+    starts: Arc<Semaphore>,
+}
+
+impl Executor {
+    pub(crate) fn new(
+        layout: Layout,
+        exe: PathBuf,
+        store: Arc<dyn Store>,
+        driver: Arc<Driver>,
+        inputs: Inputs,
+    ) -> Self {
+        let cluster = Cluster { name: String::new(), services: BTreeMap::new() };
+        Self {
+            layout,
+            exe,
+            cluster: Arc::new(cluster),
+            folder: None,
+            store,
+            driver,
+            inputs,
+            live: BTreeMap::new(),
+            ports: Ports::default(),
+            starts: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
+        }
+    }
+
+    /// From now on instances are started, checked and promoted as this file says.
+    pub(crate) fn declare(&mut self, cluster: Arc<Cluster>, folder: Option<PathBuf>) {
+        let before = std::mem::replace(&mut self.cluster, cluster);
+        self.folder = folder;
+        let changed = |id: &InstanceId| {
+            let of = |cluster: &Cluster| cluster.services.get(id.service()).map(|s| (s.check.clone(), s.standby_check.clone()));
+            of(&before) != of(&self.cluster)
+        };
+        let again: Vec<InstanceId> = self.live.keys().filter(|id| changed(id)).cloned().collect();
+        for id in again {
+            self.check(&id);
+        }
+    }
+
+    /// The port that an instance had before: it is kept while it stays free.
+    pub(crate) fn know_port(&mut self, instance: &InstanceId, port: u16) {
+        self.ports.keep(instance, port);
+    }
+
+    /// An instance that runs already.
+    pub(crate) fn adopt(&mut self, instance: &InstanceId, node: NodeName, run: RunId, process: Process, memo: Memo) {
+        if let Some(port) = memo.port {
+            self.ports.keep(instance, port);
+        }
+        let process = Arc::new(process);
+        self.watch(instance, run, &process);
+        let live = Live {
+            run,
+            node,
+            process: Some(process),
+            memo,
+            stop_when_started: None,
+            checks: None,
+            standby_checks: None,
+        };
+        self.live.insert(instance.clone(), live);
+    }
+
+    /// Begins to check what was adopted.
+    pub(crate) fn check_all(&mut self) {
+        let ids: Vec<InstanceId> = self.live.keys().cloned().collect();
+        for id in ids {
+            self.check(&id);
+        }
+    }
+
+    /// Where an instance listens.
+    pub(crate) fn address(&self, instance: &InstanceId) -> Option<SocketAddr> {
+        let port = self.live.get(instance).and_then(|live| live.memo.port).or_else(|| self.ports.of(instance))?;
+        Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    }
+
+    /// Its main process.
+    pub(crate) fn pid(&self, instance: &InstanceId) -> Option<u32> {
+        self.live.get(instance)?.process.as_ref().map(|process| process.pid())
+    }
+
+    /// Instances with a process, and where their output goes.
+    pub(crate) fn running(&self) -> impl Iterator<Item = (&InstanceId, &NodeName)> {
+        self.live.iter().map(|(id, live)| (id, &live.node))
+    }
+
+    /// Ends everything on a node at once, as the loss of the node would.
+    pub(crate) fn lose_node(&self, node: &NodeName) {
+        for live in self.live.values().filter(|live| live.node == *node) {
+            if let Some(process) = live.process.clone() {
+                // Its death is noticed as any other's.
+                tokio::spawn(async move { process.kill().await });
+            }
+        }
+    }
+
+    /// Kills the main process of an instance, as a crash would: what follows is noticed, not told.
+    pub(crate) fn kill_main(&self, instance: &InstanceId) {
+        if let Some(process) = self.live.get(instance).and_then(|live| live.process.as_ref()) {
+            process.signal(model::StopSignal::Kill);
+        }
+    }
+
+    /// Carries out a decision about processes, hooks, checks or slots. Others are not its business.
+    pub(crate) fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Start { instance, run, node, role, epoch } => self.start(instance, run, node, role, epoch),
+            Action::Prepare { instance, node } => self.prepare(instance, node),
+            Action::Stop { instance, run, polite } => self.stop(&instance, run, polite),
+            Action::RunHook { instance, run, hook, epoch, active } => self.run_hook(instance, run, hook, epoch, active),
+            Action::ProbeNow { instance } => {
+                if let Some(checks) = self.live.get(&instance).and_then(|live| live.checks.as_ref()) {
+                    checks.probe_now();
+                }
+            }
+            Action::Write(write) => self.write(write),
+            Action::Forget { instance } => self.forget(instance),
+            _ => {}
+        }
+    }
+
+    fn words<'a>(&'a self, instance: &'a InstanceId, node: &'a NodeName, port: Option<u16>) -> Words<'a> {
+        Words {
+            cluster: &self.cluster,
+            layout: &self.layout,
+            exe: &self.exe,
+            instance,
+            node,
+            port,
+            role: None,
+            epoch: None,
+            active: None,
+        }
+    }
+
+    fn send(&self, event: Event) {
+        // The main loop holds the other end for as long as the executor lives.
+        let _ = self.inputs.send(Input::Event(event, clock::now()));
+    }
+
+    fn start(&mut self, instance: InstanceId, run: RunId, node: NodeName, role: Role, epoch: Option<Epoch>) {
+        let launch = self.launch(&instance, run, &node, role, epoch);
+        let memo = launch.as_ref().map(|(_, memo)| memo.clone()).unwrap_or_default();
+        let live = Live {
+            run,
+            node: node.clone(),
+            process: None,
+            memo: memo.clone(),
+            stop_when_started: None,
+            checks: None,
+            standby_checks: None,
+        };
+        self.live.insert(instance.clone(), live);
+        let (starts, driver, store, inputs) =
+            (Arc::clone(&self.starts), Arc::clone(&self.driver), Arc::clone(&self.store), self.inputs.clone());
+        let data = self.layout.data(&instance);
+        let user = self.cluster.services.get(instance.service()).and_then(|service| service.user.clone());
+        tokio::spawn(async move {
+            let begun = async {
+                let (launch, memo) = launch.map_err(StartFailure::Prepare)?;
+                // Permits are never closed.
+                let _permit = starts.acquire().await;
+                make_data(&data, user.as_deref()).map_err(StartFailure::Prepare)?;
+                let record = record::Instance { node, port: memo.port.unwrap_or(0) };
+                keep_record(store.as_ref(), &instance, &record).await.map_err(StartFailure::Prepare)?;
+                Ok(Arc::new(driver.start(launch).await?))
+            };
+            let result = begun.await;
+            let _ = inputs.send(Input::StartDone { instance, run, result });
+        });
+    }
+
+    fn launch(
+        &mut self,
+        instance: &InstanceId,
+        run: RunId,
+        node: &NodeName,
+        role: Role,
+        epoch: Option<Epoch>,
+    ) -> Result<(Launch, Memo), String> {
+        let service = self.cluster.services.get(instance.service()).cloned().ok_or("its service is not declared any more")?;
+        let port = match service.addressing {
+            Addressing::Port => Some(self.ports.give(instance)?),
+            Addressing::None => None,
+        };
+        let words = Words { role: Some(role), epoch, ..self.words(instance, node, port) };
+        let argv = words.argv(&service.command)?;
+        let env = words.env(&service.env)?;
+        let path = env.get("PATH").map_or(program::DEFAULT_PATH, String::as_str);
+        let (name, args) = argv.split_first().ok_or("its command is empty")?;
+        let program = program::locate(name, self.folder.as_deref(), path).map_err(|error| error.to_string())?;
+        let command = std::iter::once(program.display().to_string()).chain(args.iter().cloned()).collect();
+        let dir = match &service.dir {
+            Some(dir) => PathBuf::from(words.fill(dir)?),
+            None => self.layout.data(instance),
+        };
+        let memo = Memo {
+            port,
+            launch: launch_digest(&service),
+            started_active: role == Role::Active,
+            promoted: epoch.filter(|_| role == Role::Active),
+            ..Memo::default()
+        };
+        let launch = Launch {
+            instance: instance.clone(),
+            run,
+            command,
+            env,
+            dir,
+            user: service.user.clone(),
+            limits: service.limits.clone(),
+            log: self.layout.log(instance),
+            record: self.record_path(instance),
+            memo: serde_json::to_value(&memo).map_err(|error| error.to_string())?,
+        };
+        Ok((launch, memo))
+    }
+
+    /// Where the record of a running instance lies.
+    pub(crate) fn record_path(&self, instance: &InstanceId) -> PathBuf {
+        self.layout.instances().join(format!("{instance}.json"))
+    }
+
+    /// A start came back. Returns the event for the decisions.
+    pub(crate) fn started(&mut self, instance: InstanceId, run: RunId, result: Result<Arc<Process>, StartFailure>) -> Event {
+        let Some(live) = self.live.get_mut(&instance).filter(|live| live.run == run) else {
+            // Of an earlier run that nobody waits for: it must not stay.
+            if let Ok(process) = result {
+                tokio::spawn(async move { process.kill().await });
+            }
+            return Event::Tick;
+        };
+        let process = match result {
+            Ok(process) => process,
+            Err(failure) => {
+                self.live.remove(&instance);
+                self.ports.doubt(&instance);
+                return Event::StartFailed { instance, run, error: chain(&failure) };
+            }
+        };
+        live.process = Some(Arc::clone(&process));
+        let stop = live.stop_when_started.take();
+        self.watch(&instance, run, &process);
+        match stop {
+            Some(polite) => self.stop(&instance, run, polite),
+            None => self.check(&instance),
+        }
+        Event::Started { instance, run }
+    }
+
+    fn watch(&self, instance: &InstanceId, run: RunId, process: &Arc<Process>) {
+        let (inputs, instance, exited) = (self.inputs.clone(), instance.clone(), process.exited());
+        tokio::spawn(async move {
+            let exit = exited.await;
+            let _ = inputs.send(Input::Event(Event::Exited { instance, run, how: exit.to_string() }, exit.at));
+        });
+    }
+
+    /// (Re)starts the checks of an instance as its service declares them now.
+    fn check(&mut self, instance: &InstanceId) {
+        let Some(service) = self.cluster.services.get(instance.service()).cloned() else { return };
+        let active = self.live.get(instance).is_some_and(|live| live.memo.promoted.is_some());
+        let checks = service.check.as_ref().and_then(|check| self.prober(instance, check, false));
+        let standby = match &service.standby_check {
+            // An active has nothing to stand by for.
+            Some(check) if !active => self.prober(instance, check, true),
+            _ => None,
+        };
+        if let Some(live) = self.live.get_mut(instance) {
+            live.checks = checks;
+            live.standby_checks = standby;
+        }
+    }
+
+    fn prober(&self, instance: &InstanceId, check: &Check, standby: bool) -> Option<ProberHandle> {
+        let live = self.live.get(instance)?;
+        let process = live.process.as_ref()?;
+        let service = self.cluster.services.get(instance.service())?;
+        let words = self.words(instance, &live.node, live.memo.port);
+        let (kind, env) = match (words.check(&check.kind), words.env(&service.env)) {
+            (Ok(kind), Ok(env)) => (kind, env),
+            (Err(problem), _) | (_, Err(problem)) => {
+                tracing::error!(%instance, problem, "a check cannot be filled in");
+                return None;
+            }
+        };
+        let exec = ExecEnv { env, dir: Some(self.layout.data(instance)), user: service.user.clone() };
+        let target = live.memo.port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let check = Check { kind, ..check.clone() };
+        let (inputs, id, run) = (self.inputs.clone(), instance.clone(), live.run);
+        let sink = move |result: ProbeResult| {
+            let outcome = match result {
+                ProbeResult::Pass { .. } => ProbeOutcome::Pass,
+                ProbeResult::Fail { what, .. } => ProbeOutcome::Fail(what),
+                ProbeResult::Unsure { .. } => ProbeOutcome::Unsure,
+            };
+            let event = Event::Probed { instance: id.clone(), run, standby, outcome };
+            let _ = inputs.send(Input::Event(event, clock::now()));
+        };
+        let seed = u64::from(process.pid()) ^ (u64::from(instance.number()) << 32);
+        Some(Prober::spawn(check, target, exec, seed, sink))
+    }
+
+    fn stop(&mut self, instance: &InstanceId, run: RunId, polite: bool) {
+        let service = self.cluster.services.get(instance.service());
+        // A service that is not declared any more has no stop signal of its own: the usual one.
+        let usual = model::Stop { signal: model::StopSignal::Term, timeout: model::Millis(10_000) };
+        let policy = service.map_or(usual, |service| service.stop.clone());
+        let Some(live) = self.live.get_mut(instance).filter(|live| live.run == run) else {
+            self.send(Event::Gone { instance: instance.clone(), run });
+            return;
+        };
+        live.checks = None;
+        live.standby_checks = None;
+        let Some(process) = live.process.clone() else {
+            live.stop_when_started = Some(polite);
+            return;
+        };
+        let (inputs, instance) = (self.inputs.clone(), instance.clone());
+        tokio::spawn(async move {
+            let mut stopped = if polite { process.stop(&policy).await } else { process.kill().await };
+            // Nothing may take over before nothing of it runs: however long that takes.
+            while let Err(error) = stopped {
+                tracing::error!(%instance, error = %chain(&error), "an instance is not known to be gone; its slot waits");
+                tokio::time::sleep(STUCK_RETRY).await;
+                stopped = process.kill().await;
+            }
+            let _ = inputs.send(Input::Event(Event::Gone { instance, run }, clock::now()));
+        });
+    }
+
+    /// Nothing of an instance runs any more.
+    pub(crate) fn gone(&mut self, instance: &InstanceId, run: RunId) {
+        if self.live.get(instance).is_some_and(|live| live.run == run) {
+            self.live.remove(instance);
+        }
+    }
+
+    fn prepare(&self, instance: InstanceId, node: NodeName) {
+        let Some(service) = self.cluster.services.get(instance.service()).cloned() else { return };
+        let (cluster, layout, exe, folder) =
+            (Arc::clone(&self.cluster), self.layout.clone(), self.exe.clone(), self.folder.clone());
+        let inputs = self.inputs.clone();
+        tokio::task::spawn_blocking(move || {
+            let words = Words {
+                cluster: &cluster,
+                layout: &layout,
+                exe: &exe,
+                instance: &instance,
+                node: &node,
+                // Any number does: nothing is bound to it.
+                port: Some(1),
+                role: Some(Role::Active),
+                epoch: Some(Epoch(1)),
+                active: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 1))),
+            };
+            let env = PreflightEnv {
+                base: folder.as_deref(),
+                data: &layout.data(&instance),
+                skip_listen: &BTreeSet::new(),
+                expand: &|word| words.fill(word),
+            };
+            let result = preflight::cold_ready(&service, env).map_err(|finding| finding.problem);
+            let _ = inputs.send(Input::Event(Event::Prepared { instance, result }, clock::now()));
+        });
+    }
+
+    fn run_hook(&mut self, instance: InstanceId, run: RunId, kind: HookKind, epoch: Epoch, active: Option<InstanceId>) {
+        let active = active.and_then(|active| self.address(&active));
+        let command = self.hook_command(&instance, kind, epoch, active);
+        let Some(live) = self.live.get_mut(&instance).filter(|live| live.run == run) else { return };
+        let Some(process) = live.process.clone() else { return };
+        // From the moment a demotion begins nobody may believe that the instance was promoted; and who is being promoted
+        // follows nobody any more.
+        match kind {
+            HookKind::Demote => live.memo.promoted = None,
+            HookKind::Promote => {
+                live.memo.followed = None;
+                live.standby_checks = None;
+            }
+            HookKind::Follow => live.memo.followed = None,
+        }
+        let before = live.memo.clone();
+        match kind {
+            HookKind::Promote => live.memo.promoted = Some(epoch),
+            HookKind::Follow => live.memo.followed = Some(epoch),
+            HookKind::Demote => {}
+        }
+        let after = live.memo.clone();
+        if kind == HookKind::Promote {
+            // Counts only when the hook is through; see `hook_done`.
+            live.memo.promoted = None;
+        }
+        if kind == HookKind::Follow {
+            live.memo.followed = None;
+        }
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            let ran = async {
+                let command = command?;
+                if kind == HookKind::Demote {
+                    note(&process, &before)?;
+                }
+                hook::run(command).await.map_err(|error| chain(&error))?;
+                note(&process, &after)
+            };
+            let outcome = match ran.await {
+                Ok(()) => HookOutcome::Done,
+                Err(error) => HookOutcome::Failed(error),
+            };
+            let event = Event::HookDone { instance, run, hook: kind, epoch, outcome };
+            let _ = inputs.send(Input::HookDone { event, at: clock::now() });
+        });
+    }
+
+    fn hook_command(
+        &self,
+        instance: &InstanceId,
+        kind: HookKind,
+        epoch: Epoch,
+        active: Option<SocketAddr>,
+    ) -> Result<HookCommand, String> {
+        let service = self.cluster.services.get(instance.service()).ok_or("its service is not declared any more")?;
+        let hook = match kind {
+            HookKind::Promote => &service.on_promote,
+            HookKind::Demote => &service.on_demote,
+            HookKind::Follow => &service.on_follow,
+        };
+        let hook = hook.as_ref().ok_or_else(|| format!("{kind} is not declared any more"))?;
+        let live = self.live.get(instance).ok_or("it does not run any more")?;
+        let role = if kind == HookKind::Promote { Role::Active } else { Role::Standby };
+        let words = self.words(instance, &live.node, live.memo.port);
+        let words = Words { role: Some(role), epoch: Some(epoch), active, ..words };
+        let mut env = words.env(&service.env)?;
+        if let Some(active) = active {
+            env.insert("UNDERSTUDY_ACTIVE".into(), active.to_string());
+        }
+        let mut argv = words.argv(&hook.command)?;
+        if let Some(name) = argv.first_mut() {
+            let path = env.get("PATH").map_or(program::DEFAULT_PATH, String::as_str);
+            let program = program::locate(name, self.folder.as_deref(), path).map_err(|error| error.to_string())?;
+            *name = program.display().to_string();
+        }
+        Ok(HookCommand {
+            argv,
+            env,
+            dir: Some(self.layout.data(instance)),
+            user: service.user.clone(),
+            timeout: hook.timeout.duration(),
+        })
+    }
+
+    /// A hook is through: what it changed is remembered from now on.
+    pub(crate) fn hook_done(&mut self, event: &Event) {
+        let Event::HookDone { instance, run, hook, epoch, outcome: HookOutcome::Done } = event else { return };
+        let Some(live) = self.live.get_mut(instance).filter(|live| live.run == *run) else { return };
+        match hook {
+            HookKind::Promote => live.memo.promoted = Some(*epoch),
+            HookKind::Demote => live.memo.promoted = None,
+            HookKind::Follow => live.memo.followed = Some(*epoch),
+        }
+        let stands_by = *hook != HookKind::Promote && live.standby_checks.is_none();
+        if stands_by {
+            let id = instance.clone();
+            let check = self.cluster.services.get(id.service()).and_then(|service| service.standby_check.clone());
+            let prober = check.and_then(|check| self.prober(&id, &check, true));
+            if let Some(live) = self.live.get_mut(&id) {
+                live.standby_checks = prober;
+            }
+        } else if let Some(checks) = &live.standby_checks {
+            checks.probe_now();
+        }
+    }
+
+    /// An instance serves without a promote hook: remembered, so that an agent that comes back knows.
+    pub(crate) fn serves(&mut self, instance: &InstanceId, epoch: Epoch) {
+        let Some(live) = self.live.get_mut(instance).filter(|live| live.memo.promoted != Some(epoch)) else { return };
+        live.memo.promoted = Some(epoch);
+        live.standby_checks = None;
+        if let Some(process) = &live.process
+            && let Err(error) = note(process, &live.memo)
+        {
+            tracing::warn!(%instance, error, "cannot note a promotion; it is repeated if the agent restarts");
+        }
+    }
+
+    /// An instance serves no more: it stands by, and is checked as a standby.
+    pub(crate) fn stands_by(&mut self, instance: &InstanceId) {
+        if let Some(live) = self.live.get_mut(instance).filter(|live| live.memo.promoted.is_some()) {
+            live.memo.promoted = None;
+            self.check(instance);
+        }
+    }
+
+    fn write(&self, write: SlotWrite) {
+        let (store, inputs) = (Arc::clone(&self.store), self.inputs.clone());
+        let because = String::new();
+        tokio::spawn(async move {
+            let (slot, attempt) = (write.slot.clone(), write.attempt);
+            let result = write_slot(store.as_ref(), write, because).await;
+            let _ = inputs.send(Input::Event(Event::Committed { slot, attempt, result }, clock::now()));
+        });
+    }
+
+    fn forget(&mut self, instance: InstanceId) {
+        self.ports.free(&instance);
+        let store = Arc::clone(&self.store);
+        tokio::spawn(async move {
+            if let Err(error) = forget(store.as_ref(), &instance).await {
+                tracing::warn!(%instance, error = %chain(&error), "the record of a removed instance stays in the store");
+            }
+        });
+    }
+
+    /// Rotates logs that have grown too large. Blocks: not for the main loop.
+    pub(crate) fn rotations(&self) -> Vec<(PathBuf, u64, u32)> {
+        let of = |id: &InstanceId| {
+            let logs = &self.cluster.services.get(id.service())?.logs;
+            Some((self.layout.log(id), logs.max_bytes, logs.keep))
+        };
+        self.live.keys().filter_map(of).collect()
+    }
+
+    /// What would keep a file's services from running here: for each service its findings.
+    pub(crate) fn preflight(
+        &self,
+        cluster: &Cluster,
+        folder: Option<&Path>,
+        ours: &BTreeSet<SocketAddr>,
+    ) -> Vec<(ServiceName, preflight::Finding)> {
+        let mut findings = Vec::new();
+        for (name, service) in &cluster.services {
+            let instance = InstanceId::new(name.clone(), 1);
+            let Ok(node) = NodeName::new("a") else { continue };
+            let words = Words {
+                cluster,
+                layout: &self.layout,
+                exe: &self.exe,
+                instance: &instance,
+                node: &node,
+                port: Some(1),
+                role: Some(Role::Standby),
+                epoch: Some(Epoch(1)),
+                active: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 1))),
+            };
+            let env = PreflightEnv {
+                base: folder,
+                data: &self.layout.root().join("data"),
+                skip_listen: ours,
+                expand: &|word| words.fill(word),
+            };
+            findings.extend(preflight::check(service, env).into_iter().map(|finding| (name.clone(), finding)));
+        }
+        findings
+    }
+}
+
+/// What a process was started from: two that agree need no restart.
+pub(crate) fn launch_digest(service: &model::Service) -> String {
+    serde_json::to_string(&service.launch()).unwrap_or_default()
+}
+
+fn note(process: &Process, memo: &Memo) -> Result<(), String> {
+    let memo = serde_json::to_value(memo).map_err(|error| error.to_string())?;
+    process.set_memo(memo).map_err(|error| format!("cannot write what is known of it: {error}"))
+}
+
+fn make_data(data: &Path, user: Option<&str>) -> Result<(), String> {
+    let fail = |what: &str, error: &dyn std::fmt::Display| format!("cannot {what} its data folder `{}`: {error}", data.display());
+    if data.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(data).map_err(|error| fail("make", &error))?;
+    if let Some(user) = user {
+        let account = drivers::account::Account::find(user).map_err(|error| error.to_string())?;
+        let owned = std::os::unix::fs::chown(data, Some(account.uid), Some(account.gid));
+        owned.map_err(|error| fail("give away", &error))?;
+    }
+    Ok(())
+}
+
+async fn keep_record(store: &dyn Store, instance: &InstanceId, record: &record::Instance) -> Result<(), String> {
+    let key = record::instance_key(instance);
+    let value = serde_json::to_vec(record).map_err(|error| error.to_string())?;
+    if store.get(&key).await.is_ok_and(|entry| entry.is_some_and(|entry| entry.value == value)) {
+        return Ok(());
+    }
+    store.txn(Txn::new().then(Op::put(key, value))).await.map(drop).map_err(|error| chain(&error))
+}
+
+async fn forget(store: &dyn Store, instance: &InstanceId) -> Result<(), store::Error> {
+    let number_key = format!("{}{}", record::NUMBERS, instance.service());
+    let known = store.get(&number_key).await?;
+    let known: u32 = known.and_then(|entry| String::from_utf8(entry.value).ok()?.parse().ok()).unwrap_or(0);
+    let mut txn = Txn::new().then(Op::delete(record::instance_key(instance)));
+    if instance.number() > known {
+        txn = txn.then(Op::put(number_key, instance.number().to_string()));
+    }
+    store.txn(txn).await.map(drop)
+}
+
+/// Writes a slot by compare-and-swap, and does not come back before it is known whether it is written (or cannot be known).
+async fn write_slot(store: &dyn Store, write: SlotWrite, because: String) -> Commit {
+    let key = record::slot_key(&write.slot);
+    let state = if write.held { record::SlotState::Held } else { record::SlotState::Released };
+    let slot = record::Slot {
+        state,
+        holder: write.holder,
+        node: write.node,
+        epoch: write.epoch,
+        attempt: write.attempt,
+        since: clock::wall_now(),
+        because,
+    };
+    let value = match serde_json::to_vec(&slot) {
+        Ok(value) => value,
+        Err(error) => return Commit::Failed(error.to_string()),
+    };
+    let expected = if write.expect.0 == 0 { Compare::absent(&*key) } else { Compare::modified(&*key, write.expect) };
+    let txn = Txn::new().when(expected).then(Op::put(&*key, value)).otherwise(Op::get(&*key));
+    for _ in 0..UNKNOWN_RETRIES {
+        let answer = store.txn(txn.clone()).await;
+        return match answer {
+            Ok(result) if result.succeeded => Commit::Done(result.revision),
+            Ok(result) => {
+                let found = result.reads.into_iter().flatten().next();
+                let known = found.and_then(|entry| known_slot(&write.slot, &entry));
+                match known {
+                    // Our own write, whose answer was lost.
+                    Some(known) if known.attempt == write.attempt => Commit::Done(known.revision),
+                    known => Commit::Conflict(known),
+                }
+            }
+            Err(store::Error::Unknown { .. } | store::Error::Unsettled { .. }) => {
+                tokio::time::sleep(UNKNOWN_RETRY).await;
+                continue;
+            }
+            Err(error) => Commit::Failed(chain(&error)),
+        };
+    }
+    Commit::Failed("the store does not tell whether it was written".into())
+}
+
+/// A slot as the store has it.
+pub(crate) fn known_slot(slot: &SlotId, entry: &store::Entry) -> Option<SlotKnown> {
+    let record: record::Slot = serde_json::from_slice(&entry.value).ok()?;
+    Some(SlotKnown {
+        slot: slot.clone(),
+        held: record.state == record::SlotState::Held,
+        holder: record.holder,
+        epoch: record.epoch,
+        revision: entry.modified,
+        attempt: record.attempt,
+    })
+}
+
+/// An error with all its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,133 @@
+//! The clients' side of each service: its listening socket, what the proxy was told of it, what the proxy counted.
+
+use crate::executor::Executor;
+use crate::proxy_link::ProxyLink;
+use api::proxy::{Front, Leaving, Route, Target, ToProxy, Totals};
+use decisions::RouteTarget;
+use model::{Cluster, InstanceId, Millis, ServiceName};
+use proxy::listener::{BindError, bind};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+/// Sockets, routes and counters by service.
+#[derive(Default)]
+pub(crate) struct Fronts {
+    sockets: BTreeMap<SocketAddr, Arc<TcpListener>>,
+    /// What the proxy serves, as it was told.
+    served: BTreeMap<ServiceName, SocketAddr>,
+    /// Where the proxy has a socket already.
+    proxy_has: BTreeSet<(ServiceName, SocketAddr)>,
+    totals: BTreeMap<ServiceName, Totals>,
+}
+
+impl Fronts {
+    /// Addresses that are ours already.
+    pub(crate) fn addresses(&self) -> BTreeSet<SocketAddr> {
+        self.sockets.keys().copied().collect()
+    }
+
+    pub(crate) fn totals(&self, service: &ServiceName) -> Option<Totals> {
+        self.totals.get(service).copied()
+    }
+
+    pub(crate) fn count(&mut self, service: ServiceName, totals: Totals) {
+        self.totals.insert(service, totals);
+    }
+
+    /// The sockets that a proxy had when we came.
+    pub(crate) fn adopt(&mut self, fronts: Vec<(Front, TcpListener)>) {
+        self.proxy_has.clear();
+        for (front, socket) in fronts {
+            self.proxy_has.insert((front.service.clone(), front.listen));
+            self.served.insert(front.service, front.listen);
+            self.sockets.entry(front.listen).or_insert_with(|| Arc::new(socket));
+        }
+    }
+
+    /// Opens the sockets of a file that are not open yet; on an error nothing changes.
+    pub(crate) fn open(&mut self, cluster: &Cluster) -> Result<(), Vec<(ServiceName, BindError)>> {
+        let mut opened = BTreeMap::new();
+        let mut failed = Vec::new();
+        for (name, service) in &cluster.services {
+            let Some(listen) = service.listen.filter(|listen| !self.sockets.contains_key(listen)) else { continue };
+            match bind(listen) {
+                Ok(socket) => {
+                    opened.insert(listen, Arc::new(socket));
+                }
+                Err(error) => failed.push((name.clone(), error)),
+            }
+        }
+        if failed.is_empty() {
+            self.sockets.extend(opened);
+            Ok(())
+        } else {
+            Err(failed)
+        }
+    }
+
+    /// Closes the sockets that a file does not name any more.
+    pub(crate) fn keep(&mut self, cluster: &Cluster) {
+        let wanted: BTreeSet<SocketAddr> = cluster.services.values().filter_map(|service| service.listen).collect();
+        self.sockets.retain(|listen, _| wanted.contains(listen));
+    }
+
+    /// Tells the proxy what to serve.
+    pub(crate) fn serve(&mut self, cluster: &Cluster, link: &ProxyLink) {
+        for (name, service) in &cluster.services {
+            let Some(listen) = service.listen else { continue };
+            let old = self.served.get(name).copied().filter(|old| *old != listen);
+            if old.is_some() {
+                link.queue(ToProxy::Remove { service: name.clone(), drain: service.drain_timeout }, None);
+            }
+            let has = old.is_none() && self.proxy_has.contains(&(name.clone(), listen));
+            let socket = self.sockets.get(&listen).filter(|_| !has).cloned();
+            let message = ToProxy::Serve {
+                service: name.clone(),
+                listen,
+                protocol: service.protocol,
+                hold_timeout: service.hold_timeout,
+                hold_max: service.hold_max,
+            };
+            link.queue(message, socket);
+            self.proxy_has.insert((name.clone(), listen));
+            self.served.insert(name.clone(), listen);
+        }
+    }
+
+    /// Tells the proxy that nothing else is to be served.
+    pub(crate) fn only(&self, cluster: &Cluster, link: &ProxyLink) {
+        let services = cluster.services.iter().filter(|(_, s)| s.listen.is_some()).map(|(name, _)| name.clone()).collect();
+        link.queue(ToProxy::Only { services }, None);
+    }
+
+    /// The service's clients are not served any more.
+    pub(crate) fn remove(&mut self, service: &ServiceName, drain: Millis, link: &ProxyLink) {
+        self.served.remove(service);
+        self.proxy_has.retain(|(name, _)| name != service);
+        self.totals.remove(service);
+        link.queue(ToProxy::Remove { service: service.clone(), drain }, None);
+    }
+
+    /// Tells the proxy where to send clients.
+    pub(crate) fn route(
+        link: &ProxyLink,
+        executor: &Executor,
+        service: ServiceName,
+        revision: u64,
+        targets: &[RouteTarget],
+        leaving: Vec<(InstanceId, Millis)>,
+    ) {
+        let target = |target: &RouteTarget| {
+            let address = executor.address(&target.instance)?;
+            Some(Target { slot: target.slot, instance: target.instance.clone(), epoch: target.epoch, address })
+        };
+        let route = Route {
+            service,
+            revision,
+            targets: targets.iter().filter_map(target).collect(),
+            leaving: leaving.into_iter().map(|(instance, drain)| Leaving { instance, drain }).collect(),
+        };
+        link.queue(ToProxy::Route(route), None);
+    }
+}

@@ -1,0 +1,470 @@
+//! The API: HTTP/1.1 on a Unix socket, and for reading only on a loopback address if asked for.
+
+use crate::agent::refused_by;
+use crate::apply;
+use crate::clock;
+use crate::executor::chain;
+use crate::input::{Input, LogSource, Request, done, refused};
+use crate::journal::{Inputs, timeline};
+use crate::recover::StartError;
+use api::record::{self, Applied};
+use api::{
+    ApplyRequest, DrillRequest, EventPage, Explanation, HistoryEntry, LogLine, Outcome, Plan, RollbackRequest, Status,
+    SwitchoverRequest,
+};
+use axum::Json;
+use axum::extract::{Path as UrlPath, Query, Request as HttpRequest, State};
+use axum::http::{Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::sse::{self, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use store::Store;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{oneshot, watch};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The whole status is sent at most this often to each who watches: ten times a second looks alive.
+const STATUS_EVERY: Duration = Duration::from_millis(100);
+/// Nothing new for this long: the status is sent all the same, so that its age stays small.
+const STATUS_AT_LEAST: Duration = Duration::from_secs(2);
+/// A switchover that is not through by then is said to go on.
+const SWITCHOVER_WAIT: Duration = Duration::from_secs(60);
+const EVENTS_MAX: usize = 10_000;
+const LINES_MAX: usize = 100_000;
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Understudy",
+    description = "The API of an agent. Served over HTTP/1.1 on the Unix socket `run/api.sock` of a cluster's folder, and for reading also on a loopback address if the agent was started with `--api`."
+))]
+struct Document;
+
+/// The way into the main loop.
+#[derive(Clone)]
+pub(crate) struct Door {
+    pub(crate) inputs: Inputs,
+    pub(crate) changed: watch::Receiver<u64>,
+    pub(crate) news: watch::Receiver<u64>,
+    pub(crate) store: Arc<dyn Store>,
+}
+
+type Answer<T> = Result<Json<T>, Refused>;
+
+/// A "no", with its status code.
+struct Refused(StatusCode, Outcome);
+
+impl From<Outcome> for Refused {
+    fn from(outcome: Outcome) -> Self {
+        Refused(StatusCode::CONFLICT, outcome)
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.0, Json(self.1)).into_response()
+    }
+}
+
+impl Door {
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Refused> {
+        let (answer, waiting) = oneshot::channel();
+        let ending = || Refused(StatusCode::SERVICE_UNAVAILABLE, refused("the agent is ending", Some("try again in a moment".into())));
+        self.inputs.send(Input::Request(request(answer))).map_err(|_| ending())?;
+        waiting.await.map_err(|_| ending())
+    }
+}
+
+/// The OpenAPI document of the API.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    router().1
+}
+
+fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
+    let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(get_status))
+        .routes(routes!(stream_status))
+        .routes(routes!(get_events))
+        .routes(routes!(stream_events))
+        .routes(routes!(get_explain))
+        .routes(routes!(get_logs))
+        .routes(routes!(stream_logs))
+        .routes(routes!(post_plan))
+        .routes(routes!(post_apply))
+        .routes(routes!(get_history))
+        .routes(routes!(post_rollback))
+        .routes(routes!(post_switchover))
+        .routes(routes!(post_drill))
+        .routes(routes!(post_drain))
+        .routes(routes!(post_undrain))
+        .routes(routes!(post_pause))
+        .routes(routes!(post_resume))
+        .routes(routes!(post_retry))
+        .routes(routes!(post_down))
+        .split_for_parts();
+    (router, document)
+}
+
+/// Begins to answer. Over TCP only reading is answered, and only to those who address this machine's loopback by name.
+pub(crate) fn listen(socket: &Path, tcp: Option<SocketAddr>, door: Door) -> Result<(), StartError> {
+    let (router, document) = router();
+    let document = Arc::new(document);
+    let app = router
+        .route(
+            "/v1/openapi.json",
+            axum::routing::get(move || {
+                let document = Arc::clone(&document);
+                async move { Json((*document).clone()) }
+            }),
+        )
+        .fallback(|| async { Refused(StatusCode::NOT_FOUND, refused("there is nothing here", Some("GET /v1/openapi.json lists what there is".into()))) })
+        .with_state(door);
+    let failed = |at: String| move |source| StartError::Listen { at, source };
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(socket.display().to_string())(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket).map_err(failed(socket.display().to_string()))?;
+    // Whoever may connect may stop everything: the owner alone.
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600)).map_err(failed(socket.display().to_string()))?;
+    let unix = app.clone();
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, unix).await {
+            tracing::error!(%error, "the API ended");
+        }
+    });
+    if let Some(address) = tcp {
+        let listener = std::net::TcpListener::bind(address).map_err(failed(address.to_string()))?;
+        listener.set_nonblocking(true).map_err(failed(address.to_string()))?;
+        let listener = TcpListener::from_std(listener).map_err(failed(address.to_string()))?;
+        let app = app.layer(middleware::from_fn(reading_from_here));
+        tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, app).await {
+                tracing::error!(%error, "the API ended");
+            }
+        });
+    }
+    Ok(())
+}
+
+/// A browser that was lured to a name that resolves to this machine still says that name: it gets nothing.
+async fn reading_from_here(request: HttpRequest, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    if !matches!(name, "127.0.0.1" | "localhost" | "[::1]") {
+        let outcome = refused(format!("this API answers to 127.0.0.1 and localhost, not to `{name}`"), None);
+        return Refused(StatusCode::FORBIDDEN, outcome).into_response();
+    }
+    if request.method() != Method::GET {
+        let hint = "use the command line, which asks over the Unix socket of this machine".to_owned();
+        let outcome = refused("over TCP the API only answers questions", Some(hint));
+        return Refused(StatusCode::FORBIDDEN, outcome).into_response();
+    }
+    next.run(request).await
+}
+
+/// How everything stands.
+#[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status)))]
+async fn get_status(State(door): State<Door>) -> Answer<Status> {
+    Ok(Json(door.ask(Request::Status).await?))
+}
+
+/// How everything stands, at each change: server-sent events, each a `Status`.
+#[utoipa::path(get, path = "/v1/status/stream", responses((status = 200, body = Status, content_type = "text/event-stream")))]
+async fn stream_status(State(door): State<Door>) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
+    let changed = door.changed.clone();
+    let stream = unfold((door, changed, true), |(door, mut changed, first)| async move {
+        if !first {
+            tokio::time::sleep(STATUS_EVERY).await;
+            // Either way the status is sent: new, or known to be still true.
+            let _ = tokio::time::timeout(STATUS_AT_LEAST, changed.changed()).await;
+        }
+        changed.mark_unchanged();
+        let status = door.ask(Request::Status).await.ok()?;
+        Some((Ok(data(&status)), (door, changed, false)))
+    });
+    Sse::new(stream)
+}
+
+#[derive(Deserialize)]
+struct EventsQuery {
+    after: Option<u64>,
+    limit: Option<usize>,
+    service: Option<String>,
+}
+
+/// Events after a given one, oldest first.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    params(
+        ("after" = Option<u64>, Query, description = "Only events with a higher number"),
+        ("limit" = Option<usize>, Query, description = "At most this many, 1 to 10000"),
+        ("service" = Option<String>, Query, description = "Only events of this service"),
+    ),
+    responses((status = 200, body = EventPage))
+)]
+async fn get_events(State(door): State<Door>, Query(query): Query<EventsQuery>) -> Answer<EventPage> {
+    let limit = query.limit.unwrap_or(EVENTS_MAX).min(EVENTS_MAX);
+    let after = query.after.unwrap_or(0);
+    let page = door.ask(|answer| Request::Events { after, limit, service: query.service, answer }).await?;
+    Ok(Json(page))
+}
+
+/// Events after a given one and all that follow: server-sent events, each an `Event`.
+#[utoipa::path(
+    get,
+    path = "/v1/events/stream",
+    params(
+        ("after" = Option<u64>, Query, description = "Only events with a higher number"),
+        ("service" = Option<String>, Query, description = "Only events of this service"),
+    ),
+    responses((status = 200, body = api::Event, content_type = "text/event-stream"))
+)]
+async fn stream_events(
+    State(door): State<Door>,
+    Query(query): Query<EventsQuery>,
+) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
+    struct Place {
+        door: Door,
+        news: watch::Receiver<u64>,
+        after: u64,
+        service: Option<String>,
+        waiting: std::collections::VecDeque<api::Event>,
+    }
+    let place = Place {
+        news: door.news.clone(),
+        door,
+        after: query.after.unwrap_or(0),
+        service: query.service,
+        waiting: std::collections::VecDeque::new(),
+    };
+    let stream = unfold(place, |mut place| async move {
+        loop {
+            if let Some(event) = place.waiting.pop_front() {
+                return Some((Ok(data(&event)), place));
+            }
+            place.news.mark_unchanged();
+            let (after, service) = (place.after, place.service.clone());
+            let page = place.door.ask(|answer| Request::Events { after, limit: EVENTS_MAX, service, answer }).await.ok()?;
+            place.after = page.events.last().map_or(place.after, |event| event.seq);
+            place.waiting.extend(page.events);
+            if place.waiting.is_empty() {
+                place.news.changed().await.ok()?;
+            }
+        }
+    });
+    Sse::new(stream).keep_alive(KeepAlive::default())
+}
+
+/// Why a service, instance or node is as it is.
+#[utoipa::path(
+    get,
+    path = "/v1/explain/{name}",
+    params(("name" = String, Path, description = "A service, an instance or a node")),
+    responses((status = 200, body = Explanation), (status = 404, body = Outcome))
+)]
+async fn get_explain(State(door): State<Door>, UrlPath(name): UrlPath<String>) -> Answer<Explanation> {
+    let explanation = door.ask(|answer| Request::Explain { name, answer }).await?;
+    Ok(Json(explanation.map_err(not_found)?))
+}
+
+#[derive(Deserialize)]
+struct LogsQuery {
+    lines: Option<usize>,
+}
+
+/// The last lines of an instance's output.
+#[utoipa::path(
+    get,
+    path = "/v1/logs/{instance}",
+    params(
+        ("instance" = String, Path, description = "An instance: `db-1`"),
+        ("lines" = Option<usize>, Query, description = "How many at most, 1 to 100000; 100 if not given"),
+    ),
+    responses((status = 200, body = Vec<LogLine>), (status = 404, body = Outcome))
+)]
+async fn get_logs(
+    State(door): State<Door>,
+    UrlPath(instance): UrlPath<String>,
+    Query(query): Query<LogsQuery>,
+) -> Answer<Vec<LogLine>> {
+    let source = log_source(&door, &instance).await?;
+    let lines = query.lines.unwrap_or(100).min(LINES_MAX);
+    let read = tokio::task::spawn_blocking(move || drivers::logs::tail(&source.path, source.keep, lines)).await;
+    let lines = read.map_err(std::io::Error::other).and_then(|lines| lines).map_err(|error| refused_by(&error, None))?;
+    Ok(Json(lines.into_iter().map(|line| LogLine { instance: instance.clone(), line }).collect()))
+}
+
+/// An instance's output from now on, after its last lines: server-sent events, each a `LogLine`.
+#[utoipa::path(
+    get,
+    path = "/v1/logs/{instance}/stream",
+    params(
+        ("instance" = String, Path, description = "An instance: `db-1`"),
+        ("lines" = Option<usize>, Query, description = "How many earlier lines at most; 10 if not given"),
+    ),
+    responses((status = 200, body = LogLine, content_type = "text/event-stream"), (status = 404, body = Outcome))
+)]
+async fn stream_logs(
+    State(door): State<Door>,
+    UrlPath(instance): UrlPath<String>,
+    Query(query): Query<LogsQuery>,
+) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Refused> {
+    let source = log_source(&door, &instance).await?;
+    let lines = query.lines.unwrap_or(10).min(LINES_MAX);
+    let follower = drivers::logs::Follower::new(&source.path, source.keep, lines).map_err(|error| refused_by(&error, None))?;
+    let stream = unfold((follower, instance), |(mut follower, instance)| async move {
+        let line = follower.next().await.ok()?;
+        let line = LogLine { instance: instance.clone(), line };
+        Some((Ok(data(&line)), (follower, instance)))
+    });
+    Ok(Sse::new(stream).keep_alive(KeepAlive::default()))
+}
+
+async fn log_source(door: &Door, instance: &str) -> Result<LogSource, Refused> {
+    let instance = instance.to_owned();
+    door.ask(|answer| Request::LogFile { instance, answer }).await?.map_err(not_found)
+}
+
+/// What a file would change. Changes nothing.
+#[utoipa::path(post, path = "/v1/plan", request_body = ApplyRequest, responses((status = 200, body = Plan), (status = 409, body = Outcome)))]
+async fn post_plan(State(door): State<Door>, Json(request): Json<ApplyRequest>) -> Answer<Plan> {
+    Ok(Json(door.ask(|answer| Request::Plan { request, answer }).await??))
+}
+
+/// Puts a file in force. Answered when it is on disk; the changes follow, see the status.
+#[utoipa::path(post, path = "/v1/apply", request_body = ApplyRequest, responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
+async fn post_apply(State(door): State<Door>, Json(request): Json<ApplyRequest>) -> Answer<Outcome> {
+    let how = "apply".to_owned();
+    Ok(Json(door.ask(|answer| Request::Apply { request, how, answer }).await??))
+}
+
+/// The applied files, newest first.
+#[utoipa::path(get, path = "/v1/history", responses((status = 200, body = Vec<HistoryEntry>)))]
+async fn get_history(State(door): State<Door>) -> Answer<Vec<HistoryEntry>> {
+    let applied = history(&door).await?;
+    let mut entries = Vec::with_capacity(applied.len());
+    let empty = model::Cluster { name: String::new(), services: BTreeMap::new() };
+    let mut before = &empty;
+    for applied in &applied {
+        let changes = spec::diff(before, &applied.cluster).into_iter().flat_map(|diff| {
+            let name = diff.service;
+            diff.lines.into_iter().map(move |line| format!("{name}: {line}"))
+        });
+        entries.push(HistoryEntry {
+            revision: applied.revision,
+            at: clock::shown_wall(applied.at),
+            by: applied.by.clone(),
+            how: applied.how.clone(),
+            changes: changes.collect(),
+            text: applied.text.clone(),
+        });
+        before = &applied.cluster;
+    }
+    entries.reverse();
+    Ok(Json(entries))
+}
+
+async fn history(door: &Door) -> Result<Vec<Applied>, Refused> {
+    let (entries, _) = door.store.list(record::HISTORY).await.map_err(|error| refused_by(&error, error.hint().map(Into::into)))?;
+    let parse = |entry: &store::Entry| serde_json::from_slice(&entry.value);
+    entries.iter().map(parse).collect::<Result<_, _>>().map_err(|error| refused(chain(&error), None).into())
+}
+
+/// Puts an earlier file in force again.
+#[utoipa::path(post, path = "/v1/rollback", request_body = RollbackRequest, responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
+async fn post_rollback(State(door): State<Door>, Json(request): Json<RollbackRequest>) -> Answer<Outcome> {
+    let applied = history(&door).await?;
+    let newest = applied.last().map_or(0, |applied| applied.revision);
+    let to = match request.to {
+        Some(to) => to,
+        None if newest >= 2 => newest - 1,
+        None => return Err(refused("there is no earlier revision to go back to", Some("`understudy history` lists them".into())).into()),
+    };
+    let Some(earlier) = applied.iter().find(|applied| applied.revision == to) else {
+        return Err(refused(format!("there is no revision {to}"), Some("`understudy history` lists them".into())).into());
+    };
+    if to == newest {
+        return Err(refused(format!("revision {to} is in force already"), None).into());
+    }
+    Ok(Json(door.ask(|answer| apply::rollback(earlier, request.by, Some(newest), answer)).await??))
+}
+
+/// Moves a slot to a standby, without a gap. Answered when the standby serves.
+#[utoipa::path(post, path = "/v1/switchover", request_body = SwitchoverRequest, responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
+async fn post_switchover(State(door): State<Door>, Json(request): Json<SwitchoverRequest>) -> Answer<Outcome> {
+    let service = request.service.clone();
+    let asked = door.ask(|answer| Request::Switchover { request, answer });
+    let Ok(answer) = tokio::time::timeout(SWITCHOVER_WAIT, asked).await else {
+        let text = format!("the switchover of {service} has not ended after {} s and goes on", SWITCHOVER_WAIT.as_secs());
+        return Err(refused(text, Some(format!("`understudy explain {service}` says what it waits for"))).into());
+    };
+    let takeover = answer?.map_err(|problem| refused(problem, Some(format!("`understudy explain {service}` says more"))))?;
+    let failover = timeline(&takeover);
+    let from = takeover.from.map_or_else(String::new, |from| format!("from {from} "));
+    let text = format!("slot {} went {from}to {} at epoch {}", takeover.slot, takeover.to, takeover.epoch);
+    Ok(Json(Outcome { failover: Some(failover), ..done(text) }))
+}
+
+/// Breaks something for real.
+#[utoipa::path(post, path = "/v1/drill", request_body = DrillRequest, responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
+async fn post_drill(State(door): State<Door>, Json(request): Json<DrillRequest>) -> Answer<Outcome> {
+    Ok(Json(door.ask(|answer| Request::Drill { request, answer }).await??))
+}
+
+/// Moves everything off a node.
+#[utoipa::path(post, path = "/v1/drain/{node}", params(("node" = String, Path, description = "A node")), responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
+async fn post_drain(State(door): State<Door>, UrlPath(node): UrlPath<String>) -> Answer<Outcome> {
+    Ok(Json(door.ask(|answer| Request::Drain { node, back: false, answer }).await??))
+}
+
+/// Lets a node run instances again.
+#[utoipa::path(post, path = "/v1/undrain/{node}", params(("node" = String, Path, description = "A node")), responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
+async fn post_undrain(State(door): State<Door>, UrlPath(node): UrlPath<String>) -> Answer<Outcome> {
+    Ok(Json(door.ask(|answer| Request::Drain { node, back: true, answer }).await??))
+}
+
+/// Stops all automatic actions: nothing is failed over, restarted or rolled until `resume`.
+#[utoipa::path(post, path = "/v1/pause", responses((status = 200, body = Outcome)))]
+async fn post_pause(State(door): State<Door>) -> Answer<Outcome> {
+    Ok(Json(door.ask(|answer| Request::Pause { pause: true, answer }).await?))
+}
+
+/// Ends a pause.
+#[utoipa::path(post, path = "/v1/resume", responses((status = 200, body = Outcome)))]
+async fn post_resume(State(door): State<Door>) -> Answer<Outcome> {
+    Ok(Json(door.ask(|answer| Request::Pause { pause: false, answer }).await?))
+}
+
+/// Tries an instance again at once that waits or was given up.
+#[utoipa::path(post, path = "/v1/retry/{instance}", params(("instance" = String, Path, description = "An instance: `db-1`")), responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
+async fn post_retry(State(door): State<Door>, UrlPath(instance): UrlPath<String>) -> Answer<Outcome> {
+    Ok(Json(door.ask(|answer| Request::Retry { instance, answer }).await??))
+}
+
+/// Stops everything, in reverse start order, the agent last. Answered when nothing runs any more.
+#[utoipa::path(post, path = "/v1/down", responses((status = 200, body = Outcome)))]
+async fn post_down(State(door): State<Door>) -> Answer<Outcome> {
+    Ok(Json(door.ask(|answer| Request::Down { answer }).await?))
+}
+
+fn not_found(outcome: Outcome) -> Refused {
+    Refused(StatusCode::NOT_FOUND, outcome)
+}
+
+fn data(value: &impl Serialize) -> sse::Event {
+    // Our own types always serialise; an empty event is skipped by every client.
+    sse::Event::default().json_data(value).unwrap_or_default()
+}

@@ -1,0 +1,124 @@
+//! Everything that can happen to an agent, on one screen.
+
+use api::proxy::FromProxy;
+use decisions::{Event, Takeover};
+use drivers::process::{Process, StartError};
+use model::{InstanceId, RunId, Timestamp};
+use std::net::TcpListener;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// Something that the main loop takes in.
+pub(crate) enum Input {
+    /// News for the decisions, and when it became news.
+    Event(Event, Timestamp),
+    /// A start came back.
+    StartDone {
+        instance: InstanceId,
+        run: RunId,
+        result: Result<Arc<Process>, StartFailure>,
+    },
+    /// A hook is through, and what is remembered of it is written.
+    HookDone {
+        event: Event,
+        at: Timestamp,
+    },
+    /// The proxy said something.
+    Proxy(FromProxy),
+    /// The connection to a proxy is there: what it serves, and its sockets.
+    ProxyUp {
+        fronts: Vec<(api::proxy::Front, TcpListener)>,
+        pid: u32,
+    },
+    /// The proxy is gone; another one is being started.
+    ProxyDown,
+    /// A file was written to the store, or could not be.
+    Applied(Box<crate::apply::Written>),
+    /// A request of an operator.
+    Request(Request),
+    /// The guard is gone.
+    GuardGone,
+    /// The node put away by a drill comes back.
+    NodeBack(model::NodeName),
+    /// Somebody ended us politely: the services go on.
+    Terminate,
+}
+
+/// Why a start failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartFailure {
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("{0}")]
+    Prepare(String),
+}
+
+/// What an operator asks for. Each is answered.
+pub(crate) enum Request {
+    Status(oneshot::Sender<api::Status>),
+    Events {
+        after: u64,
+        limit: usize,
+        service: Option<String>,
+        answer: oneshot::Sender<api::EventPage>,
+    },
+    Explain {
+        name: String,
+        answer: oneshot::Sender<Result<api::Explanation, api::Outcome>>,
+    },
+    LogFile {
+        instance: String,
+        answer: oneshot::Sender<Result<LogSource, api::Outcome>>,
+    },
+    Plan {
+        request: api::ApplyRequest,
+        answer: oneshot::Sender<Result<api::Plan, api::Outcome>>,
+    },
+    Apply {
+        request: api::ApplyRequest,
+        how: String,
+        answer: oneshot::Sender<Result<api::Outcome, api::Outcome>>,
+    },
+    Switchover {
+        request: api::SwitchoverRequest,
+        answer: oneshot::Sender<Result<Takeover, String>>,
+    },
+    Drill {
+        request: api::DrillRequest,
+        answer: oneshot::Sender<Result<api::Outcome, api::Outcome>>,
+    },
+    Drain {
+        node: String,
+        back: bool,
+        answer: oneshot::Sender<Result<api::Outcome, api::Outcome>>,
+    },
+    Pause {
+        pause: bool,
+        answer: oneshot::Sender<api::Outcome>,
+    },
+    Retry {
+        instance: String,
+        answer: oneshot::Sender<Result<api::Outcome, api::Outcome>>,
+    },
+    /// Logs to be looked at: where, how large, how many to keep.
+    Rotations(oneshot::Sender<Vec<(std::path::PathBuf, u64, u32)>>),
+    Down {
+        answer: oneshot::Sender<api::Outcome>,
+    },
+}
+
+/// Where an instance's output is.
+pub(crate) struct LogSource {
+    pub(crate) path: std::path::PathBuf,
+    pub(crate) keep: u32,
+}
+
+/// An answer of "no".
+pub(crate) fn refused(text: impl Into<String>, hint: Option<String>) -> api::Outcome {
+    api::Outcome { version: api::VERSION, done: false, text: text.into(), hint, failover: None }
+}
+
+/// An answer of "done".
+pub(crate) fn done(text: impl Into<String>) -> api::Outcome {
+    api::Outcome { version: api::VERSION, done: true, text: text.into(), hint: None, failover: None }
+}

@@ -1,0 +1,301 @@
+//! What happened, for people: the latest events in memory, and a file that outlives the agent.
+
+use crate::clock;
+use api::{Event, EventPage, Failover, FailoverStep, Severity, Step};
+use decisions::{Action, Decision, NoteKind, Takeover};
+use model::ServiceState;
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use tokio::sync::mpsc;
+
+/// Events kept in memory: at a failover a minute, a week.
+const KEPT: usize = 10_000;
+/// The file begins anew past this size; the one before is kept beside it.
+const FILE_BYTES_MAX: u64 = 8 << 20;
+
+/// The events of a cluster.
+pub(crate) struct Journal {
+    events: VecDeque<Event>,
+    next_seq: u64,
+    to_file: std::sync::mpsc::Sender<Vec<u8>>,
+    news: tokio::sync::watch::Sender<u64>,
+}
+
+impl Journal {
+    /// Goes on where the file ends. A file that cannot be read or written costs the memory of a restart, nothing else.
+    pub(crate) fn open(path: PathBuf) -> Self {
+        let events = read(&path);
+        let next_seq = events.back().map_or(1, |event| event.seq + 1);
+        let (to_file, lines) = std::sync::mpsc::channel();
+        let spawned = std::thread::Builder::new().name("journal".into()).spawn(move || write_lines(&path, &lines));
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "events are not kept on disk: no thread for it");
+        }
+        Self { events, next_seq, to_file, news: tokio::sync::watch::Sender::new(next_seq) }
+    }
+
+    /// Tells when there are new events: the number that the next one will have.
+    pub(crate) fn news(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    /// Notes a decision, if it is one that people want to read of.
+    pub(crate) fn note(&mut self, decision: &Decision) {
+        let because = decision.because.to_string();
+        let event = match &decision.action {
+            Action::Note(note) => {
+                let (severity, kind, text) = sentence(note);
+                Event {
+                    severity,
+                    kind: kind.into(),
+                    service: note.service.as_ref().map(ToString::to_string),
+                    instance: note.instance.as_ref().map(ToString::to_string),
+                    node: note.node.as_ref().map(ToString::to_string),
+                    ..self.blank(text, because)
+                }
+            }
+            Action::Start { instance, node, role, epoch, run } => {
+                let how = if run.0 > 1 { "starting again" } else { "starting" };
+                let text = match epoch {
+                    Some(epoch) => format!("{how} {instance} as {role} at epoch {epoch}"),
+                    None => format!("{how} {instance} as {role}"),
+                };
+                self.about(instance, node, "instance-start", text, because)
+            }
+            Action::Stop { instance, polite, .. } => {
+                let text = format!("{} {instance}", if *polite { "stopping" } else { "killing" });
+                let mut event = self.blank(text, because);
+                event.kind = "instance-stop".into();
+                event.service = Some(instance.service().to_string());
+                event.instance = Some(instance.to_string());
+                event
+            }
+            Action::Write(write) => {
+                let text = if write.held {
+                    format!("{} takes slot {} at epoch {}", write.holder, write.slot, write.epoch)
+                } else {
+                    format!("slot {} is released by {} at epoch {}", write.slot, write.holder, write.epoch)
+                };
+                let kind = if write.held { "slot-taken" } else { "slot-released" };
+                self.about(&write.holder, &write.node, kind, text, because)
+            }
+            Action::RunHook { instance, hook, epoch, active, .. } => {
+                let text = match active {
+                    Some(active) => format!("running {hook} of {instance}: {active} is active at epoch {epoch}"),
+                    None => format!("running {hook} of {instance} at epoch {epoch}"),
+                };
+                let mut event = self.blank(text, because);
+                event.kind = "hook".into();
+                event.service = Some(instance.service().to_string());
+                event.instance = Some(instance.to_string());
+                event
+            }
+            Action::Report(takeover) => self.takeover(takeover, because),
+            _ => return,
+        };
+        self.push(event);
+    }
+
+    /// Notes something that was not decided by the core: an operator's action, our own processes.
+    pub(crate) fn tell(&mut self, severity: Severity, kind: &str, text: String, because: String) {
+        let mut event = self.blank(text, because);
+        event.severity = severity;
+        event.kind = kind.into();
+        self.push(event);
+    }
+
+    /// Events after a given one, at most `limit` of the oldest of them.
+    pub(crate) fn after(&self, after: u64, limit: usize, service: Option<&str>) -> EventPage {
+        let wanted = |event: &&Event| event.seq > after && service.is_none_or(|name| event.service.as_deref() == Some(name));
+        EventPage {
+            version: api::VERSION,
+            events: self.events.iter().filter(wanted).take(limit).cloned().collect(),
+            first_seq: self.events.front().map_or(self.next_seq, |event| event.seq),
+        }
+    }
+
+    /// The latest events about a name, newest first.
+    pub(crate) fn latest_about(&self, name: &str, limit: usize) -> Vec<Event> {
+        let is = |field: &Option<String>| field.as_deref() == Some(name);
+        let about = |event: &&Event| is(&event.instance) || is(&event.service) || is(&event.node);
+        self.events.iter().rev().filter(about).take(limit).cloned().collect()
+    }
+
+    fn about(&self, instance: &model::InstanceId, node: &model::NodeName, kind: &str, text: String, because: String) -> Event {
+        Event {
+            kind: kind.into(),
+            service: Some(instance.service().to_string()),
+            instance: Some(instance.to_string()),
+            node: Some(node.to_string()),
+            ..self.blank(text, because)
+        }
+    }
+
+    fn blank(&self, text: String, because: String) -> Event {
+        Event {
+            seq: 0,
+            at: clock::shown_wall(clock::wall_now()),
+            severity: Severity::Info,
+            kind: String::new(),
+            service: None,
+            instance: None,
+            node: None,
+            text,
+            because,
+            failover: None,
+        }
+    }
+
+    fn takeover(&self, takeover: &Takeover, because: String) -> Event {
+        let failover = timeline(takeover);
+        let kind = if takeover.planned { "switchover" } else { "failover" };
+        let from = failover.from.clone().map_or_else(String::new, |from| format!(" from {from}"));
+        let text = format!(
+            "{kind} of slot {}{from} to {} at epoch {} took {}",
+            takeover.slot,
+            takeover.to,
+            takeover.epoch,
+            span(failover.total_us)
+        );
+        Event {
+            kind: kind.into(),
+            severity: if takeover.planned { Severity::Info } else { Severity::Warning },
+            service: Some(failover.service.clone()),
+            instance: Some(failover.to.clone()),
+            failover: Some(failover),
+            ..self.blank(text, because)
+        }
+    }
+
+    fn push(&mut self, mut event: Event) {
+        event.seq = self.next_seq;
+        self.next_seq += 1;
+        match serde_json::to_vec(&event) {
+            Ok(mut line) => {
+                line.push(b'\n');
+                // A writer that died has said so; the events in memory go on.
+                let _ = self.to_file.send(line);
+            }
+            Err(error) => tracing::error!(%error, "an event cannot be written as JSON"),
+        }
+        if self.events.len() == KEPT {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+        self.news.send_replace(self.next_seq);
+    }
+}
+
+/// A takeover as people see it: steps in microseconds since the first.
+pub(crate) fn timeline(takeover: &Takeover) -> Failover {
+    let moments = [
+        (Step::Detected, Some(takeover.detected)),
+        (Step::ConfirmedDead, takeover.confirmed),
+        (Step::Claimed, takeover.claimed),
+        (Step::Promoted, takeover.promoted),
+        (Step::Routed, takeover.routed),
+        (Step::FirstAnswer, takeover.answered),
+    ];
+    let steps: Vec<FailoverStep> = moments
+        .into_iter()
+        .filter_map(|(step, at)| Some(FailoverStep { step, at_us: at?.0.saturating_sub(takeover.detected.0) }))
+        .collect();
+    Failover {
+        service: takeover.slot.service.to_string(),
+        slot: takeover.slot.slot,
+        from: takeover.from.as_ref().map(ToString::to_string),
+        to: takeover.to.to_string(),
+        epoch: takeover.epoch.0,
+        planned: takeover.planned,
+        total_us: steps.iter().map(|step| step.at_us).max().unwrap_or(0),
+        steps,
+    }
+}
+
+fn span(us: u64) -> String {
+    match us {
+        0..1_000 => format!("{us} µs"),
+        1_000..1_000_000 => format!("{:.1} ms", us as f64 / 1e3),
+        _ => format!("{:.2} s", us as f64 / 1e6),
+    }
+}
+
+/// The catalogue: severity, name and sentence of each kind of note.
+fn sentence(note: &decisions::Note) -> (Severity, &'static str, String) {
+    let who = note.instance.as_ref().map(ToString::to_string).or_else(|| note.service.as_ref().map(ToString::to_string));
+    let who = who.or_else(|| note.node.as_ref().map(ToString::to_string)).unwrap_or_default();
+    match &note.kind {
+        NoteKind::InstanceDied => (Severity::Warning, "instance-died", format!("{who} died")),
+        NoteKind::InstanceUnhealthy => (Severity::Warning, "instance-unhealthy", format!("{who} is unhealthy")),
+        NoteKind::InstanceHealthy => (Severity::Info, "instance-healthy", format!("{who} is healthy")),
+        NoteKind::StartFailed => (Severity::Warning, "start-failed", format!("a start of {who} failed")),
+        NoteKind::Flapping => (Severity::Warning, "flapping", format!("{who} dies again and again; it is last in the failover order")),
+        NoteKind::Replaced => (Severity::Warning, "replaced", format!("{who} is replaced by a new instance")),
+        NoteKind::GivenUp => (Severity::Error, "given-up", format!("{who} is given up for now")),
+        NoteKind::HookFailed => (Severity::Warning, "hook-failed", format!("a hook of {who} failed")),
+        NoteKind::StoreFailed => (Severity::Error, "store-failed", format!("a slot of {who} could not be written")),
+        NoteKind::PromotionsFail => (Severity::Error, "promotions-fail", format!("promotions of {who} fail")),
+        NoteKind::DataHeldBack => (Severity::Error, "data-held-back", format!("{who} waits for the instance that has the data")),
+        NoteKind::ServiceState(state) => {
+            let severity = match state {
+                ServiceState::Redundant => Severity::Info,
+                ServiceState::Degraded => Severity::Warning,
+                ServiceState::Down => Severity::Error,
+            };
+            (severity, "service-state", format!("{who} is {state}"))
+        }
+        NoteKind::RolloutDone => (Severity::Info, "rollout-done", format!("{who} runs as declared")),
+        NoteKind::RolloutStuck => (Severity::Warning, "rollout-stuck", format!("the rollout of {who} waits")),
+        NoteKind::ServiceRemoved => (Severity::Info, "service-removed", format!("{who} is removed")),
+        NoteKind::NodeLost => (Severity::Error, "node-lost", format!("node {who} is lost")),
+        NoteKind::NodeDrained => (Severity::Info, "node-drained", format!("node {who} is being drained")),
+        NoteKind::NodeBack => (Severity::Info, "node-back", format!("node {who} is back")),
+        NoteKind::Unplaced => (Severity::Warning, "unplaced", format!("{who} lacks instances")),
+    }
+}
+
+fn read(path: &Path) -> VecDeque<Event> {
+    let mut events = VecDeque::new();
+    for path in [previous(path), path.to_owned()] {
+        let Ok(file) = std::fs::File::open(&path) else { continue };
+        // A torn last line of an agent that was killed is no event.
+        let lines = BufReader::new(file).lines().map_while(Result::ok);
+        events.extend(lines.filter_map(|line| serde_json::from_str::<Event>(&line).ok()));
+    }
+    while events.len() > KEPT {
+        events.pop_front();
+    }
+    events
+}
+
+fn previous(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".1");
+    PathBuf::from(name)
+}
+
+fn write_lines(path: &Path, lines: &std::sync::mpsc::Receiver<Vec<u8>>) {
+    let open = || std::fs::OpenOptions::new().create(true).append(true).open(path);
+    let mut told = false;
+    let mut file = open().ok();
+    while let Ok(line) = lines.recv() {
+        if file.as_ref().and_then(|file| file.metadata().ok()).is_some_and(|meta| meta.len() > FILE_BYTES_MAX) {
+            let _ = std::fs::rename(path, previous(path));
+            file = open().ok();
+        }
+        let written = match &mut file {
+            Some(file) => file.write_all(&line),
+            None => Err(std::io::Error::other("it cannot be opened")),
+        };
+        if let Err(error) = written
+            && !told
+        {
+            told = true;
+            tracing::warn!(path = %path.display(), %error, "events are not kept on disk");
+        }
+    }
+}
+
+/// A channel into the main loop.
+pub(crate) type Inputs = mpsc::UnboundedSender<crate::input::Input>;

@@ -1,0 +1,98 @@
+//! Agent and guard watch each other: the guard starts the agent again, and here the agent starts the guard again.
+
+use crate::input::Input;
+use crate::journal::Inputs;
+use api::layout::Layout;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// A guard that was just started holds its lock within milliseconds.
+const GUARD_START: Duration = Duration::from_secs(2);
+const GUARD_LOOK: Duration = Duration::from_millis(5);
+/// A guard that cannot be started is tried again after this.
+const GUARD_RETRY: Duration = Duration::from_secs(5);
+
+/// Knows how to start a guard.
+#[derive(Clone)]
+pub(crate) struct Keeper {
+    pub(crate) exe: PathBuf,
+    pub(crate) base: PathBuf,
+    pub(crate) cluster: String,
+    pub(crate) nodes: u32,
+    pub(crate) api: Option<std::net::SocketAddr>,
+    pub(crate) layout: Layout,
+    /// Whether there was a guard when we came: an agent run by hand or by another supervisor needs none.
+    pub(crate) guarded: bool,
+}
+
+impl Keeper {
+    /// Watches the guard that runs; its end arrives as `Input::GuardGone`.
+    pub(crate) fn watch(&self, inputs: &Inputs) {
+        if !self.guarded {
+            return;
+        }
+        let (lock, inputs) = (self.layout.guard_lock(), inputs.clone());
+        tokio::spawn(async move {
+            match guard_pid(&lock) {
+                Some(pid) if ended(pid).await.is_ok() => {}
+                _ => tokio::time::sleep(GUARD_RETRY).await,
+            }
+            let _ = inputs.send(Input::GuardGone);
+        });
+    }
+
+    /// Starts a guard that watches this agent, and watches it.
+    pub(crate) fn start_guard(&self, inputs: &Inputs) {
+        let (keeper, inputs) = (self.clone(), inputs.clone());
+        tokio::spawn(async move {
+            if let Err(error) = keeper.spawn().await {
+                tracing::error!(%error, "cannot start a guard; trying again");
+                tokio::time::sleep(GUARD_RETRY).await;
+                let _ = inputs.send(Input::GuardGone);
+                return;
+            }
+            keeper.watch(&inputs);
+        });
+    }
+
+    async fn spawn(&self) -> std::io::Result<()> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.layout.own_log("guard"))?;
+        let mut command = std::process::Command::new(&self.exe);
+        command.arg("--state-dir").arg(&self.base).args(["--cluster", &self.cluster, "guard", "--nodes"]);
+        command.arg(self.nodes.to_string());
+        if let Some(api) = self.api {
+            command.arg("--api").arg(api.to_string());
+        }
+        command.arg("--watch").arg(std::process::id().to_string());
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let mut child = tokio::process::Command::from(command).kill_on_drop(false).spawn()?;
+        let pid = child.id();
+        tokio::spawn(async move { child.wait().await });
+        let deadline = tokio::time::Instant::now() + GUARD_START;
+        while guard_pid(&self.layout.guard_lock()) != pid {
+            if tokio::time::Instant::now() > deadline {
+                let log = self.layout.own_log("guard");
+                return Err(std::io::Error::other(format!("it did not take its lock; `{}` says why", log.display())));
+            }
+            tokio::time::sleep(GUARD_LOOK).await;
+        }
+        Ok(())
+    }
+}
+
+/// The process that holds the guard's lock, as its file says.
+pub(crate) fn guard_pid(lock: &Path) -> Option<u32> {
+    std::fs::read_to_string(lock).ok()?.trim().parse().ok()
+}
+
+/// Waits for the end of a process.
+async fn ended(pid: u32) -> std::io::Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| std::io::Error::other("not a process id"))?;
+    let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
+    let pidfd = AsyncFd::register_with_interest(pidfd, Interest::READABLE)?;
+    pidfd.readable().await.map(drop)
+}

@@ -1,0 +1,160 @@
+//! Keeps a proxy running and the connection to it: `queue` messages, and its news arrive as `Input`s.
+//!
+//! The agent holds a copy of every listening socket, and so does the proxy: whichever dies, no client finds the door closed.
+
+use crate::input::Input;
+use crate::journal::Inputs;
+use api::layout::Layout;
+use api::proxy::ToProxy;
+use proxy::client::{ConnectError, ProxyClient};
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// A started proxy answers within a few milliseconds; on a machine that swaps, within this.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+const START_POLL: Duration = Duration::from_millis(2);
+/// A proxy that dies at once is started again after this, doubling to the maximum.
+const RESTART_WAIT: Duration = Duration::from_millis(50);
+const RESTART_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// A message, with the socket that goes with it.
+pub(crate) type Outgoing = (ToProxy, Option<Arc<TcpListener>>);
+
+/// The way to the proxy. What is queued while there is none is lost: `Input::ProxyUp` asks for everything again.
+#[derive(Clone)]
+pub(crate) struct ProxyLink {
+    outgoing: mpsc::UnboundedSender<Outgoing>,
+}
+
+impl ProxyLink {
+    /// Connects to the proxy that runs, or starts one, and goes on doing so.
+    pub(crate) fn start(layout: &Layout, exe: &Path, inputs: Inputs) -> Self {
+        let (outgoing, queue) = mpsc::unbounded_channel();
+        let keeper = Keeper { layout: layout.clone(), exe: exe.to_owned(), inputs };
+        tokio::spawn(keeper.run(queue));
+        Self { outgoing }
+    }
+
+    pub(crate) fn queue(&self, message: ToProxy, socket: Option<Arc<TcpListener>>) {
+        // The keeper ends only with the agent.
+        let _ = self.outgoing.send((message, socket));
+    }
+}
+
+struct Keeper {
+    layout: Layout,
+    exe: PathBuf,
+    inputs: Inputs,
+}
+
+impl Keeper {
+    async fn run(self, mut queue: mpsc::UnboundedReceiver<Outgoing>) {
+        let mut wait = RESTART_WAIT;
+        loop {
+            let begun = Instant::now();
+            match self.connect().await {
+                Ok((client, pid, fronts)) => {
+                    // What was queued for the proxy before is part of what ProxyUp asks for again.
+                    while queue.try_recv().is_ok() {}
+                    if self.inputs.send(Input::ProxyUp { fronts, pid }).is_err() {
+                        return;
+                    }
+                    if self.talk(client, &mut queue).await.is_none() {
+                        return;
+                    }
+                    let _ = self.inputs.send(Input::ProxyDown);
+                }
+                Err(problem) => tracing::error!(problem, "there is no proxy; clients wait"),
+            }
+            if begun.elapsed() > RESTART_WAIT_MAX {
+                wait = RESTART_WAIT;
+                continue;
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(RESTART_WAIT_MAX);
+        }
+    }
+
+    async fn connect(&self) -> Result<(ProxyClient, u32, Vec<(api::proxy::Front, TcpListener)>), String> {
+        let socket = self.layout.proxy_socket();
+        match ProxyClient::connect(&socket).await {
+            Ok((client, hello)) => return Ok((client, hello.pid, hello.fronts)),
+            Err(ConnectError::NotRunning { .. }) => {}
+            // One of another version, or a stranger: a new one takes its place; the old one drains by itself.
+            Err(error) => tracing::warn!(error = %crate::executor::chain(&error), "cannot talk to the proxy that runs; starting another"),
+        }
+        let mut child = self.spawn().map_err(|error| format!("the proxy cannot be started: {error}"))?;
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            match ProxyClient::connect(&socket).await {
+                Ok((client, hello)) => {
+                    // Reaps it when it dies; it is not killed with us.
+                    tokio::spawn(async move {
+                        if let Ok(status) = child.wait().await {
+                            tracing::warn!(%status, "the proxy ended");
+                        }
+                    });
+                    return Ok((client, hello.pid, hello.fronts));
+                }
+                Err(error) if Instant::now() > deadline => return Err(crate::executor::chain(&error)),
+                Err(_) => {}
+            }
+            if let Ok(Some(status)) = child.try_wait() {
+                let log = self.layout.own_log("proxy");
+                return Err(format!("the proxy ended at once ({status}); `{}` says why", log.display()));
+            }
+            tokio::time::sleep(START_POLL).await;
+        }
+    }
+
+    fn spawn(&self) -> std::io::Result<tokio::process::Child> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.layout.own_log("proxy"))?;
+        let mut command = std::process::Command::new(&self.exe);
+        command
+            .arg("proxy")
+            .arg("--socket")
+            .arg(self.layout.proxy_socket())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            // A group of its own: a Ctrl-C at the terminal is not meant for it.
+            .process_group(0);
+        tokio::process::Command::from(command).kill_on_drop(false).spawn()
+    }
+
+    /// Passes messages until the connection ends; `None` when the agent ends.
+    async fn talk(&self, mut client: ProxyClient, queue: &mut mpsc::UnboundedReceiver<Outgoing>) -> Option<()> {
+        loop {
+            tokio::select! {
+                outgoing = queue.recv() => {
+                    let (message, socket) = outgoing?;
+                    let socket = socket.as_ref().map(|socket| socket.as_fd());
+                    if let Err(error) = client.send(&message, socket).await {
+                        tracing::warn!(error = %crate::executor::chain(&error), "lost the proxy");
+                        return Some(());
+                    }
+                }
+                received = client.receive() => match received {
+                    Ok((message, _)) => {
+                        if self.inputs.send(Input::Proxy(message)).is_err() {
+                            return None;
+                        }
+                    }
+                    Err(proxy::client::WireError::NotUnderstood { start, .. }) => {
+                        tracing::warn!(start, "the proxy said something that was not understood");
+                    }
+                    Err(error) => {
+                        tracing::warn!(error = %crate::executor::chain(&error), "lost the proxy");
+                        return Some(());
+                    }
+                },
+            }
+        }
+    }
+}

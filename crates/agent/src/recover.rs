@@ -1,0 +1,424 @@
+//! From nothing to a working agent: lock, store, what still runs, proxy, API.
+
+use crate::agent::Agent;
+use crate::clock;
+use crate::executor::{Executor, Memo, known_slot, launch_digest};
+use crate::fronts::Fronts;
+use crate::http;
+use crate::input::Input;
+use crate::journal::{Inputs, Journal};
+use crate::keeper::{Keeper, guard_pid};
+use crate::proxy_link::ProxyLink;
+use crate::{Config, EXIT_REFUSED};
+use api::layout::Layout;
+use api::record::{self, Applied, Meta};
+use decisions::{Adopted, Core, Event, Recovered, SlotKnown};
+use drivers::logs::Rotator;
+use drivers::process::{self, Driver};
+use model::{Cluster, InstanceId, NodeName, Revision, RunId, ServiceName};
+use rustix::fs::{FlockOperation, flock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use store::{Embedded, Op, Store, Txn};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+/// Logs are looked at this often; a service that writes 10 MB/s overshoots its bound by 50 MB.
+const ROTATE_EVERY: Duration = Duration::from_secs(5);
+
+/// Why an agent cannot work.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error("failed to make the folder `{}`", path.display())]
+    MakeFolder { path: PathBuf, source: io::Error },
+
+    #[error("failed to lock `{}`", path.display())]
+    Lock { path: PathBuf, source: io::Error },
+
+    #[error("an agent of this cluster already runs (process {pid})")]
+    Running { pid: String },
+
+    #[error(transparent)]
+    Store(#[from] store::FileError),
+
+    #[error("failed to read the store")]
+    ReadStore(#[from] store::Error),
+
+    #[error("the record `{key}` of the store cannot be understood")]
+    Record { key: String, source: serde_json::Error },
+
+    #[error("the store's records have format {found}, this version knows {}", record::FORMAT)]
+    Format { found: u32 },
+
+    #[error("failed to get ready for processes")]
+    Driver(#[from] process::DriverError),
+
+    #[error("failed to look for processes of an earlier agent")]
+    Sweep(#[from] process::SweepError),
+
+    #[error("failed to answer at {at}")]
+    Listen { at: String, source: io::Error },
+
+    #[error("failed to find the path of this program")]
+    Exe(#[source] io::Error),
+
+    #[error("failed to listen for signals")]
+    Signals(#[source] io::Error),
+
+    #[error("failed to draw an identity for the cluster")]
+    Random(#[source] io::Error),
+}
+
+impl StartError {
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            StartError::Store(error) => Some(error.hint().into()),
+            StartError::ReadStore(error) => error.hint().map(Into::into),
+            StartError::MakeFolder { .. } | StartError::Lock { .. } => {
+                Some("choose another folder with `--state-dir`, or run as the user it belongs to".into())
+            }
+            StartError::Running { .. } => Some("`understudy status` asks it; `understudy down` ends it".into()),
+            StartError::Record { .. } => Some("put a backup of the store in its place".into()),
+            StartError::Format { .. } => Some("run the version that wrote it, or a newer one".into()),
+            StartError::Listen { .. } => Some("choose another address with `--api`".into()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn exit_code(&self) -> i32 {
+        match self {
+            StartError::Store(store::FileError::InUse { .. }) | StartError::Running { .. } => 1,
+            StartError::Store(store::FileError::DiskFull { .. } | store::FileError::Io { .. }) => 1,
+            StartError::Store(_) | StartError::Record { .. } | StartError::Format { .. } => EXIT_REFUSED,
+            _ => 1,
+        }
+    }
+}
+
+/// What the store and the machine say.
+struct Found {
+    applied: Option<Applied>,
+    applied_at: Revision,
+    slots: Vec<SlotKnown>,
+    instances: BTreeMap<InstanceId, record::Instance>,
+    numbers: Vec<(ServiceName, u32)>,
+}
+
+/// Brings an agent up to the point where it takes events in.
+pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedReceiver<Input>), StartError> {
+    let layout = Layout::new(&config.base, &config.cluster);
+    for folder in [layout.root().to_owned(), layout.run(), layout.logs(), layout.instances()] {
+        make_folder(&folder)?;
+    }
+    lock(&layout.agent_lock())?;
+    let exe = own_path().map_err(StartError::Exe)?;
+    let store_path = layout.store();
+    let opened = tokio::task::spawn_blocking(move || Embedded::open(&store_path, &store::Options::default())).await;
+    let store: Arc<dyn Store> = match opened {
+        Ok(opened) => Arc::new(opened?),
+        Err(error) => return Err(StartError::Exe(io::Error::other(error))),
+    };
+    let meta = meta(store.as_ref()).await?;
+    let found = read(store.as_ref()).await?;
+    let driver = Arc::new(Driver::new(process::Config::new(&*meta.cluster_id))?);
+    let (kind, why) = driver.tree_kind();
+    tracing::info!(?kind, why, "processes are held together by");
+
+    let (inputs, queue) = mpsc::unbounded_channel();
+    let journal = Journal::open(layout.root().join("events.jsonl"));
+    let nodes = node_names(config.nodes);
+    let mut core = Core::new(seed(&meta.cluster_id), clock::wall_now().0.unsigned_abs() * 1_000, meta.generation, nodes.clone());
+    let mut executor = Executor::new(layout.clone(), exe.clone(), Arc::clone(&store), Arc::clone(&driver), inputs.clone());
+    let empty = Cluster { name: config.cluster.clone(), services: BTreeMap::new() };
+    let cluster = Arc::new(found.applied.as_ref().map_or(empty, |applied| applied.cluster.clone()));
+    let folder = found.applied.as_ref().and_then(|applied| Agent::folder_of(&applied.path));
+    executor.declare(Arc::clone(&cluster), folder);
+    let adopted = adopt(&driver, &layout, &cluster, &found, &nodes, &mut executor).await?;
+    let mut fronts = Fronts::default();
+    let routes = adopt_proxy(&layout, &mut fronts).await;
+    if let Err(failed) = fronts.open(&cluster) {
+        for (service, error) in failed {
+            tracing::error!(%service, error = %crate::executor::chain(&error), "clients cannot come: its address is not to be had");
+        }
+    }
+    let recovered = Recovered {
+        cluster: (*cluster).clone(),
+        slots: found.slots,
+        instances: adopted,
+        numbers: found.numbers,
+        routes,
+    };
+    core.handle(Event::Recovered(recovered), clock::now());
+    executor.check_all();
+
+    let keeper = Keeper {
+        exe: exe.clone(),
+        base: config.base.clone(),
+        cluster: config.cluster.clone(),
+        nodes: config.nodes,
+        api: config.api,
+        layout: layout.clone(),
+        guarded: guard_pid(&layout.guard_lock()).is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists()),
+    };
+    keeper.watch(&inputs);
+    let changed = watch::Sender::new(0);
+    let door = http::Door { inputs: inputs.clone(), changed: changed.subscribe(), news: journal.news(), store: Arc::clone(&store) };
+    http::listen(&layout.api_socket(), config.api, door)?;
+    let link = ProxyLink::start(&layout, &exe, inputs.clone());
+    watch_signals(&inputs)?;
+    let agent = Agent {
+        name: config.cluster,
+        layout,
+        core,
+        executor,
+        journal,
+        fronts,
+        link,
+        store,
+        inputs: inputs.clone(),
+        cluster,
+        applied: found.applied,
+        applied_at: found.applied_at,
+        applying: false,
+        changed,
+        keeper,
+        switchovers: BTreeMap::new(),
+        next_request: 1,
+        down: Vec::new(),
+        down_by: None,
+        proxy_is_up: false,
+        ending: None,
+    };
+    tokio::spawn(rotate_logs(inputs));
+    Ok((agent, queue))
+}
+
+fn make_folder(path: &Path) -> Result<(), StartError> {
+    // What services write may be secret: only its owner looks in.
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(path)
+        .map_err(|source| StartError::MakeFolder { path: path.into(), source })
+}
+
+/// Locked until this process ends.
+fn lock(path: &Path) -> Result<(), StartError> {
+    let failed = |source| StartError::Lock { path: path.into(), source };
+    let mut file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).read(true).open(path).map_err(failed)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let pid = std::fs::read_to_string(path).unwrap_or_default();
+            return Err(StartError::Running { pid: pid.trim().into() });
+        }
+        Err(error) => return Err(failed(error.into())),
+    }
+    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
+    // The lock lives as long as the descriptor, which is now nobody's to close.
+    std::mem::forget::<File>(file);
+    Ok(())
+}
+
+/// The path by which this program was found; after an upgrade the same path leads to the new one.
+fn own_path() -> io::Result<PathBuf> {
+    let exe = std::env::current_exe()?;
+    let text = exe.to_string_lossy();
+    Ok(match text.strip_suffix(" (deleted)") {
+        Some(path) => PathBuf::from(path),
+        None => exe,
+    })
+}
+
+async fn meta(store: &dyn Store) -> Result<Meta, StartError> {
+    if let Some(entry) = store.get(record::META).await? {
+        let meta: Meta = parse(record::META, &entry.value)?;
+        if meta.format > record::FORMAT {
+            return Err(StartError::Format { found: meta.format });
+        }
+        return Ok(meta);
+    }
+    let mut random = [0_u8; 16];
+    io::Read::read_exact(&mut File::open("/dev/urandom").map_err(StartError::Random)?, &mut random).map_err(StartError::Random)?;
+    let cluster_id = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let meta = Meta { cluster_id, generation: 0, format: record::FORMAT };
+    let value = serde_json::to_vec(&meta).map_err(|source| StartError::Record { key: record::META.into(), source })?;
+    store.txn(Txn::new().then(Op::put(record::META, value))).await?;
+    Ok(meta)
+}
+
+async fn read(store: &dyn Store) -> Result<Found, StartError> {
+    let current = store.get(record::CURRENT).await?;
+    let applied_at = current.as_ref().map(|entry| entry.modified).unwrap_or_default();
+    let applied = current.map(|entry| parse(record::CURRENT, &entry.value)).transpose()?;
+    let mut slots = Vec::new();
+    for entry in store.list(record::SLOTS).await?.0 {
+        let _: record::Slot = parse(&entry.key, &entry.value)?;
+        slots.extend(record::slot_of_key(&entry.key).and_then(|slot| known_slot(&slot, &entry)));
+    }
+    let mut instances = BTreeMap::new();
+    for entry in store.list(record::INSTANCES).await?.0 {
+        let record: record::Instance = parse(&entry.key, &entry.value)?;
+        if let Some(id) = entry.key.strip_prefix(record::INSTANCES).and_then(|id| id.parse::<InstanceId>().ok()) {
+            instances.insert(id, record);
+        }
+    }
+    let mut numbers = Vec::new();
+    for entry in store.list(record::NUMBERS).await?.0 {
+        let service = entry.key.strip_prefix(record::NUMBERS).and_then(|name| name.parse().ok());
+        let number = String::from_utf8(entry.value).ok().and_then(|number| number.parse().ok());
+        numbers.extend(service.zip(number));
+    }
+    Ok(Found { applied, applied_at, slots, instances, numbers })
+}
+
+fn parse<T: serde::de::DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, StartError> {
+    serde_json::from_slice(value).map_err(|source| StartError::Record { key: key.into(), source })
+}
+
+/// What still runs is adopted, what runs and is not known is ended.
+async fn adopt(
+    driver: &Driver,
+    layout: &Layout,
+    cluster: &Cluster,
+    found: &Found,
+    nodes: &[NodeName],
+    executor: &mut Executor,
+) -> Result<Vec<Adopted>, StartError> {
+    // Numbers of starts only rise, also over the memory of an agent: from here on by the clock.
+    let base = RunId(clock::wall_now().0.unsigned_abs());
+    let mut instances: BTreeMap<InstanceId, Adopted> = BTreeMap::new();
+    for (id, record) in &found.instances {
+        if !cluster.services.contains_key(id.service()) {
+            continue;
+        }
+        executor.know_port(id, record.port);
+        let node = if nodes.contains(&record.node) { record.node.clone() } else { nodes[0].clone() };
+        let adopted = Adopted {
+            instance: id.clone(),
+            node,
+            run: base,
+            running: false,
+            current: true,
+            promoted: None,
+            followed: None,
+        };
+        instances.insert(id.clone(), adopted);
+    }
+    let mut known = BTreeSet::new();
+    for path in record_files(&layout.instances()) {
+        match driver.adopt(&path).await {
+            Ok(process::Adopted::Running(process)) => {
+                let (id, run) = (process.instance(), process.run());
+                let memo: Memo = serde_json::from_value(process.memo()).unwrap_or_default();
+                let Some(service) = cluster.services.get(id.service()) else {
+                    // The file in force does not declare it: it should have been stopped.
+                    if let Err(error) = process.kill().await {
+                        tracing::error!(instance = %id, error = %crate::executor::chain(&error), "cannot end what is not declared");
+                    }
+                    continue;
+                };
+                let entry = instances.entry(id.clone()).or_insert_with(|| Adopted {
+                    instance: id.clone(),
+                    node: nodes[0].clone(),
+                    run,
+                    running: true,
+                    current: true,
+                    promoted: None,
+                    followed: None,
+                });
+                entry.run = run;
+                entry.running = true;
+                entry.current = memo.launch == launch_digest(service);
+                entry.promoted = memo.promoted;
+                entry.followed = memo.followed;
+                known.insert((id.clone(), run));
+                let node = entry.node.clone();
+                executor.adopt(&id, node, run, process, memo);
+            }
+            Ok(process::Adopted::Gone(gone)) => tracing::info!(instance = %gone.instance, because = ?gone.because, "an instance is gone"),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), error = %crate::executor::chain(&error), "a record of a running instance is of no use");
+                let _ = std::fs::remove_file(&path);
+            }
+        }
+    }
+    for swept in driver.sweep(&known).await? {
+        tracing::warn!(what = swept.what, pids = ?swept.pids, "ended processes of an earlier agent that nobody knows");
+    }
+    Ok(instances.into_values().collect())
+}
+
+fn record_files(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+    paths.sort();
+    paths
+}
+
+/// The sockets and routes of a proxy that outlived the last agent.
+async fn adopt_proxy(layout: &Layout, fronts: &mut Fronts) -> Vec<(ServiceName, u64)> {
+    match proxy::client::ProxyClient::connect(&layout.proxy_socket()).await {
+        Ok((_, hello)) => {
+            let routes = hello.fronts.iter().map(|(front, _)| (front.service.clone(), front.revision)).collect();
+            fronts.adopt(hello.fronts);
+            routes
+        }
+        Err(_) => Vec::new(),
+    }
+}
+
+/// `a`, `b`, … `z`.
+fn node_names(count: u32) -> Vec<NodeName> {
+    ('a'..='z').take(count.clamp(1, 26) as usize).filter_map(|name| NodeName::new(name).ok()).collect()
+}
+
+fn seed(cluster_id: &str) -> u64 {
+    u64::from_str_radix(cluster_id.get(..16).unwrap_or("0"), 16).unwrap_or(0)
+}
+
+fn watch_signals(inputs: &Inputs) -> Result<(), StartError> {
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let mut signals = signal(kind).map_err(StartError::Signals)?;
+        let inputs = inputs.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                let _ = inputs.send(Input::Terminate);
+            }
+        });
+    }
+    // A terminal that goes away is none of our business.
+    let mut hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
+    tokio::spawn(async move { while hangup.recv().await.is_some() {} });
+    Ok(())
+}
+
+async fn rotate_logs(inputs: Inputs) {
+    let mut told = BTreeSet::new();
+    loop {
+        tokio::time::sleep(ROTATE_EVERY).await;
+        let (answer, logs) = tokio::sync::oneshot::channel();
+        if inputs.send(Input::Request(crate::input::Request::Rotations(answer))).is_err() {
+            return;
+        }
+        let Ok(logs) = logs.await else { return };
+        let failed = tokio::task::spawn_blocking(move || {
+            let rotate = |(path, max_bytes, keep): (PathBuf, u64, u32)| {
+                let error = Rotator { max_bytes, keep }.check(&path).err()?;
+                Some((path, error))
+            };
+            logs.into_iter().filter_map(rotate).collect::<Vec<_>>()
+        });
+        for (path, error) in failed.await.unwrap_or_default() {
+            if told.insert(path) {
+                tracing::warn!(error = %crate::executor::chain(&error), "a log grows beyond its bound");
+            }
+        }
+    }
+}

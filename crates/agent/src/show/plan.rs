@@ -1,0 +1,66 @@
+//! `POST /v1/plan`: what a file would change, and what clients would notice.
+
+use api::{Change, ChangeKind, Plan};
+use decisions::{ServiceView, View};
+use model::{Cluster, Service, StandbyMode};
+
+/// Compares what runs with what a file wants.
+pub(crate) fn plan(against: u64, old: &Cluster, new: &Cluster, view: &View) -> Plan {
+    let mut changes: Vec<Change> = spec::diff(old, new).into_iter().map(|diff| change(&diff, old, new, view)).collect();
+    // In the order in which services start, removals last.
+    let order: Vec<&str> = new.start_order().into_iter().map(model::ServiceName::as_str).collect();
+    changes.sort_by_key(|change| order.iter().position(|name| *name == change.service).unwrap_or(usize::MAX));
+    Plan { version: api::VERSION, against, changes }
+}
+
+fn change(diff: &spec::ServiceDiff, old: &Cluster, new: &Cluster, view: &View) -> Change {
+    let name = diff.service.to_string();
+    let find = |cluster: &Cluster| cluster.services.iter().find(|(n, _)| n.as_str() == name).map(|(_, s)| s.clone());
+    let running = view.services.iter().find(|service| service.name.as_str() == name);
+    let (kind, starts, stops, risk) = match (find(old), find(new)) {
+        (None, Some(new)) => (ChangeKind::Add, started(&new), 0, None),
+        (Some(old), None) => {
+            let risk = old.listen.map(|listen| format!("clients of {listen} are refused from then on"));
+            (ChangeKind::Remove, 0, old.wanted(), risk)
+        }
+        (Some(old), Some(new)) => {
+            let more = new.wanted().saturating_sub(old.wanted());
+            let fewer = old.wanted().saturating_sub(new.wanted());
+            if diff.relaunch {
+                (ChangeKind::Roll, new.wanted(), old.wanted(), roll_risk(&new, running))
+            } else {
+                (ChangeKind::Update, more, fewer, update_risk(&old, &new))
+            }
+        }
+        (None, None) => (ChangeKind::Update, 0, 0, None),
+    };
+    Change { service: name, kind, details: diff.lines.clone(), starts, stops, risk }
+}
+
+fn started(service: &Service) -> u32 {
+    match service.standby_mode {
+        StandbyMode::Warm => service.wanted(),
+        StandbyMode::Cold => service.active,
+    }
+}
+
+fn roll_risk(new: &Service, running: Option<&ServiceView>) -> Option<String> {
+    let ready = running.map_or(0, |running| running.failover_order.len());
+    let gap = match (new.exclusive, new.standby) {
+        (false, _) => "one process at a time; each old active serves until its successor does".to_owned(),
+        (true, 0) => "an extra instance is started first; clients wait during one switchover".to_owned(),
+        (true, _) => format!(
+            "standbys first, then a switchover: clients wait up to {} while the slot changes hands",
+            model::Millis(new.drain_timeout.0.min(new.hold_timeout.0 / 2))
+        ),
+    };
+    Some(if new.standby > 0 && ready == 0 { format!("{gap}; no standby is ready now, so it waits until one is") } else { gap })
+}
+
+fn update_risk(old: &Service, new: &Service) -> Option<String> {
+    if old.listen != new.listen {
+        let listen = old.listen?;
+        return Some(format!("clients of {listen} are refused from then on"));
+    }
+    (new.active < old.active).then(|| format!("{} of {} actives stop serving", old.active - new.active, old.active))
+}

@@ -1,0 +1,197 @@
+//! `GET /v1/status`.
+
+use crate::clock::{self, shown};
+use crate::executor::Executor;
+use crate::fronts::Fronts;
+use api::{InstanceStatus, NodeState, NodeStatus, Problem, ServiceStatus, Severity, SlotStatus, Status, Traffic};
+use decisions::{InstancePhase, InstanceView, ServiceView, SlotPhase, View};
+use model::{ServiceState, Timestamp};
+
+/// Everything as it is.
+pub(crate) fn status(name: &str, revision: u64, view: &View, executor: &Executor, fronts: &Fronts, extra: Vec<Problem>) -> Status {
+    let mut problems: Vec<Problem> = view.services.iter().flat_map(problems).chain(extra).collect();
+    problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
+    Status {
+        version: api::VERSION,
+        cluster: name.into(),
+        at: clock::shown_wall(clock::wall_now()),
+        revision,
+        services: view.services.iter().map(|service| service_status(service, executor, fronts)).collect(),
+        nodes: view.nodes.iter().map(node_status).collect(),
+        problems,
+        paused: view.paused.map(shown),
+    }
+}
+
+fn node_status(node: &decisions::NodeView) -> NodeStatus {
+    NodeStatus {
+        name: node.name.to_string(),
+        zone: node.name.to_string(),
+        state: match node.state {
+            decisions::NodeState::Online => NodeState::Online,
+            decisions::NodeState::Drained => NodeState::Drained,
+            decisions::NodeState::Offline => NodeState::Offline,
+        },
+        since: since(node.since),
+        because: node.because.to_string(),
+    }
+}
+
+fn service_status(service: &ServiceView, executor: &Executor, fronts: &Fronts) -> ServiceStatus {
+    let node_of = |slot: &decisions::SlotView| {
+        let holder = slot.instance.as_ref()?;
+        service.instances.iter().find(|instance| instance.id == *holder).map(|instance| instance.node.to_string())
+    };
+    let slots = service.slots.iter().map(|slot| SlotStatus {
+        slot: slot.slot,
+        state: slot_state(slot.phase).into(),
+        instance: slot.instance.as_ref().map(ToString::to_string),
+        node: node_of(slot),
+        epoch: slot.epoch.0,
+        since: since(slot.since),
+        because: slot.because.to_string(),
+    });
+    ServiceStatus {
+        name: service.name.to_string(),
+        state: service.state.to_string(),
+        since: since(service.since),
+        because: because_of(service),
+        active: service.declared.active,
+        standby: service.declared.standby,
+        need: service.declared.need,
+        exclusive: service.declared.exclusive,
+        distance_to_outage: service.distance,
+        protection: protection(service),
+        listen: service.declared.listen.map(|listen| listen.to_string()),
+        slots: slots.collect(),
+        instances: service.instances.iter().map(|instance| instance_status(instance, executor)).collect(),
+        failover_order: service.failover_order.iter().map(ToString::to_string).collect(),
+        traffic: fronts.totals(&service.name).map(|totals| Traffic {
+            open: totals.open,
+            requests: totals.requests,
+            retried: totals.retried,
+            held: totals.held,
+            failed: totals.failed,
+            errors: totals.errors,
+        }),
+    }
+}
+
+fn because_of(service: &ServiceView) -> String {
+    let mut because = service.because.to_string();
+    if service.removed {
+        because.push_str("; the file no longer declares it");
+    } else if service.rolling {
+        because.push_str("; a rollout is under way");
+    }
+    because
+}
+
+fn instance_status(instance: &InstanceView, executor: &Executor) -> InstanceStatus {
+    InstanceStatus {
+        id: instance.id.to_string(),
+        node: instance.node.to_string(),
+        role: instance.role.to_string(),
+        health: instance.health.to_string(),
+        state: match instance.phase {
+            InstancePhase::Waiting => "waiting",
+            InstancePhase::Prepared => "prepared",
+            InstancePhase::Starting => "starting",
+            InstancePhase::Running => "running",
+            InstancePhase::Stopping => "stopping",
+            InstancePhase::Failed => "failed",
+        }
+        .into(),
+        ready: instance.ready.is_ok(),
+        since: since(instance.since),
+        because: match &instance.ready {
+            Err(why) if instance.phase == InstancePhase::Running => format!("{}; not ready: {why}", instance.because),
+            _ => instance.because.to_string(),
+        },
+        pid: executor.pid(&instance.id),
+        address: executor.address(&instance.id).map(|address| address.to_string()),
+        restarts: instance.restarts,
+        last_failure: instance.last_failure.clone(),
+    }
+}
+
+pub(crate) fn slot_state(phase: SlotPhase) -> &'static str {
+    match phase {
+        SlotPhase::Vacant => "vacant",
+        SlotPhase::Releasing => "releasing",
+        SlotPhase::Claiming => "claiming",
+        SlotPhase::Promoting => "promoting",
+        SlotPhase::Serving => "serving",
+    }
+}
+
+/// Which class of failure is noticed how fast (design, rule 4).
+fn protection(service: &ServiceView) -> String {
+    let declared = &service.declared;
+    let hang = match &declared.check {
+        Some(check) => {
+            let bound = check.every.duration() * check.fail_after + check.timeout.duration();
+            format!("a hang: its check, within {}", model::Millis(u64::try_from(bound.as_millis()).unwrap_or(u64::MAX)))
+        }
+        None => "a hang is not noticed: no check is declared".into(),
+    };
+    format!("process death: an event, milliseconds; {hang}; loss of this machine: nothing, all nodes are on it")
+}
+
+/// What needs somebody's attention, from the catalogue.
+fn problems(service: &ServiceView) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut add = |code: &str, severity, about: String, text: String, hint: String, at: Timestamp| {
+        problems.push(Problem { code: code.into(), severity, about, text, hint, since: since(at) });
+    };
+    let name = service.name.to_string();
+    if !service.removed {
+        match service.state {
+            ServiceState::Down => add(
+                "service-down",
+                Severity::Error,
+                name.clone(),
+                format!("{name} is down: {}", service.because),
+                format!("`understudy explain {name}` says what keeps its instances from serving"),
+                service.since,
+            ),
+            ServiceState::Degraded => add(
+                "not-redundant",
+                Severity::Warning,
+                name.clone(),
+                format!("{name} is not redundant: {}", service.because),
+                format!("it heals by itself if it can; `understudy explain {name}` says what is under way"),
+                service.since,
+            ),
+            ServiceState::Redundant => {}
+        }
+    }
+    for instance in &service.instances {
+        let id = instance.id.to_string();
+        if instance.phase == InstancePhase::Failed {
+            let last = instance.last_failure.clone().map(|last| format!(", last: {last}")).unwrap_or_default();
+            add(
+                "given-up",
+                Severity::Error,
+                id.clone(),
+                format!("{id} was given up: {}{last}", instance.because),
+                format!("`understudy logs {id}` shows its output; when it is mended, `understudy retry {id}`"),
+                instance.since,
+            );
+        } else if instance.phase == InstancePhase::Waiting && instance.last_failure.is_some() {
+            add(
+                "instance-failing",
+                Severity::Warning,
+                id.clone(),
+                format!("{id} does not run: {}", instance.last_failure.clone().unwrap_or_default()),
+                format!("`understudy logs {id}` shows its output"),
+                instance.since,
+            );
+        }
+    }
+    problems
+}
+
+fn since(at: Timestamp) -> String {
+    shown(at)
+}

@@ -1,0 +1,105 @@
+//! Fills in the placeholders of commands, checks and environments.
+
+use api::layout::Layout;
+use model::template::expand;
+use model::{CheckKind, Cluster, Epoch, InstanceId, NodeName, Role};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+
+/// Instances of this machine are reached here.
+pub(crate) const HOST: &str = "127.0.0.1";
+
+/// What the placeholders of one instance stand for.
+#[derive(Clone, Copy)]
+pub(crate) struct Words<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) layout: &'a Layout,
+    /// Path of our own binary.
+    pub(crate) exe: &'a Path,
+    pub(crate) instance: &'a InstanceId,
+    pub(crate) node: &'a NodeName,
+    pub(crate) port: Option<u16>,
+    pub(crate) role: Option<Role>,
+    pub(crate) epoch: Option<Epoch>,
+    /// Where the active listens that it shall follow.
+    pub(crate) active: Option<SocketAddr>,
+}
+
+impl Words<'_> {
+    /// Fills in one word; the error is a sentence.
+    pub(crate) fn fill(&self, text: &str) -> Result<String, String> {
+        expand(text, &mut |name| self.value(name)).map_err(|error| error.to_string())
+    }
+
+    /// Fills in a command.
+    pub(crate) fn argv(&self, command: &[String]) -> Result<Vec<String>, String> {
+        command.iter().map(|word| self.fill(word)).collect()
+    }
+
+    /// Fills in a check.
+    pub(crate) fn check(&self, kind: &CheckKind) -> Result<CheckKind, String> {
+        Ok(match kind {
+            CheckKind::Exec { command } => CheckKind::Exec { command: self.argv(command)? },
+            CheckKind::Http { path, status, body } => CheckKind::Http {
+                path: self.fill(path)?,
+                status: status.clone(),
+                body: body.as_deref().map(|body| self.fill(body)).transpose()?,
+            },
+            other => other.clone(),
+        })
+    }
+
+    /// The environment of its processes, hooks and checks.
+    pub(crate) fn env(&self, declared: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, String> {
+        let mut env = BTreeMap::new();
+        for (name, value) in declared {
+            env.insert(name.clone(), self.fill(value)?);
+        }
+        env.insert("UNDERSTUDY_CLUSTER".into(), self.cluster.name.clone());
+        env.insert("UNDERSTUDY_SERVICE".into(), self.instance.service().to_string());
+        env.insert("UNDERSTUDY_NAME".into(), self.instance.to_string());
+        env.insert("UNDERSTUDY_NODE".into(), self.node.to_string());
+        if let Some(port) = self.port {
+            env.insert("UNDERSTUDY_PORT".into(), port.to_string());
+        }
+        if let Some(role) = self.role {
+            env.insert("UNDERSTUDY_ROLE".into(), role.to_string());
+        }
+        if let Some(epoch) = self.epoch {
+            env.insert("UNDERSTUDY_EPOCH".into(), epoch.to_string());
+        }
+        Ok(env)
+    }
+
+    fn value(&self, name: &str) -> Option<String> {
+        match name {
+            "port" => self.port.map(|port| port.to_string()),
+            "host" => Some(HOST.into()),
+            "data" => Some(self.layout.data(self.instance).display().to_string()),
+            "instance" => Some(self.instance.to_string()),
+            "service" => Some(self.instance.service().to_string()),
+            "node" => Some(self.node.to_string()),
+            "cluster" => Some(self.cluster.name.clone()),
+            "understudy" => Some(self.exe.display().to_string()),
+            "epoch" => self.epoch.map(|epoch| epoch.to_string()),
+            "role" => self.role.map(|role| role.to_string()),
+            "active.host" => self.active.map(|active| active.ip().to_string()),
+            "active.port" => self.active.map(|active| active.port().to_string()),
+            other => self.of_service(other.strip_prefix("service.")?),
+        }
+    }
+
+    /// `db.address`, `db.host`, `db.port`: where the clients of another service go.
+    fn of_service(&self, name: &str) -> Option<String> {
+        let (service, what) = name.rsplit_once('.')?;
+        let (_, declared) = self.cluster.services.iter().find(|(name, _)| name.as_str() == service)?;
+        let listen = declared.listen?;
+        match what {
+            "address" => Some(listen.to_string()),
+            "host" => Some(listen.ip().to_string()),
+            "port" => Some(listen.port().to_string()),
+            _ => None,
+        }
+    }
+}
