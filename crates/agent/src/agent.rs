@@ -28,6 +28,8 @@ const DOWN_TIMEOUT: Duration = Duration::from_secs(120);
 /// An agent at work.
 pub(crate) struct Agent {
     pub(crate) name: String,
+    /// Held for as long as we are in charge.
+    pub(crate) lock: std::fs::File,
     pub(crate) layout: Layout,
     pub(crate) core: Core,
     pub(crate) executor: Executor,
@@ -208,6 +210,10 @@ impl Agent {
             let _ = waiting.send(outcome.clone());
         }
         self.down_by = None;
+        // A guard that is not our parent reads it here that we end in order.
+        if let Err(error) = guard::write_lock(&mut self.lock, guard::ENDED) {
+            tracing::warn!(%error, "cannot note that the agent ends in order; its guard may start it again");
+        }
         self.ending = Some(code);
     }
 
@@ -231,7 +237,7 @@ impl Agent {
             Request::Plan { request, answer } => {
                 let _ = answer.send(apply::plan(self, &request));
             }
-            Request::Apply { request, how, answer } => apply::begin(self, request, how, answer),
+            Request::Apply { request, how, answer } => apply::begin(self, &request, how, answer),
             Request::Switchover { request, answer } => self.switchover(&request, answer, now),
             Request::Drill { request, answer } => {
                 let _ = answer.send(self.drill(&request, now));

@@ -31,8 +31,8 @@ pub(crate) fn plan(agent: &Agent, request: &ApplyRequest) -> Result<Plan, Outcom
 }
 
 /// Begins to put a file in force; the answer comes when it is on disk.
-pub(crate) fn begin(agent: &mut Agent, request: ApplyRequest, how: String, answer: oneshot::Sender<Result<Outcome, Outcome>>) {
-    match prepare(agent, &request, how) {
+pub(crate) fn begin(agent: &mut Agent, request: &ApplyRequest, how: String, answer: oneshot::Sender<Result<Outcome, Outcome>>) {
+    match prepare(agent, request, how) {
         Ok(applied) => write(agent, applied, answer),
         Err(outcome) => {
             let _ = answer.send(Err(outcome));

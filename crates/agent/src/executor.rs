@@ -28,6 +28,8 @@ const STARTS_AT_ONCE: usize = 8;
 /// A write whose outcome is unknown is asked for again after this long, this often, before the slot is read anew.
 const UNKNOWN_RETRY: Duration = Duration::from_millis(50);
 const UNKNOWN_RETRIES: u32 = 40;
+/// Our own logs are rotated past this size.
+const OWN_LOG_BYTES_MAX: u64 = 8 << 20;
 /// A process that hangs in the kernel is looked for again after this long.
 const STUCK_RETRY: Duration = Duration::from_secs(1);
 
@@ -585,13 +587,14 @@ impl Executor {
         });
     }
 
-    /// Rotates logs that have grown too large. Blocks: not for the main loop.
+    /// The logs to be kept bounded: where, how large, how many old ones.
     pub(crate) fn rotations(&self) -> Vec<(PathBuf, u64, u32)> {
         let of = |id: &InstanceId| {
             let logs = &self.cluster.services.get(id.service())?.logs;
             Some((self.layout.log(id), logs.max_bytes, logs.keep))
         };
-        self.live.keys().filter_map(of).collect()
+        let ours = ["agent", "guard", "proxy"].map(|process| (self.layout.own_log(process), OWN_LOG_BYTES_MAX, 1));
+        self.live.keys().filter_map(of).chain(ours).collect()
     }
 
     /// What would keep a file's services from running here: for each service its findings.

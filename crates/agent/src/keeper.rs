@@ -3,12 +3,9 @@
 use crate::input::Input;
 use crate::journal::Inputs;
 use api::layout::Layout;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 /// A guard that was just started holds its lock within milliseconds.
 const GUARD_START: Duration = Duration::from_secs(2);
@@ -86,13 +83,13 @@ impl Keeper {
 
 /// The process that holds the guard's lock, as its file says.
 pub(crate) fn guard_pid(lock: &Path) -> Option<u32> {
-    std::fs::read_to_string(lock).ok()?.trim().parse().ok()
+    guard::locked_by(lock)?.parse().ok()
 }
 
-/// Waits for the end of a process.
+/// Waits for the end of a process, in a thread of its own: there is one guard.
 async fn ended(pid: u32) -> std::io::Result<()> {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| std::io::Error::other("not a process id"))?;
-    let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
-    let pidfd = AsyncFd::register_with_interest(pidfd, Interest::READABLE)?;
-    pidfd.readable().await.map(drop)
+    let (told, end) = tokio::sync::oneshot::channel();
+    let waits = move || told.send(guard::watch::end_of(pid));
+    std::thread::Builder::new().name("guard-watch".into()).stack_size(64 * 1024).spawn(waits)?;
+    end.await.map_err(std::io::Error::other)?
 }

@@ -44,7 +44,7 @@ pub struct Config {
 }
 
 /// Exit code of an agent whose store or configuration must be mended first: starting it again would not help.
-pub const EXIT_REFUSED: i32 = 78;
+pub const EXIT_REFUSED: i32 = guard::EXIT_REFUSED;
 
 /// The API writes its last answer within this.
 const ANSWER_FLUSH: std::time::Duration = std::time::Duration::from_millis(100);

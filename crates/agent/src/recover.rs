@@ -16,10 +16,9 @@ use decisions::{Adopted, Core, Event, Recovered, SlotKnown};
 use drivers::logs::Rotator;
 use drivers::process::{self, Driver};
 use model::{Cluster, InstanceId, NodeName, Revision, RunId, ServiceName};
-use rustix::fs::{FlockOperation, flock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,11 +36,8 @@ pub(crate) enum StartError {
     #[error("failed to make the folder `{}`", path.display())]
     MakeFolder { path: PathBuf, source: io::Error },
 
-    #[error("failed to lock `{}`", path.display())]
-    Lock { path: PathBuf, source: io::Error },
-
-    #[error("an agent of this cluster already runs (process {pid})")]
-    Running { pid: String },
+    #[error("this cluster has an agent already, or none can be")]
+    Lock(#[from] guard::LockError),
 
     #[error(transparent)]
     Store(#[from] store::FileError),
@@ -79,10 +75,10 @@ impl StartError {
         match self {
             StartError::Store(error) => Some(error.hint().into()),
             StartError::ReadStore(error) => error.hint().map(Into::into),
-            StartError::MakeFolder { .. } | StartError::Lock { .. } => {
+            StartError::MakeFolder { .. } | StartError::Lock(guard::LockError::Io { .. }) => {
                 Some("choose another folder with `--state-dir`, or run as the user it belongs to".into())
             }
-            StartError::Running { .. } => Some("`understudy status` asks it; `understudy down` ends it".into()),
+            StartError::Lock(guard::LockError::Held { .. }) => Some("`understudy status` asks it; `understudy down` ends it".into()),
             StartError::Record { .. } => Some("put a backup of the store in its place".into()),
             StartError::Format { .. } => Some("run the version that wrote it, or a newer one".into()),
             StartError::Listen { .. } => Some("choose another address with `--api`".into()),
@@ -92,8 +88,9 @@ impl StartError {
 
     pub(crate) fn exit_code(&self) -> i32 {
         match self {
-            StartError::Store(store::FileError::InUse { .. }) | StartError::Running { .. } => 1,
-            StartError::Store(store::FileError::DiskFull { .. } | store::FileError::Io { .. }) => 1,
+            StartError::Store(
+                store::FileError::InUse { .. } | store::FileError::DiskFull { .. } | store::FileError::Io { .. },
+            ) => 1,
             StartError::Store(_) | StartError::Record { .. } | StartError::Format { .. } => EXIT_REFUSED,
             _ => 1,
         }
@@ -115,7 +112,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     for folder in [layout.root().to_owned(), layout.run(), layout.logs(), layout.instances()] {
         make_folder(&folder)?;
     }
-    lock(&layout.agent_lock())?;
+    let lock = guard::lock(&layout.agent_lock())?;
     let exe = own_path().map_err(StartError::Exe)?;
     let store_path = layout.store();
     let opened = tokio::task::spawn_blocking(move || Embedded::open(&store_path, &store::Options::default())).await;
@@ -173,6 +170,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     watch_signals(&inputs)?;
     let agent = Agent {
         name: config.cluster,
+        lock,
         layout,
         core,
         executor,
@@ -205,24 +203,6 @@ fn make_folder(path: &Path) -> Result<(), StartError> {
         .mode(0o711)
         .create(path)
         .map_err(|source| StartError::MakeFolder { path: path.into(), source })
-}
-
-/// Locked until this process ends.
-fn lock(path: &Path) -> Result<(), StartError> {
-    let failed = |source| StartError::Lock { path: path.into(), source };
-    let mut file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).read(true).open(path).map_err(failed)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let pid = std::fs::read_to_string(path).unwrap_or_default();
-            return Err(StartError::Running { pid: pid.trim().into() });
-        }
-        Err(error) => return Err(failed(error.into())),
-    }
-    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
-    // The lock lives as long as the descriptor, which is now nobody's to close.
-    std::mem::forget::<File>(file);
-    Ok(())
 }
 
 /// The path by which this program was found; after an upgrade the same path leads to the new one.
