@@ -1,1 +1,120 @@
-fn main() {}
+//! Benchmarks: the product beside its peers and beside the floor, through its command line.
+//!
+//! Each writes `bench/results/NAME.md`. `cargo xtask bench NAME` builds what is needed and runs one.
+
+mod db_failover;
+mod echo;
+mod files;
+mod proxy;
+mod restart;
+mod scale;
+mod web_kill;
+
+use anyhow::{Context as _, Result};
+use bench::load::{Load, Plan, Report};
+use bench::rig;
+use clap::{Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tokio::runtime::Runtime;
+
+/// Measures Understudy, and writes what came out into `bench/results`.
+#[derive(Debug, Parser)]
+#[command(name = "understudy-bench")]
+struct Cli {
+    /// The program to measure [default: `understudy` beside this one]
+    #[arg(long, global = true, value_name = "PATH")]
+    understudy: Option<PathBuf>,
+    /// Where the result is written
+    #[arg(long, global = true, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results"))]
+    results: PathBuf,
+    /// How many tries of each kind, instead of the benchmark's own number
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    runs: Option<u32>,
+    /// What to measure
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum What {
+    /// Kill and freeze an active web server under load: failed requests
+    WebKill,
+    /// Kill the active database: where the time goes, beside the floor
+    DbFailover,
+    /// 10, 100, 1,000 instances: start, cost at rest, a tenth of them killed at once
+    Scale,
+    /// The proxy beside HAProxy: throughput, p99, time on the core
+    Proxy,
+    /// Kill agent, guard and proxy under load: failed requests, and whether services noticed
+    Restart,
+    /// A TCP server that sends back what it gets; `proxy` runs it
+    #[command(hide = true)]
+    Echo {
+        /// Where it listens
+        #[arg(long)]
+        listen: SocketAddr,
+    },
+}
+
+/// What every benchmark is given.
+struct Context {
+    program: PathBuf,
+    results: PathBuf,
+    runs: Option<u32>,
+    runtime: Runtime,
+}
+
+impl Context {
+    fn runs(&self, usual: u32) -> u32 {
+        self.runs.unwrap_or(usual)
+    }
+
+    fn start(&self, plan: Plan) -> Result<Load> {
+        let _runtime = self.runtime.enter();
+        Ok(bench::load::start(plan)?)
+    }
+
+    fn finish(&self, load: Load) -> Report {
+        self.runtime.block_on(load.finish())
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    if let What::Echo { listen } = cli.what {
+        return echo::serve(listen);
+    }
+    let context = Context {
+        program: rig::find_program(cli.understudy)?,
+        results: cli.results,
+        runs: cli.runs,
+        runtime: Runtime::new().context("failed to start the load client's threads")?,
+    };
+    let page = match cli.what {
+        What::WebKill => web_kill::run(&context)?,
+        What::DbFailover => db_failover::run(&context)?,
+        What::Scale => scale::run(&context)?,
+        What::Proxy => proxy::run(&context)?,
+        What::Restart => restart::run(&context)?,
+        What::Echo { .. } => return Ok(()),
+    };
+    let path = page.write(&context.results)?;
+    eprintln!("written to {}", path.display());
+    Ok(())
+}
+
+/// What is going on, for whoever watches; the result is on stdout.
+fn say(text: &str) {
+    eprintln!("{text}");
+}

@@ -6,6 +6,7 @@
 use crate::agent::{Agent, refused_by};
 use crate::clock;
 use crate::input::{Input, Request, done, refused};
+use crate::preflight::{Here, preflight};
 use crate::show;
 use api::record::{self, Applied};
 use api::{ApplyRequest, Outcome, Plan, Severity};
@@ -56,7 +57,8 @@ fn prepare(agent: &mut Agent, request: &ApplyRequest, how: String) -> Result<App
     check_name(agent, &parsed.cluster)?;
     let folder = Agent::folder_of(&request.path);
     let ours = agent.our_addresses();
-    let findings = agent.executor.preflight(&parsed.cluster, folder.as_deref(), &ours);
+    let here = Here { layout: &agent.layout, exe: &agent.keeper.exe, folder: folder.as_deref(), ours: &ours };
+    let findings = preflight(&parsed.cluster, here);
     if !findings.is_empty() {
         let lines: Vec<String> = findings
             .into_iter()

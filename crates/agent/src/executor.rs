@@ -13,7 +13,7 @@ use drivers::preflight::{self, PreflightEnv};
 use drivers::probe::{ExecEnv, ProbeResult, Prober, ProberHandle};
 use drivers::process::{Driver, Launch, Process};
 use drivers::program;
-use model::{Addressing, Check, Cluster, Epoch, HookKind, InstanceId, NodeName, Role, RunId, ServiceName, SlotId};
+use model::{Addressing, Check, Cluster, Epoch, HookKind, InstanceId, NodeName, Role, RunId, SlotId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -595,39 +595,6 @@ impl Executor {
         };
         let ours = ["agent", "guard", "proxy"].map(|process| (self.layout.own_log(process), OWN_LOG_BYTES_MAX, 1));
         self.live.keys().filter_map(of).chain(ours).collect()
-    }
-
-    /// What would keep a file's services from running here: for each service its findings.
-    pub(crate) fn preflight(
-        &self,
-        cluster: &Cluster,
-        folder: Option<&Path>,
-        ours: &BTreeSet<SocketAddr>,
-    ) -> Vec<(ServiceName, preflight::Finding)> {
-        let mut findings = Vec::new();
-        for (name, service) in &cluster.services {
-            let instance = InstanceId::new(name.clone(), 1);
-            let Ok(node) = NodeName::new("a") else { continue };
-            let words = Words {
-                cluster,
-                layout: &self.layout,
-                exe: &self.exe,
-                instance: &instance,
-                node: &node,
-                port: Some(1),
-                role: Some(Role::Standby),
-                epoch: Some(Epoch(1)),
-                active: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 1))),
-            };
-            let env = PreflightEnv {
-                base: folder,
-                data: &self.layout.root().join("data"),
-                skip_listen: ours,
-                expand: &|word| words.fill(word),
-            };
-            findings.extend(preflight::check(service, env).into_iter().map(|finding| (name.clone(), finding)));
-        }
-        findings
     }
 }
 

@@ -20,12 +20,14 @@ mod input;
 mod journal;
 mod keeper;
 mod ports;
+mod preflight;
 mod proxy_link;
 mod recover;
 mod show;
 mod words;
 
 pub use http::openapi;
+pub use preflight::{Here, preflight};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

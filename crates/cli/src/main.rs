@@ -1,2 +1,50 @@
-//! understudy
-fn main() {}
+//! The binary `understudy`: what can be typed, speaking with the agent, and text for people.
+//!
+//! ```text
+//!   args ── commands ── client (HTTP over the Unix socket) ── agent
+//!              │   └─── feed   (the status as it changes)
+//!              ├── place, names (which cluster, which service: did you mean …?)
+//!              └── render      (API types to text, pure) ── output, terminal
+//! ```
+//!
+//! Deliberately absent: decisions. What the agent does not offer over its API, this program cannot do either.
+
+mod args;
+mod client;
+mod commands;
+mod feed;
+mod names;
+mod output;
+mod place;
+mod render;
+mod terminal;
+mod who;
+
+use clap::{CommandFactory, FromArgMatches};
+use std::ffi::OsString;
+
+fn main() {
+    let typed: Vec<OsString> = std::env::args_os().collect();
+    let command = args::Cli::command().color(help_color(&typed));
+    let parsed = command.try_get_matches_from(typed).and_then(|matches| args::Cli::from_arg_matches(&matches));
+    match parsed {
+        Ok(cli) => std::process::exit(commands::run(cli)),
+        // 2 for wrong usage, 0 for --help and --version.
+        Err(error) => error.exit(),
+    }
+}
+
+/// `--color` as typed: help and usage errors are printed before the options are understood.
+fn help_color(typed: &[OsString]) -> clap::ColorChoice {
+    let words: Vec<_> = typed.iter().map(|word| word.to_string_lossy()).collect();
+    let choice = words.iter().enumerate().find_map(|(index, word)| match word.strip_prefix("--color") {
+        Some("") => words.get(index + 1).map(ToString::to_string),
+        Some(value) => value.strip_prefix('=').map(ToOwned::to_owned),
+        None => None,
+    });
+    match choice.as_deref() {
+        Some("always") => clap::ColorChoice::Always,
+        Some("never") => clap::ColorChoice::Never,
+        _ => clap::ColorChoice::Auto,
+    }
+}

@@ -812,7 +812,8 @@ impl Service {
                 None => "it does not follow the active yet".into(),
             });
         }
-        if self.declared.standby_check.is_some() {
+        // Before there was ever an active there is nothing to stand by for.
+        if self.declared.standby_check.is_some() && self.leader().is_some() {
             return match &instance.standby_check {
                 Some(Ok(())) => Ok(()),
                 Some(Err(what)) => Err(format!("its standby check fails: {what}")),

@@ -1,1 +1,19 @@
-//! Processes, cgroups, hooks, probes and logs.
+//! Touches the world: starts, watches and stops processes, runs hooks and checks, keeps logs.
+//!
+//! - [`process`]: instances, from their start to the end of the last process of their tree; adoption after the agent's end.
+//! - [`logs`]: what instances write: kept bounded, shown and followed.
+//! - [`hook`] and [`probe`]: what is run at a change of role, and whether an instance works.
+//! - [`preflight`]: what can be known to be wrong before anything is started.
+//! - [`account`], [`program`] and [`environment`]: users and commands of this machine, and what the latter find.
+
+pub mod account;
+mod cgroup;
+mod command;
+pub mod environment;
+pub mod hook;
+pub mod logs;
+pub mod preflight;
+pub mod probe;
+pub mod process;
+pub mod program;
+mod sys;

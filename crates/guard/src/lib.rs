@@ -16,11 +16,12 @@ pub mod watch;
 
 pub use lock::{LockError, is_free, lock, locked_by, write_lock};
 
+use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{WaitOptions, set_child_subreaper, setsid};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -61,6 +62,14 @@ pub enum Error {
     /// There is nothing to keep.
     #[error("no agent to start was named")]
     NoAgent,
+    /// The program, or the log for its output, cannot be opened.
+    #[error("failed to start the agent: `{}`: {source}", path.display())]
+    Start {
+        /// Which of them.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// The kernel does not tell of children.
     #[error("failed to wait for the agent: {0}")]
     Wait(io::Error),
@@ -81,22 +90,28 @@ pub fn run(config: &Config) -> i32 {
 pub fn spawn_detached(guard: &[OsString], log: &File) -> io::Result<u32> {
     let (program, args) = guard.split_first().ok_or_else(|| io::Error::other("no program"))?;
     let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?);
-    // It makes a session of its own; until then a Ctrl-C at our terminal must not reach it.
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    command
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log.try_clone()?);
+    // It makes a session of its own first thing, so that no terminal's end is its own. A process group made for it here
+    // would keep it from that: the leader of a group cannot leave it.
     Ok(command.spawn()?.id())
 }
 
 fn keep(config: &Config) -> Result<i32, Error> {
-    let _lock = lock(&config.lock)?;
-    // Fails only for the leader of a group: then we are away from any terminal's group already.
+    if config.agent.is_empty() {
+        return Err(Error::NoAgent);
+    }
+    // Fails only for the leader of a group: one started by hand from a shell, which keeps its terminal.
     let _ = setsid();
+    let _lock = lock(&config.lock)?;
     set_child_subreaper(Some(rustix::process::getpid())).map_err(|error| Error::Subreaper(error.into()))?;
-    // Only root may; without it the guard is as likely a victim as any other small process.
-    let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
+    stay_in_memory();
+    let oom_score = spare_from_oom();
     if let Some(pid) = config.watch {
-        tracing::info!(pid, "watching an agent that runs already");
-        watch::end_of(pid).map_err(Error::Wait)?;
+        watch_holder(pid, &config.agent_lock)?;
         if locked_by(&config.agent_lock).as_deref() == Some(ENDED) {
             tracing::info!(pid, "the agent ended in order");
             return Ok(0);
@@ -107,6 +122,10 @@ fn keep(config: &Config) -> Result<i32, Error> {
     loop {
         let begun = Instant::now();
         let how = start(config).and_then(|pid| {
+            if let Some(score) = &oom_score {
+                // The agent and all services would inherit what spares us. Written before the agent can start any.
+                let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), score);
+            }
             tracing::info!(pid, "started the agent");
             reap_until(pid)
         });
@@ -126,13 +145,55 @@ fn keep(config: &Config) -> Result<i32, Error> {
     }
 }
 
+/// Waits for the end of process `pid` if it is the agent, which then holds its lock: of an agent that is gone already
+/// the number may be another process's by now.
+fn watch_holder(pid: u32, agent_lock: &Path) -> Result<(), Error> {
+    // Opened before asking about the lock, so that whoever it is held by cannot change in between.
+    let process = watch::Process::open(pid).map_err(Error::Wait)?;
+    let holds = !is_free(agent_lock) && locked_by(agent_lock).is_some_and(|holder| holder == pid.to_string());
+    match process {
+        Some(process) if holds => {
+            tracing::info!(pid, "watching an agent that runs already");
+            process.end().map_err(Error::Wait)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Keeps what we use out of swap, so that a machine short of memory does not slow us down. Where it is not allowed we
+/// are as slow as everybody else.
+fn stay_in_memory() {
+    // Without the right, locking ahead would make later allocations fail.
+    if rustix::process::geteuid().is_root() {
+        // Only pages that were touched: the program that we are part of is large.
+        let _ = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT);
+    }
+}
+
+/// Makes us an unlikely victim when memory runs out, where that is allowed; returns how likely we were before.
+fn spare_from_oom() -> Option<String> {
+    const SCORE: &str = "/proc/self/oom_score_adj";
+    let before = std::fs::read_to_string(SCORE).ok()?;
+    std::fs::write(SCORE, "-900").ok()?;
+    Some(before)
+}
+
 fn start(config: &Config) -> Result<u32, Error> {
     let (program, args) = config.agent.split_first().ok_or(Error::NoAgent)?;
-    let log = OpenOptions::new().create(true).append(true).open(&config.agent_log).map_err(Error::Wait)?;
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Start { path, source }
+    };
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&config.agent_log)
+        .and_then(|log| Ok((log.try_clone()?, log)));
+    let (stdout, stderr) = log.map_err(failed(&config.agent_log))?;
     let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null()).stdout(log.try_clone().map_err(Error::Wait)?).stderr(log);
+    command.args(args).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
     // The child is reaped with all others, by its number: see `reap_until`.
-    Ok(command.spawn().map_err(Error::Wait)?.id())
+    Ok(command.spawn().map_err(failed(Path::new(program)))?.id())
 }
 
 /// How an agent ended.

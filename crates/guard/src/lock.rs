@@ -5,6 +5,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 
+/// Who only looks whether a lock is free has it for a moment: a few looks later it is really held by somebody.
+const LOOKS: u32 = 10;
+const LOOK: std::time::Duration = std::time::Duration::from_millis(5);
+
 /// Why a lock is not to be had.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
@@ -28,13 +32,32 @@ pub enum LockError {
 
 /// Takes the lock; it is held until the file returned is dropped or this process ends.
 pub fn lock(path: &Path) -> Result<File, LockError> {
-    let failed = |source| LockError::Io { path: path.into(), source };
-    let mut file =
-        OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).map_err(failed)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    let failed = |source| LockError::Io {
+        path: path.into(),
+        source,
+    };
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(failed)?;
+    let mut taken = flock(&file, FlockOperation::NonBlockingLockExclusive);
+    for _ in 0..LOOKS {
+        if taken != Err(rustix::io::Errno::WOULDBLOCK) {
+            break;
+        }
+        std::thread::sleep(LOOK);
+        taken = flock(&file, FlockOperation::NonBlockingLockExclusive);
+    }
+    match taken {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {
-            return Err(LockError::Held { path: path.into(), pid: locked_by(path).unwrap_or_else(|| "unknown".into()) });
+            return Err(LockError::Held {
+                path: path.into(),
+                pid: locked_by(path).unwrap_or_else(|| "unknown".into()),
+            });
         }
         Err(error) => return Err(failed(error.into())),
     }

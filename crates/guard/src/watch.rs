@@ -1,23 +1,45 @@
 //! Waits for the end of a process that is not our child.
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::io;
 
+/// A process that is there, or was; never another one that has got its number.
+#[derive(Debug)]
+pub struct Process {
+    pidfd: OwnedFd,
+}
+
+impl Process {
+    /// The process that has this number now, if there is one.
+    pub fn open(pid: u32) -> io::Result<Option<Self>> {
+        let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+            return Err(io::Error::other(format!("{pid} is not a process id")));
+        };
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => Ok(Some(Self { pidfd })),
+            Err(rustix::io::Errno::SRCH) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Blocks until it has ended.
+    pub fn end(&self) -> io::Result<()> {
+        loop {
+            match poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], None) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => return Ok(()),
+            }
+        }
+    }
+}
+
 /// Blocks until process `pid` has ended; at once if there is none.
 pub fn end_of(pid: u32) -> io::Result<()> {
-    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
-        return Err(io::Error::other(format!("{pid} is not a process id")));
-    };
-    let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
-        Err(rustix::io::Errno::SRCH) => return Ok(()),
-        pidfd => pidfd?,
-    };
-    loop {
-        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None) {
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-            Ok(_) => return Ok(()),
-        }
+    match Process::open(pid)? {
+        Some(process) => process.end(),
+        None => Ok(()),
     }
 }

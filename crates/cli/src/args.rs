@@ -1,0 +1,569 @@
+//! What can be typed. The doc comments are the reference: `docs/cli.md` is made from them.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Keeps rehearsed standbys for your services, and puts them to work before users notice.
+///
+/// Exit codes: 0 done, 1 refused or failed, 2 wrong usage. The answer goes to stdout, everything else to stderr.
+#[derive(Debug, Parser)]
+#[command(name = "understudy", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Options that every command takes.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Folder in which the clusters of this machine lie [default: /var/lib/understudy as root, else ~/.local/state/understudy]
+    #[arg(long, global = true, value_name = "DIR", env = "UNDERSTUDY_STATE_DIR", hide_env_values = true)]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Which cluster, if several run on this machine
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) cluster: Option<String>,
+    /// Whether to colour; colour only repeats what words say. `auto`: on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: ColorChoice,
+}
+
+/// Whether to colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ColorChoice {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run everything in a file on this machine, and watch it
+    ///
+    /// Starts the services of FILE, waits until each of them is redundant, and shows how they stand. Ctrl-C explains
+    /// itself: once leaves everything running, twice stops it in order. Without a terminal, SIGINT and SIGTERM stop it in
+    /// order. If the cluster already runs, the file is applied to it as `apply` does.
+    Up(Up),
+    /// Check a file: every error at once, with line, column and what would be right
+    Check(Check),
+    /// Show what applying a file would change, and what it would risk
+    Plan(PlanArgs),
+    /// Change the running services to what a file says, after showing the plan
+    Apply(Apply),
+    /// Show how everything stands
+    Status(StatusArgs),
+    /// Say why a service, an instance or a node is as it is, and what happens if it dies now
+    Explain(Explain),
+    /// Show what happened; each failover as a timeline in microseconds
+    Events(Events),
+    /// Show the output of an instance, or of all instances of a service
+    Logs(Logs),
+    /// Move an active to a standby, planned and without a gap
+    Switchover(Switchover),
+    /// Show the applied files, newest last
+    History(History),
+    /// Apply an earlier file again
+    Rollback(Rollback),
+    /// Move everything off a node and keep it empty
+    Drain(Node),
+    /// Let a drained node run instances again
+    Undrain(Node),
+    /// Stop all automatic actions; services run on
+    Pause(Plain),
+    /// Let automatic actions run again
+    Resume(Plain),
+    /// Try an instance again that was given up, now
+    Retry(Retry),
+    /// Break something for real, and see who notices
+    Drill(Drill),
+    /// Stop all services of the cluster, in order, and Understudy with them
+    Down(Down),
+    /// List the clusters of this machine, and whether they run
+    Clusters(Plain),
+    /// Print a completion script for a shell
+    Completions(Completions),
+    /// Print the description of the HTTP API (OpenAPI 3.1, JSON)
+    Openapi,
+    /// Run the node daemon (what `up` starts; by hand only to look for faults)
+    #[command(hide = true)]
+    Agent(Agent),
+    /// Keep a node daemon running (what `up` starts)
+    #[command(hide = true)]
+    Guard(Guard),
+    /// Run the data path (what the agent starts)
+    #[command(hide = true)]
+    Proxy(Proxy),
+    /// Run a sample service, or call one: what the examples are made of
+    Sample(Sample),
+    /// Print this reference as Markdown
+    #[command(hide = true)]
+    MarkdownHelp,
+}
+
+/// `up`
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// The file
+    #[arg(default_value = "understudy.toml")]
+    pub(crate) file: PathBuf,
+    /// How many nodes this machine pretends to be [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=26))]
+    pub(crate) nodes: Option<u32>,
+    /// Return as soon as every service is redundant; services keep running
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+    /// Answer the HTTP API on this loopback address too: 127.0.0.1:PORT
+    #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
+    pub(crate) api: Option<SocketAddr>,
+    /// How long to wait until every service is redundant
+    #[arg(long, value_name = "SPAN", default_value = "2m", value_parser = span)]
+    pub(crate) timeout: Duration,
+    /// Do not ask before changing a cluster that already runs
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+/// `check`
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// The file
+    #[arg(default_value = "understudy.toml")]
+    pub(crate) file: PathBuf,
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print the JSON Schema of the file instead of checking one
+    #[arg(long, conflicts_with_all = ["json", "here"])]
+    pub(crate) schema: bool,
+    /// Also try whether it could run on this machine: programs found, ports free, users known
+    #[arg(long)]
+    pub(crate) here: bool,
+}
+
+/// `plan`
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// The file
+    #[arg(default_value = "understudy.toml")]
+    pub(crate) file: PathBuf,
+    /// Print the plan as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `apply`
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    /// The file
+    #[arg(default_value = "understudy.toml")]
+    pub(crate) file: PathBuf,
+    /// Do not ask; needed where there is no terminal
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `status`
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Only this service
+    pub(crate) service: Option<String>,
+    /// Keep showing it; `q` or Ctrl-C ends
+    #[arg(long, short)]
+    pub(crate) watch: bool,
+    /// Print it as JSON; with `--watch` one line per change
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `explain`
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// A service, an instance or a node
+    pub(crate) name: String,
+    /// Print it as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `events`
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Keep showing new ones
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Only those of this service
+    #[arg(long, value_name = "SERVICE")]
+    pub(crate) service: Option<String>,
+    /// Only failovers and switchovers
+    #[arg(long)]
+    pub(crate) failovers: bool,
+    /// How many of the latest
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub(crate) lines: u32,
+    /// Print them as JSON; with `--follow` one line per event
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `logs`
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// An instance, or a service for all of its instances
+    pub(crate) name: String,
+    /// Keep showing new lines
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// How many of the latest lines of each instance
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub(crate) lines: u32,
+    /// Print them as JSON; with `--follow` one line per line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `switchover`
+#[derive(Debug, Args)]
+pub(crate) struct Switchover {
+    /// The service
+    pub(crate) service: String,
+    /// Who shall take over [default: the first in the failover order]
+    #[arg(long, value_name = "INSTANCE")]
+    pub(crate) to: Option<String>,
+    /// Which slot [default: the first]
+    #[arg(long, value_name = "N")]
+    pub(crate) slot: Option<u32>,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `history`
+#[derive(Debug, Args)]
+pub(crate) struct History {
+    /// Print the file of this revision
+    #[arg(long, value_name = "REVISION")]
+    pub(crate) show: Option<u64>,
+    /// Print it as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `rollback`
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    /// To which revision [default: the one before the present one]
+    pub(crate) revision: Option<u64>,
+    /// Do not ask; needed where there is no terminal
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `drain`, `undrain`
+#[derive(Debug, Args)]
+pub(crate) struct Node {
+    /// The node
+    pub(crate) node: String,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `retry`
+#[derive(Debug, Args)]
+pub(crate) struct Retry {
+    /// The instance
+    pub(crate) instance: String,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Commands without arguments.
+#[derive(Debug, Args)]
+pub(crate) struct Plain {
+    /// Print it as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `drill`
+#[derive(Debug, Args)]
+pub(crate) struct Drill {
+    /// What to break
+    #[command(subcommand)]
+    pub(crate) what: DrillWhat,
+}
+
+/// What `drill` breaks.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DrillWhat {
+    /// Kill everything on a node at once, as if its power were cut
+    Node {
+        /// The node
+        name: String,
+        /// It comes back after this long; without it, it stays away until `undrain`
+        #[arg(long = "for", value_name = "SPAN", value_parser = span)]
+        back_after: Option<Duration>,
+        /// Do not ask; needed where there is no terminal
+        #[arg(long, short)]
+        yes: bool,
+        /// Print the outcome as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Kill one instance
+    Instance {
+        /// The instance
+        name: String,
+        /// Do not ask; needed where there is no terminal
+        #[arg(long, short)]
+        yes: bool,
+        /// Print the outcome as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `down`
+#[derive(Debug, Args)]
+pub(crate) struct Down {
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `completions`
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `agent`
+#[derive(Debug, Args)]
+pub(crate) struct Agent {
+    /// How many nodes this machine pretends to be
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=26))]
+    pub(crate) nodes: u32,
+    /// Answer the HTTP API on this loopback address too
+    #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
+    pub(crate) api: Option<SocketAddr>,
+    /// How much to log
+    #[command(flatten)]
+    pub(crate) log: Log,
+}
+
+/// `guard`
+#[derive(Debug, Args)]
+pub(crate) struct Guard {
+    /// How many nodes the agent pretends to be
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=26))]
+    pub(crate) nodes: u32,
+    /// The agent's loopback address
+    #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
+    pub(crate) api: Option<SocketAddr>,
+    /// An agent that runs already: only when it ends, start one
+    #[arg(long, value_name = "PID")]
+    pub(crate) watch: Option<u32>,
+    /// How much to log
+    #[command(flatten)]
+    pub(crate) log: Log,
+}
+
+/// `proxy`
+#[derive(Debug, Args)]
+pub(crate) struct Proxy {
+    /// Where the agent gives its orders
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: PathBuf,
+    /// How many threads carry traffic; 0 for one per core, at most 4
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64))]
+    pub(crate) workers: u32,
+    /// How long clients may finish when it is told to end
+    #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = span)]
+    pub(crate) drain: Duration,
+    /// How much to log
+    #[command(flatten)]
+    pub(crate) log: Log,
+}
+
+/// How much a daemon logs.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Log {
+    /// Log from this level up
+    #[arg(long = "log", value_name = "LEVEL", default_value = "info", env = "UNDERSTUDY_LOG")]
+    pub(crate) level: tracing::Level,
+}
+
+/// `sample`
+#[derive(Debug, Args)]
+pub(crate) struct Sample {
+    /// Which
+    #[command(subcommand)]
+    pub(crate) what: SampleWhat,
+}
+
+/// The samples, and the calls that their hooks and checks make.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SampleWhat {
+    /// A stateless web page with a counter that is kept in `db`
+    Web {
+        /// Where it listens on 127.0.0.1
+        #[arg(long, value_name = "PORT")]
+        port: u16,
+        /// Where its database is
+        #[arg(long, value_name = "HOST:PORT")]
+        db: Option<String>,
+        /// Wait this long before it listens
+        #[arg(long, value_name = "SPAN", value_parser = span)]
+        start_delay: Option<Duration>,
+        /// Think this long about each page
+        #[arg(long, value_name = "SPAN", value_parser = span)]
+        answer_delay: Option<Duration>,
+    },
+    /// A small durable database with one active and followers
+    Db {
+        /// Where it listens on 127.0.0.1
+        #[arg(long, value_name = "PORT")]
+        port: u16,
+        /// Folder of its log
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+        /// File in which it writes down when it acted as the active
+        #[arg(long, value_name = "FILE")]
+        witness: Option<PathBuf>,
+    },
+    /// A process that does nothing
+    Sleeper,
+    /// Make a `db` the active
+    Promote {
+        /// The port of the `db` on 127.0.0.1
+        #[arg(long, value_name = "PORT")]
+        port: u16,
+        /// The epoch of the promotion
+        #[arg(long, value_name = "N", env = "UNDERSTUDY_EPOCH")]
+        epoch: u64,
+        /// How long to try
+        #[arg(long, value_name = "SPAN", default_value = "5s", value_parser = span)]
+        timeout: Duration,
+    },
+    /// Make a `db` refuse reads and writes
+    Demote {
+        /// The port of the `db` on 127.0.0.1
+        #[arg(long, value_name = "PORT")]
+        port: u16,
+        /// How long to try
+        #[arg(long, value_name = "SPAN", default_value = "5s", value_parser = span)]
+        timeout: Duration,
+    },
+    /// Make a `db` copy another one
+    Follow {
+        /// The port of the `db` on 127.0.0.1
+        #[arg(long, value_name = "PORT")]
+        port: u16,
+        /// The one to copy
+        #[arg(long, value_name = "HOST:PORT")]
+        active: String,
+        /// How long to try
+        #[arg(long, value_name = "SPAN", default_value = "5s", value_parser = span)]
+        timeout: Duration,
+    },
+    /// Say whether a `db` has all that its active acknowledged
+    Ready {
+        /// The port of the `db` on 127.0.0.1
+        #[arg(long, value_name = "PORT")]
+        port: u16,
+        /// How long to try
+        #[arg(long, value_name = "SPAN", default_value = "5s", value_parser = span)]
+        timeout: Duration,
+    },
+    /// Say whether two `db` ever acted as the active at once; exit code 1 if so
+    Witness {
+        /// The file that they wrote
+        file: PathBuf,
+    },
+}
+
+/// Reads a span as the file writes them: `500ms`, `30s`, `2m`, `1h`.
+fn span(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a span; write for example 500ms, 30s, 2m or 1h");
+    let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(digits);
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let ms_each = match unit {
+        "ms" => 1.0,
+        "s" => 1_000.0,
+        "m" => 60_000.0,
+        "h" => 3_600_000.0,
+        _ => return Err(wrong()),
+    };
+    // A day bounds every wait that an operator types; more is a slip of the finger.
+    const MS_MAX: f64 = 86_400_000.0;
+    let ms = number * ms_each;
+    if !(1.0..=MS_MAX).contains(&ms) {
+        return Err(format!("`{text}` is not between 1ms and 24h"));
+    }
+    Ok(Duration::from_millis(ms as u64))
+}
+
+/// Reads an address that only this machine can reach: the API has no password.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|_| format!("`{text}` is not an address; write for example 127.0.0.1:7070"))?;
+    if !address.ip().is_loopback() {
+        return Err(format!(
+            "{} can be reached from other machines and the API has no password; use 127.0.0.1:{}",
+            address.ip(),
+            address.port()
+        ));
+    }
+    Ok(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn spans_are_read_as_in_the_file_and_bounded() {
+        assert_eq!(span("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(span("1.5s"), Ok(Duration::from_millis(1_500)));
+        assert_eq!(span("250ms"), Ok(Duration::from_millis(250)));
+        for wrong in ["", "30", "s", "-1s", "1d", "1.2.3s", "0s", "25h"] {
+            assert!(span(wrong).is_err(), "{wrong} was taken");
+        }
+    }
+
+    #[test]
+    fn the_api_listens_on_loopback_only() {
+        assert!(loopback("127.0.0.1:7070").is_ok());
+        assert!(loopback("[::1]:7070").is_ok());
+        assert!(loopback("0.0.0.0:7070").unwrap_err().contains("no password"));
+        assert!(loopback("localhost").is_err());
+    }
+}

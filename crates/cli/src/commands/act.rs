@@ -1,0 +1,92 @@
+//! Commands that change something with one request: `switchover`, `drain`, `undrain`, `pause`, `resume`, `retry`.
+
+use super::{Done, Error, Session};
+use crate::args;
+use crate::client::{self, Answer, Client, segment};
+use crate::names::{Kind, find};
+use crate::render::{events::waterfall, hanging};
+use api::{Outcome, SwitchoverRequest};
+use serde::Serialize;
+
+/// `switchover`
+pub(super) async fn switchover(session: &Session, args: &args::Switchover) -> Result<Done, Error> {
+    let client = session.client()?;
+    let status = client.status().await?;
+    find(&status, &args.service, &[Kind::Service])?;
+    if let Some(to) = &args.to {
+        find(&status, to, &[Kind::Instance])?;
+    }
+    let request = SwitchoverRequest { service: args.service.clone(), slot: args.slot, to: args.to.clone() };
+    post(session, &client, "/v1/switchover", &request, args.json).await
+}
+
+/// `drain`, `undrain`
+pub(super) async fn node(session: &Session, verb: &str, args: &args::Node) -> Result<Done, Error> {
+    let client = session.client()?;
+    find(&client.status().await?, &args.node, &[Kind::Node])?;
+    post(session, &client, &format!("/v1/{verb}/{}", segment(&args.node)), &(), args.json).await
+}
+
+/// `pause`, `resume`
+pub(super) async fn plain(session: &Session, verb: &str, json: bool) -> Result<Done, Error> {
+    let client = session.client()?;
+    post(session, &client, &format!("/v1/{verb}"), &(), json).await
+}
+
+/// `retry`
+pub(super) async fn retry(session: &Session, args: &args::Retry) -> Result<Done, Error> {
+    let client = session.client()?;
+    find(&client.status().await?, &args.instance, &[Kind::Instance])?;
+    post(session, &client, &format!("/v1/retry/{}", segment(&args.instance)), &(), args.json).await
+}
+
+/// Sends a request whose answer is an outcome, and tells the outcome.
+pub(super) async fn post(
+    session: &Session,
+    client: &Client,
+    path: &str,
+    body: &(impl Serialize + Sync),
+    json: bool,
+) -> Result<Done, Error> {
+    tell(session, client.post(path, body).await, json)
+}
+
+/// For a step of something larger: only a refusal is worth telling.
+pub(super) fn done(outcome: Outcome) -> Result<(), Error> {
+    done_or_refused(outcome).map(|_| ())
+}
+
+fn done_or_refused(outcome: Outcome) -> Result<Outcome, Error> {
+    if outcome.done {
+        return Ok(outcome);
+    }
+    let raw = super::to_json(&outcome);
+    Err(client::Error::Refused { outcome: Box::new(outcome), raw }.into())
+}
+
+/// Tells what came of a request.
+pub(super) fn tell(session: &Session, result: Result<Answer<Outcome>, client::Error>, json: bool) -> Result<Done, Error> {
+    let (raw, outcome) = match result {
+        Ok(Answer { raw, value }) => (raw, value),
+        // For a program a refusal is an answer, too.
+        Err(client::Error::Refused { raw, outcome, .. }) if json => (raw, *outcome),
+        Err(error) => return Err(error.into()),
+    };
+    let done = if outcome.done { Done::Yes } else { Done::No };
+    if json {
+        session.json(&raw);
+        return Ok(done);
+    }
+    let outcome = done_or_refused(outcome)?;
+    let view = &session.output.view;
+    for line in outcome.text.lines() {
+        session.output.answer(&hanging("", line, view.width));
+    }
+    if let Some(failover) = &outcome.failover {
+        session.output.answer(&waterfall(failover, view));
+    }
+    if let Some(hint) = &outcome.hint {
+        session.output.say(&format!("hint: {}", crate::render::clean(hint)));
+    }
+    Ok(done)
+}

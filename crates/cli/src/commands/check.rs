@@ -1,0 +1,88 @@
+//! `check`, and the look at this machine that `up` takes as well.
+
+use super::files::{self, File};
+use super::{Done, Error, Session, to_json};
+use crate::args;
+use crate::render::check::summary;
+use crate::render::plural;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// What `check --json` prints.
+#[derive(serde::Serialize)]
+struct Report<'a> {
+    version: u32,
+    path: String,
+    ok: bool,
+    errors: &'a [spec::Diagnostic],
+    warnings: &'a [spec::Diagnostic],
+    here: Option<&'a [spec::Diagnostic]>,
+    cluster: Option<&'a model::Cluster>,
+}
+
+/// `check`
+pub(super) fn run(session: &Session, args: &args::Check) -> Result<Done, Error> {
+    if args.schema {
+        session.output.answer_line(&to_json(&spec::json_schema()));
+        return Ok(Done::Yes);
+    }
+    if args.json {
+        return json(session, args);
+    }
+    let file = files::read(session, &args.file)?;
+    if args.here {
+        must_run_here(session, &file, &args.file)?;
+    }
+    session.output.answer(&summary(file.cluster(), &session.output.view));
+    if args.here {
+        session.output.answer_line("nothing on this machine stands in its way");
+    }
+    if !file.parsed.warnings.is_empty() {
+        session.output.say(&plural(file.parsed.warnings.len() as u64, "warning"));
+    }
+    Ok(Done::Yes)
+}
+
+fn json(session: &Session, args: &args::Check) -> Result<Done, Error> {
+    let path = args.file.display().to_string();
+    let report = |ok, errors: &[spec::Diagnostic], warnings: &[spec::Diagnostic], here: Option<&[spec::Diagnostic]>, cluster: Option<&model::Cluster>| {
+        to_json(&Report { version: api::VERSION, path: path.clone(), ok, errors, warnings, here, cluster })
+    };
+    let (text, done) = match files::parse(&files::bytes(&args.file)?, &args.file) {
+        Err(errors) => (report(false, &errors, &[], None, None), Done::No),
+        Ok(file) => {
+            let found = args.here.then(|| here(session, &file));
+            let ok = found.as_ref().is_none_or(Vec::is_empty);
+            let text = report(ok, &[], &file.parsed.warnings, found.as_deref(), Some(file.cluster()));
+            (text, if ok { Done::Yes } else { Done::No })
+        }
+    };
+    session.output.answer_line(&text);
+    Ok(done)
+}
+
+/// What would keep the services of a file from running on this machine, with its place in the file.
+pub(super) fn here(session: &Session, file: &File) -> Vec<spec::Diagnostic> {
+    let layout = session.place.layout(&file.cluster().name);
+    // Without a path of its own it cannot be started either; then `{understudy}` is the finding.
+    let exe = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("understudy"));
+    let here = agent::Here { layout: &layout, exe: &exe, folder: Some(file.folder()), ours: &BTreeSet::new() };
+    agent::preflight(file.cluster(), here)
+        .into_iter()
+        .map(|(service, finding)| {
+            file.parsed.diagnostic(service.as_str(), finding.key, finding.problem, Some(finding.help))
+        })
+        .collect()
+}
+
+/// Tells what stands in the way, if anything does.
+pub(super) fn must_run_here(session: &Session, file: &File, path: &Path) -> Result<(), Error> {
+    let found = here(session, file);
+    if found.is_empty() {
+        return Ok(());
+    }
+    for obstacle in &found {
+        session.output.say(&format!("{}\n", obstacle.render(session.output.talk.color)));
+    }
+    Err(Error::NotHere { path: path.to_owned(), obstacles: found.len() })
+}

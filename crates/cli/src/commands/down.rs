@@ -1,0 +1,111 @@
+//! `down`: stops all services in order, and Understudy with them.
+
+use super::{Done, Error as CommandError, Session, act};
+use crate::args;
+use crate::client::{self, Answer, Client};
+use crate::feed::{self, News};
+use crate::place::{Life, life};
+use crate::render::{clean, plural};
+use api::{Outcome, Status};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// The services are stopped by then; what is left is the agent's, the proxy's and the guard's own end.
+const LAST_STEPS_MAX: Duration = Duration::from_secs(20);
+/// How often it is looked whether they are gone.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Why a cluster is not down.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("the services of cluster `{cluster}` are stopped, but its agent or guard still runs after {}s", LAST_STEPS_MAX.as_secs())]
+    StillThere { cluster: String, run: std::path::PathBuf },
+}
+
+impl Error {
+    pub(super) fn hint(&self) -> Option<String> {
+        let Error::StillThere { run, .. } = self;
+        Some(format!("the logs in {} say what they wait for", run.display()))
+    }
+}
+
+/// `down`
+pub(super) async fn run(session: &Session, args: &args::Down) -> Result<Done, CommandError> {
+    let client = session.client()?;
+    let status = client.status().await?;
+    session.output.say(&what_stops(&status));
+    if !args.yes && session.output.ask("Stop all of it?") == crate::output::Consent::No {
+        return Err(CommandError::Declined);
+    }
+    let outcome = stop(session, &client).await?;
+    act::tell(session, Ok(outcome), args.json)
+}
+
+/// Stops everything, telling what still runs, and returns when nothing does.
+pub(super) async fn stop(session: &Session, client: &Client) -> Result<Answer<Outcome>, CommandError> {
+    let layout = session.place.layout(client.cluster());
+    let answer = request(session, client).await?;
+    if !answer.value.done {
+        return Ok(answer);
+    }
+    let deadline = Instant::now() + LAST_STEPS_MAX;
+    while life(&layout) != Life::Stopped {
+        if Instant::now() >= deadline {
+            return Err(Error::StillThere { cluster: client.cluster().to_owned(), run: layout.run() }.into());
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    Ok(answer)
+}
+
+/// Asks the agent to stop everything; meanwhile its status says how far it is.
+async fn request(session: &Session, client: &Client) -> Result<Answer<Outcome>, client::Error> {
+    let mut news = feed::follow(client.clone());
+    let mut said = String::new();
+    let request = client.post::<_, Outcome>("/v1/down", &());
+    tokio::pin!(request);
+    let mut listening = true;
+    loop {
+        tokio::select! {
+            answer = &mut request => return answer,
+            news = news.recv(), if listening => match news {
+                Some(News::Status(answer, _)) => {
+                    let left = still_running(&answer.value);
+                    if left != said {
+                        session.output.say(&left);
+                        said = left;
+                    }
+                }
+                // The agent is on its way out; the answer to the request tells the rest.
+                Some(News::Trouble(_)) => {}
+                Some(News::Failed(_)) | None => listening = false,
+            },
+        }
+    }
+}
+
+/// What is stopped, by name.
+fn what_stops(status: &Status) -> String {
+    let mut out = format!("this stops cluster `{}`:", clean(&status.cluster));
+    for service in &status.services {
+        let running = service.instances.iter().filter(|instance| instance.pid.is_some()).count() as u64;
+        out.push_str(&format!("\n  {} ({} running", clean(&service.name), plural(running, "instance")));
+        if let Some(listen) = &service.listen {
+            out.push_str(&format!("; clients of {} get no answer any more", clean(listen)));
+        }
+        out.push(')');
+    }
+    out
+}
+
+fn still_running(status: &Status) -> String {
+    let left: Vec<String> = status
+        .services
+        .iter()
+        .filter_map(|service| {
+            let running = service.instances.iter().filter(|instance| instance.pid.is_some()).count();
+            (running > 0).then(|| format!("{} ({running})", clean(&service.name)))
+        })
+        .collect();
+    if left.is_empty() { "stopped; the last steps".into() } else { format!("stopping: {}", left.join(", ")) }
+}

@@ -1,0 +1,20 @@
+//! `explain`
+
+use super::{Done, Error, Session};
+use crate::args;
+use crate::client::segment;
+use crate::names::{Kind, find};
+use crate::render;
+use api::Explanation;
+
+pub(super) async fn run(session: &Session, args: &args::Explain) -> Result<Done, Error> {
+    let client = session.client()?;
+    find(&client.status().await?, &args.name, &[Kind::Service, Kind::Instance, Kind::Node])?;
+    let answer = client.get::<Explanation>(&format!("/v1/explain/{}", segment(&args.name))).await?;
+    if args.json {
+        session.json(&answer.raw);
+    } else {
+        session.output.answer(&render::explain::page(&answer.value, &session.output.view));
+    }
+    Ok(Done::Yes)
+}

@@ -1,0 +1,99 @@
+//! `plan`, `apply`, `history`, `rollback`: what would change, changing it, and undoing it.
+
+use super::files::{self, File};
+use super::{Done, Error, Session, act};
+use crate::args;
+use crate::client::{Answer, Client};
+use crate::render::{self, change};
+use crate::who;
+use api::{HistoryEntry, Plan, RollbackRequest};
+
+/// `plan`
+pub(super) async fn show(session: &Session, args: &args::PlanArgs) -> Result<Done, Error> {
+    let file = files::read(session, &args.file)?;
+    let client = session.client_of(&file.cluster_of(session)?);
+    let answer = make(&client, &file).await?;
+    if args.json {
+        session.json(&answer.raw);
+    } else {
+        session.output.answer(&change::plan(&answer.value, &session.output.view));
+    }
+    Ok(Done::Yes)
+}
+
+/// `apply`
+pub(super) async fn apply(session: &Session, args: &args::Apply) -> Result<Done, Error> {
+    let file = files::read(session, &args.file)?;
+    let client = session.client_of(&file.cluster_of(session)?);
+    carry_out(session, &client, &file, args.yes, args.json).await
+}
+
+/// Shows the plan of a file, asks, and applies it to exactly the revision that was shown.
+pub(super) async fn carry_out(session: &Session, client: &Client, file: &File, yes: bool, json: bool) -> Result<Done, Error> {
+    let plan = make(client, file).await?.value;
+    session.output.say(change::plan(&plan, &session.output.talk).trim_end());
+    if !plan.changes.is_empty() {
+        session.consent(yes, "changing a running cluster", "Apply this?")?;
+    }
+    act::post(session, client, "/v1/apply", &file.request(Some(plan.against)), json).await
+}
+
+/// `rollback`
+pub(super) async fn rollback(session: &Session, args: &args::Rollback) -> Result<Done, Error> {
+    let client = session.client()?;
+    let history = client.get::<Vec<HistoryEntry>>("/v1/history").await?.value;
+    let current = history.iter().map(|entry| entry.revision).max();
+    let target = match args.revision {
+        Some(revision) => Some(revision),
+        None => history.iter().map(|entry| entry.revision).filter(|revision| Some(*revision) != current).max(),
+    };
+    let Some(target) = target else { return Err(Error::NothingBefore { cluster: client.cluster().to_owned() }) };
+    let entry = entry(&history, target, &client)?;
+    // The plan of the earlier file says what going back changes and risks.
+    let file = api::ApplyRequest {
+        text: entry.text.clone(),
+        // A file without a name of its own is named by its path, and this one is of this cluster.
+        path: format!("{}.toml", client.cluster()),
+        against: current,
+        by: who::caller(),
+    };
+    let plan = client.post::<_, Plan>("/v1/plan", &file).await?.value;
+    session.output.say(&format!("back to revision {target}, applied {} by {}:", entry.at, render::clean(&entry.by)));
+    session.output.say(change::plan(&plan, &session.output.talk).trim_end());
+    session.consent(args.yes, "a rollback", "Roll back?")?;
+    let request = RollbackRequest { to: Some(target), by: who::caller() };
+    act::post(session, &client, "/v1/rollback", &request, args.json).await
+}
+
+/// `history`
+pub(super) async fn history(session: &Session, args: &args::History) -> Result<Done, Error> {
+    let client = session.client()?;
+    let answer = client.get::<Vec<HistoryEntry>>("/v1/history").await?;
+    match (args.show, args.json) {
+        (None, true) => session.json(&answer.raw),
+        (None, false) => {
+            let mut entries = answer.value;
+            // The newest stands where the eye is: at the end, above the prompt.
+            entries.sort_by_key(|entry| entry.revision);
+            session.output.answer(&render::history::list(&entries, &session.output.view));
+        }
+        (Some(revision), true) => session.output.answer_line(&super::to_json(entry(&answer.value, revision, &client)?)),
+        (Some(revision), false) => session.output.answer(&entry(&answer.value, revision, &client)?.text),
+    }
+    Ok(Done::Yes)
+}
+
+async fn make(client: &Client, file: &File) -> Result<Answer<Plan>, Error> {
+    Ok(client.post("/v1/plan", &file.request(None)).await?)
+}
+
+fn entry<'a>(history: &'a [HistoryEntry], revision: u64, client: &Client) -> Result<&'a HistoryEntry, Error> {
+    history.iter().find(|entry| entry.revision == revision).ok_or_else(|| Error::NoRevision {
+        revision,
+        cluster: client.cluster().to_owned(),
+        kept: history
+            .iter()
+            .map(|entry| entry.revision)
+            .fold(None, |range, revision| Some(range.map_or((revision, revision), |(first, last): (u64, u64)| (first.min(revision), last.max(revision))))),
+    })
+}

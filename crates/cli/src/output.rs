@@ -1,0 +1,114 @@
+//! stdout is the answer, stderr the conversation.
+
+use crate::args::ColorChoice;
+use crate::render::{Tone, View};
+use jiff::tz::TimeZone;
+use std::io::{self, BufRead, IsTerminal, Write};
+
+/// Where a command speaks.
+#[derive(Debug, Clone)]
+pub(crate) struct Output {
+    /// How stdout is read.
+    pub(crate) view: View,
+    /// How stderr is read.
+    pub(crate) talk: View,
+}
+
+/// What the operator said to a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Consent {
+    /// Go on.
+    Yes,
+    /// Do not.
+    No,
+    /// There is nobody to ask.
+    NoTerminal,
+}
+
+impl Output {
+    /// As asked for, and as the terminal is.
+    pub(crate) fn new(choice: ColorChoice) -> Self {
+        let zone = TimeZone::system();
+        let color = |terminal: bool| match choice {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => {
+                let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+                terminal && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+            }
+        };
+        let view = |terminal: bool, columns: Option<usize>| View {
+            color: color(terminal),
+            width: columns.unwrap_or(80).clamp(40, 140),
+            zone: zone.clone(),
+        };
+        let (stdout, stderr) = (io::stdout(), io::stderr());
+        Self {
+            view: view(stdout.is_terminal(), columns(&stdout)),
+            talk: view(stderr.is_terminal(), columns(&stderr)),
+        }
+    }
+
+    /// Part of the answer.
+    pub(crate) fn answer(&self, text: &str) {
+        let mut stdout = io::stdout().lock();
+        if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            // Whoever reads has enough (`| head`): that is no failure. Anything else is: the answer is not complete.
+            std::process::exit(i32::from(error.kind() != io::ErrorKind::BrokenPipe));
+        }
+    }
+
+    /// A line of the answer.
+    pub(crate) fn answer_line(&self, text: &str) {
+        self.answer(&format!("{text}\n"));
+    }
+
+    /// Part of the conversation. Nobody may be listening; that changes nothing.
+    pub(crate) fn say(&self, text: &str) {
+        let mut stderr = io::stderr().lock();
+        let _ = stderr.write_all(text.as_bytes());
+        let _ = stderr.write_all(b"\n");
+    }
+
+    /// An error: what happened, why, and what to do.
+    pub(crate) fn error(&self, error: &dyn std::error::Error, hint: Option<&str>) {
+        let mut text = self.talk.paint(Tone::Bad, "error:");
+        text.push_str(&format!(" {error}"));
+        let mut said = error.to_string();
+        let mut cause = error.source();
+        while let Some(source) = cause {
+            let own = source.to_string();
+            // Some errors repeat their cause in their own words.
+            if !said.contains(&own) {
+                text.push_str(&format!("\n  because: {own}"));
+                said = own;
+            }
+            cause = source.source();
+        }
+        if let Some(hint) = hint {
+            text.push_str(&format!("\n  {} {hint}", self.talk.paint(Tone::Strong, "hint:")));
+        }
+        self.say(&text);
+    }
+
+    /// Asks for a yes. Anything else is a no.
+    pub(crate) fn ask(&self, question: &str) -> Consent {
+        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            return Consent::NoTerminal;
+        }
+        let mut stderr = io::stderr().lock();
+        let _ = write!(stderr, "{question} [y/N] ");
+        let _ = stderr.flush();
+        let mut line = String::new();
+        match io::stdin().lock().read_line(&mut line) {
+            Ok(_) if matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes") => Consent::Yes,
+            _ => Consent::No,
+        }
+    }
+}
+
+/// The width of the terminal behind a descriptor.
+fn columns(fd: &impl std::os::fd::AsFd) -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(fd).ok()?;
+    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+}

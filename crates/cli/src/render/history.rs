@@ -1,0 +1,59 @@
+//! The applied files.
+
+use super::{Cell, Tone, View, clean, hanging, table};
+use api::HistoryEntry;
+
+/// The list, oldest first.
+pub(crate) fn list(entries: &[HistoryEntry], view: &View) -> String {
+    if entries.is_empty() {
+        return "no file was applied yet\n".into();
+    }
+    let last = entries.iter().map(|entry| entry.revision).max();
+    let rows: Vec<Vec<Cell>> = entries
+        .iter()
+        .map(|entry| {
+            let current = if Some(entry.revision) == last { "in force" } else { "" };
+            vec![
+                Cell::new(Tone::Strong, format!("revision {}", entry.revision)),
+                Cell::plain(view.moment(&entry.at)),
+                Cell::plain(format!("{} by {}", clean(&entry.how), clean(&entry.by))),
+                Cell::new(Tone::Good, current),
+            ]
+        })
+        .collect();
+    let mut out = String::new();
+    for (line, entry) in table(view, 0, &rows).into_iter().zip(entries) {
+        out.push_str(&line);
+        out.push('\n');
+        for change in &entry.changes {
+            out.push_str(&hanging("    ", change, view.width));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::plain;
+    use super::*;
+
+    #[test]
+    fn who_when_how_and_what() {
+        let entry = |revision, how: &str, changes: &[&str]| HistoryEntry {
+            revision,
+            at: "2026-01-01T12:00:00Z".into(),
+            by: "ann".into(),
+            how: how.into(),
+            changes: changes.iter().map(ToString::to_string).collect(),
+            text: String::new(),
+        };
+        let entries = [entry(1, "up", &["db: new", "web: new"]), entry(2, "apply", &["web: active: 2 -> 3"])];
+        insta::assert_snapshot!(list(&entries, &plain()), @r#"
+        revision 1  2026-01-01 12:00:00 UTC  up by ann
+            db: new
+            web: new
+        revision 2  2026-01-01 12:00:00 UTC  apply by ann  in force
+            web: active: 2 -> 3
+        "#);
+    }
+}

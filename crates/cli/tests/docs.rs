@@ -1,0 +1,20 @@
+//! `docs/cli.md` is what the program says of itself. `UPDATE_DOCS=1` writes it.
+
+mod common;
+
+use std::path::Path;
+
+#[test]
+fn the_reference_is_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = common::run_in(folder.path(), &["markdown-help"]);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cli.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, made.ok()).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(written == made.ok(), "docs/cli.md is out of date: run this test with UPDATE_DOCS=1");
+    for command in ["up", "apply", "switchover", "drill node", "completions"] {
+        assert!(written.contains(&format!(" {command}\n")), "{command} is missing");
+    }
+}

@@ -1,0 +1,190 @@
+//! The note about a running instance that lets the next agent adopt it: `run/instances/ID.json`.
+//!
+//! It is replaced by rename, so it is whole or absent whenever the agent dies. It is not fsynced: after a crash of the
+//! machine nothing of it is true any more, which the boot id tells.
+
+use super::scan::{MARKER, Root};
+use model::{InstanceId, RunId, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Version of the record; another one is not understood.
+const FORMAT: u32 = 1;
+
+/// What is known of a running instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Version of the record.
+    pub(super) format: u32,
+    /// Whose it is.
+    pub cluster_id: String,
+    /// The instance.
+    pub instance: InstanceId,
+    /// Which start of it.
+    pub run: RunId,
+    /// Its main process, session and group.
+    pub pid: u32,
+    /// Clock ticks from boot to its start.
+    pub start_ticks: u64,
+    /// Of the machine, when it started.
+    pub boot_id: String,
+    /// Its cgroup, if it has one.
+    pub cgroup: Option<PathBuf>,
+    /// When it was started, on the clock of the machine (since boot).
+    pub started: Timestamp,
+    /// What the agent wants to find again.
+    pub memo: serde_json::Value,
+}
+
+/// Why a record cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It is not there, or not readable.
+    #[error("cannot read the record `{}`: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// It is no record.
+    #[error("the record `{}` is damaged: {source}; what it described is stopped as a stray", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// It was written by another version.
+    #[error("the record `{}` has format {found}, this program understands {FORMAT}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// It belongs to another cluster.
+    #[error("the record `{}` belongs to the cluster with id `{found}`", path.display())]
+    Cluster {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        found: String,
+    },
+}
+
+impl Record {
+    pub(crate) fn new(cluster_id: &str, instance: InstanceId, run: RunId, boot_id: &str) -> Self {
+        Self {
+            format: FORMAT,
+            cluster_id: cluster_id.into(),
+            instance,
+            run,
+            pid: 0,
+            start_ticks: 0,
+            boot_id: boot_id.into(),
+            cgroup: None,
+            started: Timestamp(0),
+            memo: serde_json::Value::Null,
+        }
+    }
+
+    /// Reads a record of the cluster `cluster_id`.
+    pub fn read(path: &Path, cluster_id: &str) -> Result<Self, ReadError> {
+        let owned = || path.to_path_buf();
+        let bytes = fs::read(path).map_err(|source| ReadError::Read { path: owned(), source })?;
+        let damaged = |source| ReadError::Damaged { path: owned(), source };
+        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(damaged)?;
+        if let Some(found) = value
+            .get("format")
+            .and_then(serde_json::Value::as_u64)
+            .filter(|format| *format != u64::from(FORMAT))
+        {
+            return Err(ReadError::Format {
+                path: owned(),
+                found: u32::try_from(found).unwrap_or(u32::MAX),
+            });
+        }
+        let record: Record = serde_json::from_value(value).map_err(damaged)?;
+        if record.cluster_id != cluster_id {
+            return Err(ReadError::Cluster {
+                path: owned(),
+                found: record.cluster_id,
+            });
+        }
+        Ok(record)
+    }
+
+    pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        let new = folder.join(format!(".{}.new", self.instance));
+        let written = serde_json::to_vec(self).map_err(io::Error::other).and_then(|bytes| {
+            fs::create_dir_all(folder)?;
+            fs::write(&new, bytes)?;
+            fs::rename(&new, path)
+        });
+        if written.is_err() {
+            let _ = fs::remove_file(&new);
+        }
+        written
+    }
+
+    /// How its processes are known.
+    pub(crate) fn root(&self) -> Root {
+        let marker = marker(&self.cluster_id, &self.instance, self.run);
+        Root {
+            pid: self.pid,
+            start: self.start_ticks,
+            marker: marker.into(),
+        }
+    }
+}
+
+/// What [`MARKER`] says in the processes of a run.
+pub(crate) fn marker(cluster_id: &str, instance: &InstanceId, run: RunId) -> String {
+    format!("{cluster_id}/{instance}/{run}")
+}
+
+/// The marker as it stands in the environment.
+pub(crate) fn marker_entry(cluster_id: &str, instance: &InstanceId, run: RunId) -> String {
+    format!("{MARKER}={}", marker(cluster_id, instance, run))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_back_and_what_is_none_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/web-1.json");
+        let mut record = Record::new("c1", "web-1".parse().unwrap(), RunId(3), "boot");
+        record.memo = serde_json::json!({"epoch": 7});
+        record.write(&path).unwrap();
+        assert_eq!(Record::read(&path, "c1").unwrap(), record);
+        assert_eq!(
+            fs::read_dir(path.parent().unwrap()).unwrap().count(),
+            1,
+            "nothing else is left behind"
+        );
+
+        let error = |text: &str| {
+            fs::write(&path, text).unwrap();
+            Record::read(&path, "c1").unwrap_err()
+        };
+        let text = serde_json::to_string(&record).unwrap();
+        assert!(matches!(error(&text.replace("\"c1\"", "\"c2\"")), ReadError::Cluster { found, .. } if found == "c2"));
+        assert!(matches!(
+            error(&text.replace("\"format\":1", "\"format\":2")),
+            ReadError::Format { found: 2, .. }
+        ));
+        assert!(matches!(error(&text[..text.len() / 2]), ReadError::Damaged { .. }));
+        assert!(matches!(error("{}"), ReadError::Damaged { .. }));
+        assert!(matches!(
+            Record::read(&dir.path().join("none"), "c1"),
+            Err(ReadError::Read { .. })
+        ));
+    }
+}

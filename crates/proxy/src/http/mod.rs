@@ -1,0 +1,47 @@
+//! HTTP: an active for each request, and another for the same request if the first dies and that is safe.
+//!
+//! ```text
+//!   client ─► fast ── plain GET and HEAD over HTTP/1.1, parsed and passed on as they are
+//!               │ anything else: from here on to the end of the connection
+//!               ▼
+//!             general ── hyper: bodies, upgrades, HTTP/1.0, HTTP/2 ─► forward ─► backend
+//! ```
+
+pub(crate) mod backend;
+mod body;
+mod chunked;
+mod fast;
+mod forward;
+mod general;
+mod headers;
+mod parse;
+
+use crate::front::{Front, Open};
+use crate::worker::Buffers;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// Answers up to this are read whole before their first byte is passed on, and request bodies up to this are kept, so
+/// that a request can be repeated. Larger ones would cost memory that adds up over a thousand clients.
+const REPEATABLE_BYTES_MAX: usize = 64 * 1024;
+
+/// A head larger than this is refused.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// A client that has not sent a whole head by then, or whose body stands still for this long, is sent away.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Serves a client to its end.
+pub(crate) async fn serve(front: Rc<Front>, buffers: Rc<Buffers>, client: TcpStream, peer: SocketAddr, open: Open) {
+    let handed_on = fast::serve(&front, buffers, client, peer).await;
+    if let Some((client, read)) = handed_on {
+        Box::pin(general::serve(front, client, read, peer, open)).await;
+    }
+}
+
+/// What is answered when no active can.
+fn unavailable_text(service: &model::ServiceName, why: &dyn std::fmt::Display) -> String {
+    format!("no active of `{service}` could answer: {why}\n")
+}

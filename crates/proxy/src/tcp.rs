@@ -1,0 +1,208 @@
+//! TCP: one connection to an active for each client, bytes relayed until both sides are done.
+
+use crate::connect::{connect, plainly};
+use crate::front::Front;
+use crate::hold::Search;
+use crate::target::InFlight;
+use crate::worker::Buffers;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Serves a client to its end.
+pub(crate) async fn serve(front: Rc<Front>, buffers: Rc<Buffers>, client: TcpStream) {
+    let arrived = Instant::now();
+    let mut search = Search::new(Rc::clone(&front));
+    let (in_flight, backend) = loop {
+        let in_flight = match search.next().await {
+            Ok(in_flight) => in_flight,
+            Err(refused) => {
+                front.counters.failed.add(1);
+                tracing::debug!(service = %front.service, because = %refused, "closing a connection unanswered");
+                return reset(&client);
+            }
+        };
+        match connect(in_flight.target.address).await {
+            Ok(backend) => break (in_flight, backend),
+            Err(error) => search.unreachable(in_flight, &error),
+        }
+    };
+    front.counters.requests.add(1);
+    Relay {
+        front,
+        buffers,
+        in_flight,
+        arrived: Some(arrived),
+        up: Half::default(),
+        down: Half::default(),
+        client,
+        backend,
+    }
+    .run()
+    .await;
+}
+
+/// Makes the coming close a reset, so that the other side does not take it for a regular end.
+pub(crate) fn reset(stream: &TcpStream) {
+    // Fails only for a socket that is no more.
+    let _ = stream.set_zero_linger();
+}
+
+struct Relay {
+    front: Rc<Front>,
+    buffers: Rc<Buffers>,
+    in_flight: InFlight,
+    /// Until the active's first byte.
+    arrived: Option<Instant>,
+    up: Half,
+    down: Half,
+    client: TcpStream,
+    backend: TcpStream,
+}
+
+impl Relay {
+    async fn run(mut self) {
+        let mut closed = self.front.watch_cut();
+        let end = std::future::poll_fn(|cx| {
+            if self.in_flight.poll_cut(cx).is_ready() || closed.poll(cx).is_ready() {
+                return Poll::Ready(End::Cut);
+            }
+            self.poll(cx)
+        })
+        .await;
+        if !matches!(end, End::Complete) {
+            reset(&self.client);
+            reset(&self.backend);
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let mut scratch = self.buffers.scratch();
+        let up = self
+            .up
+            .poll(cx, &mut self.client, &mut self.backend, &mut scratch, || {});
+        let up = match up {
+            Poll::Ready(Err(Failed::Write)) => {
+                // The active reads no more, but what it said before may still be on its way.
+                self.up.state = State::Done;
+                self.up.pending = Vec::new();
+                Poll::Ready(())
+            }
+            Poll::Ready(Err(Failed::Read(_))) => return Poll::Ready(End::Broken),
+            Poll::Ready(Ok(())) => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+        };
+        let (arrived, front, in_flight) = (&mut self.arrived, &self.front, &self.in_flight);
+        let down = self
+            .down
+            .poll(cx, &mut self.backend, &mut self.client, &mut scratch, || {
+                if let Some(arrived) = arrived.take() {
+                    let took = u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    front.counters.latency_us.add(took);
+                    in_flight.target.answered();
+                }
+            });
+        match (up, down) {
+            (_, Poll::Ready(Err(failed))) => {
+                if let (Failed::Read(error), true) = (failed, self.arrived.is_some()) {
+                    self.front.counters.failed.add(1);
+                    self.in_flight.target.suspect(&plainly(&error));
+                }
+                Poll::Ready(End::Broken)
+            }
+            (Poll::Ready(()), Poll::Ready(Ok(()))) => Poll::Ready(End::Complete),
+            _ => Poll::Pending,
+        }
+    }
+}
+
+enum End {
+    Complete,
+    Broken,
+    Cut,
+}
+
+/// Why a direction ended early.
+enum Failed {
+    /// The source was reset.
+    Read(io::Error),
+    /// The destination takes nothing more.
+    Write,
+}
+
+/// One direction.
+#[derive(Default)]
+struct Half {
+    /// Read and not yet written; empty as long as the other side keeps up.
+    pending: Vec<u8>,
+    written: usize,
+    state: State,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    #[default]
+    Copying,
+    /// The source is done; what is pending and then the end have to be passed on.
+    Ending,
+    Done,
+}
+
+impl Half {
+    /// Moves bytes until one side is not ready; `Ready` when the source is done and its end is passed on.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut TcpStream,
+        to: &mut TcpStream,
+        scratch: &mut [u8],
+        mut on_read: impl FnMut(),
+    ) -> Poll<Result<(), Failed>> {
+        loop {
+            while self.written < self.pending.len() {
+                let rest = &self.pending[self.written..];
+                let n = ready!(Pin::new(&mut *to).poll_write(cx, rest)).map_err(|_| Failed::Write)?;
+                self.written += n;
+            }
+            match self.state {
+                State::Done => return Poll::Ready(Ok(())),
+                State::Ending => {
+                    // Not connected any more: the other side is gone, and so is who would read it.
+                    let _ = ready!(Pin::new(&mut *to).poll_shutdown(cx));
+                    self.pending = Vec::new();
+                    self.state = State::Done;
+                    return Poll::Ready(Ok(()));
+                }
+                State::Copying => {}
+            }
+            if !self.pending.is_empty() {
+                self.pending = Vec::new();
+                self.written = 0;
+            }
+            let mut into = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut *from).poll_read(cx, &mut into)).map_err(Failed::Read)?;
+            let read = into.filled();
+            if read.is_empty() {
+                self.state = State::Ending;
+                continue;
+            }
+            on_read();
+            let mut sent = 0;
+            while sent < read.len() {
+                match Pin::new(&mut *to).poll_write(cx, &read[sent..]) {
+                    Poll::Ready(Ok(n)) => sent += n,
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Failed::Write)),
+                    Poll::Pending => {
+                        self.pending.extend_from_slice(&read[sent..]);
+                        self.written = 0;
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The proxy as a whole, by real sockets: in this process, or in one of its own where it is to be killed.
+
+mod backend;
+mod client;
+mod control;
+mod http1;
+mod http2;
+mod processes;
+mod support;
+mod takeover;
+mod tcp;

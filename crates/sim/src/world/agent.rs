@@ -1,0 +1,467 @@
+//! The agent: tells the core what happened and carries out what it decides. It may die or be stopped at any step.
+
+use super::World;
+use super::proxy::Order;
+use super::queue::{Due, Task};
+use super::truth::{Instance, Node};
+use crate::fault::{Ailment, StoreTrouble};
+use crate::invariants::Moment;
+use crate::sabotage::BrokenRule;
+use decisions::{Action, Commit, Decision, Event, HookOutcome, ProbeOutcome, SlotWrite};
+use model::{HookKind, InstanceId, NodeName, Revision, RunId, Timestamp};
+use std::time::Duration;
+
+/// From something that happens to the core's hearing of it.
+const TELL_US: u64 = 50;
+const SPAWN_US: u64 = 2_000;
+const COMMIT_US: u64 = 1_000;
+/// A core that asks to be woken at once this often, with nothing else happening, will do so for ever.
+const WAKES_IN_PLACE_MAX: u32 = 100;
+
+impl World {
+    /// Lets the core know, soon. What is told first arrives first.
+    pub(super) fn tell(&mut self, event: Event) {
+        let at = (self.truth.now + self.pace.span(TELL_US)).max(self.agent.last_told);
+        self.agent.last_told = at;
+        let (life, task) = (self.agent.life, Task::Tell(Box::new(event)));
+        self.queue.plan(at, Due::Agent { life, task });
+    }
+
+    pub(super) fn attend(&mut self, task: Task) {
+        match task {
+            Task::Tell(event) => self.deliver(*event),
+            Task::Wake => self.wake(),
+            Task::Probe {
+                instance,
+                run,
+                standby,
+                prober,
+            } => self.probe(instance, run, standby, prober, false),
+            Task::ProbeTimeout {
+                instance,
+                run,
+                standby,
+                prober,
+            } => self.probe_timeout(instance, run, standby, prober, false),
+            Task::Spawn {
+                instance,
+                run,
+                role,
+                epoch,
+            } => {
+                self.before(instance.service());
+                self.spawn(&instance, run, role, epoch);
+            }
+            Task::Prepare(instance) => self.prepare(instance),
+            Task::Commit(write) => {
+                self.before(&write.slot.service);
+                let result = self.commit(&write);
+                let (slot, attempt) = (write.slot, write.attempt);
+                self.tell(Event::Committed { slot, attempt, result });
+            }
+            Task::Escalate { instance, run } => self.kill_tree(instance, run),
+        }
+    }
+
+    /// The core hears of something.
+    pub(super) fn deliver(&mut self, mut event: Event) {
+        self.note_evidence(&event);
+        if let Some(broken) = self.broken {
+            broken.bend_event(&mut event);
+        }
+        if let Event::Started { instance, run } = &event {
+            self.begin_probing(instance, *run);
+        }
+        self.hand_over(event);
+    }
+
+    pub(super) fn hand_over(&mut self, event: Event) {
+        self.transcript.told(self.truth.now, &event);
+        let now = self.truth.now;
+        if let Some(core) = &mut self.agent.core {
+            core.handle(event, now);
+        }
+        self.pump();
+    }
+
+    fn wake(&mut self) {
+        let now = self.truth.now;
+        if self.agent.wakes_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.agent.wakes_at = None;
+        self.hand_over(Event::Tick);
+    }
+
+    /// Carries out what was decided, and comes back when the core wants.
+    fn pump(&mut self) {
+        let mut idle = true;
+        while let Some(decision) = self.agent.core.as_mut().and_then(decisions::Core::poll_decision) {
+            idle = false;
+            self.tally.decisions += 1;
+            self.observe(&Moment::Decided(&decision));
+            self.carry_out(&decision);
+            self.transcript.decided(self.truth.now, decision);
+            if self.violation.is_some() || self.dies_now() {
+                return;
+            }
+        }
+        let now = self.truth.now;
+        let Some(wakes_at) = self.agent.core.as_ref().and_then(decisions::Core::next_wakeup) else {
+            self.agent.wakes_at = None;
+            return;
+        };
+        if wakes_at <= now && idle {
+            self.agent.wakes_in_place += 1;
+            if self.agent.wakes_in_place > WAKES_IN_PLACE_MAX {
+                self.violate("bounded decisions", format!("the core wants to be woken at {wakes_at:?} for ever"));
+                return;
+            }
+        } else {
+            self.agent.wakes_in_place = 0;
+        }
+        if self.agent.wakes_at != Some(wakes_at) {
+            self.agent.wakes_at = Some(wakes_at);
+            self.plan_task(wakes_at.since(now), Task::Wake);
+        }
+    }
+
+    /// The agent was to die after so many decisions.
+    fn dies_now(&mut self) -> bool {
+        let Some((left, back)) = self.agent.dies else {
+            return false;
+        };
+        if left > 0 {
+            self.agent.dies = Some((left - 1, back));
+            return false;
+        }
+        self.agent_dies(back);
+        true
+    }
+
+    fn carry_out(&mut self, decision: &Decision) {
+        match &decision.action {
+            Action::Create { instance, node } => self.create(instance, node),
+            Action::Forget { instance } => self.forget(instance),
+            Action::Start {
+                instance,
+                run,
+                role,
+                epoch,
+                ..
+            } => {
+                if let Some(known) = self.truth.instances.get_mut(instance) {
+                    known.starting = Some(*run);
+                    known.run = *run;
+                }
+                let after = self.pace.span(SPAWN_US);
+                let (instance, run, role, epoch) = (instance.clone(), *run, *role, *epoch);
+                let task = Task::Spawn {
+                    instance,
+                    run,
+                    role,
+                    epoch,
+                };
+                self.plan_task(after, task);
+            }
+            Action::Prepare { instance, .. } => {
+                let after = self.pace.span(SPAWN_US);
+                self.plan_task(after, Task::Prepare(instance.clone()));
+            }
+            Action::Stop { instance, run, polite } => {
+                self.stop(instance, *run, *polite);
+                if self.broken == Some(BrokenRule::ClaimWhileOldTreeRuns) {
+                    let (instance, run) = (instance.clone(), *run);
+                    self.tell(Event::Gone { instance, run });
+                }
+            }
+            Action::RunHook {
+                instance,
+                run,
+                hook,
+                epoch,
+                active,
+            } => {
+                let early = match self.broken {
+                    Some(BrokenRule::RouteBeforePromoted) => *hook == HookKind::Promote,
+                    Some(BrokenRule::FollowNotAwaited) => *hook == HookKind::Follow,
+                    _ => false,
+                };
+                if early {
+                    self.tell(Event::HookDone {
+                        instance: instance.clone(),
+                        run: *run,
+                        hook: *hook,
+                        epoch: *epoch,
+                        outcome: HookOutcome::Done,
+                    });
+                    if *hook == HookKind::Follow {
+                        return;
+                    }
+                }
+                self.run_hook(instance, *run, *hook, *epoch, active.as_ref());
+            }
+            Action::ProbeNow { instance } => self.probe_now(instance),
+            Action::Write(write) => self.write(write),
+            Action::Route {
+                service,
+                revision,
+                targets,
+                leaving,
+            } => self.send_order(Order {
+                service: service.clone(),
+                revision: *revision,
+                targets: Some(targets.clone()),
+                leaving: leaving.clone(),
+            }),
+            Action::Unroute { service } => self.send_order(Order {
+                service: service.clone(),
+                revision: 0,
+                targets: None,
+                leaving: Vec::new(),
+            }),
+            Action::Note(_) => {}
+            Action::Report(takeover) => {
+                if takeover.planned {
+                    self.tally.switchovers += 1;
+                } else {
+                    self.tally.failovers += 1;
+                    let end = takeover.routed.or(takeover.promoted).unwrap_or(takeover.detected);
+                    let took = end.since(takeover.detected);
+                    self.tally.worst_failover = self.tally.worst_failover.max(took);
+                }
+            }
+            Action::Answer { request, .. } => {
+                if self.truth.switchovers.remove(request).is_none() {
+                    self.violate("L5", format!("request {request} of the operator is answered twice"));
+                }
+            }
+            Action::AllStopped => self.tally.all_stopped = true,
+        }
+    }
+
+    fn create(&mut self, id: &InstanceId, node: &NodeName) {
+        let number = self.truth.numbers.entry(id.service().clone()).or_default();
+        *number = (*number).max(id.number());
+        self.truth.instances.insert(id.clone(), Instance::new(node.clone()));
+    }
+
+    fn forget(&mut self, id: &InstanceId) {
+        let Some(instance) = self.truth.instances.get_mut(id) else {
+            return;
+        };
+        instance.recorded = false;
+        if instance.process.is_none() && instance.starting.is_none() {
+            self.truth.instances.remove(id);
+        }
+    }
+
+    fn prepare(&mut self, instance: InstanceId) {
+        let node = self.truth.instances.get(&instance).map(|known| &known.node);
+        let lost = node.is_none_or(|node| self.truth.nodes.get(node) == Some(&Node::Lost));
+        let result = if lost {
+            Err("its node is lost".into())
+        } else if self.truth.ails(&instance, Ailment::PrepareFails) {
+            Err("the data folder cannot be written".into())
+        } else {
+            Ok(())
+        };
+        self.tell(Event::Prepared { instance, result });
+    }
+
+    fn write(&mut self, write: &SlotWrite) {
+        let mut write = write.clone();
+        match self.broken {
+            Some(BrokenRule::EpochNotRaised) => {
+                let known = self.truth.store.slots.get(&write.slot);
+                write.epoch = known.map_or(write.epoch, |known| known.epoch);
+            }
+            Some(BrokenRule::OneStandbyForTwoSlots) if write.held => {
+                let other = self.truth.store.of(&write.slot.service).find(|known| known.slot != write.slot);
+                write.holder = other.map_or(write.holder, |other| other.holder.clone());
+            }
+            Some(BrokenRule::PromoteBeforeCommit) => {
+                self.tell(Event::Committed {
+                    slot: write.slot.clone(),
+                    attempt: write.attempt,
+                    result: Commit::Done(Revision(write.expect.0 + 1)),
+                });
+            }
+            _ => {}
+        }
+        let slow = self.truth.store_trouble() == Some(StoreTrouble::Slow);
+        let after = self.pace.span(if slow { COMMIT_US * 300 } else { COMMIT_US });
+        self.plan_task(after, Task::Commit(write));
+    }
+
+    pub(super) fn commit(&mut self, write: &SlotWrite) -> Commit {
+        let trouble = self.truth.store_trouble();
+        if trouble == Some(StoreTrouble::Fails) {
+            return Commit::Failed("no space left on device".into());
+        }
+        if trouble == Some(StoreTrouble::Conflicts) && self.pace.coin() {
+            self.truth.store.touch(&write.slot);
+        }
+        let expected = self.truth.store.expects(write);
+        let unclear = trouble == Some(StoreTrouble::Unclear);
+        if expected && (!unclear || self.pace.coin()) {
+            let before = self.truth.store.put(write);
+            self.observe(&Moment::Committed {
+                write,
+                before: before.as_ref(),
+            });
+        }
+        match (unclear, expected) {
+            (true, _) => Commit::Failed("the answer did not come in time".into()),
+            (false, true) => Commit::Done(self.truth.store.revision_of(&write.slot)),
+            (false, false) if self.broken == Some(BrokenRule::ConflictIgnored) => Commit::Done(write.expect),
+            (false, false) => self.truth.store.conflict(&write.slot),
+        }
+    }
+
+    /// Counts for itself what the core is told, and keeps the memo that the agent keeps.
+    fn note_evidence(&mut self, event: &Event) {
+        match event {
+            Event::Probed {
+                instance,
+                run,
+                standby: false,
+                outcome,
+            } => self.note_probe(instance, *run, outcome),
+            Event::HookDone {
+                instance: id,
+                run,
+                hook,
+                epoch,
+                outcome,
+            } => {
+                let Some(instance) = self.truth.instances.get_mut(id) else {
+                    return;
+                };
+                let Some(process) = instance.process.as_mut().filter(|process| process.run == *run) else {
+                    return;
+                };
+                match (hook, outcome) {
+                    (HookKind::Promote, HookOutcome::Done) => instance.memo.promoted = Some(*epoch),
+                    (HookKind::Follow, HookOutcome::Done) => instance.memo.followed = Some(*epoch),
+                    (HookKind::Demote, HookOutcome::Done) | (HookKind::Follow, HookOutcome::Failed(_)) => {}
+                    (_, HookOutcome::Failed(_)) => process.evidence.hook_failed = true,
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn note_probe(&mut self, id: &InstanceId, run: RunId, outcome: &ProbeOutcome) {
+        let check = self.truth.declared.get(id.service()).and_then(|service| service.check.as_ref());
+        let (fail_after, pass_after) = check.map_or((1, 1), |check| (check.fail_after, check.pass_after));
+        let Some(process) = self.truth.process_mut(id, run) else {
+            return;
+        };
+        let evidence = &mut process.evidence;
+        match outcome {
+            ProbeOutcome::Unsure => {}
+            ProbeOutcome::Pass => {
+                evidence.fails = 0;
+                evidence.passes += 1;
+                evidence.unhealthy &= evidence.passes < pass_after;
+                evidence.passed_once = true;
+            }
+            ProbeOutcome::Fail(_) => {
+                evidence.passes = 0;
+                evidence.fails += 1;
+                evidence.unhealthy |= evidence.fails >= fail_after;
+            }
+        }
+    }
+
+    pub(super) fn agent_dies(&mut self, back: Option<Duration>) {
+        self.agent.core = None;
+        self.agent.stopped = false;
+        self.agent.dies = None;
+        self.agent.wakes_at = None;
+        self.truth.agent_runs = false;
+        self.truth.switchovers.clear();
+        let life = self.agent.life;
+        let half_done = self.queue.take(|due| match due {
+            Due::Agent { .. } => true,
+            Due::HookEnds(hook) => hook.life == life,
+            _ => false,
+        });
+        let deferred = std::mem::take(&mut self.agent.deferred);
+        let deferred = deferred.into_iter().map(|task| Due::Agent { life, task });
+        // What was being done is done or not; in neither case anybody hears of it.
+        for due in half_done.into_iter().chain(deferred) {
+            if !self.pace.coin() {
+                continue;
+            }
+            match due {
+                Due::HookEnds(hook) => {
+                    self.hook_takes_effect(&hook);
+                }
+                Due::Agent {
+                    task:
+                        Task::Spawn {
+                            instance,
+                            run,
+                            role,
+                            epoch,
+                        },
+                    ..
+                } => self.spawn(&instance, run, role, epoch),
+                Due::Agent {
+                    task: Task::Commit(write),
+                    ..
+                } => {
+                    self.commit(&write);
+                }
+                _ => {}
+            }
+        }
+        for instance in self.truth.instances.values_mut() {
+            instance.starting = None;
+        }
+        // Nobody is left to hear what the half-done things had to tell.
+        self.agent.life += 1;
+        self.agent.last_told = Timestamp(0);
+        if let Some(back) = back {
+            self.plan(back, Due::AgentReturns);
+        }
+    }
+
+    pub(super) fn agent_stops(&mut self, span: Duration) {
+        self.agent.stopped = true;
+        self.truth.agent_runs = false;
+        self.plan(span, Due::AgentContinues);
+    }
+
+    /// What came meanwhile comes at once; checks of that time say nothing.
+    pub(super) fn agent_continues(&mut self) {
+        if !self.agent.stopped {
+            return;
+        }
+        self.agent.stopped = false;
+        self.truth.agent_runs = true;
+        let life = self.agent.life;
+        for task in std::mem::take(&mut self.agent.deferred) {
+            if self.violation.is_some() || self.agent.life != life {
+                return;
+            }
+            match task {
+                Task::Probe {
+                    instance,
+                    run,
+                    standby,
+                    prober,
+                } => self.probe(instance, run, standby, prober, true),
+                Task::ProbeTimeout {
+                    instance,
+                    run,
+                    standby,
+                    prober,
+                } => self.probe_timeout(instance, run, standby, prober, true),
+                task => self.attend(task),
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The agent comes (back) up: it adopts what runs and reads what the store has.
+
+use super::World;
+use super::truth::Node;
+use decisions::{Adopted, Core, Event, Reason, Recovered};
+use model::{InstanceId, RunId};
+
+impl World {
+    pub(super) fn agent_comes_up(&mut self) {
+        if self.agent.core.is_some() {
+            return;
+        }
+        self.before_all();
+        self.agent.life += 1;
+        self.truth.agent_runs = true;
+        let first_attempt = u64::from(self.agent.life) << 32;
+        let nodes = self.truth.nodes.keys().cloned();
+        self.agent.core = Some(Core::new(self.seed, first_attempt, 0, nodes));
+        self.retell_operators_wishes();
+        let recovered = self.recovered();
+        let running: Vec<(InstanceId, RunId, bool)> = self
+            .truth
+            .instances
+            .iter()
+            .filter_map(|(id, instance)| {
+                let process = instance.process.as_ref()?;
+                Some((id.clone(), process.run, process.main))
+            })
+            .collect();
+        self.hand_over(Event::Recovered(recovered));
+        // What an earlier agent counted, this one does not know.
+        for (id, run, _) in &running {
+            if let Some(process) = self.truth.process_mut(id, *run) {
+                let passed_once = process.evidence.passed_once;
+                process.evidence = super::truth::Evidence {
+                    passed_once,
+                    ..Default::default()
+                };
+            }
+        }
+        for (instance, run, main) in running {
+            if main {
+                self.begin_probing(&instance, run);
+            } else {
+                let how = "it ended while no agent ran".into();
+                self.tell(Event::Exited { instance, run, how });
+            }
+        }
+    }
+
+    /// What operators wanted is kept beside the store and outlives the agent.
+    fn retell_operators_wishes(&mut self) {
+        for (node, state) in self.truth.nodes.clone() {
+            match state {
+                Node::Online => {}
+                Node::Drained => self.hand_over(Event::NodeDrained { node }),
+                Node::Lost => self.hand_over(Event::NodeLost {
+                    node,
+                    because: Reason::DrillAsked,
+                }),
+            }
+        }
+        if self.truth.paused {
+            self.hand_over(Event::Paused(true));
+        }
+    }
+
+    fn recovered(&self) -> Recovered {
+        let adopted = self.truth.instances.iter().map(|(id, instance)| {
+            let process = instance.process.as_ref();
+            let declared = self.truth.declared.get(id.service());
+            Adopted {
+                instance: id.clone(),
+                node: instance.node.clone(),
+                run: instance.run,
+                running: process.is_some(),
+                current: process
+                    .zip(declared)
+                    .is_none_or(|(process, declared)| process.from.launch() == declared.launch()),
+                promoted: instance.memo.promoted.filter(|_| process.is_some()),
+                followed: instance.memo.followed.filter(|_| process.is_some()),
+            }
+        });
+        let routes = self.truth.proxy.routes.iter();
+        Recovered {
+            cluster: self.truth.cluster(),
+            slots: self.truth.store.slots.values().cloned().collect(),
+            instances: adopted.collect(),
+            numbers: self.truth.numbers.clone().into_iter().collect(),
+            routes: routes.map(|(service, route)| (service.clone(), route.revision)).collect(),
+        }
+    }
+}

@@ -1,0 +1,586 @@
+//! Every key of the file, once: the parser, the JSON Schema and the reference page are all made from these tables.
+
+use crate::kind::{Default, Key, Kind, TableKind, TextRule};
+use model::Millis;
+
+const fn seconds(seconds: u64) -> Millis {
+    Millis(seconds * 1_000)
+}
+const fn hours(hours: u64) -> Millis {
+    Millis(hours * 3_600_000)
+}
+const COUNT_MAX: u64 = 10_000;
+
+pub(crate) static FILE: TableKind = TableKind {
+    name: "file",
+    heading: "Top level",
+    doc: "The services of one cluster.",
+    keys: &[
+        Key {
+            name: "name",
+            kind: Kind::Text(TextRule::Name),
+            default: Default::Rule("the file's name without `.toml`, if that is a possible name, else `understudy`"),
+            doc: "Name of the cluster: 1 to 48 of `a-z`, `0-9` and `-`, beginning with a letter. State and logs are kept under it.",
+            example: r#""shop""#,
+        },
+        Key {
+            name: "service",
+            kind: Kind::Map {
+                names: TextRule::Name,
+                of: &Kind::Table(&SERVICE),
+            },
+            default: Default::Required,
+            doc: "The services, each a table `[service.NAME]`; names are made as those of clusters are. At least one.",
+            example: r#"{ web = { command = ["./web"] } }"#,
+        },
+    ],
+    exactly_one: &[],
+    only_beside: &[],
+    later: &["node", "cluster", "store"],
+};
+
+pub(crate) static SERVICE: TableKind = TableKind {
+    name: "service",
+    heading: "`[service.NAME]`",
+    doc: "One service: a program, how many copies of it serve, how many wait, and how to tell whether they work.",
+    keys: &[
+        Key {
+            name: "command",
+            kind: Kind::Command,
+            default: Default::Required,
+            doc: "Program and arguments, started without a shell. [Placeholders](#placeholders) such as `{port}` are filled in for each instance.",
+            example: r#"["redis-server", "--port", "{port}", "--dir", "{data}"]"#,
+        },
+        Key {
+            name: "active",
+            kind: Kind::Integer { min: 1, max: COUNT_MAX },
+            default: Default::Is("1"),
+            doc: "How many instances serve at a time. `active` and `standby` together are at most 10000.",
+            example: "2",
+        },
+        Key {
+            name: "standby",
+            kind: Kind::Integer { min: 0, max: COUNT_MAX },
+            default: Default::Is("1"),
+            doc: "How many more instances wait, ready to take the place of an active.",
+            example: "2",
+        },
+        Key {
+            name: "need",
+            kind: Kind::Integer { min: 1, max: COUNT_MAX },
+            default: Default::Rule("as `active`"),
+            doc: "How many actives must work for the service to count as up; at most `active`. With fewer it is `down`, with at least so many but not all `degraded`.",
+            example: "1",
+        },
+        Key {
+            name: "exclusive",
+            kind: Kind::Bool,
+            default: Default::Is("false"),
+            doc: "At most one instance per slot may ever act as active: the old one is stopped for certain before the next is promoted. For whatever owns data.",
+            example: "true",
+        },
+        Key {
+            name: "standby_mode",
+            kind: Kind::Choice {
+                of: &[
+                    ("warm", "a standby runs and is checked all the time"),
+                    ("cold", "a standby is prepared, and started when it takes a slot"),
+                ],
+                later: &[],
+            },
+            default: Default::Rule(
+                "`warm`; `cold` for an exclusive service without `on_promote` and `on_follow`, whose running copy might act as if it were active",
+            ),
+            doc: "Whether standbys run.",
+            example: r#""cold""#,
+        },
+        Key {
+            name: "listen",
+            kind: Kind::Address,
+            default: Default::Rule("none: clients find the instances by themselves"),
+            doc: "Where clients come to, whoever is active: an IP address and a port of this machine. No two services share one.",
+            example: r#""127.0.0.1:8080""#,
+        },
+        Key {
+            name: "protocol",
+            kind: Kind::Choice {
+                of: &[
+                    ("tcp", "bytes are passed on as they come"),
+                    (
+                        "http",
+                        "HTTP/1.1 and HTTP/2: requests that are safe to repeat are repeated on another active when one dies under them",
+                    ),
+                ],
+                later: &["udp", "tls"],
+            },
+            default: Default::Is(r#""tcp""#),
+            doc: "What the proxy at `listen` understands of the traffic.",
+            example: r#""http""#,
+        },
+        Key {
+            name: "port",
+            kind: Kind::Bool,
+            default: Default::Rule(
+                "`true` if `listen` is given, or `{port}` or `{active.port}` is used anywhere in the service",
+            ),
+            doc: "Whether each instance is given a free port of its own, as `{port}`.",
+            example: "true",
+        },
+        Key {
+            name: "check",
+            kind: Kind::Either(&[Kind::Table(&CHECK), Kind::Only(false)]),
+            default: Default::Rule(
+                "`{ tcp = true }` if instances have a port; else none, and an instance is healthy while its process lives",
+            ),
+            doc: "How to tell whether an instance works. `false` turns it off.",
+            example: r#"{ http = "/healthz", every = "500ms" }"#,
+        },
+        Key {
+            name: "standby_check",
+            kind: Kind::Table(&CHECK),
+            default: Default::Rule("none: a standby that passes `check` is fit"),
+            doc: "How to tell, beyond `check`, whether a warm standby could take over: that its copy of the data is fresh, say.",
+            example: r#"{ exec = ["./caught-up", "--with", "{active.host}"] }"#,
+        },
+        Key {
+            name: "needs",
+            kind: Kind::Array(&Kind::Text(TextRule::Name)),
+            default: Default::Is("[]"),
+            doc: "Services that must be up before this one is started.",
+            example: r#"["db"]"#,
+        },
+        Key {
+            name: "spread",
+            kind: Kind::Choice {
+                of: &[
+                    ("prefer", "on different nodes while there are enough, else together"),
+                    (
+                        "node",
+                        "never two on one node: an instance without a node of its own is not started",
+                    ),
+                ],
+                later: &["zone", "feed", "switch", "rack"],
+            },
+            default: Default::Is(r#""prefer""#),
+            doc: "How far the instances keep apart.",
+            example: r#""node""#,
+        },
+        Key {
+            name: "on_promote",
+            kind: HOOK_KIND,
+            default: Default::Rule("none"),
+            doc: "Run when an instance becomes active, before clients reach it. If it fails, so has the promotion.",
+            example: r#"["redis-cli", "-p", "{port}", "replicaof", "no", "one"]"#,
+        },
+        Key {
+            name: "on_demote",
+            kind: HOOK_KIND,
+            default: Default::Rule("none"),
+            doc: "Run when an active becomes a standby, after clients are kept away from it.",
+            example: r#"["./read-only", "{port}"]"#,
+        },
+        Key {
+            name: "on_follow",
+            kind: HOOK_KIND,
+            default: Default::Rule("none"),
+            doc: "Run on each standby when there is a new active to follow, at `{active.host}` and `{active.port}`.",
+            example: r#"["redis-cli", "-p", "{port}", "replicaof", "{active.host}", "{active.port}"]"#,
+        },
+        Key {
+            name: "env",
+            kind: Kind::Map {
+                names: TextRule::Variable,
+                of: &Kind::Text(TextRule::Any),
+            },
+            default: Default::Is("{}"),
+            doc: "Environment variables of the instances; placeholders are filled in. Names that begin with `UNDERSTUDY_` are Understudy's own.",
+            example: r#"{ CACHE_DIR = "{data}/cache" }"#,
+        },
+        Key {
+            name: "dir",
+            kind: Kind::Text(TextRule::Folder),
+            default: Default::Rule("the instance's data folder, `{data}`"),
+            doc: "Working directory: absolute, or beginning with `{data}`.",
+            example: r#""/srv/shop""#,
+        },
+        Key {
+            name: "user",
+            kind: Kind::Text(TextRule::User),
+            default: Default::Rule("the user Understudy runs as"),
+            doc: "User the instances run as, by name or number. Only root can choose another.",
+            example: r#""www-data""#,
+        },
+        Key {
+            name: "limits",
+            kind: Kind::Table(&LIMITS),
+            default: Default::Is("{}"),
+            doc: "Resource limits of an instance.",
+            example: "{ open_files = 65536 }",
+        },
+        Key {
+            name: "start_timeout",
+            kind: Kind::Duration {
+                min: Millis(10),
+                max: hours(24),
+            },
+            default: Default::Is(r#""30s""#),
+            doc: "How long an instance may take from its start to its first passed check; failed checks do not count until then.",
+            example: r#""2m""#,
+        },
+        Key {
+            name: "stop",
+            kind: Kind::Table(&STOP),
+            default: Default::Is("{}"),
+            doc: "How an instance is stopped.",
+            example: r#"{ signal = "SIGQUIT" }"#,
+        },
+        Key {
+            name: "restart",
+            kind: Kind::Table(&RESTART),
+            default: Default::Is("{}"),
+            doc: "What happens when an instance fails: it is restarted, then replaced, then given up and reported.",
+            example: "{ replace_after = 3 }",
+        },
+        Key {
+            name: "logs",
+            kind: Kind::Table(&LOGS),
+            default: Default::Is("{}"),
+            doc: "What is kept of the output of an instance.",
+            example: "{ keep = 10 }",
+        },
+        Key {
+            name: "drain_timeout",
+            kind: Kind::Duration {
+                min: Millis(0),
+                max: hours(1),
+            },
+            default: Default::Is(r#""10s""#),
+            doc: "How long a planned move lets requests under way finish before their connections are closed.",
+            example: r#""1m""#,
+        },
+        Key {
+            name: "hold",
+            kind: Kind::Table(&HOLD),
+            default: Default::Is("{}"),
+            doc: "New connections that `listen` holds while no active can serve them.",
+            example: r#"{ time = "2s" }"#,
+        },
+    ],
+    exactly_one: &[],
+    only_beside: &[],
+    later: &["scale", "address", "container", "systemd", "ocf"],
+};
+
+const HOOK_KIND: Kind = Kind::Either(&[Kind::Command, Kind::Table(&HOOK)]);
+
+pub(crate) static CHECK: TableKind = TableKind {
+    name: "check",
+    heading: "`check` and `standby_check`",
+    doc: "Exactly one of `tcp`, `http`, `grpc` and `exec` says what is tried.",
+    keys: &[
+        Key {
+            name: "tcp",
+            kind: Kind::Only(true),
+            default: Default::Rule("no such check"),
+            doc: "The instance accepts a connection on its port.",
+            example: "true",
+        },
+        Key {
+            name: "http",
+            kind: Kind::Text(TextRule::HttpPath),
+            default: Default::Rule("no such check"),
+            doc: "The instance answers `GET` for this path with one of `status`.",
+            example: r#""/healthz""#,
+        },
+        Key {
+            name: "grpc",
+            kind: Kind::Either(&[Kind::Only(true), Kind::Text(TextRule::Any)]),
+            default: Default::Rule("no such check"),
+            doc: "`grpc.health.v1.Health/Check` answers `SERVING`: `true` asks for the whole server, a text for the service of that name.",
+            example: r#""shop.Cart""#,
+        },
+        Key {
+            name: "exec",
+            kind: Kind::Command,
+            default: Default::Rule("no such check"),
+            doc: "The command exits with 0. Placeholders as in `command`; in `standby_check` also `{active.host}` and `{active.port}`.",
+            example: r#"["redis-cli", "-p", "{port}", "ping"]"#,
+        },
+        Key {
+            name: "status",
+            kind: Kind::Either(&[STATUS, Kind::Array(&STATUS)]),
+            default: Default::Rule("200 to 299"),
+            doc: "With `http`: the status code, or codes, that pass.",
+            example: "[200, 204]",
+        },
+        Key {
+            name: "body",
+            kind: Kind::Text(TextRule::Any),
+            default: Default::Rule("any"),
+            doc: "With `http`: text that the first 64 KiB of the body must contain.",
+            example: r#""ready""#,
+        },
+        Key {
+            name: "every",
+            kind: Kind::Duration {
+                min: Millis(10),
+                max: hours(1),
+            },
+            default: Default::Is(r#""1s""#),
+            doc: "From the start of one check to the start of the next.",
+            example: r#""200ms""#,
+        },
+        Key {
+            name: "timeout",
+            kind: Kind::Duration {
+                min: Millis(1),
+                max: seconds(300),
+            },
+            default: Default::Rule("as `every`, but at least `100ms` and at most `1s`"),
+            doc: "A check that has no answer after this long has failed.",
+            example: r#""500ms""#,
+        },
+        Key {
+            name: "fail_after",
+            kind: Kind::Integer { min: 1, max: 100 },
+            default: Default::Is("3"),
+            doc: "Failures in a row until an instance counts as unhealthy.",
+            example: "2",
+        },
+        Key {
+            name: "pass_after",
+            kind: Kind::Integer { min: 1, max: 100 },
+            default: Default::Is("1"),
+            doc: "Passes in a row until an unhealthy instance counts as healthy again.",
+            example: "2",
+        },
+    ],
+    exactly_one: &["tcp", "http", "grpc", "exec"],
+    only_beside: &[("status", "http"), ("body", "http")],
+    later: &[],
+};
+
+const STATUS: Kind = Kind::Integer { min: 100, max: 599 };
+
+pub(crate) static HOOK: TableKind = TableKind {
+    name: "hook",
+    heading: "`on_promote`, `on_demote`, `on_follow`",
+    doc: "Either the command alone, as an array, or a table with these keys.",
+    keys: &[
+        Key {
+            name: "command",
+            kind: Kind::Command,
+            default: Default::Required,
+            doc: "Program and arguments. Placeholders as in the service's `command`, and `{role}` and `{epoch}`; in `on_follow` also `{active.host}` and `{active.port}`.",
+            example: r#"["./promote", "{port}", "{epoch}"]"#,
+        },
+        Key {
+            name: "timeout",
+            kind: Kind::Duration {
+                min: Millis(10),
+                max: hours(1),
+            },
+            default: Default::Is(r#""10s""#),
+            doc: "After this long it is killed and has failed.",
+            example: r#""30s""#,
+        },
+    ],
+    exactly_one: &[],
+    only_beside: &[],
+    later: &[],
+};
+
+pub(crate) static LIMITS: TableKind = TableKind {
+    name: "limits",
+    heading: "`limits`",
+    doc: "A limit that is not given is the one Understudy itself runs under.",
+    keys: &[
+        Key {
+            name: "open_files",
+            kind: Kind::Integer { min: 16, max: 1 << 30 },
+            default: Default::Rule("inherited"),
+            doc: "Open files of each process (RLIMIT_NOFILE).",
+            example: "65536",
+        },
+        Key {
+            name: "processes",
+            kind: Kind::Integer { min: 1, max: 1 << 22 },
+            default: Default::Rule("inherited"),
+            doc: "Processes and threads of the user (RLIMIT_NPROC).",
+            example: "512",
+        },
+        Key {
+            name: "memory",
+            kind: Kind::Size {
+                min: 1 << 20,
+                max: 1 << 50,
+            },
+            default: Default::Rule("inherited"),
+            doc: "Address space of each process (RLIMIT_AS).",
+            example: r#""512MiB""#,
+        },
+        Key {
+            name: "core",
+            kind: Kind::Size { min: 0, max: 1 << 50 },
+            default: Default::Rule("inherited"),
+            doc: "Size of a core dump (RLIMIT_CORE); `0B` for none.",
+            example: r#""1GiB""#,
+        },
+    ],
+    exactly_one: &[],
+    only_beside: &[],
+    later: &["cpu", "io"],
+};
+
+pub(crate) static STOP: TableKind = TableKind {
+    name: "stop",
+    heading: "`stop`",
+    doc: "The signal goes to the main process; after the timeout everything the instance started is killed.",
+    keys: &[
+        Key {
+            name: "signal",
+            kind: Kind::Choice {
+                of: &[
+                    ("SIGTERM", ""),
+                    ("SIGINT", ""),
+                    ("SIGQUIT", ""),
+                    ("SIGHUP", ""),
+                    ("SIGUSR1", ""),
+                    ("SIGUSR2", ""),
+                    ("SIGKILL", "no polite attempt"),
+                ],
+                later: &[],
+            },
+            default: Default::Is(r#""SIGTERM""#),
+            doc: "The signal that asks the program to stop.",
+            example: r#""SIGQUIT""#,
+        },
+        Key {
+            name: "timeout",
+            kind: Kind::Duration {
+                min: Millis(1),
+                max: hours(1),
+            },
+            default: Default::Is(r#""10s""#),
+            doc: "How long it is given to do so.",
+            example: r#""30s""#,
+        },
+    ],
+    exactly_one: &[],
+    only_beside: &[],
+    later: &[],
+};
+
+pub(crate) static RESTART: TableKind = TableKind {
+    name: "restart",
+    heading: "`restart`",
+    doc: "The first restart is at once; then the wait doubles from `backoff` to `backoff_max`, plus up to a quarter of chance.",
+    keys: &[
+        Key {
+            name: "backoff",
+            kind: Kind::Duration {
+                min: Millis(10),
+                max: hours(1),
+            },
+            default: Default::Is(r#""250ms""#),
+            doc: "Wait before the second attempt.",
+            example: r#""1s""#,
+        },
+        Key {
+            name: "backoff_max",
+            kind: Kind::Duration {
+                min: Millis(10),
+                max: hours(24),
+            },
+            default: Default::Is(r#""30s""#),
+            doc: "The longest wait; at least `backoff`.",
+            example: r#""1m""#,
+        },
+        Key {
+            name: "replace_after",
+            kind: Kind::Integer { min: 1, max: 1_000 },
+            default: Default::Is("5"),
+            doc: "Starts in a row that never became healthy until the instance is replaced by a new one with an empty data folder.",
+            example: "3",
+        },
+        Key {
+            name: "give_up_after",
+            kind: Kind::Integer { min: 1, max: 1_000 },
+            default: Default::Is("3"),
+            doc: "Replacements in a row that never became healthy until the place is given up, which `status` reports.",
+            example: "5",
+        },
+        Key {
+            name: "retry_after",
+            kind: Kind::Duration {
+                min: seconds(1),
+                max: hours(24 * 7),
+            },
+            default: Default::Is(r#""5m""#),
+            doc: "A place that was given up is tried again after this long.",
+            example: r#""1h""#,
+        },
+    ],
+    exactly_one: &[],
+    only_beside: &[],
+    later: &[],
+};
+
+pub(crate) static LOGS: TableKind = TableKind {
+    name: "logs",
+    heading: "`logs`",
+    doc: "What `understudy logs` can show.",
+    keys: &[
+        Key {
+            name: "max_size",
+            kind: Kind::Size {
+                min: 4_096,
+                max: 1 << 40,
+            },
+            default: Default::Is(r#""10MB""#),
+            doc: "A log file is rotated when it grows past this.",
+            example: r#""100MB""#,
+        },
+        Key {
+            name: "keep",
+            kind: Kind::Integer { min: 0, max: 1_000 },
+            default: Default::Is("3"),
+            doc: "How many rotated files are kept beside the current one.",
+            example: "10",
+        },
+    ],
+    exactly_one: &[],
+    only_beside: &[],
+    later: &[],
+};
+
+pub(crate) static HOLD: TableKind = TableKind {
+    name: "hold",
+    heading: "`hold`",
+    doc: "A connection beyond either bound is closed (`tcp`) or answered with 503 (`http`).",
+    keys: &[
+        Key {
+            name: "time",
+            kind: Kind::Duration {
+                min: Millis(0),
+                max: hours(1),
+            },
+            default: Default::Is(r#""5s""#),
+            doc: "How long a connection is held.",
+            example: r#""2s""#,
+        },
+        Key {
+            name: "max",
+            kind: Kind::Integer { min: 0, max: 100_000 },
+            default: Default::Is("1024"),
+            doc: "How many are held at a time.",
+            example: "64",
+        },
+    ],
+    exactly_one: &[],
+    only_beside: &[],
+    later: &[],
+};
+
+/// Every table, in the order of the reference.
+pub(crate) static TABLES: [&TableKind; 9] = [&FILE, &SERVICE, &CHECK, &HOOK, &LIMITS, &STOP, &RESTART, &LOGS, &HOLD];

@@ -1,0 +1,157 @@
+//! Which texts are right where a name, an address, a path or a user is expected.
+
+use crate::kind::TextRule;
+use crate::source::shown;
+use model::template;
+use std::net::{IpAddr, SocketAddr};
+
+/// What is wrong with a text, as a sentence without a subject, and what to do.
+pub(crate) fn problem(rule: TextRule, text: &str) -> Option<(String, Option<String>)> {
+    if text.contains('\0') {
+        return Some(("contains the character NUL, which no program can be given".into(), None));
+    }
+    match rule {
+        TextRule::Any => None,
+        TextRule::Name => {
+            let problem = model::name_problem(text)?;
+            let close = name_close_to(text).map(|name| format!("`{name}` would be possible"));
+            Some((shown(&problem), close))
+        }
+        TextRule::Variable => variable_problem(text).map(|problem| (problem, None)),
+        TextRule::HttpPath => http_path_problem(text),
+        TextRule::Folder => (!text.starts_with('/') && !text.starts_with("{data}")).then(|| {
+            let below = text.trim_start_matches("./");
+            let help = format!(
+                "write `/…/{0}`, or `{{data}}/{0}` for a folder of each instance",
+                shown(below)
+            );
+            ("must be an absolute path or begin with `{data}`".into(), Some(help))
+        }),
+        TextRule::User => {
+            let is_bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, ':' | '/');
+            (text.is_empty() || text.contains(is_bad)).then(|| ("is not a user's name or number".into(), None))
+        }
+    }
+}
+
+fn variable_problem(text: &str) -> Option<String> {
+    if text.is_empty() {
+        Some("is empty".into())
+    } else if text.contains('=') {
+        Some("must not contain `=`".into())
+    } else if text.starts_with("UNDERSTUDY_") {
+        Some("is Understudy's own: what begins with `UNDERSTUDY_` is set for each instance".into())
+    } else {
+        None
+    }
+}
+
+fn http_path_problem(text: &str) -> Option<(String, Option<String>)> {
+    const PATH_BYTES_MAX: usize = 2_048;
+    if let Some((_, after)) = text.split_once("://") {
+        let path = after.find('/').map_or("/", |at| &after[at..]);
+        let help = format!(
+            "write `http = \"{}\"`: the instance's own address is put before it",
+            shown(path)
+        );
+        return Some(("must be a path, not a whole address".into(), Some(help)));
+    }
+    if !text.starts_with('/') {
+        return Some((
+            "must begin with `/`".into(),
+            Some(format!("write `http = \"/{}\"`", shown(text))),
+        ));
+    }
+    if text.len() > PATH_BYTES_MAX {
+        return Some((
+            format!("has {} characters, at most {PATH_BYTES_MAX} are allowed", text.len()),
+            None,
+        ));
+    }
+    // One that is not closed is reported with the other placeholders.
+    let mut rest = text.to_owned();
+    for placeholder in template::placeholders(text).ok()?.into_iter().rev() {
+        rest.replace_range(placeholder.range, "");
+    }
+    let bad = rest
+        .chars()
+        .find(|c| !c.is_ascii_graphic() || matches!(c, '{' | '}' | '"' | '<' | '>' | '#' | '\\'))?;
+    let help = "a path holds letters, digits and a few signs; write others as %20 and the like".to_owned();
+    Some((
+        format!("contains {bad:?}, which cannot be in the path of a request"),
+        Some(help),
+    ))
+}
+
+/// The name that is left when what cannot be in a name is replaced.
+fn name_close_to(text: &str) -> Option<String> {
+    let name: String = text
+        .to_lowercase()
+        .chars()
+        .map(|c| {
+            if c.is_ascii_lowercase() || c.is_ascii_digit() {
+                c
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    let name = name.trim_matches('-');
+    model::name_problem(name).is_none().then(|| name.to_owned())
+}
+
+/// Reads `IP:PORT`, or says what is wrong and what to write.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, (String, String)> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        if address.port() == 0 {
+            return Err((
+                "must not have port 0: clients could not know where to come to".into(),
+                format!(
+                    "choose a port, for example `listen = \"{}\"`",
+                    SocketAddr::new(address.ip(), 8080)
+                ),
+            ));
+        }
+        return Ok(address);
+    }
+    let write = |address: SocketAddr| format!("write `listen = \"{address}\"`");
+    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return Err(("has no port".into(), write(SocketAddr::new(ip, 8080))));
+    }
+    let bare = text
+        .split_once("://")
+        .map_or(text, |(_, after)| after)
+        .trim_end_matches('/');
+    let (host, port) = bare.rsplit_once(':').unwrap_or(("", bare));
+    let Ok(port) = port.parse::<u16>() else {
+        return Err((
+            format!("must be an IP address and a port, not `{}`", shown(text)),
+            "for example `listen = \"127.0.0.1:8080\"`, or `\"0.0.0.0:8080\"` for all addresses of the machine".into(),
+        ));
+    };
+    let port = if port == 0 { 8080 } else { port };
+    if let Ok(ip) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return Err((
+            "must be an IP address and a port alone".into(),
+            write(SocketAddr::new(ip, port)),
+        ));
+    }
+    let both = format!(
+        "write `listen = \"127.0.0.1:{port}\"` for this machine alone, or `\"0.0.0.0:{port}\"` for all its addresses"
+    );
+    match host {
+        "" => Err(("has no IP address".into(), both)),
+        "*" => Err((
+            "has no IP address".into(),
+            write(SocketAddr::from(([0, 0, 0, 0], port))),
+        )),
+        "localhost" => Err((
+            "must be an IP address and a port, and `localhost` is a host name".into(),
+            write(SocketAddr::from(([127, 0, 0, 1], port))),
+        )),
+        name => Err((
+            format!("must be an IP address and a port, and `{}` is a host name", shown(name)),
+            both,
+        )),
+    }
+}
