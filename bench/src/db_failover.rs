@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 const CLUSTER: &str = "bench-db-failover";
 /// Enough that somebody asks within a few milliseconds of a promotion, whose answer is then the first.
 const RATE: f64 = 200.0;
+/// Load without a fault, before each kill.
+const CALM: Duration = Duration::from_millis(200);
 const AGAIN_WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) fn run(context: &Context) -> Result<Page> {
@@ -42,6 +44,7 @@ pub(crate) fn run(context: &Context) -> Result<Page> {
     let load = context.start(plan)?;
     for number in 0..kills {
         say(&format!("kill {} of {kills}", number + 1));
+        std::thread::sleep(CALM);
         let (_, pid) = rig::holder(&status, "db", 0)?;
         let begun = Instant::now();
         process::signal(pid, Signal::KILL)?;

@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Measures Understudy, and writes what came out into `bench/results`.
 #[derive(Debug, Parser)]
@@ -101,6 +102,7 @@ fn run(cli: Cli) -> Result<()> {
         runs: cli.runs,
         runtime: Runtime::new().context("failed to start the load client's threads")?,
     };
+    context.runtime.spawn(end_when_told());
     let page = match cli.what {
         What::WebKill => web_kill::run(&context)?,
         What::DbFailover => db_failover::run(&context)?,
@@ -112,6 +114,22 @@ fn run(cli: Cli) -> Result<()> {
     let path = page.write(&context.results)?;
     eprintln!("written to {}", path.display());
     Ok(())
+}
+
+/// Leaves nothing behind when a benchmark is stopped in the middle.
+async fn end_when_told() {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return;
+    };
+    let Ok(mut interrupt) = signal(SignalKind::interrupt()) else {
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    rig::abandon();
+    std::process::exit(1);
 }
 
 /// What is going on, for whoever watches; the result is on stdout.

@@ -14,6 +14,10 @@ use std::time::{Duration, Instant};
 const CLUSTER: &str = "bench-restart";
 const READS: f64 = 200.0;
 const WRITES: f64 = 50.0;
+/// A request that was due so long before a kill, or less, can have been under way.
+const UNDER_WAY: Duration = Duration::from_millis(100);
+/// Load without a fault, before each kill.
+const CALM: Duration = Duration::from_millis(500);
 const BACK_WITHIN: Duration = Duration::from_secs(30);
 /// A look goes through all processes of the machine.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -26,6 +30,8 @@ struct Outcome {
     writes: Report,
     /// Services' processes that were not the same afterwards.
     changed: usize,
+    /// Failed requests that were due only after a kill: those before it were on a connection that died with the process.
+    due_later: usize,
 }
 
 pub(crate) fn run(context: &Context) -> Result<Page> {
@@ -65,6 +71,7 @@ pub(crate) fn run(context: &Context) -> Result<Page> {
             "failed",
             "POSTs",
             "failed",
+            "failed though due after the kill",
             "slowest GET ms",
             "back ms",
             "services' processes that changed",
@@ -92,10 +99,12 @@ fn measure(
     };
     let reads = context.start(for_long(Plan::get(web, "/", READS)))?;
     let writes = context.start(for_long(Plan::post(db, "/counter", WRITES)))?;
-    let mut back_ms = Vec::new();
+    let (mut back_ms, mut killed_at) = (Vec::new(), Vec::new());
     for _ in 0..kills {
+        std::thread::sleep(CALM);
         let victim = pid_of(rig.own()?).context("it does not run")?;
         let begun = Instant::now();
+        killed_at.push(begun);
         process::signal(victim, Signal::KILL)?;
         back_ms.push(wait_until_back(rig, victim, pid_of, begun)?.as_secs_f64() * 1e3);
         rig.wait_for("everything to be redundant", BACK_WITHIN, all)?;
@@ -103,12 +112,30 @@ fn measure(
     let (reads, writes) = (context.finish(reads), context.finish(writes));
     let after = rig::pids(&rig.status()?);
     let changed = before.iter().filter(|(id, pid)| after.get(*id) != Some(pid)).count();
+    let due_later = [&reads, &writes]
+        .map(|report| due_after(report, &killed_at))
+        .iter()
+        .sum();
     Ok(Outcome {
         back_ms: back_ms.into_iter().collect(),
         reads,
         writes,
         changed,
+        due_later,
     })
+}
+
+/// Failures of requests that were due within a second after a kill, or far from any.
+fn due_after(report: &Report, killed_at: &[Instant]) -> usize {
+    let under_way = |planned: Instant| {
+        let kill = killed_at.iter().find(|kill| **kill >= planned);
+        kill.is_some_and(|kill| kill.duration_since(planned) < UNDER_WAY)
+    };
+    report
+        .failures
+        .iter()
+        .filter(|failure| !under_way(report.began + failure.planned))
+        .count()
 }
 
 /// Back: another process that lives.
@@ -132,6 +159,7 @@ fn row(name: &str, kills: u32, outcome: &Outcome) -> Vec<String> {
         failed(&outcome.reads),
         outcome.writes.planned.to_string(),
         failed(&outcome.writes),
+        format!("**{}**", outcome.due_later),
         format!("{:.1}", outcome.reads.latency_us.max() as f64 / 1e3),
         spread(&outcome.back_ms, 0),
         format!("**{}**", outcome.changed),

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -53,6 +54,7 @@ impl Rig {
     /// Runs the services of `file` (its text) and waits until they are redundant. `cluster` is the file's `name`.
     pub fn up(program: &Path, cluster: &str, file: &str) -> Result<Self> {
         let state = tempfile::Builder::new().prefix("understudy-bench-").tempdir()?;
+        running().push(state.path().to_owned());
         let path = state.path().join("file.toml");
         std::fs::write(&path, file)?;
         let layout = Layout::new(state.path(), cluster);
@@ -148,14 +150,19 @@ impl Rig {
         self.command(&["down", "--yes"]).map(drop)
     }
 
-    fn command(&self, words: &[&str]) -> Result<Output> {
-        let output = Command::new(&self.program)
+    /// Runs a command of the operator's and returns what came of it, whatever that is.
+    pub fn run(&self, words: &[&str]) -> Result<Output> {
+        Command::new(&self.program)
             .arg("--state-dir")
             .arg(self.state.path())
             .args(["--cluster", &self.cluster])
             .args(words)
             .output()
-            .with_context(|| format!("failed to run {}", self.program.display()))?;
+            .with_context(|| format!("failed to run {}", self.program.display()))
+    }
+
+    fn command(&self, words: &[&str]) -> Result<Output> {
+        let output = self.run(words)?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             let logs = if words[0] == "up" {
@@ -188,16 +195,33 @@ impl Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         self.command(&["down", "--yes"]).ok();
-        // Whatever is left after a test that failed: ours first, or they would start the others again.
-        let (own, others): (Vec<u32>, Vec<u32>) =
-            process::belonging_to(self.state.path()).into_iter().partition(|pid| {
-                process::arguments(*pid)
-                    .iter()
-                    .any(|word| word == "guard" || word == "agent")
-            });
-        for pid in own.into_iter().chain(others) {
-            process::signal(pid, Signal::KILL).ok();
-        }
+        kill_all_of(self.state.path());
+        running().retain(|folder| folder != self.state.path());
+    }
+}
+
+/// Kills all clusters that this process runs and removes their state: for one that is told to end in the middle.
+pub fn abandon() {
+    for folder in running().drain(..) {
+        kill_all_of(&folder);
+        std::fs::remove_dir_all(&folder).ok();
+    }
+}
+
+fn running() -> MutexGuard<'static, Vec<PathBuf>> {
+    static RUNNING: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whatever is left of a cluster: ours first, or they would start the others again.
+fn kill_all_of(folder: &Path) {
+    let (own, others): (Vec<u32>, Vec<u32>) = process::belonging_to(folder).into_iter().partition(|pid| {
+        process::arguments(*pid)
+            .iter()
+            .any(|word| word == "guard" || word == "agent")
+    });
+    for pid in own.into_iter().chain(others) {
+        process::signal(pid, Signal::KILL).ok();
     }
 }
 

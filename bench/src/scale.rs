@@ -38,10 +38,19 @@ pub(crate) fn run(context: &Context) -> Result<Page> {
         &context.program,
         &folder,
     )?;
-    let outcomes: Vec<Outcome> = SIZES
-        .into_iter()
-        .map(|size| measure(context, size, rounds))
-        .collect::<Result<_>>()?;
+    let mut outcomes = Vec::new();
+    let mut failure = None;
+    for size in SIZES {
+        match measure(context, size, rounds) {
+            Ok(outcome) => outcomes.push(outcome),
+            // What the smaller ones gave is worth having, and more of them will not work either.
+            Err(error) => {
+                say(&format!("{error:#}"));
+                failure = Some((size, error));
+                break;
+            }
+        }
+    }
     page.paragraph(
         "`understudy sample sleeper`, nine tenths active and one tenth standby, on one node. CPU and memory are those of agent, guard and \
          proxy together; PSS divides shared pages among those who share them, so it adds up. Killed: actives, all \
@@ -62,6 +71,10 @@ pub(crate) fn run(context: &Context) -> Result<Page> {
         ],
         &rows,
     );
+    if let Some((size, error)) = failure {
+        let first_line = format!("{error:#}").lines().next().unwrap_or_default().to_owned();
+        page.paragraph(&format!("**{size} instances: not measured.** {first_line}"));
+    }
     if let [first, .., last] = outcomes.as_slice() {
         let added = f64::from(last.size - first.size);
         let grown = last.memory.pss_kib as f64 - first.memory.pss_kib as f64;

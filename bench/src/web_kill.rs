@@ -18,6 +18,8 @@ const AGAIN_WITHIN: Duration = Duration::from_secs(60);
 /// Longer than any run: the load ends when the last try has.
 const LOAD_FOR: Duration = Duration::from_secs(3_600);
 
+/// Load without a fault, before each try.
+const CALM: Duration = Duration::from_millis(500);
 /// What a kill or a freeze may have to do with.
 const NEAR: Duration = Duration::from_secs(1);
 
@@ -81,7 +83,7 @@ pub(crate) fn run(context: &Context) -> Result<Page> {
     page.paragraph(
         "Two active, one standby, probed every 200 ms with 200 ms for the answer, failed after two misses in a row. GET /, through \
          the proxy, at planned times whatever became of earlier requests; latency counts from the planned time. The next \
-         try begins when `status` says redundant again.",
+         try begins half a second after `status` says redundant again.",
     );
     let mut rows = Vec::new();
     for variant in variants {
@@ -124,6 +126,7 @@ fn measure(context: &Context, rig: &Rig, variant: &Variant, mut plan: Plan) -> R
     let load = context.start(plan)?;
     let (mut again_ms, mut signalled) = (Vec::new(), Vec::new());
     for number in 0..variant.tries {
+        std::thread::sleep(CALM);
         let (_, pid) = rig::holder(&status, "web", number % 2)?;
         let at = Instant::now();
         process::signal(pid, variant.signal)?;

@@ -1,1 +1,126 @@
-fn main() {}
+//! What developers run: `cargo xtask test | check | fix | sim | bench | picture`.
+
+mod docs;
+mod packages;
+mod picture;
+
+use anyhow::{Context, Result, bail};
+use clap::{CommandFactory, Parser, Subcommand};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "What developers of Understudy run")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run every test; installs the programs they need and says so
+    Test {
+        /// Do not install anything: a missing program is an error that names the command
+        #[arg(long)]
+        no_install: bool,
+        /// Only tests whose name contains this
+        filter: Option<String>,
+    },
+    /// Format, lints, generated documents: only reads, changes nothing
+    Check,
+    /// Put right what `check` finds and can be put right by a program
+    Fix,
+    /// Replay the simulation of a seed, or run many
+    Sim {
+        /// Arguments of `understudy simulate`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run a benchmark and write its table to `bench/results/`
+    Bench {
+        /// Its name and options; `list` names them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        arguments: Vec<String>,
+    },
+    /// Make `docs/failover.svg` anew, from a failover that is carried out for it
+    Picture(picture::Settings),
+}
+
+fn main() -> Result<()> {
+    let root = root()?;
+    match Arguments::parse().task {
+        Task::Test { no_install, filter } => test(&root, no_install, filter.as_deref()),
+        Task::Check => check(&root),
+        Task::Fix => fix(&root),
+        Task::Sim { arguments } => {
+            let mut words = vec!["run", "--release", "--quiet", "--", "simulate"];
+            words.extend(arguments.iter().map(String::as_str));
+            cargo(&root, &words)
+        }
+        Task::Bench { arguments } => {
+            packages::need(packages::FOR_BENCHES, false)?;
+            cargo(&root, &["build", "--release"])?;
+            let mut words = vec!["run", "--release", "--quiet", "--package", "understudy-bench", "--"];
+            words.extend(arguments.iter().map(String::as_str));
+            cargo(&root, &words)
+        }
+        Task::Picture(settings) => picture::make(&root, &settings),
+    }
+}
+
+/// The words that `cargo xtask` takes.
+fn tasks() -> Vec<String> {
+    Arguments::command().get_subcommands().map(|task| task.get_name().to_owned()).collect()
+}
+
+fn test(root: &Path, no_install: bool, filter: Option<&str>) -> Result<()> {
+    packages::need(packages::FOR_TESTS, no_install)?;
+    // A process per test, and in parallel, where nextest is there; it changes no result.
+    let has_nextest = Command::new("cargo").args(["nextest", "--version"]).output().is_ok_and(|out| out.status.success());
+    let mut words = if has_nextest { vec!["nextest", "run", "--workspace", "--no-fail-fast"] } else { vec!["test", "--workspace"] };
+    words.extend(filter);
+    if !has_nextest {
+        // Some tests watch all children of their process.
+        words.extend(["--", "--test-threads=1"]);
+    }
+    cargo(root, &words)?;
+    if has_nextest && filter.is_none() {
+        cargo(root, &["test", "--doc", "--workspace", "--quiet"])?;
+    }
+    Ok(())
+}
+
+fn check(root: &Path) -> Result<()> {
+    docs::check(root, &tasks())?;
+    cargo(root, &["fmt", "--all", "--check"])?;
+    cargo(root, &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
+}
+
+fn fix(root: &Path) -> Result<()> {
+    cargo(root, &["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty", "--allow-staged", "--quiet"])?;
+    cargo(root, &["fmt", "--all"])?;
+    // The tests of generated documents write them when asked to.
+    let status = Command::new("cargo")
+        .args(["test", "--package", "understudy-spec", "--package", "understudy-cli", "--package", "understudy-agent", "--quiet", "docs"])
+        .env("UPDATE_DOCS", "1")
+        .current_dir(root)
+        .status()?;
+    if !status.success() {
+        bail!("the documents could not be generated");
+    }
+    Ok(())
+}
+
+fn cargo(root: &Path, words: &[&str]) -> Result<()> {
+    eprintln!("$ cargo {}", words.join(" "));
+    let status = Command::new("cargo").args(words).current_dir(root).status().context("failed to run cargo")?;
+    if !status.success() {
+        bail!("`cargo {}` failed ({status})", words.join(" "));
+    }
+    Ok(())
+}
+
+fn root() -> Result<PathBuf> {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    Ok(here.parent().context("xtask lies in the workspace")?.to_owned())
+}

@@ -11,7 +11,7 @@ use crate::proxy_link::ProxyLink;
 use crate::show;
 use api::layout::Layout;
 use api::proxy::{FromProxy, ToProxy};
-use api::record::Applied;
+use api::record::{self, Applied};
 use api::{Outcome, Severity};
 use decisions::{Action, Core, Decision, Event, Reason, Takeover};
 use model::{Cluster, InstanceId, Millis, NodeName, Revision, ServiceName, Timestamp};
@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use store::Store;
+use store::{Op, Store, Txn};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// After everything was told to stop, the agent waits this long before it says what is left and ends all the same.
@@ -102,6 +102,12 @@ impl Agent {
                 if let Event::Gone { instance, run } = &event {
                     self.executor.gone(instance, *run);
                 }
+                if let Event::Probed { instance, run, standby: true, outcome } = &event
+                    && let Some(passed) = outcome.verdict()
+                    && self.core.judges_standbys(instance.service())
+                {
+                    self.executor.standby_checked(instance, *run, passed);
+                }
                 let quiet = matches!(event, Event::Probed { .. });
                 self.core.handle(event, at);
                 if quiet {
@@ -128,7 +134,10 @@ impl Agent {
                 self.journal.tell(Severity::Warning, "guard-died", text, "its process ended".into());
                 self.keeper.start_guard(&self.inputs);
             }
-            Input::NodeBack(node) => self.core.handle(Event::NodeBack { node, because: Reason::BackAsked }, now),
+            Input::NodeBack(node) => {
+                self.wish(&node_key(&node), None);
+                self.core.handle(Event::NodeBack { node, because: Reason::BackAsked }, now);
+            }
             Input::Applied(written) => apply::written(self, *written),
             Input::Request(request) => self.serve(request, now),
             // The services go on; whoever starts the agent again finds them.
@@ -246,6 +255,7 @@ impl Agent {
                 let _ = answer.send(self.drain(&node, back, now));
             }
             Request::Pause { pause, answer } => {
+                self.wish(record::PAUSED, pause.then_some("1"));
                 self.core.handle(Event::Paused(pause), now);
                 let text = if pause { "automatic actions are paused" } else { "automatic actions go on" };
                 self.journal.tell(Severity::Warning, if pause { "paused" } else { "resumed" }, text.into(), "the operator asked for it".into());
@@ -318,6 +328,7 @@ impl Agent {
             "node" => {
                 let node = self.known_node(&request.name).ok_or_else(|| unknown("node"))?;
                 self.leave_others(&node, "lost")?;
+                self.wish(&node_key(&node), Some("lost"));
                 self.core.handle(Event::NodeLost { node: node.clone(), because: Reason::DrillAsked }, now);
                 self.executor.lose_node(&node);
                 let mut text = format!("node {node} is lost with all that ran on it");
@@ -341,12 +352,29 @@ impl Agent {
         let unknown = || refused(format!("there is no node `{name}`"), Some("`understudy status` lists them".into()));
         let node = self.known_node(name).ok_or_else(unknown)?;
         if back {
+            self.wish(&node_key(&node), None);
             self.core.handle(Event::NodeBack { node, because: Reason::BackAsked }, now);
             return Ok(done(format!("node {name} may run instances again; nothing moves back by itself")));
         }
         self.leave_others(&node, "drained")?;
+        self.wish(&node_key(&node), Some("drained"));
         self.core.handle(Event::NodeDrained { node }, now);
         Ok(done(format!("node {name} is being drained: its actives move first, then its standbys")))
+    }
+
+    /// Keeps a wish of the operator's over the life of this agent, or forgets it.
+    fn wish(&self, key: &str, value: Option<&str>) {
+        let op = match value {
+            Some(value) => Op::put(key, value),
+            None => Op::delete(key),
+        };
+        let store = Arc::clone(&self.store);
+        let key = key.to_owned();
+        tokio::spawn(async move {
+            if let Err(error) = store.txn(Txn::new().then(op)).await {
+                tracing::error!(key, error = %chain(&error), "a wish of the operator's is lost if the agent restarts");
+            }
+        });
     }
 
     fn known_node(&self, name: &str) -> Option<NodeName> {
@@ -385,6 +413,10 @@ impl Agent {
         let path = PathBuf::from(path);
         path.is_absolute().then(|| path.parent().map(PathBuf::from)).flatten()
     }
+}
+
+fn node_key(node: &NodeName) -> String {
+    format!("{}{node}", record::NODES)
 }
 
 async fn reach(at: Option<Timestamp>) {

@@ -8,6 +8,7 @@ use crate::clock;
 use crate::input::{Input, Request, done, refused};
 use crate::preflight::{Here, preflight};
 use crate::show;
+use crate::words::with_addresses;
 use api::record::{self, Applied};
 use api::{ApplyRequest, Outcome, Plan, Severity};
 use decisions::Event;
@@ -140,7 +141,10 @@ pub(crate) fn written(agent: &mut Agent, written: Written) {
 }
 
 fn parse(request: &ApplyRequest) -> Result<spec::Parsed, Outcome> {
-    spec::parse(&request.text, &request.path).map_err(|errors| refused(errors.render(false), Some("nothing was changed".into())))
+    let refuse = |errors: spec::Errors| refused(errors.render(false), Some("nothing was changed".into()));
+    let mut parsed = spec::parse(&request.text, &request.path).map_err(refuse)?;
+    parsed.cluster = with_addresses(parsed.cluster);
+    Ok(parsed)
 }
 
 fn check_name(agent: &Agent, cluster: &Cluster) -> Result<(), Outcome> {
@@ -154,6 +158,6 @@ fn check_name(agent: &Agent, cluster: &Cluster) -> Result<(), Outcome> {
 
 /// A rollback is an apply of an earlier text.
 pub(crate) fn rollback(earlier: &Applied, by: String, against: Option<u64>, answer: oneshot::Sender<Result<Outcome, Outcome>>) -> Request {
-    let request = ApplyRequest { text: earlier.text.clone(), path: earlier.path.clone(), against, by };
+    let request = ApplyRequest { text: earlier.text.clone(), path: earlier.path.clone(), against, by, first: false };
     Request::Apply { request, how: format!("rollback to {}", earlier.revision), answer }
 }

@@ -12,8 +12,8 @@ use drivers::hook::{self, HookCommand};
 use drivers::preflight::{self, PreflightEnv};
 use drivers::probe::{ExecEnv, ProbeResult, Prober, ProberHandle};
 use drivers::process::{Driver, Launch, Process};
-use drivers::program;
-use model::{Addressing, Check, Cluster, Epoch, HookKind, InstanceId, NodeName, Role, RunId, SlotId};
+use drivers::{environment, program};
+use model::{Addressing, Check, CheckKind, Cluster, Epoch, HookKind, InstanceId, NodeName, Role, RunId, SlotId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -41,6 +41,9 @@ pub(crate) struct Memo {
     pub(crate) promoted: Option<Epoch>,
     /// Epoch of the active that it follows.
     pub(crate) followed: Option<Epoch>,
+    /// What its standby check said last.
+    #[serde(default)]
+    pub(crate) stands_by: Option<bool>,
     /// What it was started from, as JSON of `Service::launch`.
     pub(crate) launch: String,
     /// Started as active.
@@ -261,10 +264,7 @@ impl Executor {
         let words = Words { role: Some(role), epoch, ..self.words(instance, node, port) };
         let argv = words.argv(&service.command)?;
         let env = words.env(&service.env)?;
-        let path = env.get("PATH").map_or(program::DEFAULT_PATH, String::as_str);
-        let (name, args) = argv.split_first().ok_or("its command is empty")?;
-        let program = program::locate(name, self.folder.as_deref(), path).map_err(|error| error.to_string())?;
-        let command = std::iter::once(program.display().to_string()).chain(args.iter().cloned()).collect();
+        let command = self.located(argv, &env)?;
         let dir = match &service.dir {
             Some(dir) => PathBuf::from(words.fill(dir)?),
             None => self.layout.data(instance),
@@ -289,6 +289,15 @@ impl Executor {
             memo: serde_json::to_value(&memo).map_err(|error| error.to_string())?,
         };
         Ok((launch, memo))
+    }
+
+    /// The command with the path of its program: relative ones are taken from the folder of the operator's file.
+    fn located(&self, mut argv: Vec<String>, env: &BTreeMap<String, String>) -> Result<Vec<String>, String> {
+        let name = argv.first_mut().ok_or("its command is empty")?;
+        let path = env.get("PATH").map_or(environment::search_path(), String::as_str);
+        let program = program::locate(name, self.folder.as_deref(), path).map_err(|error| error.to_string())?;
+        *name = program.display().to_string();
+        Ok(argv)
     }
 
     /// Where the record of a running instance lies.
@@ -352,10 +361,18 @@ impl Executor {
         let process = live.process.as_ref()?;
         let service = self.cluster.services.get(instance.service())?;
         let words = self.words(instance, &live.node, live.memo.port);
-        let (kind, env) = match (words.check(&check.kind), words.env(&service.env)) {
-            (Ok(kind), Ok(env)) => (kind, env),
-            (Err(problem), _) | (_, Err(problem)) => {
-                tracing::error!(%instance, problem, "a check cannot be filled in");
+        let filled = || {
+            let env = words.env(&service.env)?;
+            let kind = match words.check(&check.kind)? {
+                CheckKind::Exec { command } => CheckKind::Exec { command: self.located(command, &env)? },
+                kind => kind,
+            };
+            Ok::<_, String>((kind, env))
+        };
+        let (kind, env) = match filled() {
+            Ok(filled) => filled,
+            Err(problem) => {
+                tracing::error!(%instance, problem, "a check cannot be carried out; the instance is judged by its process alone");
                 return None;
             }
         };
@@ -453,7 +470,10 @@ impl Executor {
                 live.memo.followed = None;
                 live.standby_checks = None;
             }
-            HookKind::Follow => live.memo.followed = None,
+            HookKind::Follow => {
+                live.memo.followed = None;
+                live.memo.stands_by = None;
+            }
         }
         let before = live.memo.clone();
         match kind {
@@ -510,12 +530,7 @@ impl Executor {
         if let Some(active) = active {
             env.insert("UNDERSTUDY_ACTIVE".into(), active.to_string());
         }
-        let mut argv = words.argv(&hook.command)?;
-        if let Some(name) = argv.first_mut() {
-            let path = env.get("PATH").map_or(program::DEFAULT_PATH, String::as_str);
-            let program = program::locate(name, self.folder.as_deref(), path).map_err(|error| error.to_string())?;
-            *name = program.display().to_string();
-        }
+        let argv = self.located(words.argv(&hook.command)?, &env)?;
         Ok(HookCommand {
             argv,
             env,
@@ -556,6 +571,21 @@ impl Executor {
             && let Err(error) = note(process, &live.memo)
         {
             tracing::warn!(%instance, error, "cannot note a promotion; it is repeated if the agent restarts");
+        }
+    }
+
+    /// What a standby check said is remembered when it changes: should agent and active die together, the next agent must know
+    /// whether the standby had everything.
+    pub(crate) fn standby_checked(&mut self, instance: &InstanceId, run: RunId, passed: bool) {
+        let Some(live) = self.live.get_mut(instance).filter(|live| live.run == run) else { return };
+        if live.memo.stands_by == Some(passed) {
+            return;
+        }
+        live.memo.stands_by = Some(passed);
+        if let Some(process) = &live.process
+            && let Err(error) = note(process, &live.memo)
+        {
+            tracing::warn!(%instance, error, "cannot note what a standby check said");
         }
     }
 

@@ -131,6 +131,17 @@ pub(crate) fn listen(socket: &Path, tcp: Option<SocketAddr>, door: Door) -> Resu
         .fallback(|| async { Refused(StatusCode::NOT_FOUND, refused("there is nothing here", Some("GET /v1/openapi.json lists what there is".into()))) })
         .with_state(door);
     let failed = |at: String| move |source| StartError::Listen { at, source };
+    if let Some(address) = tcp {
+        let listener = std::net::TcpListener::bind(address).map_err(failed(address.to_string()))?;
+        listener.set_nonblocking(true).map_err(failed(address.to_string()))?;
+        let listener = TcpListener::from_std(listener).map_err(failed(address.to_string()))?;
+        let app = app.clone().layer(middleware::from_fn(reading_from_here));
+        tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, app).await {
+                tracing::error!(%error, "the API ended");
+            }
+        });
+    }
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(socket.display().to_string())(error)),
         _ => {}
@@ -138,23 +149,11 @@ pub(crate) fn listen(socket: &Path, tcp: Option<SocketAddr>, door: Door) -> Resu
     let listener = UnixListener::bind(socket).map_err(failed(socket.display().to_string()))?;
     // Whoever may connect may stop everything: the owner alone.
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600)).map_err(failed(socket.display().to_string()))?;
-    let unix = app.clone();
     tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, unix).await {
+        if let Err(error) = axum::serve(listener, app).await {
             tracing::error!(%error, "the API ended");
         }
     });
-    if let Some(address) = tcp {
-        let listener = std::net::TcpListener::bind(address).map_err(failed(address.to_string()))?;
-        listener.set_nonblocking(true).map_err(failed(address.to_string()))?;
-        let listener = TcpListener::from_std(listener).map_err(failed(address.to_string()))?;
-        let app = app.layer(middleware::from_fn(reading_from_here));
-        tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, app).await {
-                tracing::error!(%error, "the API ended");
-            }
-        });
-    }
     Ok(())
 }
 
@@ -347,7 +346,7 @@ async fn post_plan(State(door): State<Door>, Json(request): Json<ApplyRequest>) 
 /// Puts a file in force. Answered when it is on disk; the changes follow, see the status.
 #[utoipa::path(post, path = "/v1/apply", request_body = ApplyRequest, responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
 async fn post_apply(State(door): State<Door>, Json(request): Json<ApplyRequest>) -> Answer<Outcome> {
-    let how = "apply".to_owned();
+    let how = if request.first { "up" } else { "apply" }.to_owned();
     Ok(Json(door.ask(|answer| Request::Apply { request, how, answer }).await??))
 }
 

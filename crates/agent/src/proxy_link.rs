@@ -61,7 +61,13 @@ impl Keeper {
             match self.connect().await {
                 Ok((client, pid, fronts)) => {
                     // What was queued for the proxy before is part of what ProxyUp asks for again.
-                    while queue.try_recv().is_ok() {}
+                    while let Ok((message, _)) = queue.try_recv() {
+                        if matches!(message, ToProxy::Shutdown { .. }) {
+                            let mut client = client;
+                            let _ = client.send(&message, None).await;
+                            return;
+                        }
+                    }
                     if self.inputs.send(Input::ProxyUp { fronts, pid }).is_err() {
                         return;
                     }
@@ -134,10 +140,15 @@ impl Keeper {
             tokio::select! {
                 outgoing = queue.recv() => {
                     let (message, socket) = outgoing?;
+                    let last = matches!(message, ToProxy::Shutdown { .. });
                     let socket = socket.as_ref().map(|socket| socket.as_fd());
                     if let Err(error) = client.send(&message, socket).await {
                         tracing::warn!(error = %crate::executor::chain(&error), "lost the proxy");
                         return Some(());
+                    }
+                    if last {
+                        // It ends because we want it to: no other one is wanted.
+                        return None;
                     }
                 }
                 received = client.receive() => match received {

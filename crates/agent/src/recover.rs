@@ -12,7 +12,7 @@ use crate::proxy_link::ProxyLink;
 use crate::{Config, EXIT_REFUSED};
 use api::layout::Layout;
 use api::record::{self, Applied, Meta};
-use decisions::{Adopted, Core, Event, Recovered, SlotKnown};
+use decisions::{Adopted, Core, Event, Reason, Recovered, SlotKnown};
 use drivers::logs::Rotator;
 use drivers::process::{self, Driver};
 use model::{Cluster, InstanceId, NodeName, Revision, RunId, ServiceName};
@@ -104,6 +104,9 @@ struct Found {
     slots: Vec<SlotKnown>,
     instances: BTreeMap<InstanceId, record::Instance>,
     numbers: Vec<(ServiceName, u32)>,
+    paused: bool,
+    /// Nodes that an operator took away, and how.
+    away: Vec<(NodeName, String)>,
 }
 
 /// Brings an agent up to the point where it takes events in.
@@ -115,7 +118,9 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     let lock = guard::lock(&layout.agent_lock())?;
     let exe = own_path().map_err(StartError::Exe)?;
     let store_path = layout.store();
-    let opened = tokio::task::spawn_blocking(move || Embedded::open(&store_path, &store::Options::default())).await;
+    // Instances with data had slots and epochs: a store that is gone is recovered, never begun anew.
+    let options = store::Options { create: !layout.root().join("data").exists(), ..store::Options::default() };
+    let opened = tokio::task::spawn_blocking(move || Embedded::open(&store_path, &options)).await;
     let store: Arc<dyn Store> = match opened {
         Ok(opened) => Arc::new(opened?),
         Err(error) => return Err(StartError::Exe(io::Error::other(error))),
@@ -151,6 +156,17 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         routes,
     };
     core.handle(Event::Recovered(recovered), clock::now());
+    // What the operator wished is not forgotten with the agent.
+    for (node, how) in found.away {
+        let event = match how.as_str() {
+            "drained" => Event::NodeDrained { node },
+            _ => Event::NodeLost { node, because: Reason::DrillAsked },
+        };
+        core.handle(event, clock::now());
+    }
+    if found.paused {
+        core.handle(Event::Paused(true), clock::now());
+    }
     executor.check_all();
 
     let keeper = Keeper {
@@ -254,7 +270,13 @@ async fn read(store: &dyn Store) -> Result<Found, StartError> {
         let number = String::from_utf8(entry.value).ok().and_then(|number| number.parse().ok());
         numbers.extend(service.zip(number));
     }
-    Ok(Found { applied, applied_at, slots, instances, numbers })
+    let paused = store.get(record::PAUSED).await?.is_some();
+    let wish = |entry: store::Entry| {
+        let node = entry.key.strip_prefix(record::NODES)?.parse().ok()?;
+        Some((node, String::from_utf8(entry.value).ok()?))
+    };
+    let away = store.list(record::NODES).await?.0.into_iter().filter_map(wish).collect();
+    Ok(Found { applied, applied_at, slots, instances, numbers, paused, away })
 }
 
 fn parse<T: serde::de::DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, StartError> {
@@ -287,6 +309,7 @@ async fn adopt(
             current: true,
             promoted: None,
             followed: None,
+            stands_by: None,
         };
         instances.insert(id.clone(), adopted);
     }
@@ -311,12 +334,14 @@ async fn adopt(
                     current: true,
                     promoted: None,
                     followed: None,
+                    stands_by: None,
                 });
                 entry.run = run;
                 entry.running = true;
                 entry.current = memo.launch == launch_digest(service);
                 entry.promoted = memo.promoted;
                 entry.followed = memo.followed;
+                entry.stands_by = memo.stands_by;
                 known.insert((id.clone(), run));
                 let node = entry.node.clone();
                 executor.adopt(&id, node, run, process, memo);

@@ -1,7 +1,7 @@
 //! Fills in the placeholders of commands, checks and environments.
 
 use api::layout::Layout;
-use model::template::expand;
+use model::template::{expand, placeholders};
 use model::{CheckKind, Cluster, Epoch, InstanceId, NodeName, Role};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -92,14 +92,65 @@ impl Words<'_> {
 
     /// `db.address`, `db.host`, `db.port`: where the clients of another service go.
     fn of_service(&self, name: &str) -> Option<String> {
-        let (service, what) = name.rsplit_once('.')?;
-        let (_, declared) = self.cluster.services.iter().find(|(name, _)| name.as_str() == service)?;
-        let listen = declared.listen?;
-        match what {
-            "address" => Some(listen.to_string()),
-            "host" => Some(listen.ip().to_string()),
-            "port" => Some(listen.port().to_string()),
-            _ => None,
+        let (service, _) = name.rsplit_once('.')?;
+        let (service, declared) = self.cluster.services.iter().find(|(name, _)| name.as_str() == service)?;
+        address_part(name, &BTreeMap::from([(service.to_string(), declared.listen?)]))
+    }
+}
+
+/// Writes the addresses of services into whatever names them, so that a service whose neighbour moves is seen to change.
+pub(crate) fn with_addresses(mut cluster: Cluster) -> Cluster {
+    let listens: BTreeMap<String, SocketAddr> =
+        cluster.services.iter().filter_map(|(name, service)| Some((name.to_string(), service.listen?))).collect();
+    let fill = |text: &mut String| {
+        // The file was checked: every placeholder is well formed and names a service that listens.
+        let found = placeholders(text).unwrap_or_default();
+        for placeholder in found.into_iter().rev() {
+            let value = placeholder.name.strip_prefix("service.").and_then(|name| address_part(name, &listens));
+            if let Some(value) = value {
+                text.replace_range(placeholder.range, &value);
+            }
         }
+    };
+    for service in cluster.services.values_mut() {
+        service.command.iter_mut().for_each(fill);
+        service.env.values_mut().for_each(fill);
+        service.dir.iter_mut().for_each(fill);
+        for hook in [&mut service.on_promote, &mut service.on_demote, &mut service.on_follow].into_iter().flatten() {
+            hook.command.iter_mut().for_each(fill);
+        }
+        for check in [&mut service.check, &mut service.standby_check].into_iter().flatten() {
+            if let CheckKind::Exec { command } = &mut check.kind {
+                command.iter_mut().for_each(fill);
+            }
+        }
+    }
+    cluster
+}
+
+/// `db.address`, `db.host`, `db.port`.
+fn address_part(name: &str, listens: &BTreeMap<String, SocketAddr>) -> Option<String> {
+    let (service, part) = name.rsplit_once('.')?;
+    let listen = listens.get(service)?;
+    match part {
+        "address" => Some(listen.to_string()),
+        "host" => Some(listen.ip().to_string()),
+        "port" => Some(listen.port().to_string()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_written_in_and_other_placeholders_stay() {
+        let file = "[service.db]\ncommand = [\"sleep\", \"1\"]\nlisten = \"127.0.0.1:6380\"\n\
+                    [service.web]\ncommand = [\"web\", \"{service.db.address}\", \"{port}:{service.db.port}\", \"{{port}}\"]\n";
+        let parsed = spec::parse(file, "shop.toml").unwrap();
+        let cluster = with_addresses(parsed.cluster);
+        let web = &cluster.services[&model::ServiceName::new("web").unwrap()];
+        assert_eq!(web.command, ["web", "127.0.0.1:6380", "{port}:6380", "{{port}}"]);
     }
 }

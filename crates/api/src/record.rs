@@ -87,6 +87,11 @@ pub const INSTANCES: &str = "inst/";
 /// Prefix of the highest instance number ever used by a service, a decimal number.
 pub const NUMBERS: &str = "number/";
 
+/// Key of an automatic action's pause: its value is "1"; absent when nothing is paused.
+pub const PAUSED: &str = "wish/paused";
+/// Prefix of nodes that are not online: `drained` or `lost`; absent when a node is online.
+pub const NODES: &str = "wish/node/";
+
 /// The key of a slot.
 pub fn slot_key(slot: &SlotId) -> String {
     format!("{SLOTS}{}/{}", slot.service, slot.slot)

@@ -377,6 +377,9 @@ pub struct ApplyRequest {
     pub against: Option<u64>,
     /// Who asks.
     pub by: String,
+    /// Whether this is the `up` that starts the cluster; only the history tells the difference.
+    #[serde(default)]
+    pub first: bool,
 }
 
 /// `POST /v1/rollback`

@@ -1,5 +1,6 @@
 //! What can be typed. The doc comments are the reference: `docs/cli.md` is made from them.
 
+use crate::parse::{loopback, span};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,7 +24,13 @@ pub(crate) struct Cli {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
     /// Folder in which the clusters of this machine lie [default: /var/lib/understudy as root, else ~/.local/state/understudy]
-    #[arg(long, global = true, value_name = "DIR", env = "UNDERSTUDY_STATE_DIR", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "UNDERSTUDY_STATE_DIR",
+        hide_env_values = true
+    )]
     pub(crate) state_dir: Option<PathBuf>,
     /// Which cluster, if several run on this machine
     #[arg(long, global = true, value_name = "NAME")]
@@ -502,43 +509,6 @@ pub(crate) enum SampleWhat {
     },
 }
 
-/// Reads a span as the file writes them: `500ms`, `30s`, `2m`, `1h`.
-fn span(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not a span; write for example 500ms, 30s, 2m or 1h");
-    let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).ok_or_else(wrong)?;
-    let (number, unit) = text.split_at(digits);
-    let number: f64 = number.parse().map_err(|_| wrong())?;
-    let ms_each = match unit {
-        "ms" => 1.0,
-        "s" => 1_000.0,
-        "m" => 60_000.0,
-        "h" => 3_600_000.0,
-        _ => return Err(wrong()),
-    };
-    // A day bounds every wait that an operator types; more is a slip of the finger.
-    const MS_MAX: f64 = 86_400_000.0;
-    let ms = number * ms_each;
-    if !(1.0..=MS_MAX).contains(&ms) {
-        return Err(format!("`{text}` is not between 1ms and 24h"));
-    }
-    Ok(Duration::from_millis(ms as u64))
-}
-
-/// Reads an address that only this machine can reach: the API has no password.
-fn loopback(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr = text
-        .parse()
-        .map_err(|_| format!("`{text}` is not an address; write for example 127.0.0.1:7070"))?;
-    if !address.ip().is_loopback() {
-        return Err(format!(
-            "{} can be reached from other machines and the API has no password; use 127.0.0.1:{}",
-            address.ip(),
-            address.port()
-        ));
-    }
-    Ok(address)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -547,23 +517,5 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn spans_are_read_as_in_the_file_and_bounded() {
-        assert_eq!(span("30s"), Ok(Duration::from_secs(30)));
-        assert_eq!(span("1.5s"), Ok(Duration::from_millis(1_500)));
-        assert_eq!(span("250ms"), Ok(Duration::from_millis(250)));
-        for wrong in ["", "30", "s", "-1s", "1d", "1.2.3s", "0s", "25h"] {
-            assert!(span(wrong).is_err(), "{wrong} was taken");
-        }
-    }
-
-    #[test]
-    fn the_api_listens_on_loopback_only() {
-        assert!(loopback("127.0.0.1:7070").is_ok());
-        assert!(loopback("[::1]:7070").is_ok());
-        assert!(loopback("0.0.0.0:7070").unwrap_err().contains("no password"));
-        assert!(loopback("localhost").is_err());
     }
 }

@@ -31,22 +31,45 @@ pub(crate) struct Client {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("cluster `{cluster}` does not run: its agent does not answer on {}", socket.display())]
-    NotRunning { cluster: String, socket: PathBuf, source: io::Error },
+    NotRunning {
+        cluster: String,
+        socket: PathBuf,
+        source: io::Error,
+    },
 
     #[error("not allowed to speak with the agent of cluster `{cluster}` on {}", socket.display())]
-    NotAllowed { cluster: String, socket: PathBuf, source: io::Error },
+    NotAllowed {
+        cluster: String,
+        socket: PathBuf,
+        source: io::Error,
+    },
 
     #[error("failed to connect to the agent of cluster `{cluster}` on {}", socket.display())]
-    Connect { cluster: String, socket: PathBuf, source: io::Error },
+    Connect {
+        cluster: String,
+        socket: PathBuf,
+        source: io::Error,
+    },
 
     #[error("lost the agent of cluster `{cluster}` during `{call}`")]
-    Lost { cluster: String, call: String, source: hyper::Error },
+    Lost {
+        cluster: String,
+        call: String,
+        source: hyper::Error,
+    },
 
     #[error("failed to read the answer to `{call}`")]
-    Body { call: String, source: Box<dyn std::error::Error + Send + Sync> },
+    Body {
+        call: String,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 
     #[error("the agent of cluster `{cluster}` did not answer `{call}` within {}s", after.as_secs())]
-    Timeout { cluster: String, call: String, after: Duration },
+    Timeout {
+        cluster: String,
+        call: String,
+        after: Duration,
+    },
 
     #[error("the agent speaks version {agent} of the API, this program version {}", api::VERSION)]
     Version { agent: u64 },
@@ -55,7 +78,11 @@ pub(crate) enum Error {
     Decode { call: String, source: serde_json::Error },
 
     #[error("the agent answered `{call}` with status {status}: {text}")]
-    Unexpected { call: String, status: StatusCode, text: String },
+    Unexpected {
+        call: String,
+        status: StatusCode,
+        text: String,
+    },
 
     #[error("{}", outcome.text)]
     Refused { outcome: Box<Outcome>, raw: String },
@@ -84,7 +111,14 @@ impl Error {
 
     /// Whether a new agent may answer soon: it is restarted when it dies.
     pub(crate) fn may_heal(&self) -> bool {
-        matches!(self, Error::NotRunning { .. } | Error::Connect { .. } | Error::Lost { .. } | Error::Body { .. } | Error::Timeout { .. })
+        matches!(
+            self,
+            Error::NotRunning { .. }
+                | Error::Connect { .. }
+                | Error::Lost { .. }
+                | Error::Body { .. }
+                | Error::Timeout { .. }
+        )
     }
 }
 
@@ -100,7 +134,10 @@ pub(crate) struct Answer<T> {
 impl Client {
     /// For the cluster of a layout.
     pub(crate) fn new(cluster: &str, layout: &Layout) -> Self {
-        Self { cluster: cluster.to_owned(), socket: layout.api_socket() }
+        Self {
+            cluster: cluster.to_owned(),
+            socket: layout.api_socket(),
+        }
     }
 
     /// The cluster's name.
@@ -119,7 +156,11 @@ impl Client {
     }
 
     /// Changes something. `body` is sent as JSON.
-    pub(crate) async fn post<B: Serialize + Sync, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<Answer<T>, Error> {
+    pub(crate) async fn post<B: Serialize + Sync, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<Answer<T>, Error> {
         let call = format!("POST {path}");
         let body = serde_json::to_vec(body).map_err(|source| Error::Decode { call, source })?;
         self.call(Method::POST, path, body.into(), CHANGE_TIMEOUT).await
@@ -135,10 +176,23 @@ impl Client {
             let raw = within(READ_TIMEOUT, body_text(response, &call), self, &call).await?;
             return Err(refusal(status, raw, call));
         }
-        Ok(Stream { cluster: self.cluster.clone(), call, body: response.into_body(), buffer: Vec::new(), data: String::new(), of: std::marker::PhantomData })
+        Ok(Stream {
+            cluster: self.cluster.clone(),
+            call,
+            body: response.into_body(),
+            buffer: Vec::new(),
+            data: String::new(),
+            of: std::marker::PhantomData,
+        })
     }
 
-    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes, after: Duration) -> Result<Answer<T>, Error> {
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        after: Duration,
+    ) -> Result<Answer<T>, Error> {
         let call = format!("{method} {path}");
         let exchange = async {
             let response = self.send(method, path, body, &call).await?;
@@ -154,9 +208,17 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes, call: &str) -> Result<Response<Incoming>, Error> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|source| self.no_connection(source))?;
-        let lost = |source| Error::Lost { cluster: self.cluster.clone(), call: call.to_owned(), source };
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|source| self.no_connection(source))?;
+        let lost = |source| Error::Lost {
+            cluster: self.cluster.clone(),
+            call: call.to_owned(),
+            source,
+        };
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(lost)?;
         // It ends with the answer, or with the connection.
         tokio::spawn(connection);
         let request = Request::builder()
@@ -165,16 +227,31 @@ impl Client {
             .header(http::header::HOST, "understudy")
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))
-            .map_err(|source| Error::Body { call: call.to_owned(), source: source.into() })?;
+            .map_err(|source| Error::Body {
+                call: call.to_owned(),
+                source: source.into(),
+            })?;
         sender.send_request(request).await.map_err(lost)
     }
 
     fn no_connection(&self, source: io::Error) -> Error {
         let (cluster, socket) = (self.cluster.clone(), self.socket.clone());
         match source.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::NotRunning { cluster, socket, source },
-            io::ErrorKind::PermissionDenied => Error::NotAllowed { cluster, socket, source },
-            _ => Error::Connect { cluster, socket, source },
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::NotRunning {
+                cluster,
+                socket,
+                source,
+            },
+            io::ErrorKind::PermissionDenied => Error::NotAllowed {
+                cluster,
+                socket,
+                source,
+            },
+            _ => Error::Connect {
+                cluster,
+                socket,
+                source,
+            },
         }
     }
 }
@@ -215,14 +292,21 @@ impl<T: DeserializeOwned> Stream<T> {
                 None => return Ok(None),
                 Some(Ok(frame)) => frame,
                 Some(Err(source)) => {
-                    return Err(Error::Lost { cluster: self.cluster.clone(), call: self.call.clone(), source });
+                    return Err(Error::Lost {
+                        cluster: self.cluster.clone(),
+                        call: self.call.clone(),
+                        source,
+                    });
                 }
             };
             if let Some(bytes) = frame.data_ref() {
                 self.buffer.extend_from_slice(bytes);
             }
             if self.buffer.len() + self.data.len() > BODY_BYTES_MAX {
-                return Err(Error::Body { call: self.call.clone(), source: "an event of the stream does not end".into() });
+                return Err(Error::Body {
+                    call: self.call.clone(),
+                    source: "an event of the stream does not end".into(),
+                });
             }
         }
     }
@@ -246,13 +330,24 @@ async fn within<T>(
 ) -> Result<T, Error> {
     match tokio::time::timeout(after, work).await {
         Ok(result) => result,
-        Err(_) => Err(Error::Timeout { cluster: client.cluster.clone(), call: call.to_owned(), after }),
+        Err(_) => Err(Error::Timeout {
+            cluster: client.cluster.clone(),
+            call: call.to_owned(),
+            after,
+        }),
     }
 }
 
 async fn body_text(response: Response<Incoming>, call: &str) -> Result<String, Error> {
     let body = Limited::new(response.into_body(), BODY_BYTES_MAX);
-    let bytes = body.collect().await.map_err(|source| Error::Body { call: call.to_owned(), source })?.to_bytes();
+    let bytes = body
+        .collect()
+        .await
+        .map_err(|source| Error::Body {
+            call: call.to_owned(),
+            source,
+        })?
+        .to_bytes();
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -268,14 +363,24 @@ fn decode<T: DeserializeOwned>(raw: &str, call: &str) -> Result<T, Error> {
     {
         return Err(Error::Version { agent });
     }
-    serde_json::from_str(raw).map_err(|source| Error::Decode { call: call.to_owned(), source })
+    serde_json::from_str(raw).map_err(|source| Error::Decode {
+        call: call.to_owned(),
+        source,
+    })
 }
 
 fn refusal(status: StatusCode, raw: String, call: String) -> Error {
     match decode::<Outcome>(&raw, &call) {
-        Ok(outcome) => Error::Refused { outcome: Box::new(outcome), raw },
+        Ok(outcome) => Error::Refused {
+            outcome: Box::new(outcome),
+            raw,
+        },
         Err(error @ Error::Version { .. }) => error,
-        Err(_) => Error::Unexpected { call, status, text: crate::render::elide(raw.trim(), 300) },
+        Err(_) => Error::Unexpected {
+            call,
+            status,
+            text: crate::render::elide(raw.trim(), 300),
+        },
     }
 }
 
@@ -283,7 +388,10 @@ fn refusal(status: StatusCode, raw: String, call: String) -> Error {
 fn owner(path: &Path) -> Option<String> {
     use std::os::unix::fs::MetadataExt;
     // The socket's folder may be closed to us; the folder above it tells the owner then.
-    let uid = path.ancestors().find_map(|path| std::fs::symlink_metadata(path).ok())?.uid();
+    let uid = path
+        .ancestors()
+        .find_map(|path| std::fs::symlink_metadata(path).ok())?
+        .uid();
     Some(crate::who::name_of(uid))
 }
 

@@ -15,6 +15,7 @@ mod commands;
 mod feed;
 mod names;
 mod output;
+mod parse;
 mod place;
 mod render;
 mod terminal;
@@ -26,7 +27,9 @@ use std::ffi::OsString;
 fn main() {
     let typed: Vec<OsString> = std::env::args_os().collect();
     let command = args::Cli::command().color(help_color(&typed));
-    let parsed = command.try_get_matches_from(typed).and_then(|matches| args::Cli::from_arg_matches(&matches));
+    let parsed = command
+        .try_get_matches_from(typed)
+        .and_then(|matches| args::Cli::from_arg_matches(&matches));
     match parsed {
         Ok(cli) => std::process::exit(commands::run(cli)),
         // 2 for wrong usage, 0 for --help and --version.
@@ -37,11 +40,14 @@ fn main() {
 /// `--color` as typed: help and usage errors are printed before the options are understood.
 fn help_color(typed: &[OsString]) -> clap::ColorChoice {
     let words: Vec<_> = typed.iter().map(|word| word.to_string_lossy()).collect();
-    let choice = words.iter().enumerate().find_map(|(index, word)| match word.strip_prefix("--color") {
-        Some("") => words.get(index + 1).map(ToString::to_string),
-        Some(value) => value.strip_prefix('=').map(ToOwned::to_owned),
-        None => None,
-    });
+    let choice = words
+        .iter()
+        .enumerate()
+        .find_map(|(index, word)| match word.strip_prefix("--color") {
+            Some("") => words.get(index + 1).map(ToString::to_string),
+            Some(value) => value.strip_prefix('=').map(ToOwned::to_owned),
+            None => None,
+        });
     match choice.as_deref() {
         Some("always") => clap::ColorChoice::Always,
         Some("never") => clap::ColorChoice::Never,

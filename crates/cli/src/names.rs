@@ -55,7 +55,11 @@ pub(crate) fn nearest<'a>(name: &str, among: impl IntoIterator<Item = &'a str>) 
 
 fn hint(status: &Status, name: &str, wanted: &[Kind]) -> Option<String> {
     // A name of another kind is the likelier slip: `logs a`, `drain db`.
-    for (kind, noun) in [(Kind::Service, "a service"), (Kind::Instance, "an instance"), (Kind::Node, "a node")] {
+    for (kind, noun) in [
+        (Kind::Service, "a service"),
+        (Kind::Instance, "an instance"),
+        (Kind::Node, "a node"),
+    ] {
         if !wanted.contains(&kind) && all(status, kind).contains(&name) {
             return Some(match among(status, name, kind, wanted) {
                 Some(own) => format!("`{name}` is {noun}; {own}"),
@@ -71,7 +75,11 @@ fn hint(status: &Status, name: &str, wanted: &[Kind]) -> Option<String> {
     const LISTED_MAX: usize = 10;
     match names.len() {
         0 => None,
-        1..=LISTED_MAX => Some(format!("there {}: {}", if names.len() == 1 { "is" } else { "are" }, names.join(", "))),
+        1..=LISTED_MAX => Some(format!(
+            "there {}: {}",
+            if names.len() == 1 { "is" } else { "are" },
+            names.join(", ")
+        )),
         _ => Some("`understudy status` lists what there is".into()),
     }
 }
@@ -80,14 +88,17 @@ fn hint(status: &Status, name: &str, wanted: &[Kind]) -> Option<String> {
 fn among(status: &Status, name: &str, kind: Kind, wanted: &[Kind]) -> Option<String> {
     let service = match kind {
         Kind::Service => status.services.iter().find(|service| service.name == name)?,
-        Kind::Instance => {
-            status.services.iter().find(|service| service.instances.iter().any(|instance| instance.id == name))?
-        }
+        Kind::Instance => status
+            .services
+            .iter()
+            .find(|service| service.instances.iter().any(|instance| instance.id == name))?,
         Kind::Node => return None,
     };
     let instances: Vec<&str> = service.instances.iter().map(|instance| instance.id.as_str()).collect();
     match kind {
-        Kind::Service if wanted.contains(&Kind::Instance) => Some(format!("its instances are {}", instances.join(", "))),
+        Kind::Service if wanted.contains(&Kind::Instance) => {
+            Some(format!("its instances are {}", instances.join(", ")))
+        }
         Kind::Instance if wanted.contains(&Kind::Service) => Some(format!("its service is `{}`", service.name)),
         _ => None,
     }
@@ -133,7 +144,10 @@ mod tests {
 
     #[test]
     fn a_slip_of_the_finger_gets_the_right_name() {
-        assert_eq!(refused("dv", &[Kind::Service]), "there is no service `dv` in cluster `shop`; did you mean `db`?");
+        assert_eq!(
+            refused("dv", &[Kind::Service]),
+            "there is no service `dv` in cluster `shop`; did you mean `db`?"
+        );
         assert_eq!(
             refused("wbe-1", &[Kind::Service, Kind::Instance]),
             "there is no service or instance `wbe-1` in cluster `shop`; did you mean `web-1`?"
@@ -150,6 +164,9 @@ mod tests {
     #[test]
     fn a_name_like_no_other_gets_the_list() {
         assert!(refused("zzzzzz", &[Kind::Node]).ends_with("; there are: a, b"));
-        assert_eq!(find(&sample_status(), "b", &[Kind::Service, Kind::Node]), Ok(Kind::Node));
+        assert_eq!(
+            find(&sample_status(), "b", &[Kind::Service, Kind::Node]),
+            Ok(Kind::Node)
+        );
     }
 }

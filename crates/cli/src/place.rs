@@ -54,7 +54,11 @@ pub(crate) enum Error {
     Several { names: Vec<String> },
 
     #[error("there is no cluster `{name}` in {}", base.display())]
-    Unknown { name: String, base: PathBuf, near: Option<String> },
+    Unknown {
+        name: String,
+        base: PathBuf,
+        near: Option<String>,
+    },
 
     #[error(transparent)]
     Name(#[from] model::InvalidName),
@@ -69,7 +73,10 @@ impl Error {
         match self {
             Error::NoneRuns { stopped, .. } => Some(match stopped.as_slice() {
                 [] => "`understudy up FILE` starts one; `--state-dir` looks in another folder".into(),
-                stopped => format!("`understudy up FILE` starts one; here are, stopped: {}", stopped.join(", ")),
+                stopped => format!(
+                    "`understudy up FILE` starts one; here are, stopped: {}",
+                    stopped.join(", ")
+                ),
             }),
             Error::Several { names } => Some(format!("say which one: `--cluster {}`", names.first()?)),
             Error::Unknown { near, .. } => Some(match near {
@@ -77,7 +84,9 @@ impl Error {
                 None => "`understudy clusters` lists what there is".into(),
             }),
             Error::Name(_) => None,
-            Error::List { .. } => Some("run this as the user who started the cluster, or choose another folder with `--state-dir`".into()),
+            Error::List { .. } => {
+                Some("run this as the user who started the cluster, or choose another folder with `--state-dir`".into())
+            }
         }
     }
 }
@@ -85,10 +94,17 @@ impl Error {
 impl Place {
     /// As the options say.
     pub(crate) fn new(global: &Global) -> Self {
-        let base = global.state_dir.clone().unwrap_or_else(|| default_base(rustix::process::geteuid().is_root()));
+        let base = global
+            .state_dir
+            .clone()
+            .unwrap_or_else(|| default_base(rustix::process::geteuid().is_root()));
         // Daemons outlive this working directory.
         let base = std::path::absolute(&base).unwrap_or(base);
-        Self { program: program(global, &base), base, asked: global.cluster.clone() }
+        Self {
+            program: program(global, &base),
+            base,
+            asked: global.cluster.clone(),
+        }
     }
 
     /// The layout of a cluster here.
@@ -98,7 +114,10 @@ impl Place {
 
     /// All clusters here, by name.
     pub(crate) fn known(&self) -> Result<Vec<Known>, Error> {
-        let list = |source| Error::List { base: self.base.clone(), source };
+        let list = |source| Error::List {
+            base: self.base.clone(),
+            source,
+        };
         let entries = match std::fs::read_dir(&self.base) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -107,7 +126,9 @@ impl Place {
         let mut known = Vec::new();
         for entry in entries {
             let entry = entry.map_err(list)?;
-            let Ok(cluster) = entry.file_name().into_string() else { continue };
+            let Ok(cluster) = entry.file_name().into_string() else {
+                continue;
+            };
             if model::name_problem(&cluster).is_some() || !entry.path().is_dir() {
                 continue;
             }
@@ -116,7 +137,11 @@ impl Place {
             if state == Life::Stopped && !layout.run().exists() && !layout.store().exists() {
                 continue; // Some folder of somebody else's.
             }
-            known.push(Known { cluster, state, folder: layout.root().to_owned() });
+            known.push(Known {
+                cluster,
+                state,
+                folder: layout.root().to_owned(),
+            });
         }
         known.sort_by(|one, other| one.cluster.cmp(&other.cluster));
         Ok(known)
@@ -126,24 +151,37 @@ impl Place {
     pub(crate) fn choose(&self) -> Result<String, Error> {
         if let Some(name) = &self.asked {
             if let Some(problem) = model::name_problem(name) {
-                return Err(model::InvalidName { name: name.clone(), problem }.into());
+                return Err(model::InvalidName {
+                    name: name.clone(),
+                    problem,
+                }
+                .into());
             }
             if !self.layout(name).root().exists() {
                 let known = self.known().unwrap_or_default();
                 let near = names::nearest(name, known.iter().map(|known| known.cluster.as_str()));
-                return Err(Error::Unknown { name: name.clone(), base: self.base.clone(), near: near.map(ToOwned::to_owned) });
+                return Err(Error::Unknown {
+                    name: name.clone(),
+                    base: self.base.clone(),
+                    near: near.map(ToOwned::to_owned),
+                });
             }
             return Ok(name.clone());
         }
-        let (mut live, stopped): (Vec<Known>, Vec<Known>) =
-            self.known()?.into_iter().partition(|known| known.state != Life::Stopped);
+        let (mut live, stopped): (Vec<Known>, Vec<Known>) = self
+            .known()?
+            .into_iter()
+            .partition(|known| known.state != Life::Stopped);
         // Those of others count only if there is none of ours.
         if live.iter().any(|known| known.state != Life::Closed) {
             live.retain(|known| known.state != Life::Closed);
         }
         let names = |list: Vec<Known>| list.into_iter().map(|known| known.cluster).collect::<Vec<_>>();
         match live.len() {
-            0 => Err(Error::NoneRuns { base: self.base.clone(), stopped: names(stopped) }),
+            0 => Err(Error::NoneRuns {
+                base: self.base.clone(),
+                stopped: names(stopped),
+            }),
             1 => Ok(live.remove(0).cluster),
             _ => Err(Error::Several { names: names(live) }),
         }
@@ -155,17 +193,33 @@ pub(crate) fn life(layout: &Layout) -> Life {
     match UnixStream::connect(layout.api_socket()) {
         Ok(_) => Life::Running,
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Life::Closed,
-        Err(_) if holder(&layout.guard_lock()).or_else(|| holder(&layout.agent_lock())).is_some() => Life::Starting,
+        Err(_)
+            if holder(&layout.guard_lock())
+                .or_else(|| holder(&layout.agent_lock()))
+                .is_some() =>
+        {
+            Life::Starting
+        }
         Err(_) => Life::Stopped,
     }
+}
+
+/// Whether nothing of ours is left of a cluster: neither guard nor agent nor proxy.
+pub(crate) fn is_gone(layout: &Layout) -> bool {
+    life(layout) == Life::Stopped && UnixStream::connect(layout.proxy_socket()).is_err()
 }
 
 /// What to type to call this program again for the same folder.
 fn program(global: &Global, base: &Path) -> String {
     let called = std::env::args().next().unwrap_or_default();
     // Found by the shell's search, or by a path that has to be typed again.
-    let mut program = if called.contains('/') { called } else { "understudy".to_owned() };
-    let from_environment = std::env::var_os("UNDERSTUDY_STATE_DIR").is_some_and(|value| Some(Path::new(&value)) == global.state_dir.as_deref());
+    let mut program = if called.contains('/') {
+        called
+    } else {
+        "understudy".to_owned()
+    };
+    let from_environment = std::env::var_os("UNDERSTUDY_STATE_DIR")
+        .is_some_and(|value| Some(Path::new(&value)) == global.state_dir.as_deref());
     if global.state_dir.is_some() && !from_environment {
         program.push_str(&format!(" --state-dir {}", base.display()));
     }
@@ -186,7 +240,9 @@ fn holder_in(locks: &str, inode: u64) -> Option<u32> {
     locks.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         // A line with `->` is somebody who waits for the lock.
-        let [_, "FLOCK", _, "WRITE", pid, file, ..] = fields.as_slice() else { return None };
+        let [_, "FLOCK", _, "WRITE", pid, file, ..] = fields.as_slice() else {
+            return None;
+        };
         (file.rsplit(':').next()?.parse() == Ok(inode)).then(|| pid.parse().ok())?
     })
 }
@@ -197,7 +253,11 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     fn place(base: &Path, asked: Option<&str>) -> Place {
-        Place { base: base.to_owned(), asked: asked.map(Into::into), program: String::new() }
+        Place {
+            base: base.to_owned(),
+            asked: asked.map(Into::into),
+            program: String::new(),
+        }
     }
 
     fn live(base: &Path, name: &str) -> UnixListener {

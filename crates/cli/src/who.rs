@@ -1,6 +1,6 @@
 //! User names, for "by" in the history and for saying whose socket it is.
 
-use rustix::process::{getuid, Uid};
+use rustix::process::{Uid, getuid};
 
 /// The name of the user who typed the command; with sudo, of the user behind it too.
 pub(crate) fn caller() -> String {

@@ -13,7 +13,10 @@ fn the_reference_is_up_to_date() {
         std::fs::write(&path, made.ok()).unwrap();
     }
     let written = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(written == made.ok(), "docs/cli.md is out of date: run this test with UPDATE_DOCS=1");
+    assert!(
+        written == made.ok(),
+        "docs/cli.md is out of date: run this test with UPDATE_DOCS=1"
+    );
     for command in ["up", "apply", "switchover", "drill node", "completions"] {
         assert!(written.contains(&format!(" {command}\n")), "{command} is missing");
     }

@@ -1,5 +1,7 @@
 //! What happens only on a terminal: the live view, questions, Ctrl-C.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use common::pty::OnTerminal;
@@ -40,18 +42,37 @@ fn the_live_view_shows_changes_and_gives_the_terminal_back() {
 #[test]
 fn a_silent_agent_makes_the_view_say_that_it_is_out_of_date() {
     let fake = Fake::shop();
-    fake.on("GET /v1/status/stream", Reply::Stream(vec![sample::status().to_string()]));
+    fake.on(
+        "GET /v1/status/stream",
+        Reply::Stream(vec![sample::status().to_string()]),
+    );
     let mut view = start(&fake, &["status", "--watch", "--color", "always"]);
     view.shows("\u{1b}[32mlive, data is 0s old");
     // It still accepts, and answers nothing of use any more.
-    fake.on("GET /v1/status", Reply::HangUp).on("GET /v1/status/stream", Reply::HangUp);
+    fake.on("GET /v1/status", Reply::HangUp)
+        .on("GET /v1/status/stream", Reply::HangUp);
     view.shows("OUT OF DATE, data is 3s old: lost the agent of cluster `shop`");
     let shown = view.shown();
     let (_, stale) = shown.rsplit_once("OUT OF DATE").unwrap();
     assert!(!stale.contains("\u{1b}[32m"), "nothing is green any more: {stale:?}");
     // The agent is back.
-    fake.on("GET /v1/status", Reply::Json(200, sample::status().to_string().replace("all there and fit", "all there again")));
-    fake.on("GET /v1/status/stream", Reply::Stream(vec![sample::status().to_string().replace("all there and fit", "all there again")]));
+    fake.on(
+        "GET /v1/status",
+        Reply::Json(
+            200,
+            sample::status()
+                .to_string()
+                .replace("all there and fit", "all there again"),
+        ),
+    );
+    fake.on(
+        "GET /v1/status/stream",
+        Reply::Stream(vec![
+            sample::status()
+                .to_string()
+                .replace("all there and fit", "all there again"),
+        ]),
+    );
     view.shows("all there again");
     view.types("q");
     assert!(view.ends().success());
@@ -62,7 +83,10 @@ fn apply_asks_and_takes_only_yes_for_a_yes() {
     let fake = Fake::shop();
     let file = fake.file("shop.toml", sample::FILE);
     fake.on("POST /v1/plan", Reply::Json(200, sample::plan(3, true)));
-    fake.on("POST /v1/apply", Reply::Json(200, sample::done("revision 4 is in force")));
+    fake.on(
+        "POST /v1/apply",
+        Reply::Json(200, sample::done("revision 4 is in force")),
+    );
     for answer in ["n\n", "\n", "yess\n", "\u{4}"] {
         let mut asked = start(&fake, &["apply", file.to_str().unwrap()]);
         asked.shows("Apply this? [y/N]");
@@ -81,7 +105,11 @@ fn apply_asks_and_takes_only_yes_for_a_yes() {
 #[test]
 fn down_and_drill_ask_on_a_terminal() {
     let fake = Fake::shop();
-    for (args, question) in [(vec!["down"], "Stop all of it? [y/N]"), (vec!["drill", "node", "a"], "This is an outage. Go on? [y/N]"), (vec!["drill", "instance", "db-2"], "Go on? [y/N]")] {
+    for (args, question) in [
+        (vec!["down"], "Stop all of it? [y/N]"),
+        (vec!["drill", "node", "a"], "This is an outage. Go on? [y/N]"),
+        (vec!["drill", "instance", "db-2"], "Go on? [y/N]"),
+    ] {
         let mut asked = start(&fake, &args);
         asked.shows(question);
         asked.types("n\n");
@@ -93,7 +121,10 @@ fn down_and_drill_ask_on_a_terminal() {
 /// A cluster that runs already and needs no change, so that `up` comes to its live view at once.
 fn up(fake: &Fake) -> OnTerminal {
     let file = fake.file("shop.toml", sample::FILE);
-    fake.on("GET /v1/status/stream", Reply::Stream(vec![sample::status().to_string()]));
+    fake.on(
+        "GET /v1/status/stream",
+        Reply::Stream(vec![sample::status().to_string()]),
+    );
     fake.on("POST /v1/plan", Reply::Json(200, sample::plan(3, false)));
     fake.on("POST /v1/apply", Reply::Json(200, sample::done("nothing changed")));
     let up = start(fake, &["up", file.to_str().unwrap()]);
@@ -117,7 +148,10 @@ fn one_ctrl_c_explains_itself_and_leaves_everything_running() {
 #[test]
 fn two_ctrl_c_stop_everything_in_order() {
     let fake = Fake::shop();
-    fake.on("POST /v1/down", Reply::Late(Duration::from_millis(500), sample::done("all stopped")));
+    fake.on(
+        "POST /v1/down",
+        Reply::Late(Duration::from_millis(500), sample::done("all stopped")),
+    );
     let mut up = up(&fake);
     up.signal(Signal::INT);
     up.shows("press Ctrl-C again");
@@ -134,7 +168,8 @@ fn up_notices_when_somebody_else_stops_the_cluster() {
     let fake = Fake::shop();
     let mut up = up(&fake);
     std::fs::remove_file(fake.folder.path().join("shop/run/api.sock")).unwrap();
-    fake.on("GET /v1/status", Reply::HangUp).on("GET /v1/status/stream", Reply::HangUp);
+    fake.on("GET /v1/status", Reply::HangUp)
+        .on("GET /v1/status/stream", Reply::HangUp);
     // The stream is still open, but nobody answers any more.
     assert!(up.ends().success(), "{}", up.shown());
     up.shows("cluster `shop` was stopped");

@@ -200,6 +200,17 @@ pub enum ProbeOutcome {
     Unsure,
 }
 
+impl ProbeOutcome {
+    /// Whether it passed; nothing if that is not known.
+    pub fn verdict(&self) -> Option<bool> {
+        match self {
+            ProbeOutcome::Pass => Some(true),
+            ProbeOutcome::Fail(_) => Some(false),
+            ProbeOutcome::Unsure => None,
+        }
+    }
+}
+
 /// How a hook went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HookOutcome {
@@ -269,4 +280,6 @@ pub struct Adopted {
     pub promoted: Option<Epoch>,
     /// Epoch of the active that it follows.
     pub followed: Option<Epoch>,
+    /// What its standby check said last.
+    pub stands_by: Option<bool>,
 }

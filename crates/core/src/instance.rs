@@ -22,7 +22,7 @@ const DEATHS_FREE: usize = 2;
 pub(crate) enum Phase {
     /// Nothing runs; may start from then on.
     Waiting { until: Timestamp },
-    /// A cold standby that could be started; looked over again at that time.
+    /// A cold standby that could be started; looked over again at that time, or just now if that never comes.
     Prepared { again: Timestamp },
     /// A cold standby being looked over.
     Preparing,
@@ -65,6 +65,10 @@ pub(crate) struct Instance {
     pub(crate) unhealthy_since: Option<Timestamp>,
     pub(crate) hook: Option<RunningHook>,
     pub(crate) promoted: Option<Epoch>,
+    /// It may act as an active: its promote hook was begun, it serves, or it was started as one; and it was not demoted since.
+    pub(crate) acts: bool,
+    /// It was told when it was started that it is active at this epoch, and needs no hook.
+    pub(crate) started_at: Option<Epoch>,
     pub(crate) followed: Option<Epoch>,
     pub(crate) follow_failures: u32,
     pub(crate) follow_again: Timestamp,
@@ -105,6 +109,8 @@ impl Instance {
             unhealthy_since: None,
             hook: None,
             promoted: None,
+            acts: false,
+            started_at: None,
             followed: None,
             follow_failures: 0,
             follow_again: Timestamp(0),
@@ -131,6 +137,10 @@ impl Instance {
             instance.health = Health::Healthy;
             instance.promoted = adopted.promoted;
             instance.followed = adopted.followed;
+            instance.standby_check = adopted.stands_by.map(|stands_by| match stands_by {
+                true => Ok(()),
+                false => Err("it failed when the agent was last there".into()),
+            });
         }
         instance
     }
@@ -172,6 +182,8 @@ impl Instance {
         self.unhealthy_since = None;
         self.hook = None;
         self.promoted = None;
+        self.acts = false;
+        self.started_at = None;
         self.followed = None;
         self.follow_failures = 0;
         self.follow_again = now;

@@ -32,6 +32,10 @@ pub use view::{InstancePhase, InstanceView, NodeView, ServiceView, SlotPhase, Sl
 use model::{Cluster, Epoch, InstanceId, NodeName, ServiceName, Timestamp};
 use service::Service;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// Timers of a busy machine are late by tens of milliseconds; half a second is no accident.
+const STALL: Duration = Duration::from_millis(500);
 
 /// What one agent decides for the nodes it stands for.
 #[derive(Debug, Clone)]
@@ -128,6 +132,7 @@ impl Core {
 
     /// Takes in one event.
     pub fn handle(&mut self, event: Event, now: Timestamp) {
+        self.notice_stall(now);
         match event {
             Event::Tick => self.tick(now),
             Event::Recovered(recovered) => self.recover(recovered, now),
@@ -173,6 +178,15 @@ impl Core {
         self.timers.first().map(|(at, _)| *at)
     }
 
+    /// If we come this late, we (or the whole machine) stood still, and nobody had the time that a deadline gave.
+    fn notice_stall(&mut self, now: Timestamp) {
+        if self.timers.first().is_some_and(|(due, _)| now.since(*due) > STALL) {
+            for service in self.services.values_mut() {
+                service.forgive_stall(now);
+            }
+        }
+    }
+
     fn tick(&mut self, now: Timestamp) {
         // Each service at most once per tick, so that a timer that stays due cannot keep us here.
         let due: BTreeSet<ServiceName> = self
@@ -206,6 +220,13 @@ impl Core {
     fn recover(&mut self, recovered: Recovered, now: Timestamp) {
         for (name, declared) in recovered.cluster.services {
             self.services.insert(name.clone(), Service::new(name, declared, now));
+        }
+        let of_slots = recovered.slots.iter().filter(|slot| slot.held).map(|slot| &slot.slot.service);
+        let of_instances = recovered.instances.iter().map(|adopted| adopted.instance.service());
+        let of_routes = recovered.routes.iter().map(|(name, _)| name);
+        for name in of_slots.chain(of_instances).chain(of_routes) {
+            let left_over = || Service::left_over(name.clone(), now);
+            self.services.entry(name.clone()).or_insert_with(left_over);
         }
         for slot in recovered.slots {
             if let Some(service) = self.services.get_mut(&slot.slot.service) {
@@ -275,7 +296,7 @@ impl Core {
             let Some(service) = self.services.get_mut(&name) else {
                 continue;
             };
-            let before = (service.is_up(), service.is_empty());
+            let before = (service.is_up(), service.told_empty);
             let old_timer = service.wakeup;
             let mut context = Context {
                 now,
@@ -292,6 +313,7 @@ impl Core {
             };
             service.reconcile(&mut context);
             let after = (service.is_up(), service.is_empty());
+            service.told_empty = after.1;
             let timer = service.wakeup;
             let needs: Vec<ServiceName> = service.declared.needs.iter().cloned().collect();
             let finished = service.is_finished();

@@ -1,7 +1,8 @@
 //! One of the N places for an active.
 
-use crate::{Reason, Refusal, SlotKnown, Takeover};
-use model::{Epoch, InstanceId, Revision, SlotId, Timestamp};
+use crate::{Decision, Reason, Refusal, SlotKnown, Takeover};
+use model::{Epoch, InstanceId, Revision, RunId, SlotId, Timestamp};
+use std::collections::{BTreeSet, VecDeque};
 
 /// After this long a takeover is told even if nobody asked the new active anything yet.
 pub(crate) const REPORT_AFTER: std::time::Duration = std::time::Duration::from_secs(2);
@@ -14,7 +15,7 @@ pub(crate) enum Phase {
     /// An exclusive holder is being ended; nobody may take over before nothing of it runs.
     Releasing,
     /// A write of the slot is under way.
-    Claiming { to: InstanceId, attempt: u64 },
+    Claiming { to: InstanceId, run: RunId, attempt: u64 },
     /// Held in the store; the promote hook (or a cold start) is under way.
     Promoting { holder: InstanceId },
     /// Held, promoted, clients are sent to it.
@@ -38,9 +39,7 @@ pub(crate) struct Planned {
     /// Who shall hold it; `None` if nobody shall.
     pub(crate) to: Option<InstanceId>,
     pub(crate) stage: Stage,
-    pub(crate) request: Option<u64>,
     pub(crate) because: Reason,
-    pub(crate) since: Timestamp,
 }
 
 /// How far a planned change is.
@@ -63,6 +62,10 @@ pub(crate) struct Slot {
     pub(crate) since: Timestamp,
     pub(crate) because: Reason,
     pub(crate) record: Option<Record>,
+    /// Who served last, and at which epoch: nobody has newer data. A holder that was never promoted does not count.
+    pub(crate) data: Option<(InstanceId, Epoch)>,
+    /// Claims for them were not answered clearly: one of them may hold the slot, and none may take another (I7).
+    pub(crate) unclear: BTreeSet<InstanceId>,
     /// Epoch of the write under way.
     pub(crate) claiming: Epoch,
     /// Whom clients are sent to for this slot.
@@ -70,14 +73,16 @@ pub(crate) struct Slot {
     pub(crate) planned: Option<Planned>,
     /// A takeover not yet told.
     pub(crate) takeover: Option<Takeover>,
-    pub(crate) takeover_request: Option<u64>,
+    /// The operator waits to hear how the takeover goes.
+    pub(crate) request: Option<u64>,
     /// Route revision that carries the new holder.
     pub(crate) awaits_route: Option<u64>,
     pub(crate) report_at: Option<Timestamp>,
     /// Promotions in a row that failed, and when the next may be tried.
     pub(crate) failed_promotions: u32,
     pub(crate) claim_after: Timestamp,
-    /// The last write was not answered clearly; the slot was read anew since.
+    /// When the store may be tried again after a write that failed.
+    pub(crate) write_after: Timestamp,
     pub(crate) told_held_back: bool,
 }
 
@@ -89,20 +94,28 @@ impl Slot {
             since: now,
             because: Reason::Declared,
             record: None,
+            data: None,
+            unclear: BTreeSet::new(),
             claiming: Epoch::default(),
             routed: None,
             planned: None,
             takeover: None,
-            takeover_request: None,
+            request: None,
             awaits_route: None,
             report_at: None,
             failed_promotions: 0,
             claim_after: Timestamp(0),
+            write_after: Timestamp(0),
             told_held_back: false,
         }
     }
 
+    /// Takes in what the store has.
     pub(crate) fn know(&mut self, known: SlotKnown) {
+        // While this agent lives nobody else promotes: what it knows of the data stands, whatever an unclear write left behind.
+        if self.data.is_none() {
+            self.data = Some((known.holder.clone(), known.epoch));
+        }
         self.record = Some(Record {
             held: known.held,
             holder: known.holder,
@@ -189,13 +202,29 @@ impl Slot {
         }
     }
 
-    /// A planned change cannot be carried out.
-    pub(crate) fn abort_planned(&mut self) -> Option<(u64, Option<InstanceId>)> {
-        let planned = self.planned.take()?;
-        Some((planned.request?, planned.to))
+    /// A planned change is over before it was complete. The operator is told, if one waits.
+    pub(crate) fn abort(&mut self, what: impl Into<String>, out: &mut VecDeque<Decision>) {
+        self.planned = None;
+        self.takeover = None;
+        self.report_at = None;
+        self.awaits_route = None;
+        if let Some(request) = self.request.take() {
+            out.push_back(Decision::answer(request, Err(Refusal::Failed { what: what.into() })));
+        }
     }
-}
 
-pub(crate) fn failed(what: impl Into<String>) -> Refusal {
-    Refusal::Failed { what: what.into() }
+    /// Whether a claim may be written now.
+    pub(crate) fn may_write(&self, now: Timestamp) -> bool {
+        now >= self.claim_after && now >= self.write_after
+    }
+
+    /// Whether an instance is or may be about to be its holder.
+    pub(crate) fn concerns(&self, id: &InstanceId) -> bool {
+        self.bound() == Some(id) || self.routed.as_ref().is_some_and(|(routed, _)| routed == id)
+    }
+
+    /// Whether nobody serves and nobody has newer data than this instance.
+    pub(crate) fn waits_for_data_of(&self, id: &InstanceId) -> bool {
+        self.phase == Phase::Vacant && self.data.as_ref().is_some_and(|(holder, _)| holder == id)
+    }
 }

@@ -158,6 +158,11 @@ impl Core {
         }
     }
 
+    /// Whether standby checks of a service mean something now: it has a fit active to stand by for.
+    pub fn judges_standbys(&self, name: &ServiceName) -> bool {
+        self.services.get(name).is_some_and(Service::judges_standbys)
+    }
+
     /// What is known of one service.
     pub fn service_view(&self, name: &ServiceName, now: Timestamp) -> Option<ServiceView> {
         self.services.get(name).map(|service| service.view(now))
@@ -166,7 +171,7 @@ impl Core {
 
 impl Service {
     fn view(&self, now: Timestamp) -> ServiceView {
-        let order = self.failover_order(now);
+        let order = self.failover_order(None, now);
         let slot = |slot: &crate::slot::Slot| SlotView {
             slot: slot.id.slot,
             phase: match slot.phase {

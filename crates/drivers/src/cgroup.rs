@@ -122,12 +122,10 @@ fn try_root(root: &Path, join: impl Fn(sys::Cgroup) -> io::Result<()>) -> Result
     let probe = root.join(format!("probe.{}", std::process::id()));
     create(&probe).map_err(not_allowed(&probe))?;
     let tried = if probe.join("cgroup.kill").exists() {
-        open(&probe)
-            .and_then(join)
-            .map_err(|source| Unavailable::NoEntry {
-                path: probe.clone(),
-                source,
-            })
+        open(&probe).and_then(join).map_err(|source| Unavailable::NoEntry {
+            path: probe.clone(),
+            source,
+        })
     } else {
         Err(Unavailable::NoKill { path: probe.clone() })
     };
@@ -161,7 +159,10 @@ pub(crate) fn open(path: &Path) -> io::Result<sys::Cgroup> {
     let above_stdio = |file: fs::File| rustix::io::fcntl_dupfd_cloexec(file.as_fd(), 3).map_err(io::Error::from);
     Ok(sys::Cgroup {
         dir: fs::File::open(path).and_then(above_stdio)?,
-        procs: fs::OpenOptions::new().write(true).open(path.join("cgroup.procs")).and_then(above_stdio)?,
+        procs: fs::OpenOptions::new()
+            .write(true)
+            .open(path.join("cgroup.procs"))
+            .and_then(above_stdio)?,
     })
 }
 

@@ -120,7 +120,10 @@ pub(crate) fn spawn(plan: &Plan) -> Result<(u32, OwnedFd), Failure> {
     let flags = libc::CLONE_VFORK | libc::CLONE_PIDFD | memory;
     let mut stack = Stack::new();
     let blocked = BlockedSignals::new();
-    let born = plan.cgroup.as_ref().and_then(|cgroup| clone_into(cgroup, &child, flags, &mut stack));
+    let born = plan
+        .cgroup
+        .as_ref()
+        .and_then(|cgroup| clone_into(cgroup, &child, flags, &mut stack));
     let cloned = match born {
         Some(cloned) => Ok(cloned),
         None => {
@@ -149,9 +152,19 @@ fn clone(child: &Child<'_>, flags: c_int, stack: &mut Stack) -> io::Result<(u32,
     // child has left them behind. Signals are blocked, so no handler of the agent runs in the child on shared memory;
     // `run_child` only makes async-signal-safe calls and never returns.
     let pid = unsafe {
-        libc::clone(run_child, stack.top().cast(), flags | libc::SIGCHLD, child.as_argument(), &raw mut pidfd)
+        libc::clone(
+            run_child,
+            stack.top().cast(),
+            flags | libc::SIGCHLD,
+            child.as_argument(),
+            &raw mut pidfd,
+        )
     };
-    if pid < 0 { Err(io::Error::last_os_error()) } else { Ok((pid.unsigned_abs(), pidfd)) }
+    if pid < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok((pid.unsigned_abs(), pidfd))
+    }
 }
 
 /// Starts a child in its cgroup. `None` if that cannot be done: by this kernel (before 5.7), in this container, here at all.

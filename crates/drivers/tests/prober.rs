@@ -119,9 +119,9 @@ async fn stopping_ends_the_probe_under_way_and_all_others() {
         let (prober, mut results) = spawn(check(get, 10, 60_000), listener.local_addr().unwrap(), 3);
         let (mut stream, _) = listener.accept().await.unwrap();
         if drop_it {
-            drop(prober)
+            drop(prober);
         } else {
-            prober.stop()
+            prober.stop();
         }
         let mut request = Vec::new();
         let closed = tokio::time::timeout(LONG, stream.read_to_end(&mut request)).await;

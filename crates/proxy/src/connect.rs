@@ -17,6 +17,16 @@ pub(crate) enum Error {
     Io(io::Error),
 }
 
+impl Error {
+    /// Whether it is this process that can open no more files: no other target would help, and waiting would keep the
+    /// file that the client has.
+    pub(crate) fn is_out_of_files(&self) -> bool {
+        const EMFILE: i32 = rustix::io::Errno::MFILE.raw_os_error();
+        const ENFILE: i32 = rustix::io::Errno::NFILE.raw_os_error();
+        matches!(self, Self::Io(error) if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)))
+    }
+}
+
 /// Connects to an active.
 pub(crate) async fn connect(address: SocketAddr) -> Result<TcpStream, Error> {
     let stream = tokio::time::timeout(TIMEOUT, TcpStream::connect(address))

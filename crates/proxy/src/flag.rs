@@ -45,6 +45,10 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
+    pub(crate) fn is_raised(&self) -> bool {
+        self.flag.is_raised()
+    }
+
     /// Ready when the flag is up; else the task is woken when it goes up.
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
         if self.flag.raised.get() {

@@ -72,6 +72,8 @@ impl Search {
         self.front.counters.retried.add(1);
         tried.target.suspect(what);
         self.failed.push(Rc::clone(&tried.target));
+        // It is over, and no longer counts as under way.
+        drop(tried);
     }
 
     /// It died under the request, which is to be repeated.

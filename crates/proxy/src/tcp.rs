@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Serves a client to its end.
@@ -18,16 +18,21 @@ pub(crate) async fn serve(front: Rc<Front>, buffers: Rc<Buffers>, client: TcpStr
     let arrived = Instant::now();
     let mut search = Search::new(Rc::clone(&front));
     let (in_flight, backend) = loop {
-        let in_flight = match search.next().await {
+        let found = match search.try_next() {
+            Some(found) => found,
+            None => tokio::select! {
+                found = search.next() => found,
+                // Nobody is left to wait for.
+                () = gone(&client) => return,
+            },
+        };
+        let in_flight = match found {
             Ok(in_flight) => in_flight,
-            Err(refused) => {
-                front.counters.failed.add(1);
-                tracing::debug!(service = %front.service, because = %refused, "closing a connection unanswered");
-                return reset(&client);
-            }
+            Err(refused) => return refuse(&front, &client, &refused),
         };
         match connect(in_flight.target.address).await {
             Ok(backend) => break (in_flight, backend),
+            Err(error) if error.is_out_of_files() => return refuse(&front, &client, &error),
             Err(error) => search.unreachable(in_flight, &error),
         }
     };
@@ -44,6 +49,22 @@ pub(crate) async fn serve(front: Rc<Front>, buffers: Rc<Buffers>, client: TcpStr
     }
     .run()
     .await;
+}
+
+fn refuse(front: &Front, client: &TcpStream, because: &dyn std::fmt::Display) {
+    front.counters.failed.add(1);
+    tracing::debug!(service = %front.service, %because, "closing a connection unanswered");
+    reset(client);
+}
+
+/// Completes when a client that waits has left: it closed without having said anything, or was reset. One that ended
+/// its side after a request may still want the answer.
+async fn gone(client: &TcpStream) {
+    let mut byte = [0];
+    if let Ok(1..) = client.peek(&mut byte).await {
+        // Fails only when the runtime ends.
+        let _ = client.ready(Interest::ERROR).await;
+    }
 }
 
 /// Makes the coming close a reset, so that the other side does not take it for a regular end.

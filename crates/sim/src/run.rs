@@ -73,6 +73,8 @@ pub struct Report {
 
 /// Lines of the transcript that a report has.
 const LINES: usize = 40;
+/// The same when what the core was told is shown too.
+const EVENT_LINES: usize = 10_000;
 
 /// Carries a run out.
 pub fn run(seed: u64, options: &Options) -> Report {
@@ -88,7 +90,7 @@ pub fn run(seed: u64, options: &Options) -> Report {
         pace: Pace::random(rng.u64(..)),
         schedule,
         broken: options.broken,
-        transcript: Transcript::new(if options.events { 2_000 } else { LINES }, options.events),
+        transcript: Transcript::new(if options.events { EVENT_LINES } else { LINES }, options.events),
     });
     world.run_until(ends + Duration::from_millis(100));
     if world.violation.is_none() {

@@ -1,7 +1,7 @@
 //! What happened, in the operator's words: time, what was done, because of what.
 
 use crate::fault::Fault;
-use decisions::{Action, Decision, Event, Note, NoteKind, Takeover};
+use decisions::{Action, Decision, Event, Note, NoteKind, ProbeOutcome, Takeover};
 use model::{HookKind, Role, Timestamp};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -39,7 +39,15 @@ impl Transcript {
     }
 
     pub(crate) fn told(&mut self, now: Timestamp, event: &Event) {
-        if self.events && !matches!(event, Event::Tick) {
+        let routine = matches!(
+            event,
+            Event::Tick
+                | Event::Probed {
+                    outcome: ProbeOutcome::Pass,
+                    ..
+                }
+        );
+        if self.events && !routine {
             self.push(now, Line::Event(event.clone()));
         }
     }

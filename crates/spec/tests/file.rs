@@ -267,8 +267,8 @@ fn places_far_apart_are_told_without_a_picture() {
     insta::assert_snapshot!(spec::parse(&text, "a.toml").unwrap_err().render(false), @r"
     error: `a` and `b` cannot both listen on 127.0.0.1:80
     --> a.toml:10006:10
-    = note: a.toml:3:10: taken by `a`
-    = help: give one of them another port
+     = note: a.toml:3:10: taken by `a`
+     = help: give one of them another port
     ");
 }
 

@@ -10,34 +10,52 @@ use serde::Serialize;
 
 /// `switchover`
 pub(super) async fn switchover(session: &Session, args: &args::Switchover) -> Result<Done, Error> {
-    let client = session.client()?;
+    let client = session.client().await?;
     let status = client.status().await?;
     find(&status, &args.service, &[Kind::Service])?;
     if let Some(to) = &args.to {
         find(&status, to, &[Kind::Instance])?;
     }
-    let request = SwitchoverRequest { service: args.service.clone(), slot: args.slot, to: args.to.clone() };
+    let request = SwitchoverRequest {
+        service: args.service.clone(),
+        slot: args.slot,
+        to: args.to.clone(),
+    };
     post(session, &client, "/v1/switchover", &request, args.json).await
 }
 
 /// `drain`, `undrain`
 pub(super) async fn node(session: &Session, verb: &str, args: &args::Node) -> Result<Done, Error> {
-    let client = session.client()?;
+    let client = session.client().await?;
     find(&client.status().await?, &args.node, &[Kind::Node])?;
-    post(session, &client, &format!("/v1/{verb}/{}", segment(&args.node)), &(), args.json).await
+    post(
+        session,
+        &client,
+        &format!("/v1/{verb}/{}", segment(&args.node)),
+        &(),
+        args.json,
+    )
+    .await
 }
 
 /// `pause`, `resume`
 pub(super) async fn plain(session: &Session, verb: &str, json: bool) -> Result<Done, Error> {
-    let client = session.client()?;
+    let client = session.client().await?;
     post(session, &client, &format!("/v1/{verb}"), &(), json).await
 }
 
 /// `retry`
 pub(super) async fn retry(session: &Session, args: &args::Retry) -> Result<Done, Error> {
-    let client = session.client()?;
+    let client = session.client().await?;
     find(&client.status().await?, &args.instance, &[Kind::Instance])?;
-    post(session, &client, &format!("/v1/retry/{}", segment(&args.instance)), &(), args.json).await
+    post(
+        session,
+        &client,
+        &format!("/v1/retry/{}", segment(&args.instance)),
+        &(),
+        args.json,
+    )
+    .await
 }
 
 /// Sends a request whose answer is an outcome, and tells the outcome.
@@ -61,11 +79,19 @@ fn done_or_refused(outcome: Outcome) -> Result<Outcome, Error> {
         return Ok(outcome);
     }
     let raw = super::to_json(&outcome);
-    Err(client::Error::Refused { outcome: Box::new(outcome), raw }.into())
+    Err(client::Error::Refused {
+        outcome: Box::new(outcome),
+        raw,
+    }
+    .into())
 }
 
 /// Tells what came of a request.
-pub(super) fn tell(session: &Session, result: Result<Answer<Outcome>, client::Error>, json: bool) -> Result<Done, Error> {
+pub(super) fn tell(
+    session: &Session,
+    result: Result<Answer<Outcome>, client::Error>,
+    json: bool,
+) -> Result<Done, Error> {
     let (raw, outcome) = match result {
         Ok(Answer { raw, value }) => (raw, value),
         // For a program a refusal is an answer, too.

@@ -38,15 +38,29 @@ pub(super) fn run(session: &Session, args: &args::Check) -> Result<Done, Error> 
         session.output.answer_line("nothing on this machine stands in its way");
     }
     if !file.parsed.warnings.is_empty() {
-        session.output.say(&plural(file.parsed.warnings.len() as u64, "warning"));
+        session
+            .output
+            .say(&plural(file.parsed.warnings.len() as u64, "warning"));
     }
     Ok(Done::Yes)
 }
 
 fn json(session: &Session, args: &args::Check) -> Result<Done, Error> {
     let path = args.file.display().to_string();
-    let report = |ok, errors: &[spec::Diagnostic], warnings: &[spec::Diagnostic], here: Option<&[spec::Diagnostic]>, cluster: Option<&model::Cluster>| {
-        to_json(&Report { version: api::VERSION, path: path.clone(), ok, errors, warnings, here, cluster })
+    let report = |ok,
+                  errors: &[spec::Diagnostic],
+                  warnings: &[spec::Diagnostic],
+                  here: Option<&[spec::Diagnostic]>,
+                  cluster: Option<&model::Cluster>| {
+        to_json(&Report {
+            version: api::VERSION,
+            path: path.clone(),
+            ok,
+            errors,
+            warnings,
+            here,
+            cluster,
+        })
     };
     let (text, done) = match files::parse(&files::bytes(&args.file)?, &args.file) {
         Err(errors) => (report(false, &errors, &[], None, None), Done::No),
@@ -66,11 +80,17 @@ pub(super) fn here(session: &Session, file: &File) -> Vec<spec::Diagnostic> {
     let layout = session.place.layout(&file.cluster().name);
     // Without a path of its own it cannot be started either; then `{understudy}` is the finding.
     let exe = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("understudy"));
-    let here = agent::Here { layout: &layout, exe: &exe, folder: Some(file.folder()), ours: &BTreeSet::new() };
+    let here = agent::Here {
+        layout: &layout,
+        exe: &exe,
+        folder: Some(file.folder()),
+        ours: &BTreeSet::new(),
+    };
     agent::preflight(file.cluster(), here)
         .into_iter()
         .map(|(service, finding)| {
-            file.parsed.diagnostic(service.as_str(), finding.key, finding.problem, Some(finding.help))
+            file.parsed
+                .diagnostic(service.as_str(), finding.key, finding.problem, Some(finding.help))
         })
         .collect()
 }
@@ -82,7 +102,12 @@ pub(super) fn must_run_here(session: &Session, file: &File, path: &Path) -> Resu
         return Ok(());
     }
     for obstacle in &found {
-        session.output.say(&format!("{}\n", obstacle.render(session.output.talk.color)));
+        session
+            .output
+            .say(&format!("{}\n", obstacle.render(session.output.talk.color)));
     }
-    Err(Error::NotHere { path: path.to_owned(), obstacles: found.len() })
+    Err(Error::NotHere {
+        path: path.to_owned(),
+        obstacles: found.len(),
+    })
 }

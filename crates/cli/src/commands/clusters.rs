@@ -11,7 +11,9 @@ pub(super) fn run(session: &Session, json: bool) -> Result<Done, Error> {
         return Ok(Done::Yes);
     }
     if known.is_empty() {
-        session.output.say(&format!("no clusters in {}", session.place.base.display()));
+        session
+            .output
+            .say(&format!("no clusters in {}", session.place.base.display()));
         return Ok(Done::Yes);
     }
     let rows: Vec<Vec<Cell>> = known

@@ -22,7 +22,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 pub(super) fn agent(session: &Session, args: &args::Agent) -> i32 {
     log_to_stderr(args.log);
     let Some(cluster) = named(session) else { return 2 };
-    agent::run(agent::Config { base: session.place.base.clone(), cluster, nodes: args.nodes, api: args.api })
+    agent::run(agent::Config {
+        base: session.place.base.clone(),
+        cluster,
+        nodes: args.nodes,
+        api: args.api,
+    })
 }
 
 /// `guard`
@@ -52,7 +57,10 @@ pub(super) struct Guard {
 impl Guard {
     /// Starts a guard that outlives this program; it starts the agent.
     pub(super) fn start(session: &Session, cluster: &str, nodes: u32, api: Option<SocketAddr>) -> io::Result<Self> {
-        let log = OpenOptions::new().create(true).append(true).open(session.place.layout(cluster).own_log("guard"))?;
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(session.place.layout(cluster).own_log("guard"))?;
         let pid = guard::spawn_detached(&own_command(session, cluster, "guard", nodes, api)?, &log)?;
         Ok(Self { pid })
     }
@@ -86,7 +94,13 @@ pub(super) async fn end(layout: &Layout) {
 }
 
 /// This program as a daemon of a cluster.
-fn own_command(session: &Session, cluster: &str, daemon: &str, nodes: u32, api: Option<SocketAddr>) -> io::Result<Vec<OsString>> {
+fn own_command(
+    session: &Session,
+    cluster: &str,
+    daemon: &str,
+    nodes: u32,
+    api: Option<SocketAddr>,
+) -> io::Result<Vec<OsString>> {
     let exe = std::env::current_exe()?;
     // After an upgrade the same path leads to the new program.
     let exe = match exe.to_string_lossy().strip_suffix(" (deleted)") {
@@ -122,7 +136,12 @@ pub(super) fn sample(args: &args::Sample) -> i32 {
     let local = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let identity = sample::Identity::from_env;
     match &args.what {
-        SampleWhat::Web { port, db, start_delay, answer_delay } => serve(sample::web(sample::WebConfig {
+        SampleWhat::Web {
+            port,
+            db,
+            start_delay,
+            answer_delay,
+        } => serve(sample::web(sample::WebConfig {
             listen: local(*port),
             db: db.clone(),
             start_delay: start_delay.unwrap_or(Duration::ZERO),
@@ -147,7 +166,10 @@ pub(super) fn sample(args: &args::Sample) -> i32 {
             }
             Ok(overlaps) => {
                 for overlap in overlaps {
-                    println!("active at once, or at an epoch that is not higher: {:?} and {:?}", overlap.earlier, overlap.later);
+                    println!(
+                        "active at once, or at an epoch that is not higher: {:?} and {:?}",
+                        overlap.earlier, overlap.later
+                    );
                 }
                 1
             }
@@ -169,11 +191,19 @@ fn named(session: &Session) -> Option<String> {
 
 /// Logs go to stderr, which whoever started the daemon keeps in a file.
 fn log_to_stderr(log: args::Log) {
-    tracing_subscriber::fmt().with_max_level(log.level).with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_max_level(log.level)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
 }
 
 fn serve<E: Error>(service: impl Future<Output = Result<(), E>>) -> i32 {
-    match tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build() {
+    match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(2)
+        .build()
+    {
         Ok(runtime) => exit_code(runtime.block_on(service)),
         Err(error) => exit_code(Err(error)),
     }

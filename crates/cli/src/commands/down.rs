@@ -4,7 +4,7 @@ use super::{Done, Error as CommandError, Session, act};
 use crate::args;
 use crate::client::{self, Answer, Client};
 use crate::feed::{self, News};
-use crate::place::{Life, life};
+use crate::place::is_gone;
 use crate::render::{clean, plural};
 use api::{Outcome, Status};
 use std::time::Duration;
@@ -18,7 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Why a cluster is not down.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    #[error("the services of cluster `{cluster}` are stopped, but its agent or guard still runs after {}s", LAST_STEPS_MAX.as_secs())]
+    #[error("the services of cluster `{cluster}` are stopped, but its agent, guard or proxy still runs after {}s", LAST_STEPS_MAX.as_secs())]
     StillThere { cluster: String, run: std::path::PathBuf },
 }
 
@@ -31,7 +31,7 @@ impl Error {
 
 /// `down`
 pub(super) async fn run(session: &Session, args: &args::Down) -> Result<Done, CommandError> {
-    let client = session.client()?;
+    let client = session.client().await?;
     let status = client.status().await?;
     session.output.say(&what_stops(&status));
     if !args.yes && session.output.ask("Stop all of it?") == crate::output::Consent::No {
@@ -49,9 +49,13 @@ pub(super) async fn stop(session: &Session, client: &Client) -> Result<Answer<Ou
         return Ok(answer);
     }
     let deadline = Instant::now() + LAST_STEPS_MAX;
-    while life(&layout) != Life::Stopped {
+    while !is_gone(&layout) {
         if Instant::now() >= deadline {
-            return Err(Error::StillThere { cluster: client.cluster().to_owned(), run: layout.run() }.into());
+            return Err(Error::StillThere {
+                cluster: client.cluster().to_owned(),
+                run: layout.run(),
+            }
+            .into());
         }
         sleep(LOOK_EVERY).await;
     }
@@ -88,8 +92,16 @@ async fn request(session: &Session, client: &Client) -> Result<Answer<Outcome>, 
 fn what_stops(status: &Status) -> String {
     let mut out = format!("this stops cluster `{}`:", clean(&status.cluster));
     for service in &status.services {
-        let running = service.instances.iter().filter(|instance| instance.pid.is_some()).count() as u64;
-        out.push_str(&format!("\n  {} ({} running", clean(&service.name), plural(running, "instance")));
+        let running = service
+            .instances
+            .iter()
+            .filter(|instance| instance.pid.is_some())
+            .count() as u64;
+        out.push_str(&format!(
+            "\n  {} ({} running",
+            clean(&service.name),
+            plural(running, "instance")
+        ));
         if let Some(listen) = &service.listen {
             out.push_str(&format!("; clients of {} get no answer any more", clean(listen)));
         }
@@ -103,9 +115,17 @@ fn still_running(status: &Status) -> String {
         .services
         .iter()
         .filter_map(|service| {
-            let running = service.instances.iter().filter(|instance| instance.pid.is_some()).count();
+            let running = service
+                .instances
+                .iter()
+                .filter(|instance| instance.pid.is_some())
+                .count();
             (running > 0).then(|| format!("{} ({running})", clean(&service.name)))
         })
         .collect();
-    if left.is_empty() { "stopped; the last steps".into() } else { format!("stopping: {}", left.join(", ")) }
+    if left.is_empty() {
+        "stopped; the last steps".into()
+    } else {
+        format!("stopping: {}", left.join(", "))
+    }
 }

@@ -20,17 +20,25 @@ const RECONNECT: Duration = Duration::from_millis(250);
 const AGENT_AWAY_MAX: Duration = Duration::from_secs(30);
 
 pub(super) async fn run(session: &Session, args: &args::Events) -> Result<Done, Error> {
-    let client = session.client()?;
+    let client = session.client().await?;
     if let Some(service) = &args.service {
         find(&client.status().await?, service, &[Kind::Service])?;
     }
     let page = latest(&client, args).await?;
     if args.json && !args.follow {
-        let page = EventPage { version: api::VERSION, events: page.events.into(), first_seq: page.first_seq };
+        let page = EventPage {
+            version: api::VERSION,
+            events: page.events.into(),
+            first_seq: page.first_seq,
+        };
         session.output.answer_line(&super::to_json(&page));
         return Ok(Done::Yes);
     }
-    let mut printer = Printer { session, args, journal: Journal::default() };
+    let mut printer = Printer {
+        session,
+        args,
+        journal: Journal::default(),
+    };
     for event in &page.events {
         let raw = serde_json::to_string(event).unwrap_or_default();
         printer.print(event, &raw);
@@ -46,8 +54,18 @@ pub(super) async fn run(session: &Session, args: &args::Events) -> Result<Done, 
 
 /// What happens from now on, for `up` where there is no terminal to draw on.
 pub(super) async fn follow_from_now(session: &Session, client: &Client) -> Result<Done, Error> {
-    let args = args::Events { follow: true, service: None, failovers: false, lines: 0, json: false };
-    let mut printer = Printer { session, args: &args, journal: Journal::default() };
+    let args = args::Events {
+        follow: true,
+        service: None,
+        failovers: false,
+        lines: 0,
+        json: false,
+    };
+    let mut printer = Printer {
+        session,
+        args: &args,
+        journal: Journal::default(),
+    };
     let newest = latest(client, &args).await?.newest;
     follow(client, &mut printer, newest).await
 }
@@ -92,7 +110,9 @@ async fn follow(client: &Client, printer: &mut Printer<'_>, mut last: u64) -> Re
 
 /// Whether events are numbered anew, since the agent could not keep the earlier ones.
 async fn began_anew(client: &Client, last: u64) -> bool {
-    let page = client.get::<EventPage>(&format!("/v1/events?after={}&limit=1", last - 1)).await;
+    let page = client
+        .get::<EventPage>(&format!("/v1/events?after={}&limit=1", last - 1))
+        .await;
     page.is_ok_and(|page| page.value.events.is_empty())
 }
 
@@ -107,9 +127,17 @@ struct Latest {
 
 /// Reads through what the agent keeps. That is at most some thousand events, from memory.
 async fn latest(client: &Client, args: &args::Events) -> Result<Latest, client::Error> {
-    let mut latest = Latest { events: VecDeque::new(), first_seq: 1, newest: 0 };
+    let mut latest = Latest {
+        events: VecDeque::new(),
+        first_seq: 1,
+        newest: 0,
+    };
     // To follow on, the newest of all services counts; otherwise only what is shown need be sent.
-    let only = args.service.as_ref().filter(|_| !args.follow).map(|service| format!("&service={}", segment(service)));
+    let only = args
+        .service
+        .as_ref()
+        .filter(|_| !args.follow)
+        .map(|service| format!("&service={}", segment(service)));
     let only = only.unwrap_or_default();
     for _ in 0..PAGES_MAX {
         let path = format!("/v1/events?after={}&limit={PAGE}{only}", latest.newest);

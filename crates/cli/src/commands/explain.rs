@@ -8,13 +8,21 @@ use crate::render;
 use api::Explanation;
 
 pub(super) async fn run(session: &Session, args: &args::Explain) -> Result<Done, Error> {
-    let client = session.client()?;
-    find(&client.status().await?, &args.name, &[Kind::Service, Kind::Instance, Kind::Node])?;
-    let answer = client.get::<Explanation>(&format!("/v1/explain/{}", segment(&args.name))).await?;
+    let client = session.client().await?;
+    find(
+        &client.status().await?,
+        &args.name,
+        &[Kind::Service, Kind::Instance, Kind::Node],
+    )?;
+    let answer = client
+        .get::<Explanation>(&format!("/v1/explain/{}", segment(&args.name)))
+        .await?;
     if args.json {
         session.json(&answer.raw);
     } else {
-        session.output.answer(&render::explain::page(&answer.value, &session.output.view));
+        session
+            .output
+            .answer(&render::explain::page(&answer.value, &session.output.view));
     }
     Ok(Done::Yes)
 }

@@ -27,17 +27,25 @@ pub(super) fn read(session: &Session, path: &Path) -> Result<File, Error> {
         }
         Err(errors) => {
             session.output.say(&format!("{}\n", errors.render(color)));
-            Err(Error::BadFile { path: path.to_owned(), errors: errors.len() })
+            Err(Error::BadFile {
+                path: path.to_owned(),
+                errors: errors.len(),
+            })
         }
     }
 }
 
 /// What a file contains; of one that is too large, enough to be told so.
 pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
-    let read = |source| Error::ReadFile { path: path.to_owned(), source };
+    let read = |source| Error::ReadFile {
+        path: path.to_owned(),
+        source,
+    };
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(read)?;
-    file.take(spec::FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(read)?;
+    file.take(spec::FILE_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(read)?;
     Ok(bytes)
 }
 
@@ -62,15 +70,22 @@ impl File {
     /// The cluster to which it belongs, if that is not another one than was asked for.
     pub(super) fn cluster_of(&self, session: &Session) -> Result<String, Error> {
         match &session.place.asked {
-            Some(asked) if *asked != self.cluster().name => {
-                Err(Error::OtherCluster { file: self.cluster().name.clone(), asked: asked.clone() })
-            }
+            Some(asked) if *asked != self.cluster().name => Err(Error::OtherCluster {
+                file: self.cluster().name.clone(),
+                asked: asked.clone(),
+            }),
             _ => Ok(self.cluster().name.clone()),
         }
     }
 
     /// What is sent to the agent.
     pub(super) fn request(&self, against: Option<u64>) -> ApplyRequest {
-        ApplyRequest { text: self.parsed.text().to_owned(), path: self.path.display().to_string(), against, by: who::caller() }
+        ApplyRequest {
+            text: self.parsed.text().to_owned(),
+            path: self.path.display().to_string(),
+            against,
+            by: who::caller(),
+            first: false,
+        }
     }
 }

@@ -19,7 +19,7 @@ const RECONNECT: Duration = Duration::from_millis(250);
 const AGENT_AWAY_MAX: Duration = Duration::from_secs(30);
 
 pub(super) async fn run(session: &Session, args: &args::Logs) -> Result<Done, Error> {
-    let client = session.client()?;
+    let client = session.client().await?;
     let status = client.status().await?;
     let instances = instances(&status, &args.name)?;
     let widest = instances.iter().map(String::len).max().unwrap_or(0);
@@ -35,7 +35,9 @@ pub(super) async fn run(session: &Session, args: &args::Logs) -> Result<Done, Er
     let mut all = Vec::new();
     let mut raw = String::new();
     for instance in &instances {
-        let answer = client.get::<Vec<LogLine>>(&format!("/v1/logs/{}?lines={}", segment(instance), args.lines)).await?;
+        let answer = client
+            .get::<Vec<LogLine>>(&format!("/v1/logs/{}?lines={}", segment(instance), args.lines))
+            .await?;
         raw = answer.raw;
         all.extend(answer.value);
     }
@@ -52,9 +54,12 @@ fn instances(status: &Status, name: &str) -> Result<Vec<String>, Error> {
     if let Some(service) = status.services.iter().find(|service| service.name == name) {
         return Ok(service.instances.iter().map(|instance| instance.id.clone()).collect());
     }
-    let gone = name
-        .parse::<model::InstanceId>()
-        .is_ok_and(|id| status.services.iter().any(|service| service.name == id.service().as_str()));
+    let gone = name.parse::<model::InstanceId>().is_ok_and(|id| {
+        status
+            .services
+            .iter()
+            .any(|service| service.name == id.service().as_str())
+    });
     if !gone {
         find(status, name, &[Kind::Service, Kind::Instance])?;
     }
@@ -77,7 +82,12 @@ async fn follow(client: &Client, instances: Vec<String>, lines: u32, printer: &P
 }
 
 /// One instance's lines, through restarts of the agent.
-async fn follow_one(client: Client, instance: String, mut lines: u32, sender: mpsc::Sender<Result<LogLine, client::Error>>) {
+async fn follow_one(
+    client: Client,
+    instance: String,
+    mut lines: u32,
+    sender: mpsc::Sender<Result<LogLine, client::Error>>,
+) {
     let mut away_since: Option<Instant> = None;
     loop {
         let path = format!("/v1/logs/{}/stream?lines={lines}", segment(&instance));
@@ -115,7 +125,11 @@ async fn follow_one(client: Client, instance: String, mut lines: u32, sender: mp
 }
 
 fn exists(status: &Status, instance: &str) -> bool {
-    status.services.iter().flat_map(|service| &service.instances).any(|known| known.id == instance)
+    status
+        .services
+        .iter()
+        .flat_map(|service| &service.instances)
+        .any(|known| known.id == instance)
 }
 
 struct Printer<'a> {
@@ -134,7 +148,11 @@ impl Printer<'_> {
             output.answer_line(&line);
             return;
         }
-        let text = if self.terminal { clean_log(&line.line) } else { line.line.clone() };
+        let text = if self.terminal {
+            clean_log(&line.line)
+        } else {
+            line.line.clone()
+        };
         match self.label {
             None => output.answer_line(&text),
             Some(width) => {

@@ -11,7 +11,9 @@ mod explain;
 mod files;
 mod logs;
 mod plan;
+mod progress;
 mod reference;
+mod start;
 mod status;
 mod up;
 mod view;
@@ -19,10 +21,17 @@ mod view;
 use crate::args::{Cli, Command};
 use crate::client::{self, Client};
 use crate::output::{Consent, Output};
-use crate::place::{self, Place};
+use crate::place::{self, Life, Place};
 use crate::{names, render};
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// A killed agent is back within this, also on a slow machine.
+const RESTART_MAX: Duration = Duration::from_secs(3);
+/// How often it is looked whether it is.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What a command works with.
 #[derive(Debug, Clone)]
@@ -68,14 +77,25 @@ enum Error {
     #[error("failed to {doing}")]
     Runtime { doing: &'static str, source: io::Error },
 
+    #[error("the agent of cluster `{cluster}` does not answer; its services are not affected by that")]
+    AgentAway {
+        cluster: String,
+        log: PathBuf,
+        guard: Option<u32>,
+    },
+
     #[error(transparent)]
-    Up(#[from] up::Error),
+    Up(#[from] start::Error),
 
     #[error(transparent)]
     Down(#[from] down::Error),
 
     #[error("revision {revision} of cluster `{cluster}` is not in its history")]
-    NoRevision { revision: u64, cluster: String, kept: Option<(u64, u64)> },
+    NoRevision {
+        revision: u64,
+        cluster: String,
+        kept: Option<(u64, u64)>,
+    },
 
     #[error("cluster `{cluster}` has no earlier revision to go back to")]
     NothingBefore { cluster: String },
@@ -92,22 +112,43 @@ impl Error {
             Error::Name(error) => error.hint(),
             Error::Up(error) => error.hint(),
             Error::Down(error) => error.hint(),
-            Error::ReadFile { path, source } if source.kind() == io::ErrorKind::NotFound && path.as_os_str() == "understudy.toml" => {
+            Error::ReadFile { path, source }
+                if source.kind() == io::ErrorKind::NotFound && path.as_os_str() == "understudy.toml" =>
+            {
                 Some("name the file, or run this in the folder where `understudy.toml` lies".into())
             }
+            Error::AgentAway { log, guard, .. } => Some(match guard {
+                Some(guard) => format!(
+                    "its guard (process {guard}) goes on starting it; {} says why it cannot",
+                    log.display()
+                ),
+                None => format!("it may hang; {} says what it did last", log.display()),
+            }),
             Error::NobodyToAsk { .. } => Some("add --yes".into()),
-            Error::NoRevision { kept: Some((first, last)), .. } => Some(format!("it keeps revisions {first} to {last}")),
-            Error::OtherCluster { file, .. } => {
-                Some(format!("leave `--cluster` out, or write `--cluster {file}`; a copy of the file with another `name` is another cluster"))
-            }
-            Error::ReadFile { .. } | Error::BadFile { .. } | Error::NotHere { .. } | Error::Declined | Error::Runtime { .. } | Error::NoRevision { .. } | Error::NothingBefore { .. } => None,
+            Error::NoRevision {
+                kept: Some((first, last)),
+                ..
+            } => Some(format!("it keeps revisions {first} to {last}")),
+            Error::OtherCluster { file, .. } => Some(format!(
+                "leave `--cluster` out, or write `--cluster {file}`; a copy of the file with another `name` is another cluster"
+            )),
+            Error::ReadFile { .. }
+            | Error::BadFile { .. }
+            | Error::NotHere { .. }
+            | Error::Declined
+            | Error::Runtime { .. }
+            | Error::NoRevision { .. }
+            | Error::NothingBefore { .. } => None,
         }
     }
 }
 
 /// Runs what was typed; the exit code.
 pub(crate) fn run(cli: Cli) -> i32 {
-    let session = Session { output: Output::new(cli.global.color), place: Place::new(&cli.global) };
+    let session = Session {
+        output: Output::new(cli.global.color),
+        place: Place::new(&cli.global),
+    };
     let output = session.output.clone();
     let done = match cli.command {
         // These are, or start, programs of their own: they make their own threads.
@@ -169,9 +210,22 @@ async fn speak(session: &Session, command: Command) -> Result<Done, Error> {
 }
 
 impl Session {
-    /// Speaks with the cluster that is meant.
-    fn client(&self) -> Result<Client, Error> {
+    /// Speaks with the cluster that is meant. An agent that is being restarted is waited for.
+    async fn client(&self) -> Result<Client, Error> {
         let cluster = self.place.choose()?;
+        let layout = self.place.layout(&cluster);
+        let deadline = Instant::now() + RESTART_MAX;
+        while place::life(&layout) == Life::Starting {
+            if Instant::now() >= deadline {
+                let guard = place::holder(&layout.guard_lock());
+                return Err(Error::AgentAway {
+                    cluster,
+                    log: layout.own_log("agent"),
+                    guard,
+                });
+            }
+            sleep(LOOK_EVERY).await;
+        }
         Ok(self.client_of(&cluster))
     }
 

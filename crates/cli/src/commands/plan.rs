@@ -16,7 +16,9 @@ pub(super) async fn show(session: &Session, args: &args::PlanArgs) -> Result<Don
     if args.json {
         session.json(&answer.raw);
     } else {
-        session.output.answer(&change::plan(&answer.value, &session.output.view));
+        session
+            .output
+            .answer(&change::plan(&answer.value, &session.output.view));
     }
     Ok(Done::Yes)
 }
@@ -29,7 +31,13 @@ pub(super) async fn apply(session: &Session, args: &args::Apply) -> Result<Done,
 }
 
 /// Shows the plan of a file, asks, and applies it to exactly the revision that was shown.
-pub(super) async fn carry_out(session: &Session, client: &Client, file: &File, yes: bool, json: bool) -> Result<Done, Error> {
+pub(super) async fn carry_out(
+    session: &Session,
+    client: &Client,
+    file: &File,
+    yes: bool,
+    json: bool,
+) -> Result<Done, Error> {
     let plan = make(client, file).await?.value;
     session.output.say(change::plan(&plan, &session.output.talk).trim_end());
     if !plan.changes.is_empty() {
@@ -40,14 +48,22 @@ pub(super) async fn carry_out(session: &Session, client: &Client, file: &File, y
 
 /// `rollback`
 pub(super) async fn rollback(session: &Session, args: &args::Rollback) -> Result<Done, Error> {
-    let client = session.client()?;
+    let client = session.client().await?;
     let history = client.get::<Vec<HistoryEntry>>("/v1/history").await?.value;
     let current = history.iter().map(|entry| entry.revision).max();
     let target = match args.revision {
         Some(revision) => Some(revision),
-        None => history.iter().map(|entry| entry.revision).filter(|revision| Some(*revision) != current).max(),
+        None => history
+            .iter()
+            .map(|entry| entry.revision)
+            .filter(|revision| Some(*revision) != current)
+            .max(),
     };
-    let Some(target) = target else { return Err(Error::NothingBefore { cluster: client.cluster().to_owned() }) };
+    let Some(target) = target else {
+        return Err(Error::NothingBefore {
+            cluster: client.cluster().to_owned(),
+        });
+    };
     let entry = entry(&history, target, &client)?;
     // The plan of the earlier file says what going back changes and risks.
     let file = api::ApplyRequest {
@@ -56,18 +72,26 @@ pub(super) async fn rollback(session: &Session, args: &args::Rollback) -> Result
         path: format!("{}.toml", client.cluster()),
         against: current,
         by: who::caller(),
+        first: false,
     };
     let plan = client.post::<_, Plan>("/v1/plan", &file).await?.value;
-    session.output.say(&format!("back to revision {target}, applied {} by {}:", entry.at, render::clean(&entry.by)));
+    session.output.say(&format!(
+        "back to revision {target}, applied {} by {}:",
+        session.output.talk.moment(&entry.at),
+        render::clean(&entry.by)
+    ));
     session.output.say(change::plan(&plan, &session.output.talk).trim_end());
     session.consent(args.yes, "a rollback", "Roll back?")?;
-    let request = RollbackRequest { to: Some(target), by: who::caller() };
+    let request = RollbackRequest {
+        to: Some(target),
+        by: who::caller(),
+    };
     act::post(session, &client, "/v1/rollback", &request, args.json).await
 }
 
 /// `history`
 pub(super) async fn history(session: &Session, args: &args::History) -> Result<Done, Error> {
-    let client = session.client()?;
+    let client = session.client().await?;
     let answer = client.get::<Vec<HistoryEntry>>("/v1/history").await?;
     match (args.show, args.json) {
         (None, true) => session.json(&answer.raw),
@@ -75,9 +99,13 @@ pub(super) async fn history(session: &Session, args: &args::History) -> Result<D
             let mut entries = answer.value;
             // The newest stands where the eye is: at the end, above the prompt.
             entries.sort_by_key(|entry| entry.revision);
-            session.output.answer(&render::history::list(&entries, &session.output.view));
+            session
+                .output
+                .answer(&render::history::list(&entries, &session.output.view));
         }
-        (Some(revision), true) => session.output.answer_line(&super::to_json(entry(&answer.value, revision, &client)?)),
+        (Some(revision), true) => session
+            .output
+            .answer_line(&super::to_json(entry(&answer.value, revision, &client)?)),
         (Some(revision), false) => session.output.answer(&entry(&answer.value, revision, &client)?.text),
     }
     Ok(Done::Yes)
@@ -88,12 +116,19 @@ async fn make(client: &Client, file: &File) -> Result<Answer<Plan>, Error> {
 }
 
 fn entry<'a>(history: &'a [HistoryEntry], revision: u64, client: &Client) -> Result<&'a HistoryEntry, Error> {
-    history.iter().find(|entry| entry.revision == revision).ok_or_else(|| Error::NoRevision {
-        revision,
-        cluster: client.cluster().to_owned(),
-        kept: history
-            .iter()
-            .map(|entry| entry.revision)
-            .fold(None, |range, revision| Some(range.map_or((revision, revision), |(first, last): (u64, u64)| (first.min(revision), last.max(revision))))),
-    })
+    history
+        .iter()
+        .find(|entry| entry.revision == revision)
+        .ok_or_else(|| Error::NoRevision {
+            revision,
+            cluster: client.cluster().to_owned(),
+            kept: history
+                .iter()
+                .map(|entry| entry.revision)
+                .fold(None, |range, revision| {
+                    Some(range.map_or((revision, revision), |(first, last): (u64, u64)| {
+                        (first.min(revision), last.max(revision))
+                    }))
+                }),
+        })
 }

@@ -30,20 +30,30 @@ pub(super) fn markdown(output: &Output) -> Result<Done, Error> {
 fn reference() -> String {
     let mut command = Cli::command();
     command.build();
-    let mut out = String::from("# The command line\n\n<!-- Made from the program by `understudy markdown-help`; do not edit. -->\n\n");
+    let mut out = String::from(
+        "# The command line\n\n<!-- Made from the program by `understudy markdown-help`; do not edit. -->\n\n",
+    );
     paragraphs(&mut out, &command);
     out.push_str("Options that every command takes:\n\n");
     let global: Vec<&Arg> = command.get_arguments().filter(|arg| arg.is_global_set()).collect();
     list(&mut out, &global);
     out.push_str("| command | does |\n|---|---|\n");
     for sub in visible(&command) {
-        out.push_str(&format!("| [`{}`](#{}) | {} |\n", sub.get_name(), anchor(sub), about(sub)));
+        out.push_str(&format!(
+            "| [`{}`](#{}) | {} |\n",
+            sub.get_name(),
+            anchor(sub),
+            about(sub)
+        ));
     }
     for sub in visible(&command) {
         section(&mut out, sub, 2);
     }
     out.push_str("\n## Run by Understudy itself\n\nThese are started by `up`, by the agent and by the examples; they are listed so that a process list makes sense.\n\n");
-    for sub in command.get_subcommands().filter(|sub| sub.is_hide_set() && sub.get_name() != "markdown-help") {
+    for sub in command
+        .get_subcommands()
+        .filter(|sub| sub.is_hide_set() && sub.get_name() != "markdown-help")
+    {
         out.push_str(&format!("- `understudy {}`: {}\n", sub.get_name(), about(sub)));
     }
     // Sections leave a blank line behind, and begin with one.
@@ -57,11 +67,16 @@ fn section(out: &mut String, command: &Command, depth: usize) {
     let name = full_name(command);
     out.push_str(&format!("\n{} {name}\n\n", "#".repeat(depth)));
     let usage = command.clone().render_usage().to_string();
-    out.push_str(&format!("```text\n{}\n```\n\n", usage.trim_start_matches("Usage:").trim()));
+    out.push_str(&format!(
+        "```text\n{}\n```\n\n",
+        usage.trim_start_matches("Usage:").trim()
+    ));
     paragraphs(out, command);
     let own: Vec<&Arg> = command
         .get_arguments()
-        .filter(|arg| !arg.is_global_set() && !arg.is_hide_set() && !matches!(arg.get_id().as_str(), "help" | "version"))
+        .filter(|arg| {
+            !arg.is_global_set() && !arg.is_hide_set() && !matches!(arg.get_id().as_str(), "help" | "version")
+        })
         .collect();
     list(out, &own);
     for sub in visible(command) {
@@ -70,7 +85,11 @@ fn section(out: &mut String, command: &Command, depth: usize) {
 }
 
 fn paragraphs(out: &mut String, command: &Command) {
-    let text = command.get_long_about().or_else(|| command.get_about()).map(ToString::to_string).unwrap_or_default();
+    let text = command
+        .get_long_about()
+        .or_else(|| command.get_about())
+        .map(ToString::to_string)
+        .unwrap_or_default();
     for paragraph in text.split("\n\n") {
         out.push_str(paragraph.trim());
         out.push_str("\n\n");
@@ -79,9 +98,16 @@ fn paragraphs(out: &mut String, command: &Command) {
 
 fn list(out: &mut String, args: &[&Arg]) {
     for arg in args {
-        out.push_str(&format!("- {}: {}", spelled(arg), arg.get_help().map(ToString::to_string).unwrap_or_default()));
-        let defaults: Vec<String> =
-            arg.get_default_values().iter().map(|value| format!("`{}`", value.to_string_lossy())).collect();
+        out.push_str(&format!(
+            "- {}: {}",
+            spelled(arg),
+            arg.get_help().map(ToString::to_string).unwrap_or_default()
+        ));
+        let defaults: Vec<String> = arg
+            .get_default_values()
+            .iter()
+            .map(|value| format!("`{}`", value.to_string_lossy()))
+            .collect();
         if !defaults.is_empty() && arg.get_action().takes_values() {
             out.push_str(&format!(" (default {})", defaults.join(", ")));
         }
@@ -113,7 +139,9 @@ fn spelled(arg: &Arg) -> String {
 }
 
 fn visible(command: &Command) -> impl Iterator<Item = &Command> {
-    command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help")
+    command
+        .get_subcommands()
+        .filter(|sub| !sub.is_hide_set() && sub.get_name() != "help")
 }
 
 fn about(command: &Command) -> String {
@@ -121,7 +149,11 @@ fn about(command: &Command) -> String {
 }
 
 fn full_name(command: &Command) -> String {
-    command.get_bin_name().unwrap_or(command.get_name()).trim_start_matches("understudy ").to_owned()
+    command
+        .get_bin_name()
+        .unwrap_or(command.get_name())
+        .trim_start_matches("understudy ")
+        .to_owned()
 }
 
 fn anchor(command: &Command) -> String {

@@ -11,7 +11,7 @@ use api::Status;
 use std::io::IsTerminal;
 
 pub(super) async fn run(session: &Session, args: &args::StatusArgs) -> Result<Done, Error> {
-    let client = session.client()?;
+    let client = session.client().await?;
     let answer = client.get::<Status>("/v1/status").await?;
     let service = args.service.as_deref();
     if let Some(name) = service {
@@ -37,7 +37,9 @@ fn print(session: &Session, answer: &Answer<Status>, service: Option<&str>, json
         (true, None) => session.json(&answer.raw),
         (true, Some(_)) => session.output.answer_line(&super::to_json(&only(status, service))),
         (false, None) => session.output.answer(&render::status::page(status, view)),
-        (false, Some(service)) => session.output.answer(&render::status::one_service(status, service, view)),
+        (false, Some(service)) => session
+            .output
+            .answer(&render::status::one_service(status, service, view)),
     }
 }
 
@@ -53,7 +55,12 @@ async fn lines(session: &Session, client: &Client, service: Option<&str>, json: 
                     session.output.say("the agent answers again");
                 }
                 // The feed also asks when nothing changed; then only the time differs.
-                let same = before.as_ref().is_some_and(|before| Status { at: answer.value.at.clone(), ..before.clone() } == answer.value);
+                let same = before.as_ref().is_some_and(|before| {
+                    Status {
+                        at: answer.value.at.clone(),
+                        ..before.clone()
+                    } == answer.value
+                });
                 if same {
                     continue;
                 }

@@ -5,7 +5,10 @@ use crate::client::Client;
 use crate::feed::{self, News};
 use crate::output::Output;
 use crate::place::{Life, life};
-use crate::render::{View, watch::{Frame, frame}};
+use crate::render::{
+    View,
+    watch::{Frame, frame},
+};
 use crate::terminal::{Screen, keys};
 use api::Status;
 use std::time::Duration;
@@ -40,20 +43,38 @@ pub(super) enum End {
 }
 
 /// Shows how things stand until it ends, in the alternate screen.
-pub(super) async fn show(session: &Session, client: &Client, service: Option<&str>, ctrl_c: CtrlC) -> Result<End, Error> {
-    let trouble = |source| Error::Runtime { doing: "watch for signals", source };
+pub(super) async fn show(
+    session: &Session,
+    client: &Client,
+    service: Option<&str>,
+    ctrl_c: CtrlC,
+) -> Result<End, Error> {
+    let trouble = |source| Error::Runtime {
+        doing: "watch for signals",
+        source,
+    };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(trouble)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(trouble)?;
     let mut resized = signal(SignalKind::window_change()).map_err(trouble)?;
     let layout = session.place.layout(client.cluster());
-    let screen = Screen::enter().map_err(|source| Error::Runtime { doing: "draw on the terminal", source })?;
+    let screen = Screen::enter().map_err(|source| Error::Runtime {
+        doing: "draw on the terminal",
+        source,
+    })?;
     let mut keys = keys();
     let mut news = feed::follow(client.clone());
     // The age of the data is shown in seconds.
     let mut tick = interval(Duration::from_millis(500));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
-    let mut page = Page { ctrl_c, service, heard: None, trouble: None, asked: None, gone: None };
+    let mut page = Page {
+        ctrl_c,
+        service,
+        heard: None,
+        trouble: None,
+        asked: None,
+        gone: None,
+    };
     loop {
         tokio::select! {
             Some(news) = news.recv() => match news {
@@ -101,7 +122,10 @@ struct Page<'a> {
 impl Page<'_> {
     fn draw(&self, screen: &Screen, output: &Output) -> Result<(), Error> {
         let (width, rows) = Screen::size();
-        let view = View { width, ..output.view.clone() };
+        let view = View {
+            width,
+            ..output.view.clone()
+        };
         let lines = match &self.heard {
             None => vec![self.trouble.clone().unwrap_or_else(|| "waiting for the agent".into())],
             Some((status, at)) => {
@@ -115,7 +139,10 @@ impl Page<'_> {
                 frame(&value, rows, &view)
             }
         };
-        screen.draw(&lines).map_err(|source| Error::Runtime { doing: "draw on the terminal", source })
+        screen.draw(&lines).map_err(|source| Error::Runtime {
+            doing: "draw on the terminal",
+            source,
+        })
     }
 
     fn footer(&self) -> String {

@@ -40,7 +40,11 @@ fn one(change: &Change, view: &View) -> String {
             said.push_str(&format!(", {verb} {number}"));
         }
     }
-    let mut out = format!("{} {}: {said}\n", view.paint(tone, &format!("{sign:<3}")), view.paint(Tone::Strong, &clean(&change.service)));
+    let mut out = format!(
+        "{} {}: {said}\n",
+        view.paint(tone, &format!("{sign:<3}")),
+        view.paint(Tone::Strong, &clean(&change.service))
+    );
     for detail in &change.details {
         out.push_str(&hanging("      ", detail, view.width));
     }
@@ -72,9 +76,23 @@ mod tests {
             against: 3,
             changes: vec![
                 change("cache", ChangeKind::Add, &["1 active, 1 standby"], 2, 0, None),
-                change("db", ChangeKind::Roll, &["command: db --port {port} -> db --port {port} --sync"], 2, 2, Some("requests to db wait while its slot changes hands, up to 2 s")),
+                change(
+                    "db",
+                    ChangeKind::Roll,
+                    &["command: db --port {port} -> db --port {port} --sync"],
+                    2,
+                    2,
+                    Some("requests to db wait while its slot changes hands, up to 2 s"),
+                ),
                 change("web", ChangeKind::Update, &["active: 2 -> 3"], 1, 0, None),
-                change("old", ChangeKind::Remove, &[], 0, 3, Some("127.0.0.1:9000 stops answering")),
+                change(
+                    "old",
+                    ChangeKind::Remove,
+                    &[],
+                    0,
+                    3,
+                    Some("127.0.0.1:9000 stops answering"),
+                ),
             ],
         };
         insta::assert_snapshot!(plan(&value, &plain()), @r#"
@@ -96,7 +114,14 @@ mod tests {
 
     #[test]
     fn an_empty_plan_says_so() {
-        let nothing = Plan { version: 1, against: 3, changes: vec![] };
-        assert_eq!(plan(&nothing, &plain()), "nothing to do: revision 3 already says the same\n");
+        let nothing = Plan {
+            version: 1,
+            against: 3,
+            changes: vec![],
+        };
+        assert_eq!(
+            plan(&nothing, &plain()),
+            "nothing to do: revision 3 already says the same\n"
+        );
     }
 }

@@ -5,11 +5,18 @@ use model::{CheckKind, Cluster, Service};
 
 /// The services at a glance, in the order in which they start.
 pub(crate) fn summary(cluster: &Cluster, view: &View) -> String {
-    let mut out = format!("{}: cluster `{}`, {}\n", view.paint(Tone::Good, "ok"), cluster.name, plural(cluster.services.len() as u64, "service"));
+    let mut out = format!(
+        "{}: cluster `{}`, {}\n",
+        view.paint(Tone::Good, "ok"),
+        cluster.name,
+        plural(cluster.services.len() as u64, "service")
+    );
     let heads = ["SERVICE", "ACTIVE", "STANDBY", "NEED", "CLIENTS", "CHECK", "NEEDS", ""];
     let mut rows = vec![heads.map(|head| Cell::new(Tone::Quiet, head)).to_vec()];
     for name in cluster.start_order() {
-        let Some(service) = cluster.services.get(name) else { continue };
+        let Some(service) = cluster.services.get(name) else {
+            continue;
+        };
         rows.push(vec![
             Cell::new(Tone::Strong, name.as_str()),
             Cell::plain(service.active.to_string()),
@@ -17,7 +24,14 @@ pub(crate) fn summary(cluster: &Cluster, view: &View) -> String {
             Cell::plain(service.need.to_string()),
             Cell::plain(service.listen.map_or_else(|| "-".into(), |listen| listen.to_string())),
             Cell::plain(check(service)),
-            Cell::plain(service.needs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+            Cell::plain(
+                service
+                    .needs
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            ),
             Cell::plain(if service.exclusive { "exclusive" } else { "" }),
         ]);
     }

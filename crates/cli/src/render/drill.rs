@@ -25,7 +25,11 @@ pub(crate) struct Effect {
 
 /// What becomes of each service that is touched.
 pub(crate) fn blast_radius(status: &Status, target: Target<'_>) -> Vec<Effect> {
-    status.services.iter().filter_map(|service| effect(service, target)).collect()
+    status
+        .services
+        .iter()
+        .filter_map(|service| effect(service, target))
+        .collect()
 }
 
 /// The radius in words.
@@ -36,7 +40,11 @@ pub(crate) fn page(effects: &[Effect], view: &View) -> String {
     let mut out = String::new();
     for effect in effects {
         let block = hanging(&format!("  {}: ", effect.service), &effect.text, view.width);
-        out.push_str(&if effect.outage { view.paint(Tone::Bad, block.trim_end()) + "\n" } else { block });
+        out.push_str(&if effect.outage {
+            view.paint(Tone::Bad, block.trim_end()) + "\n"
+        } else {
+            block
+        });
     }
     out
 }
@@ -63,7 +71,12 @@ fn effect(service: &ServiceStatus, target: Target<'_>) -> Option<Effect> {
         .failover_order
         .iter()
         .filter(|id| !is_lost(id))
-        .filter(|id| service.instances.iter().any(|instance| instance.id == **id && instance.ready))
+        .filter(|id| {
+            service
+                .instances
+                .iter()
+                .any(|instance| instance.id == **id && instance.ready)
+        })
         .take(lost_actives.len())
         .map(String::as_str)
         .collect();
@@ -72,7 +85,11 @@ fn effect(service: &ServiceStatus, target: Target<'_>) -> Option<Effect> {
 
     let mut parts = Vec::new();
     if !lost_actives.is_empty() {
-        parts.push(format!("loses {} ({})", plural(lost_actives.len() as u64, "active"), lost_actives.join(", ")));
+        parts.push(format!(
+            "loses {} ({})",
+            plural(lost_actives.len() as u64, "active"),
+            lost_actives.join(", ")
+        ));
         parts.push(match successors.as_slice() {
             [] => "no standby could take over".to_owned(),
             successors => format!("{} would take over", successors.join(", ")),
@@ -86,7 +103,11 @@ fn effect(service: &ServiceStatus, target: Target<'_>) -> Option<Effect> {
     } else {
         format!("stays up: {serve_after} would serve, {} needed", service.need)
     });
-    Some(Effect { service: service.name.clone(), outage, text: parts.join("; ") })
+    Some(Effect {
+        service: service.name.clone(),
+        outage,
+        text: parts.join("; "),
+    })
 }
 
 #[cfg(test)]

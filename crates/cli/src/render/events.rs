@@ -35,8 +35,12 @@ fn event_lines(event: &Event, time: &str, view: &View) -> String {
         text.push_str(&format!(", because {}", clean(&event.because)));
     }
     let indent = time.chars().count() + 1;
-    let mut out = hanging(&" ".repeat(indent), &format!("{}{text}", &first[indent.min(first.len())..]), view.width)
-        .replacen(&" ".repeat(indent), &first[..indent.min(first.len())], 1);
+    let mut out = hanging(
+        &" ".repeat(indent),
+        &format!("{}{text}", &first[indent.min(first.len())..]),
+        view.width,
+    )
+    .replacen(&" ".repeat(indent), &first[..indent.min(first.len())], 1);
     if event.severity != Severity::Info {
         out = out.replacen(word, &view.paint(tone, word), 1);
     }
@@ -61,22 +65,36 @@ pub(crate) fn waterfall(failover: &Failover, view: &View) -> String {
     );
     // Label 15, three figures 12 + 12 + 5, spaces and bar marks 9: the bars get the rest.
     let bars = view.width.saturating_sub(53).clamp(10, 60);
-    let total = failover.total_us.max(failover.steps.iter().map(|step| step.at_us).max().unwrap_or(0)).max(1);
+    let total = failover
+        .total_us
+        .max(failover.steps.iter().map(|step| step.at_us).max().unwrap_or(0))
+        .max(1);
     let column = |at: u64| (u128::from(at) * bars as u128).div_ceil(u128::from(total)) as usize;
     let mut before = 0;
-    for step in &failover.steps {
+    // A client may be answered before the agent hears that the proxy has changed its routes.
+    let mut steps = failover.steps.clone();
+    steps.sort_by_key(|step| step.at_us);
+    for step in &steps {
         let took = step.at_us.saturating_sub(before);
         // A step that took any time at all shows at least one block.
         let end = column(step.at_us).max(1);
         let start = column(before).min(end - 1);
-        let bar = if took == 0 { String::new() } else { format!("{}{}", " ".repeat(start), "█".repeat(end - start)) };
+        let bar = if took == 0 {
+            String::new()
+        } else {
+            format!("{}{}", " ".repeat(start), "█".repeat(end - start))
+        };
         let share = format!("{:.0} %", took as f64 * 100.0 / total as f64);
         let figures = if step.step == Step::Detected && took == 0 {
             String::new()
         } else {
             format!("{:>12} {share:>5}", micros(took))
         };
-        let line = format!("    {:<15}{:>12} ▏{bar:<bars$} {figures}", words(step.step), micros(step.at_us));
+        let line = format!(
+            "    {:<15}{:>12} ▏{bar:<bars$} {figures}",
+            words(step.step),
+            micros(step.at_us)
+        );
         let line = line.trim_end();
         out.push_str(&line.replacen(&bar, &view.paint(Tone::Warn, &bar), usize::from(!bar.trim().is_empty())));
         out.push('\n');
@@ -120,7 +138,10 @@ mod tests {
             routed             7,480 µs ▏                       ██         330 µs   4 %
             first answer       8,412 µs ▏                         ██       932 µs  11 %
         "#);
-        assert!(text.lines().all(|line| line.chars().count() <= 80), "a line is wider than 80 columns");
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "a line is wider than 80 columns"
+        );
     }
 
     #[test]
@@ -144,14 +165,31 @@ mod tests {
         odd.total_us = 0;
         odd.from = None;
         odd.steps = vec![
-            FailoverStep { step: Step::Detected, at_us: 0 },
-            FailoverStep { step: Step::Claimed, at_us: 100 },
-            FailoverStep { step: Step::Routed, at_us: 50 },
-            FailoverStep { step: Step::FirstAnswer, at_us: 100 },
+            FailoverStep {
+                step: Step::Detected,
+                at_us: 0,
+            },
+            FailoverStep {
+                step: Step::Claimed,
+                at_us: 100,
+            },
+            FailoverStep {
+                step: Step::Routed,
+                at_us: 50,
+            },
+            FailoverStep {
+                step: Step::FirstAnswer,
+                at_us: 100,
+            },
         ];
         let text = waterfall(&odd, &plain());
         assert!(text.contains("nobody -> db-2"));
-        assert!(text.contains("100 %"));
-        assert_eq!(waterfall(&Failover { steps: vec![], ..odd }, &plain()).lines().count(), 1);
+        assert_eq!(text.matches("50 %").count(), 2, "{text}");
+        let routed_first = text.find("routed").unwrap() < text.find("claimed").unwrap();
+        assert!(routed_first, "steps stand in the order in which they happened:\n{text}");
+        assert_eq!(
+            waterfall(&Failover { steps: vec![], ..odd }, &plain()).lines().count(),
+            1
+        );
     }
 }

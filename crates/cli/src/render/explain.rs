@@ -5,11 +5,18 @@ use api::Explanation;
 
 /// The whole answer.
 pub(crate) fn page(explanation: &Explanation, view: &View) -> String {
-    let mut out = hanging(&format!("{}: ", super::clean(&explanation.about)), &explanation.summary, view.width);
+    let mut out = hanging(
+        &format!("{}: ", super::clean(&explanation.about)),
+        &explanation.summary,
+        view.width,
+    );
     list(&mut out, "facts", &explanation.facts, view);
     list(&mut out, "if it dies now", &explanation.if_it_dies, view);
     if !explanation.events.is_empty() {
-        out.push_str(&format!("\n{}\n", view.paint(Tone::Strong, "what happened, newest first")));
+        out.push_str(&format!(
+            "\n{}\n",
+            view.paint(Tone::Strong, "what happened, newest first")
+        ));
         let mut journal = Journal::default();
         for event in &explanation.events {
             out.push_str(&journal.event(event, view));
@@ -38,7 +45,8 @@ mod tests {
         let explanation = Explanation {
             version: 1,
             about: "db-2".into(),
-            summary: "db-2 is the active of db/0 on node b, because db-1 died and it was first in the failover order".into(),
+            summary: "db-2 is the active of db/0 on node b, because db-1 died and it was first in the failover order"
+                .into(),
             facts: vec!["healthy since 12:00:05, because its check passed".into()],
             if_it_dies: vec!["db is down until db-3 is started: no standby is ready".into()],
             events: vec![events().remove(0)],

@@ -47,7 +47,10 @@ mod tests {
             changes: changes.iter().map(ToString::to_string).collect(),
             text: String::new(),
         };
-        let entries = [entry(1, "up", &["db: new", "web: new"]), entry(2, "apply", &["web: active: 2 -> 3"])];
+        let entries = [
+            entry(1, "up", &["db: new", "web: new"]),
+            entry(2, "apply", &["web: active: 2 -> 3"]),
+        ];
         insta::assert_snapshot!(list(&entries, &plain()), @r#"
         revision 1  2026-01-01 12:00:00 UTC  up by ann
             db: new

@@ -15,6 +15,7 @@ mod table;
 mod testing;
 mod text;
 pub(crate) mod watch;
+pub(crate) mod welcome;
 
 #[cfg(test)]
 pub(crate) use testing::shop as sample_status;
@@ -75,16 +76,22 @@ impl View {
         match at.parse::<Timestamp>() {
             Ok(at) => {
                 let at = at.to_zoned_datetime(self.zone.clone());
-                (at.strftime("%Y-%m-%d").to_string(), at.strftime("%H:%M:%S%.3f").to_string())
+                (
+                    at.strftime("%Y-%m-%d").to_string(),
+                    at.strftime("%H:%M:%S%.3f").to_string(),
+                )
             }
             Err(_) => (String::new(), clean(at)),
         }
     }
 
     /// A moment of the API as a day and a time to the second.
-    fn moment(&self, at: &str) -> String {
+    pub(crate) fn moment(&self, at: &str) -> String {
         match at.parse::<Timestamp>() {
-            Ok(at) => at.to_zoned_datetime(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string(),
+            Ok(at) => at
+                .to_zoned_datetime(self.zone.clone())
+                .strftime("%Y-%m-%d %H:%M:%S %Z")
+                .to_string(),
             Err(_) => clean(at),
         }
     }
@@ -100,5 +107,9 @@ pub(crate) fn ago(since: &str, at: &str) -> String {
 
 /// `1 failure`, `2 failures`.
 pub(crate) fn plural(number: u64, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{} {noun}s", count(number)) }
+    if number == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{} {noun}s", count(number))
+    }
 }

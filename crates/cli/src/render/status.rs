@@ -58,13 +58,21 @@ pub(crate) fn actives(service: &ServiceStatus) -> String {
 
 /// Standbys that could take over now, and declared.
 pub(crate) fn standbys(service: &ServiceStatus) -> String {
-    let ready = service.instances.iter().filter(|instance| instance.role == "standby" && instance.ready).count();
+    let ready = service
+        .instances
+        .iter()
+        .filter(|instance| instance.role == "standby" && instance.ready)
+        .count();
     format!("{ready}/{}", service.standby)
 }
 
 fn heading(status: &Status, view: &View) -> String {
     let mut out = view.paint(Tone::Strong, &clean(&status.cluster));
-    out.push_str(&format!(", revision {}, {}\n", status.revision, view.moment(&status.at)));
+    out.push_str(&format!(
+        ", revision {}, {}\n",
+        status.revision,
+        view.moment(&status.at)
+    ));
     if let Some(since) = &status.paused {
         let text = format!(
             "since {}: nothing is done automatically; `understudy resume` ends it",
@@ -77,7 +85,15 @@ fn heading(status: &Status, view: &View) -> String {
 }
 
 fn summary(status: &Status, services: &[ServiceStatus], view: &View) -> String {
-    let heads = ["SERVICE", "STATE", "ACTIVE", "STANDBY", "OUTAGE AFTER", "SINCE", "CLIENTS"];
+    let heads = [
+        "SERVICE",
+        "STATE",
+        "ACTIVE",
+        "STANDBY",
+        "OUTAGE AFTER",
+        "SINCE",
+        "CLIENTS",
+    ];
     let mut rows = vec![heads.map(|head| Cell::new(Tone::Quiet, head)).to_vec()];
     for service in services {
         let (tone, sign) = state_sign(&service.state);
@@ -103,7 +119,11 @@ fn summary(status: &Status, services: &[ServiceStatus], view: &View) -> String {
         out.push_str(&hanging("  because ", &service.because, view.width));
         if let Some(traffic) = &service.traffic {
             let mut text = format!("{}, {} open", plural(traffic.requests, "request"), count(traffic.open));
-            for (number, word) in [(traffic.held, "waited"), (traffic.retried, "repeated"), (traffic.errors, "answered 5xx")] {
+            for (number, word) in [
+                (traffic.held, "waited"),
+                (traffic.retried, "repeated"),
+                (traffic.errors, "answered 5xx"),
+            ] {
                 if number > 0 {
                     text.push_str(&format!(", {} {word}", count(number)));
                 }
@@ -119,12 +139,17 @@ fn summary(status: &Status, services: &[ServiceStatus], view: &View) -> String {
 
 fn instances(status: &Status, service: &ServiceStatus, view: &View, all: bool) -> String {
     let kind = if service.exclusive { ", exclusive" } else { "" };
-    let mut out = view.paint(Tone::Strong, &clean(&service.name));
-    out.push_str(&format!("{kind}: {}\n", clean(&service.protection)));
-    let well = |instance: &&InstanceStatus| instance.health == "healthy" && (instance.role == "active" || instance.ready);
+    let name = clean(&service.name);
+    let heading = hanging(&format!("{name}{kind}: "), &service.protection, view.width);
+    let mut out = heading.replacen(&name, &view.paint(Tone::Strong, &name), 1);
+    let well =
+        |instance: &&InstanceStatus| instance.health == "healthy" && (instance.role == "active" || instance.ready);
     let short = !all && service.instances.len() > INSTANCES_LISTED_MAX;
-    let shown: Vec<&InstanceStatus> =
-        service.instances.iter().filter(|instance| !short || !well(instance)).collect();
+    let shown: Vec<&InstanceStatus> = service
+        .instances
+        .iter()
+        .filter(|instance| !short || !well(instance))
+        .collect();
     let rows: Vec<Vec<Cell>> = shown.iter().map(|instance| row(status, service, instance)).collect();
     for (line, instance) in table(view, 2, &rows).into_iter().zip(&shown) {
         out.push_str(&line);
@@ -171,23 +196,40 @@ fn row(status: &Status, service: &ServiceStatus, instance: &InstanceStatus) -> V
         Cell::plain(ago(&instance.since, &status.at)),
         Cell::plain(format!("on {}", clean(&instance.node))),
         Cell::plain(instance.address.as_deref().map(clean).unwrap_or_default()),
-        Cell::new(Tone::Quiet, instance.pid.map(|pid| format!("pid {pid}")).unwrap_or_default()),
+        Cell::new(
+            Tone::Quiet,
+            instance.pid.map(|pid| format!("pid {pid}")).unwrap_or_default(),
+        ),
     ]
 }
 
 /// What is said below an instance: its slot and why it holds it, why it is as it is, what its last failed check said.
 fn reasons(service: &ServiceStatus, instance: &InstanceStatus) -> Vec<(&'static str, String)> {
     let mut said = Vec::new();
-    for slot in service.slots.iter().filter(|slot| slot.instance.as_deref() == Some(&instance.id)) {
-        let state = if slot.state == "serving" { String::new() } else { format!(", {}", slot.state) };
-        said.push(("    ", format!("slot {} at epoch {}{state}: {}", slot.slot, slot.epoch, slot.because)));
+    for slot in service
+        .slots
+        .iter()
+        .filter(|slot| slot.instance.as_deref() == Some(&instance.id))
+    {
+        let state = if slot.state == "serving" {
+            String::new()
+        } else {
+            format!(", {}", slot.state)
+        };
+        said.push((
+            "    ",
+            format!("slot {} at epoch {}{state}: {}", slot.slot, slot.epoch, slot.because),
+        ));
     }
     let told = said.iter().any(|(_, text)| text.ends_with(&instance.because));
     if !instance.because.is_empty() && !told {
         said.push(("    because ", instance.because.clone()));
     }
     if instance.restarts > 0 {
-        said.push(("    ", format!("started again {}", plural(u64::from(instance.restarts), "time"))));
+        said.push((
+            "    ",
+            format!("started again {}", plural(u64::from(instance.restarts), "time")),
+        ));
     }
     if let Some(failure) = &instance.last_failure
         && (instance.health != "healthy" || !instance.ready)
@@ -218,7 +260,12 @@ fn nodes(status: &Status, nodes: &[NodeStatus], view: &View) -> String {
                 Cell::new(tone, word),
                 Cell::plain(ago(&node.since, &status.at)),
                 Cell::plain(plural(runs, "instance")),
-                Cell::plain(clean(&node.zone)),
+                // Where nobody said more, a node is its own zone.
+                Cell::plain(if node.zone == node.name {
+                    String::new()
+                } else {
+                    clean(&node.zone)
+                }),
             ]
         })
         .collect();
@@ -239,7 +286,12 @@ fn problems(status: &Status, problems: Vec<&Problem>, view: &View) -> String {
     let mut out = format!("\n{}\n", view.paint(Tone::Strong, "needs attention"));
     for problem in problems {
         let (tone, word) = severity(problem.severity);
-        let text = format!("{} ({}, for {})", problem.text, problem.code, ago(&problem.since, &status.at));
+        let text = format!(
+            "{} ({}, for {})",
+            problem.text,
+            problem.code,
+            ago(&problem.since, &status.at)
+        );
         let block = hanging(&format!("  {word} "), &text, view.width);
         out.push_str(&block.replacen(word, &view.paint(tone, word), 1));
         if !problem.hint.is_empty() {
@@ -315,7 +367,10 @@ mod tests {
 
     #[test]
     fn colour_only_repeats_words() {
-        let status = Status { paused: Some("2026-01-01T12:01:00Z".into()), ..shop() };
+        let status = Status {
+            paused: Some("2026-01-01T12:01:00Z".into()),
+            ..shop()
+        };
         let coloured = page(&status, &View { color: true, ..plain() });
         assert!(coloured.contains("\u{1b}[32m● redundant\u{1b}[0m"), "{coloured}");
         let mut stripped = String::new();
@@ -331,12 +386,16 @@ mod tests {
     #[test]
     fn a_thousand_instances_are_summed_up_except_those_that_are_not_well() {
         let mut status = shop();
-        status.services[1].instances =
-            (1..=1_000).map(|number| instance(&format!("web-{number}"), "a", "active")).collect();
+        status.services[1].instances = (1..=1_000)
+            .map(|number| instance(&format!("web-{number}"), "a", "active"))
+            .collect();
         status.services[1].instances[6].health = "unhealthy".into();
         let page = page(&status, &plain());
         assert!(page.contains("web-7 "), "{page}");
-        assert!(page.contains("and 999 instances, all healthy; `understudy status web` lists them"), "{page}");
+        assert!(
+            page.contains("and 999 instances, all healthy; `understudy status web` lists them"),
+            "{page}"
+        );
         assert!(page.lines().count() < 40);
         assert!(one_service(&status, &status.services[1], &plain()).lines().count() > 1_000);
     }

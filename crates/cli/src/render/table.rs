@@ -12,7 +12,10 @@ pub(crate) struct Cell {
 impl Cell {
     /// Text in a tone.
     pub(crate) fn new(tone: Tone, text: impl Into<String>) -> Self {
-        Self { text: text.into(), tone }
+        Self {
+            text: text.into(),
+            tone,
+        }
     }
 
     /// Text as it comes.
@@ -29,7 +32,13 @@ impl Cell {
 pub(crate) fn table(view: &View, indent: usize, rows: &[Vec<Cell>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
-        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(Cell::columns).max().unwrap_or(0))
+        .map(|column| {
+            rows.iter()
+                .filter_map(|row| row.get(column))
+                .map(Cell::columns)
+                .max()
+                .unwrap_or(0)
+        })
         .collect();
     rows.iter().map(|row| line(view, indent, row, &widths)).collect()
 }

@@ -9,7 +9,11 @@ use jiff::tz::TimeZone;
 
 /// Eighty columns, no colour, UTC.
 pub(crate) fn plain() -> View {
-    View { color: false, width: 80, zone: TimeZone::UTC }
+    View {
+        color: false,
+        width: 80,
+        zone: TimeZone::UTC,
+    }
 }
 
 /// Two services on two nodes; web has just lost its standby.
@@ -35,14 +39,22 @@ pub(crate) fn shop() -> Status {
                 slots: vec![slot(0, "serving", Some(("db-1", "a")), 3)],
                 instances: vec![instance("db-1", "a", "active"), instance("db-2", "b", "standby")],
                 failover_order: vec!["db-2".into()],
-                traffic: Some(Traffic { open: 4, requests: 1_204, retried: 2, held: 1, failed: 0, errors: 0 }),
+                traffic: Some(Traffic {
+                    open: 4,
+                    requests: 1_204,
+                    retried: 2,
+                    held: 1,
+                    failed: 0,
+                    errors: 0,
+                }),
             },
             ServiceStatus {
                 name: "web".into(),
                 state: "degraded".into(),
                 since: "2026-01-01T12:03:00Z".into(),
-                because: "web-3 failed 2 checks in a row, and no other standby of web is fit to take over from an active"
-                    .into(),
+                because:
+                    "web-3 failed 2 checks in a row, and no other standby of web is fit to take over from an active"
+                        .into(),
                 active: 2,
                 standby: 1,
                 need: 2,
@@ -63,10 +75,20 @@ pub(crate) fn shop() -> Status {
                     },
                 ],
                 failover_order: vec![],
-                traffic: Some(Traffic { open: 0, requests: 10, retried: 0, held: 0, failed: 3, errors: 1 }),
+                traffic: Some(Traffic {
+                    open: 0,
+                    requests: 10,
+                    retried: 0,
+                    held: 0,
+                    failed: 3,
+                    errors: 1,
+                }),
             },
         ],
-        nodes: vec![node("a", NodeState::Online, "its agent runs"), node("b", NodeState::Drained, "drained by ann")],
+        nodes: vec![
+            node("a", NodeState::Online, "its agent runs"),
+            node("b", NodeState::Drained, "drained by ann"),
+        ],
         problems: vec![Problem {
             code: "service-degraded".into(),
             severity: Severity::Warning,

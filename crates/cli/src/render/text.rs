@@ -39,7 +39,10 @@ pub(crate) fn micros(us: u64) -> String {
 
 /// One line without control characters: what comes from outside never moves the reader's cursor.
 pub(crate) fn clean(text: &str) -> String {
-    text.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.trim_end()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 /// A line of a program's log for a terminal: tabs and colours stay, every other control character becomes visible.
@@ -111,7 +114,10 @@ pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
 pub(crate) fn hanging(first: &str, text: &str, width: usize) -> String {
     let indent = first.chars().count();
     let mut out = String::new();
-    for (index, line) in wrap(&clean(text), width.saturating_sub(indent).max(20)).iter().enumerate() {
+    for (index, line) in wrap(&clean(text), width.saturating_sub(indent).max(20))
+        .iter()
+        .enumerate()
+    {
         if index == 0 {
             out.push_str(first);
         } else {
@@ -151,20 +157,23 @@ pub(crate) fn crop(line: &str, width: usize) -> String {
 pub(crate) fn pretty_json(raw: &str) -> String {
     let mut out = String::with_capacity(raw.len() * 2);
     let mut depth = 0_usize;
-    let mut characters = raw.chars().filter({
-        // Outside of strings white space means nothing.
-        let (mut in_string, mut escaped) = (false, false);
-        move |c| {
-            let keep = in_string || !c.is_ascii_whitespace();
-            match (in_string, escaped, *c) {
-                (true, true, _) => escaped = false,
-                (true, false, '\\') => escaped = true,
-                (_, false, '"') => in_string = !in_string,
-                _ => {}
+    let mut characters = raw
+        .chars()
+        .filter({
+            // Outside of strings white space means nothing.
+            let (mut in_string, mut escaped) = (false, false);
+            move |c| {
+                let keep = in_string || !c.is_ascii_whitespace();
+                match (in_string, escaped, *c) {
+                    (true, true, _) => escaped = false,
+                    (true, false, '\\') => escaped = true,
+                    (_, false, '"') => in_string = !in_string,
+                    _ => {}
+                }
+                keep
             }
-            keep
-        }
-    }).peekable();
+        })
+        .peekable();
     let (mut in_string, mut escaped) = (false, false);
     while let Some(c) = characters.next() {
         if in_string {
@@ -265,7 +274,10 @@ mod tests {
     fn lines_break_at_spaces_and_long_words_stand_alone() {
         assert_eq!(wrap("one two three", 7), ["one two", "three"]);
         assert_eq!(wrap("a averyverylongword b", 5), ["a", "averyverylongword", "b"]);
-        assert_eq!(hanging("x: ", "aa bb cc dd ee ff gg hh ii", 23), "x: aa bb cc dd ee ff gg\n   hh ii\n");
+        assert_eq!(
+            hanging("x: ", "aa bb cc dd ee ff gg hh ii", 23),
+            "x: aa bb cc dd ee ff gg\n   hh ii\n"
+        );
         assert_eq!(hanging("x: ", "", 23), "x:\n");
     }
 

@@ -31,17 +31,28 @@ pub(crate) fn frame(frame: &Frame<'_>, rows: usize, view: &View) -> Vec<String> 
         view.paint(Tone::Good, &format!("live, data is {age} old"))
     } else {
         let tone = if frame.age < OLD { Tone::Warn } else { Tone::Bad };
-        let why = frame.trouble.map(|trouble| format!(": {}", super::clean(trouble))).unwrap_or_default();
+        let why = frame
+            .trouble
+            .map(|trouble| format!(": {}", super::clean(trouble)))
+            .unwrap_or_default();
         view.paint(tone, &format!("OUT OF DATE, data is {age} old{why}"))
     };
     // What may no longer be so is not shown in the colour of what is.
-    let view = &View { color: view.color && frame.age < FRESH, ..view.clone() };
-    let body = match frame.service.map(|name| frame.status.services.iter().find(|service| service.name == name)) {
+    let view = &View {
+        color: view.color && frame.age < FRESH,
+        ..view.clone()
+    };
+    let body = match frame
+        .service
+        .map(|name| frame.status.services.iter().find(|service| service.name == name))
+    {
         None => status::page(frame.status, view),
         Some(Some(service)) => status::one_service(frame.status, service, view),
         Some(None) => "this service is no longer part of the cluster\n".into(),
     };
-    let mut lines: Vec<String> = std::iter::once(first).chain(body.lines().map(ToOwned::to_owned)).collect();
+    let mut lines: Vec<String> = std::iter::once(first)
+        .chain(body.lines().map(ToOwned::to_owned))
+        .collect();
     let room = rows.saturating_sub(1).max(1);
     if lines.len() > room {
         let hidden = lines.len() - room + 1;
@@ -72,7 +83,10 @@ mod tests {
     #[test]
     fn old_data_is_called_out_of_date_and_never_green() {
         assert_eq!(lines(400, 50, false)[0], "live, data is 0s old");
-        assert_eq!(lines(3_000, 50, false)[0], "OUT OF DATE, data is 3s old: the agent does not answer");
+        assert_eq!(
+            lines(3_000, 50, false)[0],
+            "OUT OF DATE, data is 3s old: the agent does not answer"
+        );
         assert!(lines(400, 50, true)[0].contains("\u{1b}[32m"));
         assert!(!lines(3_000, 50, true).concat().contains("\u{1b}[32m"));
     }

@@ -3,6 +3,7 @@
 //! The fake is a table of canned answers; it notes every request, so that a test sees what was really sent.
 
 #![expect(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 pub mod pty;
 pub mod sample;
@@ -53,11 +54,17 @@ impl Fake {
         Self::in_folder(tempfile::tempdir().unwrap(), cluster)
     }
 
-    fn in_folder(folder: tempfile::TempDir, cluster: &str) -> Self {
+    /// A cluster in a folder that is there already.
+    pub fn in_folder(folder: tempfile::TempDir, cluster: &str) -> Self {
         let routes = Routes::default();
         let requests = Arc::default();
         listen(folder.path(), cluster, &routes, &requests);
-        Self { folder, cluster: cluster.into(), routes, requests }
+        Self {
+            folder,
+            cluster: cluster.into(),
+            routes,
+            requests,
+        }
     }
 
     /// A second cluster in the same folder, answering the same.
@@ -73,12 +80,23 @@ impl Fake {
 
     /// What was asked with a body, and the bodies.
     pub fn posts(&self) -> Vec<(String, String)> {
-        self.requests.lock().unwrap().iter().filter(|(call, _)| call.starts_with("POST")).cloned().collect()
+        self.requests
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|(call, _)| call.starts_with("POST"))
+            .cloned()
+            .collect()
     }
 
     /// All that was asked.
     pub fn calls(&self) -> Vec<String> {
-        self.requests.lock().unwrap().iter().map(|(call, _)| call.clone()).collect()
+        self.requests
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(call, _)| call.clone())
+            .collect()
     }
 
     /// Runs the program against it.
@@ -129,7 +147,11 @@ pub fn command(folder: &Path) -> Command {
     for name in ["NO_COLOR", "UNDERSTUDY_STATE_DIR", "UNDERSTUDY_LOG", "SUDO_USER"] {
         command.env_remove(name);
     }
-    command.env("TZ", "UTC").env("TERM", "xterm").arg("--state-dir").arg(folder);
+    command
+        .env("TZ", "UTC")
+        .env("TERM", "xterm")
+        .arg("--state-dir")
+        .arg(folder);
     command
 }
 
@@ -174,13 +196,19 @@ fn serve(stream: UnixStream, routes: &Routes, requests: &Mutex<Vec<(String, Stri
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    requests.lock().unwrap().push((call.clone(), String::from_utf8(body).ok()?));
+    requests
+        .lock()
+        .unwrap()
+        .push((call.clone(), String::from_utf8(body).ok()?));
     let reply = {
         let routes = routes.lock().unwrap();
         let without_query = call.split('?').next()?;
         routes.get(&call).or_else(|| routes.get(without_query)).cloned()
     };
-    answer(stream, reply.unwrap_or_else(|| Reply::Json(404, sample::refusal(&format!("no route {call}"), None))))
+    answer(
+        stream,
+        reply.unwrap_or_else(|| Reply::Json(404, sample::refusal(&format!("no route {call}"), None))),
+    )
 }
 
 fn answer(mut stream: UnixStream, reply: Reply) -> Option<()> {

@@ -27,10 +27,19 @@ impl OnTerminal {
         unlockpt(&master).unwrap();
         let name = ptsname(&master, Vec::new()).unwrap();
         let slave = rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, rustix::fs::Mode::empty()).unwrap();
-        let size = rustix::termios::Winsize { ws_row: 40, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = rustix::termios::Winsize {
+            ws_row: 40,
+            ws_col: 100,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         rustix::termios::tcsetwinsize(&master, size).unwrap();
         // A process group of its own, so that a test may signal it; the terminal is not its controlling one.
-        command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(slave).process_group(0);
+        command
+            .stdin(slave.try_clone().unwrap())
+            .stdout(slave.try_clone().unwrap())
+            .stderr(slave)
+            .process_group(0);
         let child = command.spawn().unwrap();
         drop(command);
         let keyboard = File::from(master);
@@ -39,7 +48,11 @@ impl OnTerminal {
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok(count @ 1..) = screen.read(&mut bytes) {
-                written.0.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
+                written
+                    .0
+                    .lock()
+                    .unwrap()
+                    .push_str(&String::from_utf8_lossy(&bytes[..count]));
                 written.1.notify_all();
             }
         });
@@ -50,7 +63,11 @@ impl OnTerminal {
     #[track_caller]
     pub fn shows(&self, text: &str) {
         let shown = self.shown.0.lock().unwrap();
-        let (shown, timeout) = self.shown.1.wait_timeout_while(shown, PATIENCE, |shown| !shown.contains(text)).unwrap();
+        let (shown, timeout) = self
+            .shown
+            .1
+            .wait_timeout_while(shown, PATIENCE, |shown| !shown.contains(text))
+            .unwrap();
         assert!(!timeout.timed_out(), "`{text}` was not shown, but:\n{}", *shown);
     }
 
@@ -77,7 +94,11 @@ impl OnTerminal {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(Instant::now() < deadline, "it did not end; it showed:\n{}", self.shown());
+            assert!(
+                Instant::now() < deadline,
+                "it did not end; it showed:\n{}",
+                self.shown()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }

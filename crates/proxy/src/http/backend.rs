@@ -1,7 +1,7 @@
 //! Connections to actives by hyper: HTTP/1.1, one request at a time, and HTTP/2, many at once.
 
-use super::HEAD_BYTES_MAX;
 use super::body::Body;
+use super::{HEAD_BYTES_MAX, SURELY_OPEN};
 use crate::connect::{self, connect};
 use crate::target::{InFlight, Target};
 use http::{Request, Response};
@@ -11,14 +11,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 pub(crate) type Http1Sender = http1::SendRequest<Body>;
 pub(crate) type Http2Sender = http2::SendRequest<Body>;
-
-/// A request that must not be sent twice goes by a connection that was idle for less than this, or by a new one: no
-/// server gives up a connection so soon after an answer, so it does not close just as the request is on its way.
-const SURELY_OPEN: Duration = Duration::from_millis(500);
 
 /// A server that speaks HTTP/2 begins with its settings; one that says nothing for this long is not asked again.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -40,8 +35,6 @@ pub(super) enum Failure {
     Unsent(Box<Request<Body>>, String),
     /// It may have been carried out.
     Sent(String),
-    /// The client broke off its own body.
-    Client,
 }
 
 /// A connection for a request.
@@ -196,9 +189,6 @@ fn failure(mut error: TrySendError<Request<Body>>) -> Failure {
     if let Some(request) = error.take_message() {
         return Failure::Unsent(Box::new(request), describe(error.error()));
     }
-    if error.error().is_user() {
-        return Failure::Client;
-    }
     Failure::Sent(describe(error.error()))
 }
 
@@ -212,11 +202,4 @@ fn describe(error: &hyper::Error) -> String {
         Some(error) => connect::plainly(error),
         None => cause.to_string(),
     }
-}
-
-/// Whether a peer is still there, as far as it is known without asking the system.
-pub(super) fn is_open(stream: &TcpStream) -> bool {
-    let mut byte = [0];
-    // An idle connection has nothing to say: bytes are as bad as the end.
-    matches!(stream.try_read(&mut byte), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
 }

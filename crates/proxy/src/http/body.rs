@@ -8,8 +8,10 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
@@ -20,8 +22,8 @@ pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) enum Body {
     /// One that is all there, and can be sent again.
     Whole(Whole),
-    /// From a client, sent as it comes, after what was read of it already.
-    Upload(VecDeque<Bytes>, Incoming),
+    /// From a client, sent as it comes.
+    Upload(Upload),
     /// From an active, passed on as it comes.
     Download(Box<Download>),
 }
@@ -40,6 +42,14 @@ impl Whole {
             trailers: None,
         }
     }
+}
+
+/// A body that is sent as it comes, after what was read of it already.
+pub(crate) struct Upload {
+    pub(super) first: VecDeque<Bytes>,
+    pub(super) rest: Incoming,
+    /// Set when the client broke it off: no fault of the active's.
+    pub(super) broke: Rc<Cell<bool>>,
 }
 
 /// What became of reading a body.
@@ -139,9 +149,12 @@ impl HttpBody for Body {
                 Some(bytes) => Some(Ok(Frame::data(bytes))),
                 None => whole.trailers.take().map(|trailers| Ok(Frame::trailers(*trailers))),
             }),
-            Self::Upload(first, rest) => match first.pop_front() {
+            Self::Upload(upload) => match upload.first.pop_front() {
                 Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                None => Pin::new(rest).poll_frame(cx).map_err(Into::into),
+                None => Pin::new(&mut upload.rest).poll_frame(cx).map_err(|error| {
+                    upload.broke.set(true);
+                    error.into()
+                }),
             },
             Self::Download(download) => {
                 let is_cut = match &mut download.in_flight {
@@ -155,6 +168,8 @@ impl HttpBody for Body {
                 let frame = ready!(Pin::new(&mut download.incoming).poll_frame(cx));
                 match &frame {
                     None => download.finish(),
+                    // Trailers come last, and nobody asks again.
+                    Some(Ok(frame)) if frame.is_trailers() => download.finish(),
                     Some(Ok(_)) => {}
                     Some(Err(error)) => {
                         if let Some(in_flight) = &download.in_flight {
@@ -173,7 +188,7 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(whole) => whole.bytes.is_none() && whole.trailers.is_none(),
-            Self::Upload(first, rest) => first.is_empty() && rest.is_end_stream(),
+            Self::Upload(upload) => upload.first.is_empty() && upload.rest.is_end_stream(),
             Self::Download(download) => download.incoming.is_end_stream(),
         }
     }
@@ -181,9 +196,9 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(whole) => SizeHint::with_exact(whole.bytes.as_ref().map_or(0, Bytes::len) as u64),
-            Self::Upload(first, rest) => {
-                let before: u64 = first.iter().map(|bytes| bytes.len() as u64).sum();
-                let mut hint = rest.size_hint();
+            Self::Upload(upload) => {
+                let before: u64 = upload.first.iter().map(|bytes| bytes.len() as u64).sum();
+                let mut hint = upload.rest.size_hint();
                 if let Some(upper) = hint.upper() {
                     hint.set_upper(upper + before);
                 }

@@ -1,9 +1,9 @@
 //! One request by hyper: an active is found, the request sent, and repeated on another if that is safe and needed.
 
 use super::backend::{Channel, Failure, open};
-use super::body::{Body, Download, Read, Whole, read, read_upload};
+use super::body::{self, Body, Download, Read, Whole, read, read_upload};
 use super::headers::{Template, strip_hop_by_hop, upgrade_of};
-use super::{REPEATABLE_BYTES_MAX, unavailable_text};
+use super::{REPEATABLE_BYTES_MAX, not_repeated, unavailable_text};
 use crate::front::{Front, Open};
 use crate::hold::Search;
 use crate::target::InFlight;
@@ -13,6 +13,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -49,12 +50,20 @@ pub(super) async fn forward(client: &Rc<Client>, mut request: Request<Incoming>)
         Ok(template) => template,
         Err(problem) => return plain(StatusCode::BAD_REQUEST, problem.into()),
     };
+    let broke = Rc::new(Cell::new(false));
+    let upload_of = |first, rest| {
+        Body::Upload(body::Upload {
+            first,
+            rest,
+            broke: Rc::clone(&broke),
+        })
+    };
     let upload = if body.is_end_stream() {
         Upload::Whole(Whole::default())
     } else if template.is_idempotent() {
         match read_upload(body).await {
             Read::Whole(whole) => Upload::Whole(whole),
-            Read::More(first, rest) => Upload::Once(Some(Body::Upload(first, rest))),
+            Read::More(first, rest) => Upload::Once(Some(upload_of(first, rest))),
             Read::Failed(error) => {
                 return plain(
                     StatusCode::REQUEST_TIMEOUT,
@@ -63,7 +72,7 @@ pub(super) async fn forward(client: &Rc<Client>, mut request: Request<Incoming>)
             }
         }
     } else {
-        Upload::Once(Some(Body::Upload([].into(), body)))
+        Upload::Once(Some(upload_of([].into(), body)))
     };
     Forward {
         client,
@@ -71,6 +80,7 @@ pub(super) async fn forward(client: &Rc<Client>, mut request: Request<Incoming>)
         is_repeatable: template.is_idempotent() && matches!(upload, Upload::Whole(_)),
         template,
         upload,
+        upload_broke: Rc::clone(&broke),
         upgrade,
         wants_http2,
         arrived,
@@ -84,6 +94,7 @@ struct Forward<'a> {
     search: Search,
     template: Template,
     upload: Upload,
+    upload_broke: Rc<Cell<bool>>,
     upgrade: Option<OnUpgrade>,
     wants_http2: bool,
     is_repeatable: bool,
@@ -139,10 +150,7 @@ impl Forward<'_> {
                 Try::Died(tried, what) if self.is_repeatable => self.search.died(tried, &what),
                 Try::Died(tried, what) => {
                     counters.failed.add(1);
-                    let why = format!(
-                        "`{}` failed while it had the request ({what}), which is not safe to repeat",
-                        tried.target.instance
-                    );
+                    let why = not_repeated(&tried.target.instance, &what);
                     if !tried.target.is_leaving() {
                         tried.target.suspect(&what);
                     }
@@ -158,6 +166,7 @@ impl Forward<'_> {
     async fn attempt(&mut self, mut in_flight: InFlight) -> Try {
         let opened = match open(&in_flight.target, self.wants_http2, self.is_repeatable).await {
             Ok(opened) => opened,
+            Err(error) if error.is_out_of_files() => return Try::Answered(Box::new(self.unavailable(&error))),
             Err(error) => return Try::Unsent(in_flight, error.to_string()),
         };
         let mut channel = opened.channel;
@@ -184,8 +193,8 @@ impl Forward<'_> {
             Err(Failure::Sent(what)) if opened.used && self.is_repeatable && !in_flight.target.is_leaving() => {
                 return Try::Stale(in_flight, what);
             }
+            Err(Failure::Sent(_)) if self.upload_broke.get() => return Try::ClientGone,
             Err(Failure::Sent(what)) => return Try::Died(in_flight, what),
-            Err(Failure::Client) => return Try::ClientGone,
         };
         self.answer(in_flight, channel, response).await
     }

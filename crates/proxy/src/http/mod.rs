@@ -1,19 +1,21 @@
 //! HTTP: an active for each request, and another for the same request if the first dies and that is safe.
 //!
 //! ```text
-//!   client ─► fast ── plain GET and HEAD over HTTP/1.1, parsed and passed on as they are
+//!   client ─► fast ── plain HTTP/1.1: bodies of known length up to 64 KiB, or none
 //!               │ anything else: from here on to the end of the connection
 //!               ▼
-//!             general ── hyper: bodies, upgrades, HTTP/1.0, HTTP/2 ─► forward ─► backend
+//!             general ── hyper: large and chunked bodies, upgrades, HTTP/1.0, HTTP/2 ─► forward ─► backend
 //! ```
 
 pub(crate) mod backend;
 mod body;
 mod chunked;
+mod exchange;
 mod fast;
 mod forward;
 mod general;
 mod headers;
+mod inbox;
 mod parse;
 
 use crate::front::{Front, Open};
@@ -35,10 +37,19 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Serves a client to its end.
 pub(crate) async fn serve(front: Rc<Front>, buffers: Rc<Buffers>, client: TcpStream, peer: SocketAddr, open: Open) {
-    let handed_on = fast::serve(&front, buffers, client, peer).await;
+    let handed_on = fast::serve(&front, buffers, client, peer, fast::Patience::default()).await;
     if let Some((client, read)) = handed_on {
         Box::pin(general::serve(front, client, read, peer, open)).await;
     }
+}
+
+/// A request that must not be sent twice goes by a connection that was idle for less than this, or by a new one: no
+/// server gives up a connection so soon after an answer, so it does not close just as the request is on its way.
+const SURELY_OPEN: Duration = Duration::from_millis(500);
+
+/// Why a request that an active died under is not repeated.
+fn not_repeated(instance: &model::InstanceId, what: &str) -> String {
+    format!("`{instance}` failed while it had the request ({what}), which is not safe to repeat")
 }
 
 /// What is answered when no active can.

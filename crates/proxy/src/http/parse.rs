@@ -1,6 +1,7 @@
 //! Heads of HTTP/1.1 messages: which requests are plain, and what an answer's head says. Strict: what is not understood
 //! beyond doubt is left to hyper (requests) or refused (answers).
 
+use super::REPEATABLE_BYTES_MAX;
 use httparse::{EMPTY_HEADER, Request, Response, Status};
 use std::io::Write as _;
 
@@ -11,19 +12,23 @@ const HEADERS_MAX: usize = 64;
 pub(super) enum RequestHead {
     /// Not yet a whole head.
     Partial,
-    /// A GET or HEAD without a body and without anything special.
+    /// One without anything special, with a small body of known length if any.
     Plain(Plain),
     /// Anything else, mistakes included.
     Other,
 }
 
-/// A plain request, of which the head to send to an active was written.
+/// A plain request, of which the head to send to an active was written; its body follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Plain {
     /// Bytes of the head.
     pub(super) bytes: usize,
-    /// HEAD rather than GET.
+    /// Bytes of the body.
+    pub(super) body: usize,
+    /// Its answer has no body.
     pub(super) is_head: bool,
+    /// Sending it twice is the same as sending it once (RFC 9110, 9.2.2).
+    pub(super) is_idempotent: bool,
     /// The client wants the connection closed afterwards.
     pub(super) close: bool,
 }
@@ -37,8 +42,13 @@ pub(super) fn request(bytes: &[u8], peer: &str, out: &mut Vec<u8>) -> RequestHea
         Ok(Status::Partial) => return RequestHead::Partial,
         Err(_) => return RequestHead::Other,
     };
-    let (Some(method @ ("GET" | "HEAD")), Some(path), Some(1)) = (request.method, request.path, request.version) else {
+    let (Some(method), Some(path), Some(1)) = (request.method, request.path, request.version) else {
         return RequestHead::Other;
+    };
+    let is_idempotent = match method {
+        "GET" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" => true,
+        "POST" | "PATCH" => false,
+        _ => return RequestHead::Other,
     };
     if !path.starts_with('/') {
         return RequestHead::Other;
@@ -48,6 +58,7 @@ pub(super) fn request(bytes: &[u8], peer: &str, out: &mut Vec<u8>) -> RequestHea
         out.extend_from_slice(part.as_bytes());
     }
     let (mut hosts, mut close, mut forwarded, mut has_proto) = (0, false, false, false);
+    let mut body: Option<u64> = None;
     for header in request.headers.iter() {
         match known(header.name) {
             Known::None => {}
@@ -66,6 +77,10 @@ pub(super) fn request(bytes: &[u8], peer: &str, out: &mut Vec<u8>) -> RequestHea
                 continue;
             }
             Known::ForwardedProto => has_proto = true,
+            Known::ContentLength => match decimal(header.value) {
+                Some(length) if body.is_none() && length <= REPEATABLE_BYTES_MAX as u64 => body = Some(length),
+                _ => return RequestHead::Other,
+            },
             Known::Special => return RequestHead::Other,
         }
         out.extend_from_slice(header.name.as_bytes());
@@ -73,7 +88,8 @@ pub(super) fn request(bytes: &[u8], peer: &str, out: &mut Vec<u8>) -> RequestHea
         out.extend_from_slice(header.value);
         out.extend_from_slice(b"\r\n");
     }
-    if hosts != 1 {
+    // A method that comes with a body says how long it is; hyper adds what is missing.
+    if hosts != 1 || (body.is_none() && matches!(method, "POST" | "PUT" | "PATCH")) {
         return RequestHead::Other;
     }
     out.extend_from_slice(b"X-Forwarded-For: ");
@@ -93,7 +109,9 @@ pub(super) fn request(bytes: &[u8], peer: &str, out: &mut Vec<u8>) -> RequestHea
     });
     RequestHead::Plain(Plain {
         bytes: length,
+        body: body.and_then(|length| usize::try_from(length).ok()).unwrap_or(0),
         is_head: method == "HEAD",
+        is_idempotent,
         close,
     })
 }
@@ -107,6 +125,7 @@ enum Known {
     KeepAlive,
     ForwardedFor,
     ForwardedProto,
+    ContentLength,
     /// Makes a request one that is not plain.
     Special,
 }
@@ -120,7 +139,8 @@ fn known(name: &str) -> Known {
         7 if is("upgrade") || is("trailer") => Known::Special,
         10 if is("connection") => Known::Connection,
         10 if is("keep-alive") => Known::KeepAlive,
-        14 if is("content-length") || is("http2-settings") => Known::Special,
+        14 if is("content-length") => Known::ContentLength,
+        14 if is("http2-settings") => Known::Special,
         15 if is("x-forwarded-for") => Known::ForwardedFor,
         16 if is("proxy-connection") => Known::KeepAlive,
         17 if is("transfer-encoding") => Known::Special,
@@ -349,14 +369,38 @@ mod tests {
     }
 
     #[test]
+    fn a_small_body_of_known_length_is_plain_too() {
+        for (method, is_idempotent) in [
+            ("GET", true),
+            ("PUT", true),
+            ("DELETE", true),
+            ("POST", false),
+            ("PATCH", false),
+        ] {
+            let (head, out) = ask(&format!(
+                "{method} / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
+            ));
+            let RequestHead::Plain(plain) = head else {
+                panic!("{head:?}")
+            };
+            assert_eq!((plain.body, plain.is_idempotent), (3, is_idempotent), "{method}");
+            assert!(out.contains("Content-Length: 3\r\n"));
+        }
+    }
+
+    #[test]
     fn whatever_is_not_plain_is_left_to_hyper() {
         for text in [
             "POST / HTTP/1.1\r\nHost: x\r\n\r\n",
+            "TRACE / HTTP/1.1\r\nHost: x\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+            "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +3\r\n\r\nabc",
+            "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 65537\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\nabc",
             "GET / HTTP/1.0\r\nHost: x\r\n\r\n",
             "GET / HTTP/1.1\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
             "GET http://x/ HTTP/1.1\r\nHost: x\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: x\r\nConnection: x-secret\r\nX-Secret: 1\r\n\r\n",

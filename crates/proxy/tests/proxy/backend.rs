@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 /// What is done with a request.
 #[derive(Debug, Clone)]
-pub enum Reply {
+pub(crate) enum Reply {
     /// 200 with this body.
     Text(String),
     /// These bytes.
@@ -22,14 +22,14 @@ pub enum Reply {
     Broken(Vec<u8>),
     /// 200 after a while.
     Late(Duration, String),
-    /// These bytes, and nothing after them for ever.
+    /// These bytes, and nothing after them until the other side has enough of it.
     Hang(Vec<u8>),
     /// The protocol is changed; from here on what comes is sent back.
     Echo,
 }
 
-pub struct Backend {
-    pub address: SocketAddr,
+pub(crate) struct Backend {
+    pub(crate) address: SocketAddr,
     seen: Arc<Seen>,
     killed: watch::Sender<bool>,
 }
@@ -48,24 +48,24 @@ enum Kind {
 
 impl Backend {
     /// An HTTP/1.1 server.
-    pub async fn http(reply: impl Fn(&Message) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) async fn http(reply: impl Fn(&Message) -> Reply + Send + Sync + 'static) -> Self {
         Self::start("127.0.0.1:0".parse().unwrap(), Kind::Http(Box::new(reply))).await
     }
 
     /// An HTTP/1.1 server that answers with its name.
-    pub async fn named(name: &str) -> Self {
+    pub(crate) async fn named(name: &str) -> Self {
         let name = name.to_string();
         Self::http(move |_| Reply::Text(name.clone())).await
     }
 
     /// The same, at an address.
-    pub async fn named_at(name: &str, address: SocketAddr) -> Self {
+    pub(crate) async fn named_at(name: &str, address: SocketAddr) -> Self {
         let name = name.to_string();
         Self::start(address, Kind::Http(Box::new(move |_| Reply::Text(name.clone())))).await
     }
 
     /// A server that says its name to whoever comes, sends back what it gets, and ends when the client does.
-    pub async fn echo(name: &str) -> Self {
+    pub(crate) async fn echo(name: &str) -> Self {
         Self::start("127.0.0.1:0".parse().unwrap(), Kind::Echo(name.to_string())).await
     }
 
@@ -100,19 +100,19 @@ impl Backend {
     }
 
     /// Dies as after kill -9 with unread bytes: the door is shut, connections are reset.
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.killed.send_replace(true);
     }
 
-    pub fn requests(&self) -> Vec<Message> {
+    pub(crate) fn requests(&self) -> Vec<Message> {
         self.seen.requests.lock().unwrap().clone()
     }
 
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.seen.connections.load(SeqCst)
     }
 
-    pub fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.seen.open.load(SeqCst)
     }
 }
@@ -162,7 +162,9 @@ async fn answer(stream: &mut TcpStream, seen: &Seen, reply: &(dyn Fn(&Message) -
         }
         Reply::Hang(bytes) => {
             let _ = stream.write_all(&bytes).await;
-            std::future::pending().await
+            let mut more = [0; 1024];
+            while let Ok(1..) = stream.read(&mut more).await {}
+            false
         }
         Reply::Echo => {
             let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";

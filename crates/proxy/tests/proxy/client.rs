@@ -8,23 +8,23 @@ use tokio::net::TcpStream;
 
 /// A request or an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
+pub(crate) struct Message {
     /// Start line and headers.
-    pub head: String,
-    pub body: Vec<u8>,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Message {
-    pub fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         self.head.split(' ').nth(1).unwrap().parse().unwrap()
     }
 
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 
     /// The value of a header.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().skip(1).find_map(|line| {
             let (this, value) = line.split_once(':')?;
             this.eq_ignore_ascii_case(name).then_some(value.trim())
@@ -33,38 +33,38 @@ impl Message {
 }
 
 /// A connection to the proxy.
-pub struct Client {
-    pub stream: TcpStream,
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
 }
 
 impl Client {
-    pub async fn connect(address: SocketAddr) -> Self {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
         Self {
             stream: TcpStream::connect(address).await.unwrap(),
         }
     }
 
-    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }
 
     /// The next answer, if there is a whole one.
-    pub async fn answer(&mut self) -> Option<Message> {
+    pub(crate) async fn answer(&mut self) -> Option<Message> {
         self.answer_to("GET").await
     }
 
-    pub async fn answer_to(&mut self, method: &str) -> Option<Message> {
+    pub(crate) async fn answer_to(&mut self, method: &str) -> Option<Message> {
         let reading = read_message(&mut self.stream, method == "HEAD");
         tokio::time::timeout(PATIENCE, reading).await.expect("no answer at all")
     }
 
-    pub async fn get(&mut self, path: &str) -> Option<Message> {
+    pub(crate) async fn get(&mut self, path: &str) -> Option<Message> {
         self.send(get_text(path)).await;
         self.answer().await
     }
 
     /// Reads until the end; an error if that is no regular one.
-    pub async fn rest(&mut self) -> io::Result<Vec<u8>> {
+    pub(crate) async fn rest(&mut self) -> io::Result<Vec<u8>> {
         let mut rest = Vec::new();
         tokio::time::timeout(PATIENCE, self.stream.read_to_end(&mut rest))
             .await
@@ -73,7 +73,7 @@ impl Client {
     }
 
     /// Reads as many bytes.
-    pub async fn read(&mut self, bytes: usize) -> String {
+    pub(crate) async fn read(&mut self, bytes: usize) -> String {
         let mut read = vec![0; bytes];
         tokio::time::timeout(PATIENCE, self.stream.read_exact(&mut read))
             .await
@@ -83,29 +83,39 @@ impl Client {
     }
 }
 
-pub fn get_text(path: &str) -> String {
+pub(crate) fn get_text(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: shop.example\r\n\r\n")
 }
 
-pub fn post_text(method: &str, body: &str) -> String {
+pub(crate) fn post_text(method: &str, body: &str) -> String {
     let length = body.len();
     format!("{method} / HTTP/1.1\r\nHost: shop.example\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
+/// The same request in a way that only hyper serves.
+pub(crate) fn by_hyper(request: &str) -> String {
+    request.replacen("\r\n", "\r\nTE: trailers\r\n", 1)
+}
+
 /// One GET on a connection of its own.
-pub async fn get(address: SocketAddr, path: &str) -> Message {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> Message {
     Client::connect(address).await.get(path).await.expect("an answer")
 }
 
 /// One request with a body on a connection of its own.
-pub async fn send(address: SocketAddr, method: &str, body: &str) -> Message {
+pub(crate) async fn send(address: SocketAddr, method: &str, body: &str) -> Message {
+    ask(address, &post_text(method, body)).await
+}
+
+/// One request on a connection of its own.
+pub(crate) async fn ask(address: SocketAddr, request: &str) -> Message {
     let mut client = Client::connect(address).await;
-    client.send(post_text(method, body)).await;
+    client.send(request).await;
     client.answer().await.expect("an answer")
 }
 
 /// Reads a message byte by byte, by the rules of its head; `None` if it does not come to its end.
-pub async fn read_message(stream: &mut TcpStream, has_no_body: bool) -> Option<Message> {
+pub(crate) async fn read_message(stream: &mut TcpStream, has_no_body: bool) -> Option<Message> {
     let head = read_until(stream, b"\r\n\r\n").await?;
     let mut message = Message {
         head: String::from_utf8(head).unwrap(),
@@ -121,7 +131,7 @@ pub async fn read_message(stream: &mut TcpStream, has_no_body: bool) -> Option<M
     } else if message.header("transfer-encoding") == Some("chunked") {
         loop {
             let line = read_until(stream, b"\r\n").await?;
-            let size = std::str::from_utf8(&line).unwrap().trim();
+            let size = std::str::from_utf8(&line).unwrap().trim().split(';').next().unwrap();
             let size = usize::from_str_radix(size, 16).unwrap();
             let mut chunk = vec![0; size + 2];
             if size == 0 {

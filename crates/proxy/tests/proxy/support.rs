@@ -12,43 +12,43 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Nothing here takes this long; a test that would wait longer has failed.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-pub struct Proxy {
-    pub agent: ProxyClient,
-    pub socket: PathBuf,
+pub(crate) struct Proxy {
+    pub(crate) agent: ProxyClient,
+    pub(crate) socket: PathBuf,
     revision: u64,
     unheard: Vec<FromProxy>,
-    pub sockets: Vec<TcpListener>,
-    _folder: TempDir,
+    pub(crate) sockets: Vec<TcpListener>,
+    pub(crate) folder: TempDir,
 }
 
 /// Settings that hold for a test's whole life.
-pub const PATIENT: Hold = Hold {
+pub(crate) const PATIENT: Hold = Hold {
     timeout: 8_000,
     max: 1_000,
 };
 
 #[derive(Clone, Copy)]
-pub struct Hold {
-    pub timeout: u64,
-    pub max: u32,
+pub(crate) struct Hold {
+    pub(crate) timeout: u64,
+    pub(crate) max: u32,
 }
 
-pub fn web() -> ServiceName {
+pub(crate) fn web() -> ServiceName {
     ServiceName::new("web").unwrap()
 }
 
-pub fn instance(number: u32) -> InstanceId {
+pub(crate) fn instance(number: u32) -> InstanceId {
     InstanceId::new(web(), number)
 }
 
 /// `web-NUMBER` as the holder of slot NUMBER-1 at epoch 1.
-pub fn target(number: u32, address: SocketAddr) -> Target {
+pub(crate) fn target(number: u32, address: SocketAddr) -> Target {
     at_epoch(number - 1, number, 1, address)
 }
 
-pub fn at_epoch(slot: u32, number: u32, epoch: u64, address: SocketAddr) -> Target {
+pub(crate) fn at_epoch(slot: u32, number: u32, epoch: u64, address: SocketAddr) -> Target {
     Target {
         slot,
         instance: instance(number),
@@ -57,7 +57,7 @@ pub fn at_epoch(slot: u32, number: u32, epoch: u64, address: SocketAddr) -> Targ
     }
 }
 
-pub fn leaving(number: u32, drain: u64) -> Leaving {
+pub(crate) fn leaving(number: u32, drain: u64) -> Leaving {
     Leaving {
         instance: instance(number),
         drain: Millis(drain),
@@ -65,12 +65,12 @@ pub fn leaving(number: u32, drain: u64) -> Leaving {
 }
 
 /// An address at which nobody listens.
-pub fn nobody() -> SocketAddr {
+pub(crate) fn nobody() -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap()
 }
 
-pub fn serve(service: ServiceName, listen: SocketAddr, protocol: Protocol, hold: Hold) -> ToProxy {
+pub(crate) fn serve(service: ServiceName, listen: SocketAddr, protocol: Protocol, hold: Hold) -> ToProxy {
     ToProxy::Serve {
         service,
         listen,
@@ -80,8 +80,17 @@ pub fn serve(service: ServiceName, listen: SocketAddr, protocol: Protocol, hold:
     }
 }
 
+/// Waits for something that is about to be so.
+pub(crate) async fn until(so: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !so() {
+        assert!(started.elapsed() < PATIENCE, "it does not come to be");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 /// Waits for a proxy to come up.
-pub async fn connect(socket: &Path) -> (ProxyClient, Hello) {
+pub(crate) async fn connect(socket: &Path) -> (ProxyClient, Hello) {
     let started = Instant::now();
     loop {
         match ProxyClient::connect(socket).await {
@@ -94,7 +103,7 @@ pub async fn connect(socket: &Path) -> (ProxyClient, Hello) {
 
 impl Proxy {
     /// One in this process, ended with it.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("proxy.sock");
         let config = Config {
@@ -111,19 +120,19 @@ impl Proxy {
             revision: 0,
             unheard: Vec::new(),
             sockets: Vec::new(),
-            _folder: folder,
+            folder,
         }
     }
 
     /// One that serves `web` already.
-    pub async fn serving(protocol: Protocol, hold: Hold) -> (Self, SocketAddr) {
+    pub(crate) async fn serving(protocol: Protocol, hold: Hold) -> (Self, SocketAddr) {
         let mut proxy = Self::start().await;
         let address = proxy.serve(web(), protocol, hold).await;
         (proxy, address)
     }
 
     /// Serves a service at an address of its own.
-    pub async fn serve(&mut self, service: ServiceName, protocol: Protocol, hold: Hold) -> SocketAddr {
+    pub(crate) async fn serve(&mut self, service: ServiceName, protocol: Protocol, hold: Hold) -> SocketAddr {
         let listener = listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
         let listen = listener.local_addr().unwrap();
         let message = serve(service.clone(), listen, protocol, hold);
@@ -140,12 +149,12 @@ impl Proxy {
     }
 
     /// Routes `web`; returns when the route is in force.
-    pub async fn route(&mut self, targets: Vec<Target>, leaving: Vec<Leaving>) -> u64 {
+    pub(crate) async fn route(&mut self, targets: Vec<Target>, leaving: Vec<Leaving>) -> u64 {
         self.revision += 1;
         self.route_as(self.revision, targets, leaving).await
     }
 
-    pub async fn route_as(&mut self, revision: u64, targets: Vec<Target>, leaving: Vec<Leaving>) -> u64 {
+    pub(crate) async fn route_as(&mut self, revision: u64, targets: Vec<Target>, leaving: Vec<Leaving>) -> u64 {
         let route = Route {
             service: web(),
             revision,
@@ -161,7 +170,7 @@ impl Proxy {
     }
 
     /// The first message not yet heard that `wanted` makes something of; the others are kept.
-    pub async fn hears<T>(&mut self, mut wanted: impl FnMut(&FromProxy) -> Option<T>) -> T {
+    pub(crate) async fn hears<T>(&mut self, mut wanted: impl FnMut(&FromProxy) -> Option<T>) -> T {
         let mut at = 0;
         loop {
             if at == self.unheard.len() {
@@ -180,7 +189,7 @@ impl Proxy {
     }
 
     /// How many connections or requests of a leaving instance were cut.
-    pub async fn hears_drained(&mut self, number: u32) -> u32 {
+    pub(crate) async fn hears_drained(&mut self, number: u32) -> u32 {
         self.hears(|said| match said {
             FromProxy::Drained { instance: of, cut, .. } if *of == instance(number) => Some(*cut),
             _ => None,
@@ -189,7 +198,7 @@ impl Proxy {
     }
 
     /// Totals that satisfy a condition.
-    pub async fn hears_totals(&mut self, wanted: impl Fn(&Totals) -> bool) -> Totals {
+    pub(crate) async fn hears_totals(&mut self, wanted: impl Fn(&Totals) -> bool) -> Totals {
         self.hears(|said| match said {
             FromProxy::Traffic { totals, .. } if wanted(totals) => Some(*totals),
             _ => None,

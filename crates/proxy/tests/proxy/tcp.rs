@@ -2,7 +2,7 @@
 
 use crate::backend::Backend;
 use crate::client::Client;
-use crate::support::{Hold, PATIENT, Proxy, at_epoch, leaving, nobody, target};
+use crate::support::{Hold, PATIENT, Proxy, at_epoch, leaving, nobody, target, until};
 use api::proxy::FromProxy;
 use model::{Epoch, Protocol};
 use std::io::ErrorKind;
@@ -45,9 +45,7 @@ async fn the_least_busy_active_gets_the_next_connection() {
     assert_eq!((a.connections(), b.connections()), (5, 5));
     // All of `a` end: it is the least busy until it has as many as `b`.
     clients.retain(|(name, _)| name == "b");
-    while a.open() > 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until(|| a.open() == 0).await;
     for _ in 0..4 {
         let mut client = Client::connect(address).await;
         assert_eq!(client.read(1).await, "a");
@@ -106,8 +104,12 @@ async fn no_more_connections_wait_than_allowed_and_none_for_longer() {
     let mut first = Client::connect(address).await;
     let mut second = Client::connect(address).await;
     proxy.hears_totals(|totals| totals.holding == 2).await;
-    let mut third = Client::connect(address).await;
-    assert_eq!(third.rest().await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    // The reset may come before the client knows that it is connected.
+    let third = match TcpStream::connect(address).await {
+        Ok(stream) => Client { stream }.rest().await.unwrap_err(),
+        Err(error) => error,
+    };
+    assert_eq!(third.kind(), ErrorKind::ConnectionReset);
     for client in [&mut first, &mut second] {
         assert_eq!(client.rest().await.unwrap_err().kind(), ErrorKind::ConnectionReset);
     }
@@ -206,9 +208,7 @@ async fn a_client_that_is_reset_is_reset_at_the_active_too() {
     client.read(1).await;
     client.stream.set_zero_linger().unwrap();
     drop(client);
-    while a.open() > 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until(|| a.open() == 0).await;
     proxy.hears_totals(|totals| totals.open == 0).await;
 }
 
@@ -224,4 +224,20 @@ async fn what_a_dying_active_said_last_still_arrives() {
     let mut received = Vec::new();
     client.read_to_end(&mut received).await.unwrap();
     assert_eq!(received.len(), last.len());
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_it_waits_makes_room_for_another() {
+    let hold = Hold { timeout: 8_000, max: 1 };
+    for protocol in [Protocol::Tcp, Protocol::Http] {
+        let (mut proxy, address) = Proxy::serving(protocol, hold).await;
+        let mut client = Client::connect(address).await;
+        if protocol == Protocol::Http {
+            client.send(crate::client::get_text("/")).await;
+        }
+        proxy.hears_totals(|totals| totals.holding == 1).await;
+        drop(client);
+        let totals = proxy.hears_totals(|totals| totals.open == 0).await;
+        assert_eq!((totals.holding, totals.failed), (0, 0));
+    }
 }

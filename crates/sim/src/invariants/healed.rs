@@ -38,9 +38,10 @@ fn unserved(truth: &Truth, name: &ServiceName, declared: &Service) -> Option<(&'
         if !truth.answers(holder) {
             return Some(("L2", format!("{holder} holds {slot} and does not answer")));
         }
-        let acts = truth.process(holder).and_then(|process| process.acting);
-        let knows = Truth::acts_by_itself(declared);
-        if knows && acts.is_none_or(|acting| acting.slot != slot.slot || acting.epoch != known.epoch) {
+        let process = truth.process(holder);
+        let acts = process.and_then(|process| process.acting);
+        let knows = process.is_some_and(|process| Truth::was_told(process, declared));
+        if knows && !acts.is_some_and(|acting| Truth::acts_for(declared, acting, slot.slot, known.epoch)) {
             return Some(("L2", format!("{holder} holds {slot} and was not promoted at epoch {}", known.epoch)));
         }
     }

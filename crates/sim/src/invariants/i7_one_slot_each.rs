@@ -1,7 +1,8 @@
 //! I7: an instance holds at most one slot, in the store and in what it does.
 
 use super::{Invariant, Moment};
-use crate::world::truth::Truth;
+use crate::world::truth::{Acting, Truth};
+use model::InstanceId;
 
 #[derive(Debug)]
 pub(crate) struct OneSlotEach;
@@ -25,10 +26,15 @@ impl Invariant for OneSlotEach {
                 slot,
                 before: Some(before),
                 ..
-            } if before.slot != slot.slot => {
+            } if before.slot != slot.slot && still_holds(truth, instance, *before) => {
                 Err(format!("{instance} acts for slot {} and now for {slot} too", before.slot))
             }
             _ => Ok(()),
         }
     }
+}
+
+/// A shared active without a demote hook is a standby as soon as it lost its slot.
+fn still_holds(truth: &Truth, instance: &InstanceId, before: Acting) -> bool {
+    truth.store.held_by(instance).any(|known| known.slot.slot == before.slot && known.epoch == before.epoch)
 }

@@ -65,8 +65,11 @@ fn promoted(truth: &Truth, service: &ServiceName, target: &RouteTarget) -> Resul
         // It died a moment ago: whoever comes finds nobody.
         return Ok(());
     };
-    let by_itself = truth.declared.get(service).is_some_and(|service| Truth::acts_by_itself(service));
-    let acts = process.acting.is_some_and(|acting| acting.slot == target.slot && acting.epoch == epoch);
+    let Some(declared) = truth.declared.get(service) else {
+        return Ok(());
+    };
+    let by_itself = Truth::was_told(process, declared);
+    let acts = process.acting.is_some_and(|acting| Truth::acts_for(declared, acting, target.slot, epoch));
     if acts || !by_itself {
         return Ok(());
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 #[derive(Debug, Default)]
 pub(crate) struct NoUnaskedRestart {
-    /// Told to stop because there are too many.
-    surplus: BTreeSet<(InstanceId, RunId)>,
+    /// Told to stop because there are too many, by the agent that was started so often.
+    surplus: BTreeSet<(InstanceId, RunId, u32)>,
     /// Services whose slots somebody moves: the holder may have to stop a little later.
     moving: BTreeSet<ServiceName>,
 }
@@ -70,12 +70,12 @@ impl NoUnaskedRestart {
             return true;
         };
         let recorded = truth.of(id.service()).filter(|(other, instance)| {
-            instance.recorded && !self.surplus.contains(&((*other).clone(), instance.run))
+            instance.recorded && !self.surplus.contains(&((*other).clone(), instance.run, truth.agent_starts))
         });
         let too_many = recorded.count() > declared.wanted() as usize;
         let surplus_slot = process.acting.is_some_and(|acting| acting.slot >= declared.active)
             || truth.store.held_by(id).any(|known| known.slot.slot >= declared.active);
-        self.surplus.insert((id.clone(), process.run));
+        self.surplus.insert((id.clone(), process.run, truth.agent_starts));
         too_many || surplus_slot
     }
 }

@@ -2,13 +2,14 @@
 
 use super::World;
 use super::proxy::Order;
-use super::queue::{Due, Task};
+use super::queue::{Due, Spawn, Task};
 use super::truth::{Instance, Node};
 use crate::fault::{Ailment, StoreTrouble};
 use crate::invariants::Moment;
 use crate::sabotage::BrokenRule;
 use decisions::{Action, Commit, Decision, Event, HookOutcome, ProbeOutcome, SlotWrite};
-use model::{HookKind, InstanceId, NodeName, Revision, RunId, Timestamp};
+use model::{HookKind, InstanceId, NodeName, Revision, Role, RunId, Timestamp};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// From something that happens to the core's hearing of it.
@@ -43,14 +44,9 @@ impl World {
                 standby,
                 prober,
             } => self.probe_timeout(instance, run, standby, prober, false),
-            Task::Spawn {
-                instance,
-                run,
-                role,
-                epoch,
-            } => {
-                self.before(instance.service());
-                self.spawn(&instance, run, role, epoch);
+            Task::Spawn(spawn) => {
+                self.before(spawn.instance.service());
+                self.spawn(spawn);
             }
             Task::Prepare(instance) => self.prepare(instance),
             Task::Commit(write) => {
@@ -79,6 +75,14 @@ impl World {
         self.transcript.told(self.truth.now, &event);
         let now = self.truth.now;
         if let Some(core) = &mut self.agent.core {
+            // As the agent does: what a standby check said counts while there is an active to stand by for.
+            if let Event::Probed { instance, standby: true, outcome, .. } = &event
+                && let Some(passed) = outcome.verdict()
+                && core.judges_standbys(instance.service())
+                && let Some(known) = self.truth.instances.get_mut(instance)
+            {
+                known.memo.stands_by = Some(passed);
+            }
             core.handle(event, now);
         }
         self.pump();
@@ -155,14 +159,13 @@ impl World {
                     known.run = *run;
                 }
                 let after = self.pace.span(SPAWN_US);
-                let (instance, run, role, epoch) = (instance.clone(), *run, *role, *epoch);
-                let task = Task::Spawn {
-                    instance,
-                    run,
-                    role,
-                    epoch,
+                let spawn = Spawn {
+                    instance: instance.clone(),
+                    run: *run,
+                    from: self.truth.declared.get(instance.service()).map(Arc::clone),
+                    active_at: epoch.filter(|_| *role == Role::Active),
                 };
-                self.plan_task(after, task);
+                self.plan_task(after, Task::Spawn(spawn));
             }
             Action::Prepare { instance, .. } => {
                 let after = self.pace.span(SPAWN_US);
@@ -348,6 +351,16 @@ impl World {
                     (_, HookOutcome::Failed(_)) => process.evidence.hook_failed = true,
                 }
             }
+            // What operators want is written down when the agent hears of it, before the core does.
+            Event::Applied(cluster) => self.apply(cluster),
+            Event::Paused(paused) => self.truth.paused = *paused,
+            Event::Shutdown => self.truth.shutdown = true,
+            Event::NodeDrained { node } => {
+                self.truth.nodes.insert(node.clone(), Node::Drained);
+            }
+            Event::NodeBack { node, .. } => {
+                self.truth.nodes.insert(node.clone(), Node::Online);
+            }
             _ => {}
         }
     }
@@ -400,15 +413,9 @@ impl World {
                     self.hook_takes_effect(&hook);
                 }
                 Due::Agent {
-                    task:
-                        Task::Spawn {
-                            instance,
-                            run,
-                            role,
-                            epoch,
-                        },
+                    task: Task::Spawn(spawn),
                     ..
-                } => self.spawn(&instance, run, role, epoch),
+                } => self.spawn(spawn),
                 Due::Agent {
                     task: Task::Commit(write),
                     ..

@@ -86,6 +86,8 @@ impl World {
                 let alive = self.truth.proxy.alive;
                 if alive {
                     self.truth.proxy.die();
+                    // What was on its way to it is lost with it.
+                    self.queue.take(|due| matches!(due, Due::Order(_)));
                     self.plan(back, Due::ProxyReturns);
                 }
                 alive
@@ -107,7 +109,6 @@ impl World {
             Fault::Suspect { instance } => self.tell(Event::Suspected { instance }),
             Fault::NodeLost { node, span } => return self.lose_node(node, span),
             Fault::NodeBack { node } => {
-                self.truth.nodes.insert(node.clone(), Node::Online);
                 let because = Reason::BackAsked;
                 self.tell(Event::NodeBack { node, because });
             }
@@ -115,7 +116,6 @@ impl World {
                 if self.truth.nodes.get(&node) != Some(&Node::Online) {
                     return false;
                 }
-                self.truth.nodes.insert(node.clone(), Node::Drained);
                 if let Some(span) = span {
                     self.plan(span, Due::NodeReturns(node.clone()));
                 }
@@ -132,21 +132,18 @@ impl World {
                     to,
                 });
             }
-            Fault::Apply { cluster } => self.apply(*cluster),
+            Fault::Apply { cluster } => self.tell(Event::Applied(*cluster)),
             Fault::Pause { span } => {
-                self.truth.paused = true;
                 if let Some(span) = span {
                     self.plan(span, Due::Resumes);
                 }
                 self.tell(Event::Paused(true));
             }
             Fault::Resume => {
-                self.truth.paused = false;
                 self.tell(Event::Paused(false));
             }
             Fault::Retry { instance } => self.tell(Event::Retry { instance }),
             Fault::Shutdown => {
-                self.truth.shutdown = true;
                 self.tell(Event::Shutdown);
             }
             _ => return false,
@@ -245,10 +242,12 @@ impl World {
         true
     }
 
-    fn apply(&mut self, cluster: Cluster) {
+    /// The file in force from now on, as the store has it.
+    pub(super) fn apply(&mut self, cluster: &Cluster) {
         let old = std::mem::take(&mut self.truth.declared);
-        self.truth.declared = cluster.services.clone().into_iter().map(|(name, service)| (name, Arc::new(service))).collect();
-        self.tell(Event::Applied(cluster));
+        self.truth.declared = cluster.services.iter().map(|(name, service)| (name.clone(), Arc::new(service.clone()))).collect();
+        // Who takes a service away begins anew with it.
+        self.truth.acknowledged.retain(|name, _| self.truth.declared.contains_key(name));
         let changed: Vec<(InstanceId, RunId)> = self
             .truth
             .instances

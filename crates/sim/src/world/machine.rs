@@ -2,13 +2,13 @@
 
 use super::World;
 use super::proxy::Order;
-use super::queue::{Due, HookRun, Task};
-use super::truth::{Acting, Evidence, Memo, Node, Process, Truth};
+use super::queue::{Due, HookRun, Spawn, Task};
+use super::truth::{Acting, Memo, Node, Process, Truth};
 use crate::fault::{Ailment, HookTrouble};
 use crate::invariants::Moment;
 use crate::world::proxy;
-use decisions::{Event, HookOutcome, RouteTarget};
-use model::{Epoch, HookKind, InstanceId, Millis, Role, RunId, ServiceName, SlotId, Timestamp};
+use decisions::{Event, HookOutcome, RouteTarget, SlotKnown};
+use model::{Epoch, HookKind, InstanceId, Millis, RunId, ServiceName, SlotId, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,27 +19,26 @@ const KILL_US: u64 = 500;
 const HOOK_US: u64 = 5_000;
 
 impl World {
-    pub(super) fn spawn(&mut self, id: &InstanceId, run: RunId, role: Role, epoch: Option<Epoch>) {
-        let now = self.truth.now;
+    pub(super) fn spawn(&mut self, spawn: Spawn) {
+        let (id, run, now) = (&spawn.instance, spawn.run, self.truth.now);
         let boot = self.pace.span(BOOT_US);
         let lives = self.pace.between(Duration::from_millis(300), Duration::from_secs(1));
-        let fails = self.truth.ails(id, Ailment::StartFails);
-        let exits = self.truth.ails(id, Ailment::ExitsAtOnce);
-        let crashes = self.truth.ails(id, Ailment::Crashes);
-        let never = self.truth.ails(id, Ailment::NeverHealthy);
-        let slow = self.truth.ails(id, Ailment::SlowStart);
-        let service = self.truth.declared.get(id.service()).map(Arc::clone);
+        let ails = |ailment| self.truth.ails(id, ailment);
+        let (fails, exits, crashes) =
+            (ails(Ailment::StartFails), ails(Ailment::ExitsAtOnce), ails(Ailment::Crashes));
+        let answers_from = match (ails(Ailment::NeverHealthy), ails(Ailment::SlowStart)) {
+            (true, _) => Timestamp::NEVER,
+            (false, true) => now + boot * 40,
+            (false, false) => now + boot,
+        };
         let slot = self.truth.store.held_by(id).next().map(|known| known.slot.slot);
-        let Some(instance) = self.truth.instances.get_mut(id) else {
+        let Some(instance) = self.truth.instances.get_mut(id).filter(|instance| instance.starting == Some(run)) else {
             return;
         };
-        if instance.starting != Some(run) {
-            return;
-        }
         instance.starting = None;
         let online = self.truth.nodes.get(&instance.node).is_some_and(|node| *node != Node::Lost);
-        let Some(from) = service.filter(|_| online && !fails) else {
-            let (instance, error) = (id.clone(), "command not found".into());
+        let Some(from) = spawn.from.filter(|_| online && !fails) else {
+            let (instance, error) = (spawn.instance, "command not found".into());
             self.tell(Event::StartFailed { instance, run, error });
             return;
         };
@@ -47,40 +46,24 @@ impl World {
             self.violate("one process per instance", format!("{id} was started while it runs"));
             return;
         }
-        let answers_from = match (never, slow) {
-            (true, _) => Timestamp::NEVER,
-            (false, true) => now + boot * 40,
-            (false, false) => now + boot,
+        // Noted before the process runs: it acts from its first instruction.
+        instance.memo = Memo {
+            promoted: spawn.active_at,
+            followed: None,
+            stands_by: None,
         };
-        instance.run = run;
-        instance.memo = Memo::default();
-        let acting = epoch.zip(slot).filter(|_| role == Role::Active);
-        instance.process = Some(Process {
-            run,
-            from,
-            since: now,
-            main: true,
-            children: false,
-            hung: false,
-            answers_from,
-            acting: None,
-            in_sync_with: None,
-            evidence: Evidence::default(),
-            probers: 0,
-        });
-        let (instance, how) = (id.clone(), "exit code 1");
+        instance.process = Some(Process::new(run, from, now, answers_from));
+        if let Some((epoch, slot)) = spawn.active_at.zip(slot) {
+            self.begin_to_act(id, slot, epoch);
+        }
+        let (instance, how) = (spawn.instance.clone(), "exit code 1");
         if exits {
             self.plan(Duration::from_millis(1), Due::Ends { instance, run, how });
         } else if crashes {
             self.plan(lives, Due::Ends { instance, run, how });
         }
-        if let Some((epoch, slot)) = acting {
-            self.begin_to_act(id, slot, epoch);
-        }
-        self.tell(Event::Started {
-            instance: id.clone(),
-            run,
-        });
+        let instance = spawn.instance;
+        self.tell(Event::Started { instance, run });
     }
 
     /// A process may do from now on what only the active of a slot may.
@@ -346,7 +329,10 @@ impl World {
         }
         for target in targets {
             let alive = self.truth.process(&target.instance).is_some_and(|process| process.main);
-            if alive {
+            let is_target = |known: &SlotKnown| known.slot.slot == target.slot && known.epoch == target.epoch;
+            let holds = self.truth.store.held_by(&target.instance).any(is_target);
+            // A route that is late sends clients to whoever has the address by then; that makes nobody an active.
+            if alive && holds {
                 self.begin_to_act(&target.instance, target.slot, target.epoch);
             }
         }

@@ -204,8 +204,12 @@ impl World {
             Due::ProxyReturns => self.proxy_returns(),
             Due::AgentReturns => self.agent_comes_up(),
             Due::AgentContinues => self.agent_continues(),
-            Due::NodeReturns(node) => self.inject(Fault::NodeBack { node }),
-            Due::Resumes => self.inject(Fault::Resume),
+            Due::NodeReturns(node) => {
+                self.inject(Fault::NodeBack { node });
+            }
+            Due::Resumes => {
+                self.inject(Fault::Resume);
+            }
             Due::Agent { .. } => {}
         }
     }

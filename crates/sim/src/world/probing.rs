@@ -54,13 +54,14 @@ impl World {
         let (every, timeout) = (check.every.duration(), check.timeout.duration());
         let passes = self.truth.answers(&id) && !(standby && self.truth.ails(&id, Ailment::StandbyCheckFails));
         let refused = self.truth.now;
+        let held = self.truth.store.held_by(&id).next().is_some();
         let Some(process) = self.truth.process_mut(&id, run).filter(|process| process.main) else {
             return;
         };
         if prober != Prober::Extra && prober != Prober::Regular(process.probers) {
             return;
         }
-        let acting = process.acting.is_some();
+        let holds = held && process.acting.is_some();
         let hung = process.hung && process.answers_from <= refused;
         let starting = !process.evidence.passed_once;
         let task = |instance| Task::ProbeTimeout {
@@ -79,7 +80,7 @@ impl World {
             () => ProbeOutcome::Fail("connection refused".into()),
         };
         // An active has nobody to follow.
-        if !(standby && acting) {
+        if !(standby && holds) {
             let instance = id.clone();
             self.tell(Event::Probed {
                 instance,

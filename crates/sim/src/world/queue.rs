@@ -2,9 +2,10 @@
 
 use super::proxy::Order;
 use decisions::{Event, SlotWrite};
-use model::{Epoch, HookKind, InstanceId, NodeName, Role, RunId, ServiceName, Timestamp};
+use model::{Epoch, HookKind, InstanceId, NodeName, RunId, Service, ServiceName, Timestamp};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
 /// What is due.
 #[derive(Debug, Clone)]
@@ -62,18 +63,23 @@ pub(crate) enum Task {
         prober: Prober,
     },
     /// A process is started.
-    Spawn {
-        instance: InstanceId,
-        run: RunId,
-        role: Role,
-        epoch: Option<Epoch>,
-    },
+    Spawn(Spawn),
     /// A cold standby is looked over.
     Prepare(InstanceId),
     /// A slot is written.
     Commit(SlotWrite),
     /// Who did not stop politely is killed.
     Escalate { instance: InstanceId, run: RunId },
+}
+
+/// What is started, as it was declared when that was decided.
+#[derive(Debug, Clone)]
+pub(crate) struct Spawn {
+    pub(crate) instance: InstanceId,
+    pub(crate) run: RunId,
+    pub(crate) from: Option<Arc<Service>>,
+    /// As the active of a slot, at this epoch.
+    pub(crate) active_at: Option<Epoch>,
 }
 
 /// Which prober probes, or that it is an extra probe.

@@ -1,6 +1,7 @@
 //! The agent comes (back) up: it adopts what runs and reads what the store has.
 
 use super::World;
+use super::queue::Due;
 use super::truth::Node;
 use decisions::{Adopted, Core, Event, Reason, Recovered};
 use model::{InstanceId, RunId};
@@ -11,8 +12,15 @@ impl World {
             return;
         }
         self.before_all();
+        // The proxy hears nothing more from an earlier agent once this one has greeted it.
+        for due in self.queue.take(|due| matches!(due, Due::Order(_))) {
+            if let (Due::Order(order), true) = (due, self.pace.coin()) {
+                self.order_arrives(&order);
+            }
+        }
         self.agent.life += 1;
         self.truth.agent_runs = true;
+        self.truth.agent_starts += 1;
         let first_attempt = u64::from(self.agent.life) << 32;
         let nodes = self.truth.nodes.keys().cloned();
         self.agent.core = Some(Core::new(self.seed, first_attempt, 0, nodes));
@@ -79,6 +87,7 @@ impl World {
                     .is_none_or(|(process, declared)| process.from.launch() == declared.launch()),
                 promoted: instance.memo.promoted.filter(|_| process.is_some()),
                 followed: instance.memo.followed.filter(|_| process.is_some()),
+                stands_by: instance.memo.stands_by.filter(|_| process.is_some()),
             }
         });
         let routes = self.truth.proxy.routes.iter();

@@ -31,6 +31,8 @@ pub(crate) struct Truth {
     pub(crate) shutdown: bool,
     /// The agent lives and is not stopped.
     pub(crate) agent_runs: bool,
+    /// How often it was started.
+    pub(crate) agent_starts: u32,
 }
 
 /// A (pretend) node.
@@ -63,6 +65,8 @@ pub(crate) struct Instance {
 pub(crate) struct Memo {
     pub(crate) promoted: Option<Epoch>,
     pub(crate) followed: Option<Epoch>,
+    /// What its standby check said last.
+    pub(crate) stands_by: Option<bool>,
 }
 
 /// A process tree.
@@ -93,8 +97,6 @@ pub(crate) struct Evidence {
     pub(crate) passed_once: bool,
     pub(crate) unhealthy: bool,
     pub(crate) hook_failed: bool,
-    /// Told to stop because there are too many.
-    pub(crate) surplus: bool,
 }
 
 /// A process may do what only the active of a slot may.
@@ -123,6 +125,7 @@ impl Truth {
             paused: false,
             shutdown: false,
             agent_runs: true,
+            agent_starts: 0,
         }
     }
 
@@ -186,9 +189,20 @@ impl Truth {
         })
     }
 
+    /// The same of a process, which may have been started from another declaration.
+    pub(crate) fn was_told(process: &Process, declared: &Service) -> bool {
+        Self::acts_by_itself(&process.from) && Self::acts_by_itself(declared)
+    }
+
     /// Who begins to act by a hook, or by being started; the others act when clients reach them.
     pub(crate) fn acts_by_itself(service: &Service) -> bool {
         service.on_promote.is_some() || service.standby_mode == StandbyMode::Cold
+    }
+
+    /// Whether a process does what it must at that epoch. Where no hook tells it a new one, a shared active keeps its first.
+    pub(crate) fn acts_for(service: &Service, acting: Acting, slot: u32, epoch: Epoch) -> bool {
+        let is_told = service.exclusive || service.on_promote.is_some();
+        !is_told || (acting.slot == slot && acting.epoch == epoch)
     }
 
     /// Whether a loss of acknowledged writes can be judged: one exclusive active and followers that have all it has.
@@ -241,6 +255,24 @@ impl Instance {
             process: None,
             position: 0,
             memo: Memo::default(),
+        }
+    }
+}
+
+impl Process {
+    pub(crate) fn new(run: RunId, from: Arc<Service>, since: Timestamp, answers_from: Timestamp) -> Self {
+        Self {
+            run,
+            from,
+            since,
+            main: true,
+            children: false,
+            hung: false,
+            answers_from,
+            acting: None,
+            in_sync_with: None,
+            evidence: Evidence::default(),
+            probers: 0,
         }
     }
 }

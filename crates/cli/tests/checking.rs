@@ -1,0 +1,114 @@
+//! `check`: the file alone, and the file on this machine.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use common::{run_in, sample};
+use serde_json::Value;
+
+fn file(folder: &tempfile::TempDir, text: &str) -> String {
+    let path = folder.path().join("shop.toml");
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_good_file_is_summed_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = file(
+        &folder,
+        &format!(
+            "{}standby = 2\nlisten = \"127.0.0.1:1\"\ncheck = {{ tcp = true }}\n",
+            sample::FILE
+        ),
+    );
+    let ran = run_in(folder.path(), &["check", &good]);
+    assert!(
+        ran.ok().starts_with("ok: cluster `shop`, 1 service\n"),
+        "{}",
+        ran.stdout
+    );
+    for part in ["web", "127.0.0.1:1", "tcp every"] {
+        assert!(ran.stdout.contains(part), "{part} is missing in\n{}", ran.stdout);
+    }
+    let json: Value = serde_json::from_str(run_in(folder.path(), &["check", &good, "--json"]).ok()).unwrap();
+    assert_eq!(
+        (&json["ok"], &json["cluster"]["services"]["web"]["standby"]),
+        (&true.into(), &2.into())
+    );
+}
+
+#[test]
+fn every_error_is_told_at_once_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let bad = file(
+        &folder,
+        "name = \"shop\"\n[service.web]\ncommand = [\"sleep\", \"1\"]\nstandbi = 1\nactive = \"two\"\n",
+    );
+    let ran = run_in(folder.path(), &["check", &bad]);
+    for part in ["shop.toml:4", "standbi", "standby", "shop.toml:5", "has 2 errors"] {
+        assert!(ran.failed().contains(part), "{part} is missing in\n{}", ran.stderr);
+    }
+    assert_eq!(ran.stdout, "");
+    let ran = run_in(folder.path(), &["check", &bad, "--json"]);
+    let json: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(
+        (ran.code, &json["ok"], json["errors"][0]["line"].as_u64()),
+        (Some(1), &false.into(), Some(4))
+    );
+}
+
+#[test]
+fn files_that_are_none_are_errors_and_not_panics() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("binary.toml");
+    std::fs::write(&path, b"name = \"\xff\"\n").unwrap();
+    assert!(
+        run_in(folder.path(), &["check", path.to_str().unwrap()])
+            .failed()
+            .contains("UTF-8")
+    );
+    assert!(
+        run_in(folder.path(), &["check", folder.path().to_str().unwrap()])
+            .failed()
+            .contains("failed to read the file")
+    );
+    let huge = std::fs::File::create(&path).unwrap();
+    huge.set_len(1 << 34).unwrap();
+    assert!(
+        run_in(folder.path(), &["check", path.to_str().unwrap()])
+            .failed()
+            .contains("at most")
+    );
+}
+
+#[test]
+fn this_machine_is_looked_at_only_if_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(&folder, &sample::FILE.replace("sleep", "no-such-program-anywhere"));
+    run_in(folder.path(), &["check", &path]).ok();
+    let ran = run_in(folder.path(), &["check", &path, "--here"]);
+    assert!(
+        ran.failed().contains("no-such-program-anywhere") && ran.stderr.contains("shop.toml:5"),
+        "{}",
+        ran.stderr
+    );
+    let json = run_in(folder.path(), &["check", &path, "--here", "--json"]);
+    let value: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((json.code, value["here"][0]["line"].as_u64()), (Some(1), Some(5)));
+    let good = file(&folder, sample::FILE);
+    assert!(
+        run_in(folder.path(), &["check", &good, "--here"])
+            .ok()
+            .contains("nothing on this machine stands in its way")
+    );
+}
+
+#[test]
+fn the_schema_is_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let schema: Value = serde_json::from_str(run_in(folder.path(), &["check", "--schema"]).ok()).unwrap();
+    assert!(schema["$schema"].as_str().unwrap().contains("json-schema.org"));
+    assert!(schema["properties"]["service"].is_object());
+}

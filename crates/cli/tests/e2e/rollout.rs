@@ -1,0 +1,132 @@
+//! Files change while clients come: plan, apply, history, rollback.
+
+use super::{HEAL, PROGRAM, assert_no_failures, text};
+use bench::load::{self, Plan};
+use bench::rig::{self, Rig};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+
+fn web_file(listen: SocketAddr, active: u32, marker: &str) -> String {
+    format!(
+        r#"
+name = "roll"
+[service.web]
+command = ["{{understudy}}", "sample", "web", "--port", "{{port}}"]
+active = {active}
+standby = 1
+listen = "{listen}"
+protocol = "http"
+check = {{ http = "/healthz", every = "200ms", fail_after = 2 }}
+env = {{ MARKER = "{marker}" }}
+"#
+    )
+}
+
+struct Rollout {
+    rig: Rig,
+    listen: SocketAddr,
+}
+
+impl Rollout {
+    fn up() -> Self {
+        let listen = rig::free_address().unwrap();
+        let rig = Rig::up(Path::new(PROGRAM), "roll", &web_file(listen, 2, "one")).unwrap();
+        Self { rig, listen }
+    }
+
+    fn apply(&self, file: &str) -> std::process::Output {
+        let path = self.rig.folder().join("new.toml");
+        std::fs::write(&path, file).unwrap();
+        self.rig.run(&["apply", path.to_str().unwrap(), "--yes"]).unwrap()
+    }
+
+    /// Waits until every process has this marker in its environment.
+    fn until_all_run(&self, marker: &str, count: usize) {
+        let wanted = format!("MARKER={marker}");
+        let has = |pid: &u32| {
+            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
+        };
+        self.rig
+            .wait_for("the rollout", HEAL * 2, |status| {
+                let pids = rig::pids(status);
+                pids.len() == count && pids.values().all(has) && rig::redundant_without(status, "web", &[])
+            })
+            .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_environment_is_rolled_out_and_back_without_a_failed_request() {
+    let rollout = Rollout::up();
+    let load = load::start(Plan::get(rollout.listen, "/healthz", 200.0)).unwrap();
+    let applied = rollout.apply(&web_file(rollout.listen, 2, "two"));
+    assert!(applied.status.success(), "{}", text(&applied.stderr));
+    rollout.until_all_run("two", 3);
+    let back = rollout.rig.run(&["rollback", "--yes"]).unwrap();
+    assert!(back.status.success(), "{}", text(&back.stderr));
+    rollout.until_all_run("one", 3);
+    assert_no_failures(&load.finish().await);
+    let history: Vec<api::HistoryEntry> =
+        serde_json::from_slice(&rollout.rig.run(&["history", "--json"]).unwrap().stdout).unwrap();
+    let hows: Vec<&str> = history.iter().map(|entry| entry.how.as_str()).collect();
+    assert_eq!(hows, ["rollback to 1", "apply", "up"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_and_fewer_actives_touch_only_those_that_come_and_go() {
+    let rollout = Rollout::up();
+    let before = rig::pids(&rollout.rig.status().unwrap());
+    let load = load::start(Plan::get(rollout.listen, "/healthz", 200.0)).unwrap();
+    assert!(rollout.apply(&web_file(rollout.listen, 4, "one")).status.success());
+    rollout.until_all_run("one", 5);
+    let more = rig::pids(&rollout.rig.status().unwrap());
+    assert_eq!(kept(&before, &more), 3, "{before:?} {more:?}");
+    assert!(rollout.apply(&web_file(rollout.listen, 1, "one")).status.success());
+    rollout.until_all_run("one", 2);
+    let fewer = rig::pids(&rollout.rig.status().unwrap());
+    assert_eq!(kept(&more, &fewer), 2, "{more:?} {fewer:?}");
+    assert_no_failures(&load.finish().await);
+}
+
+fn kept(before: &BTreeMap<String, u32>, after: &BTreeMap<String, u32>) -> usize {
+    after.iter().filter(|(id, pid)| before.get(*id) == Some(*pid)).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_needs_no_restart_restarts_nothing() {
+    let rollout = Rollout::up();
+    let before = rig::pids(&rollout.rig.status().unwrap());
+    let file = web_file(rollout.listen, 2, "one").replace("every = \"200ms\"", "every = \"100ms\"");
+    let path = rollout.rig.folder().join("plan.toml");
+    std::fs::write(&path, &file).unwrap();
+    let plan = rollout.rig.run(&["plan", path.to_str().unwrap(), "--json"]).unwrap();
+    let plan: api::Plan = serde_json::from_slice(&plan.stdout).unwrap();
+    assert_eq!(plan.changes.len(), 1);
+    assert_eq!((plan.changes[0].starts, plan.changes[0].stops), (0, 0), "{plan:?}");
+    assert!(rollout.apply(&file).status.success());
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert_eq!(rig::pids(&rollout.rig.status().unwrap()), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_new_version_stops_at_the_first_standby_and_clients_notice_nothing() {
+    let rollout = Rollout::up();
+    let before = rig::pids(&rollout.rig.status().unwrap());
+    let load = load::start(Plan::get(rollout.listen, "/healthz", 200.0)).unwrap();
+    let broken = web_file(rollout.listen, 2, "two").replace("\"sample\", \"web\"", "\"sample\", \"wep\"");
+    assert!(rollout.apply(&broken).status.success());
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let status = rollout.rig.status().unwrap();
+    let service = rig::service(&status, "web").unwrap();
+    assert_ne!(service.state, "down");
+    let serving: Vec<u32> = service.slots.iter().filter_map(|slot| rig::pids(&status).get(slot.instance.as_ref()?).copied()).collect();
+    assert_eq!(serving.len(), 2);
+    assert!(serving.iter().all(|pid| before.values().any(|old| old == pid)), "an old active was touched");
+    assert!(status.problems.iter().any(|problem| problem.code == "instance-failing" || problem.code == "not-redundant"), "{status:?}");
+    let back = rollout.rig.run(&["rollback", "--yes"]).unwrap();
+    assert!(back.status.success(), "{}", text(&back.stderr));
+    rollout.until_all_run("one", 3);
+    assert_no_failures(&load.finish().await);
+}

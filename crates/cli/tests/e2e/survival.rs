@@ -1,0 +1,125 @@
+//! Agent, guard and proxy die; services do not notice.
+
+use super::{HEAL, PROGRAM, Shop, assert_no_failures, kill};
+use bench::process;
+use bench::rig::{self, Rig};
+use rustix::process::Signal;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Kills one of our own processes under load and waits until another one is in its place.
+async fn survive(pick: impl Fn(&rig::Own) -> u32) {
+    let shop = Shop::up();
+    let before = rig::pids(&shop.rig.status().unwrap());
+    let load = shop.load(shop.web, "/");
+    for _ in 0..3 {
+        let own = shop.rig.own().unwrap();
+        kill(pick(&own));
+        until_back(&shop.rig, |now| pick(now) != pick(&own));
+        shop.until_redundant_without("web", &[]);
+    }
+    let after = rig::pids(&shop.rig.status().unwrap());
+    assert_eq!(before, after, "a service was restarted");
+    assert_no_failures(&load.finish().await);
+}
+
+fn until_back(rig: &Rig, is_back: impl Fn(&rig::Own) -> bool) {
+    let back = || rig.own().is_ok_and(|own| own.proxy.is_some() && own.pids().into_iter().all(process::is_alive) && is_back(&own));
+    let begun = std::time::Instant::now();
+    while !back() {
+        assert!(begun.elapsed() < HEAL, "not back within {HEAL:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_agent_comes_back_and_adopts() {
+    survive(|own| own.agent).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_guard_comes_back() {
+    survive(|own| own.guard).await;
+}
+
+/// Connections that the proxy had are lost with it; these tests' requests are so short that few are. New ones wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_proxy_comes_back_on_the_same_sockets() {
+    let shop = Shop::up();
+    let before = rig::pids(&shop.rig.status().unwrap());
+    let load = shop.load(shop.web, "/");
+    let mut killed = 0;
+    for _ in 0..3 {
+        let own = shop.rig.own().unwrap();
+        kill(own.proxy.unwrap());
+        killed += 1;
+        until_back(&shop.rig, |now| now.proxy != own.proxy);
+        shop.until_redundant_without("web", &[]);
+    }
+    assert_eq!(before, rig::pids(&shop.rig.status().unwrap()), "a service was restarted");
+    let report = load.finish().await;
+    // At 200 a second and a millisecond each, one or two may have been on their way through it.
+    assert!(report.failed() <= 3 * killed, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_active_that_dies_while_the_agent_is_dead_is_replaced_when_it_is_back() {
+    let shop = Shop::up();
+    let (instance, pid) = shop.holder("db");
+    let own = shop.rig.own().unwrap();
+    // The guard cannot start another agent as long as it is stopped.
+    process::signal(own.guard, Signal::STOP).unwrap();
+    kill(own.agent);
+    kill(pid);
+    process::signal(own.guard, Signal::CONT).unwrap();
+    until_back(&shop.rig, |now| now.agent != own.agent);
+    shop.until_redundant_without("db", &[pid]);
+    assert_ne!(shop.holder("db").0, instance, "the standby had all the data and was there first");
+    shop.assert_never_two_actives();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_agent_judges_nobody_when_it_goes_on() {
+    let shop = Shop::up();
+    let before = rig::pids(&shop.rig.status().unwrap());
+    let load = shop.load(shop.web, "/");
+    let agent = shop.rig.own().unwrap().agent;
+    process::signal(agent, Signal::STOP).unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    process::signal(agent, Signal::CONT).unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let status = shop.rig.status().unwrap();
+    assert_eq!(before, rig::pids(&status), "a service was restarted");
+    assert!(status.services.iter().all(|service| service.state == "redundant"), "{status:?}");
+    assert_no_failures(&load.finish().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_binary_takes_over_at_the_next_start_of_the_agent() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("understudy");
+    std::fs::copy(PROGRAM, &program).unwrap();
+    let file = "name = \"upgrade\"\n[service.sleeper]\ncommand = [\"sleep\", \"1000\"]\n";
+    let rig = Rig::up(&program, "upgrade", file).unwrap();
+    let before = rig::pids(&rig.status().unwrap());
+    let own = rig.own().unwrap();
+    // As a package manager does it: the old file is replaced by a rename, not written over.
+    let new = folder.path().join("understudy.new");
+    std::fs::copy(PROGRAM, &new).unwrap();
+    std::fs::rename(&new, &program).unwrap();
+    kill(own.agent);
+    until_back(&rig, |now| now.agent != own.agent);
+    let exe = std::fs::read_link(format!("/proc/{}/exe", rig.own().unwrap().agent)).unwrap();
+    assert_eq!(exe, program, "the new agent is the old program");
+    assert_eq!(before, rig::pids(&rig.status().unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_agent_of_the_same_cluster_is_refused() {
+    let shop = Shop::up();
+    let refused = shop.rig.run(&["agent"]).unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(super::text(&refused.stderr).contains("held by process"), "{}", super::text(&refused.stderr));
+    let pids: BTreeMap<String, u32> = rig::pids(&shop.rig.status().unwrap());
+    assert_eq!(pids.len(), 5);
+}

@@ -1,0 +1,249 @@
+//! Planned changes, step by step, and the claims of slots.
+
+use crate::instance::{Instance, RunningHook};
+use crate::service::Service;
+use crate::slot::{self, Stage};
+use crate::{Action, Context, Decision, Note, NoteKind, Reason, SlotWrite, epoch_after};
+use model::{HookKind, InstanceId};
+
+impl Service {
+    /// Carries planned changes on, and begins those of slots that are no longer declared.
+    pub(super) fn planned(&mut self, cx: &mut Context<'_>) {
+        for index in 0..self.slots.len() {
+            let surplus = self.is_surplus(index);
+            let slot = &self.slots[index];
+            if surplus && !cx.paused && slot.serving().is_some() && slot.planned.is_none() {
+                let wanted = self.declared.wanted();
+                self.begin_planned(index, None, None, Reason::TooMany { wanted }, cx.now);
+            }
+            let slot = &self.slots[index];
+            let (Some(planned), Some(holder)) = (slot.planned.clone(), slot.serving().cloned()) else {
+                continue;
+            };
+            let Stage::Draining { deadline } = planned.stage else {
+                continue;
+            };
+            if !self.still_wanted(index, &holder, cx) && self.instances.get(&holder).is_some_and(Instance::is_fit) {
+                self.stay(index, cx.out);
+            } else if cx.now >= deadline {
+                self.keep_from_acting(index, &holder, planned.because, cx);
+            }
+        }
+    }
+
+    /// Whether a planned change has a reason and a target.
+    fn still_wanted(&self, index: usize, holder: &InstanceId, cx: &Context<'_>) -> bool {
+        let (Some(planned), Some(holder)) = (&self.slots[index].planned, self.instances.get(holder)) else {
+            return false;
+        };
+        let reason = match planned.because {
+            Reason::TooMany { .. } => return self.is_surplus(index),
+            Reason::DrainAsked => !cx.online(&holder.node),
+            Reason::RolloutNeeds => !holder.current,
+            _ => true,
+        };
+        reason && self.candidate(index, cx).is_some()
+    }
+
+    pub(super) fn is_surplus(&self, index: usize) -> bool {
+        index >= self.declared.active as usize
+    }
+
+    /// Clients are away: the holder is demoted by its hook, or stopped where it has none.
+    fn keep_from_acting(&mut self, index: usize, holder: &InstanceId, because: Reason, cx: &mut Context<'_>) {
+        let epoch = self.slots[index].epoch();
+        let demotes = self.declared.on_demote.is_some() && !self.is_cold();
+        let stops = self.declared.exclusive || self.is_cold();
+        let Some(instance) = self.instances.get_mut(holder) else {
+            return;
+        };
+        let stage = if demotes && instance.hook.is_none() {
+            instance.hook = Some(RunningHook {
+                kind: HookKind::Demote,
+                epoch,
+            });
+            let (instance, run) = (holder.clone(), instance.run);
+            cx.decide(
+                Action::RunHook {
+                    instance,
+                    run,
+                    hook: HookKind::Demote,
+                    epoch,
+                    active: None,
+                },
+                because,
+            );
+            Stage::Demoting
+        } else if stops {
+            self.stop(holder, because, cx.now, cx.out);
+            Stage::Stopping
+        } else {
+            // A shared active without a hook is a standby as soon as clients are away.
+            instance.acts = false;
+            let slot = &mut self.slots[index];
+            slot.confirm_dead(cx.now);
+            slot.set(slot::Phase::Vacant, cx.now, because);
+            Stage::Clear
+        };
+        if let Some(planned) = &mut self.slots[index].planned {
+            planned.stage = stage;
+        }
+        self.refresh_bound();
+    }
+
+    /// Who takes a slot next: whom somebody wants, if he can, or the first in the failover order.
+    pub(super) fn candidate(&self, index: usize, cx: &Context<'_>) -> Option<InstanceId> {
+        let planned = self.slots[index].planned.as_ref();
+        let wanted = planned.and_then(|planned| planned.to.as_ref());
+        let order = self.failover_order(Some(index), cx.now);
+        let here = |id: &&InstanceId| {
+            // Who may act already is not asked to move, even if its node is emptied.
+            let free = |instance: &Instance| instance.acts || cx.online(&instance.node);
+            self.instances.get(*id).is_some_and(free) && !self.is_held_for_another(index, id)
+        };
+        let mut order = order.iter().filter(here);
+        // A holder that is there and fit keeps its slot, unless somebody wants it moved: so it is after a restart of the agent.
+        let wanted = wanted.or_else(|| self.slots[index].last_holder().filter(|_| planned.is_none()));
+        let asked = wanted.and_then(|to| order.clone().find(|id| *id == to));
+        asked.or_else(|| order.next()).cloned()
+    }
+
+    /// Somebody else may still act for an exclusive slot, and must be gone before it is claimed.
+    fn acts_for(&self, index: usize, other_than: &InstanceId) -> Option<InstanceId> {
+        let holder = self.slots[index].last_holder().filter(|holder| *holder != other_than)?;
+        let acts = |holder: &Instance| holder.acts && holder.has_process();
+        (self.declared.exclusive && self.instances.get(holder).is_some_and(acts)).then(|| holder.clone())
+    }
+
+    /// The store says that it holds another slot, which is vacant: it takes that one again, or it is released first (I7).
+    fn is_held_for_another(&self, index: usize, id: &InstanceId) -> bool {
+        self.held.get(id).is_some_and(|slots| slots.iter().any(|other| *other != index))
+    }
+
+    /// Vacant slots are claimed; surplus ones released.
+    pub(super) fn claim(&mut self, cx: &mut Context<'_>) {
+        // With a thousand vacant slots and nobody free, nobody is looked for a thousand times.
+        let mut free = self.ready_standbys();
+        for index in 0..self.slots.len() {
+            if self.is_surplus(index) {
+                self.release_surplus(index, cx);
+                continue;
+            }
+            let slot = &self.slots[index];
+            let planned = slot.planned.as_ref();
+            let clear = planned.is_none_or(|planned| planned.stage == Stage::Clear);
+            let handover = slot.serving().is_some() && planned.is_some() && clear;
+            let begun = planned.is_some();
+            let open = slot.phase == slot::Phase::Vacant || handover;
+            // What was begun before a pause is finished.
+            if !open || !clear || (cx.paused && !begun) || !slot.may_write(cx.now) {
+                continue;
+            }
+            let candidate = match free {
+                0 if self.slots[index].unclear.is_empty() => None,
+                _ => self.candidate(index, cx),
+            };
+            if let Some(to) = candidate {
+                free = free.saturating_sub(1);
+                if let Some(holder) = self.acts_for(index, &to) {
+                    let last = self.instances.get(&holder).and_then(|holder| holder.last_failure.clone());
+                    let because = Reason::HolderUnhealthy {
+                        instance: holder.clone(),
+                        last: last.unwrap_or_default(),
+                    };
+                    self.slots[index].set(slot::Phase::Releasing, cx.now, because.clone());
+                    self.kill(&holder, because, cx.now, cx.out);
+                } else {
+                    self.write_claim(index, to, cx);
+                }
+            } else if handover {
+                self.stay(index, cx.out);
+            } else if let Some(old) = self.slots[index].routed.as_ref().map(|(old, _)| old.clone()) {
+                // A handover that did not come about: who serves until now takes the slot again.
+                if self.instances.get(&old).is_some_and(Instance::is_fit) {
+                    self.write_claim(index, old, cx);
+                }
+            } else {
+                self.tell_held_back(index, cx);
+            }
+        }
+    }
+
+    fn release_surplus(&mut self, index: usize, cx: &mut Context<'_>) {
+        let slot = &mut self.slots[index];
+        if slot.phase != slot::Phase::Vacant {
+            return;
+        }
+        slot.abort("the slot is not declared any more", cx.out);
+        // A handover was under way: its old holder has nothing to do any more either.
+        if let Some((old, epoch)) = slot.routed.take()
+            && self.declared.on_demote.is_some()
+            && let Some(old) = self.instances.get_mut(&old)
+        {
+            old.demote = Some(epoch);
+        }
+        self.release_if_held(index, cx);
+    }
+
+    fn write_claim(&mut self, index: usize, to: InstanceId, cx: &mut Context<'_>) {
+        let Some((node, run)) = self.instances.get(&to).map(|instance| (instance.node.clone(), instance.run)) else {
+            return;
+        };
+        let attempt = cx.next_attempt();
+        let epoch = epoch_after(self.epoch, cx.generation);
+        self.epoch = epoch;
+        let slot = &mut self.slots[index];
+        let because = match &slot.takeover {
+            Some(takeover) => takeover.because.clone(),
+            None => Reason::SlotVacant { slot: slot.id.slot },
+        };
+        if let Some(takeover) = &mut slot.takeover {
+            takeover.to = to.clone();
+            takeover.epoch = epoch;
+            takeover.confirmed.get_or_insert(cx.now);
+        }
+        let write = SlotWrite {
+            slot: slot.id.clone(),
+            attempt,
+            expect: slot.record.as_ref().map(|record| record.revision).unwrap_or_default(),
+            held: true,
+            holder: to.clone(),
+            node,
+            epoch,
+        };
+        slot.claiming = epoch;
+        slot.told_held_back = false;
+        slot.set(
+            slot::Phase::Claiming {
+                to: to.clone(),
+                run,
+                attempt,
+            },
+            cx.now,
+            because.clone(),
+        );
+        self.bound.insert(to, index);
+        cx.decide(Action::Write(write), because);
+    }
+
+    fn tell_held_back(&mut self, index: usize, cx: &mut Context<'_>) {
+        let holds_back = self.declared.on_follow.is_some()
+            && self
+                .instances
+                .values()
+                .any(|instance| instance.is_fit() && !self.bound.contains_key(&instance.id));
+        let slot = &mut self.slots[index];
+        let Some(instance) = slot.last_holder().cloned() else {
+            return;
+        };
+        if holds_back && !slot.told_held_back {
+            slot.told_held_back = true;
+            let because = Reason::OnlyLastHolderHasData { instance };
+            slot.because = because.clone();
+            cx.out.push_back(Decision::note(
+                Note::about_service(NoteKind::DataHeldBack, self.name.clone()),
+                because,
+            ));
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! As many instances as declared, on nodes that are there.
+
+use crate::instance::Instance;
+use crate::service::Service;
+use crate::slot::{self, Slot};
+use crate::{Action, Context, Decision, NodeState, Note, NoteKind, Reason};
+use model::{InstanceId, NodeName, SlotId, Spread};
+use std::collections::BTreeMap;
+
+impl Service {
+    /// As many instances as declared, on nodes that are there.
+    pub(super) fn count(&mut self, cx: &mut Context<'_>) {
+        let active = self.declared.active as usize;
+        while self.slots.len() < active {
+            let slot = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
+            self.slots.push(Slot::new(
+                SlotId {
+                    service: self.name.clone(),
+                    slot,
+                },
+                cx.now,
+            ));
+        }
+        while self.slots.len() > active
+            && self.slots.last().is_some_and(|slot| {
+                slot.phase == slot::Phase::Vacant && slot.record.as_ref().is_none_or(|record| !record.held)
+            })
+        {
+            // Its record stays in the store: should the slot come back, its epochs go on from there.
+            self.slots.pop();
+        }
+        self.refresh_bound();
+        if cx.stopping {
+            return;
+        }
+        self.leave_nodes(cx);
+        let wanted = self.declared.wanted() + u32::from(self.surge);
+        let counts = |instance: &Instance, cx: &Context<'_>| !instance.retiring && cx.online(&instance.node);
+        let mut have =
+            u32::try_from(self.instances.values().filter(|instance| counts(instance, cx)).count()).unwrap_or(u32::MAX);
+        let mut load: BTreeMap<NodeName, u32> = cx.load.clone();
+        while have < wanted {
+            let Some(node) = self.place(&load, cx) else {
+                self.tell_unplaced(wanted - have, cx);
+                break;
+            };
+            self.numbers += 1;
+            let id = InstanceId::new(self.name.clone(), self.numbers);
+            let because = Reason::TooFew { have, wanted };
+            *load.entry(node.clone()).or_default() += 1;
+            let instance = Instance::new(id.clone(), node.clone(), cx.now, because.clone());
+            cx.decide(
+                Action::Create {
+                    instance: id.clone(),
+                    node,
+                },
+                because,
+            );
+            self.instances.insert(id, instance);
+            have += 1;
+        }
+        if have >= wanted {
+            self.told_unplaced = false;
+        }
+        if have > wanted {
+            let surplus = self.surplus(have - wanted, cx);
+            for id in surplus {
+                self.retire(&id, Reason::TooMany { wanted }, cx);
+            }
+        }
+    }
+
+    /// Instances on lost nodes are replaced elsewhere; those on drained ones stay until their replacement is ready.
+    fn leave_nodes(&mut self, cx: &mut Context<'_>) {
+        let elsewhere = cx.nodes.values().any(|node| node.state == NodeState::Online);
+        if !elsewhere {
+            return;
+        }
+        let ready_elsewhere = self
+            .instances
+            .values()
+            .filter(|instance| {
+                cx.online(&instance.node) && !self.bound.contains_key(&instance.id) && self.readiness(instance).is_ok()
+            })
+            .count();
+        let spare = ready_elsewhere >= self.declared.standby as usize;
+        let leaving: Vec<InstanceId> = self
+            .instances
+            .values()
+            .filter(|instance| {
+                !instance.retiring && !cx.online(&instance.node) && !self.bound.contains_key(&instance.id)
+            })
+            .filter(|instance| match cx.nodes.get(&instance.node).map(|node| node.state) {
+                Some(NodeState::Drained) => spare && self.slots.iter().all(|slot| slot.serving().is_some()),
+                // Whoever was active last may have the only copy of the data: it waits for its node.
+                _ => !instance.has_process() && !self.data_only_with(&instance.id),
+            })
+            .map(|instance| instance.id.clone())
+            .collect();
+        for id in leaving {
+            let Some(node) = self.instances.get(&id).map(|instance| instance.node.clone()) else {
+                continue;
+            };
+            let because = match cx.nodes.get(&node).map(|node| node.state) {
+                Some(NodeState::Drained) => Reason::DrainAsked,
+                _ => Reason::NodeLost { node },
+            };
+            self.retire(&id, because, cx);
+        }
+    }
+
+    /// It served last and nobody serves now: it stays until another one does, for it has all the data.
+    fn data_only_with(&self, id: &InstanceId) -> bool {
+        let served_last = |slot: &Slot| slot.data.as_ref().is_some_and(|(holder, _)| holder == id);
+        self.declared.on_follow.is_some()
+            && self.slots.iter().any(|slot| served_last(slot) && slot.serving().is_none())
+    }
+
+    /// The store says that it holds a slot that nobody serves: it is the first to ask.
+    fn may_hold_again(&self, id: &InstanceId) -> bool {
+        let holds = |slot: &Slot| slot.record.as_ref().is_some_and(|record| record.held && record.holder == *id);
+        self.slots.iter().any(|slot| holds(slot) && slot.phase == slot::Phase::Vacant)
+    }
+
+    fn place(&self, load: &BTreeMap<NodeName, u32>, cx: &Context<'_>) -> Option<NodeName> {
+        let mut copies: BTreeMap<&NodeName, u32> = BTreeMap::new();
+        for instance in self.instances.values().filter(|instance| !instance.retiring) {
+            *copies.entry(&instance.node).or_default() += 1;
+        }
+        let own = |name: &NodeName| copies.get(name).copied().unwrap_or(0);
+        cx.nodes
+            .keys()
+            .filter(|name| cx.online(name))
+            .filter(|name| self.declared.spread == Spread::Prefer || own(name) == 0)
+            .min_by_key(|name| (own(name), load.get(*name).copied().unwrap_or(0), (*name).clone()))
+            .cloned()
+    }
+
+    fn tell_unplaced(&mut self, missing: u32, cx: &mut Context<'_>) {
+        if !self.told_unplaced {
+            self.told_unplaced = true;
+            let wanted = format!("{missing} of {} instances find no node", self.declared.wanted());
+            cx.out.push_back(Decision::note(
+                Note::about_service(NoteKind::Unplaced, self.name.clone()),
+                Reason::NoNodeLeft { wanted },
+            ));
+        }
+    }
+
+    /// Whom to remove: who does not run, then outdated ones, then the youngest; never one that holds a slot.
+    fn surplus(&self, count: u32, cx: &Context<'_>) -> Vec<InstanceId> {
+        let mut free: Vec<&Instance> = self
+            .instances
+            .values()
+            .filter(|instance| {
+                !instance.retiring
+                    && cx.online(&instance.node)
+                    && !self.bound.contains_key(&instance.id)
+                    && !self.data_only_with(&instance.id)
+                    && !self.may_hold_again(&instance.id)
+            })
+            .collect();
+        free.sort_by_key(|instance| {
+            (
+                self.readiness(instance).is_ok(),
+                instance.current,
+                std::cmp::Reverse(instance.id.number()),
+            )
+        });
+        free.into_iter()
+            .take(count as usize)
+            .map(|instance| instance.id.clone())
+            .collect()
+    }
+
+    fn retire(&mut self, id: &InstanceId, because: Reason, cx: &mut Context<'_>) {
+        let Some(instance) = self.instances.get_mut(id) else {
+            return;
+        };
+        instance.retiring = true;
+        if instance.has_process() {
+            self.stop(id, because, cx.now, cx.out);
+        } else {
+            self.instances.remove(id);
+            cx.decide(Action::Forget { instance: id.clone() }, because);
+        }
+    }
+}

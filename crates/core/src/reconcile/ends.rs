@@ -1,0 +1,183 @@
+//! What follows when an instance ends, does not start, or is unhealthy.
+
+use crate::instance::{Phase, SETTLE};
+use crate::service::Service;
+use crate::{Action, Context, Decision, Note, NoteKind, Reason};
+use model::{Health, InstanceId, Millis, Timestamp};
+use std::time::Duration;
+
+/// An unhealthy active that nobody can replace is restarted after this many times the span in which it was found unhealthy,
+/// and not before [`RESTART_UNHEALTHY_MIN`]: slow is not dead.
+const RESTART_UNHEALTHY_FACTOR: u32 = 3;
+const RESTART_UNHEALTHY_MIN: Duration = Duration::from_secs(5);
+
+impl Service {
+    /// What follows the end of an instance: another start, a replacement, or giving up.
+    pub(super) fn after_end(&mut self, cx: &mut Context<'_>) {
+        let ended: Vec<InstanceId> = self
+            .instances
+            .values()
+            .filter(|instance| instance.phase == Phase::Ended)
+            .map(|instance| instance.id.clone())
+            .collect();
+        for id in ended {
+            let keeps_data = self.keeps_data(&id);
+            let Some(instance) = self.instances.get_mut(&id) else {
+                continue;
+            };
+            if instance.retiring {
+                self.instances.remove(&id);
+                cx.decide(
+                    Action::Forget { instance: id },
+                    Reason::TooMany {
+                        wanted: self.declared.wanted(),
+                    },
+                );
+                continue;
+            }
+            if instance.planned_stop || cx.stopping || self.removed {
+                let because = instance.because.clone();
+                instance.set(Phase::Waiting { until: cx.now }, Health::Down, cx.now, because);
+                continue;
+            }
+            let was_healthy = instance.was_healthy;
+            let restart = &self.declared.restart;
+            let flapped = instance.is_flapping(cx.now);
+            let wait = instance.count_failure(was_healthy, restart, cx.seed, cx.now);
+            if !flapped && instance.is_flapping(cx.now) {
+                let because = instance.because.clone();
+                cx.out.push_back(Decision::note(
+                    Note::about_instance(NoteKind::Flapping, &id, &instance.node),
+                    because,
+                ));
+            }
+            let starts = instance.failed_starts;
+            if starts < restart.replace_after {
+                let because = match wait {
+                    Duration::ZERO => instance.because.clone(),
+                    wait => Reason::BackOff {
+                        wait: Millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+                        failures: starts.max(u32::try_from(instance.recent_deaths(cx.now)).unwrap_or(u32::MAX)),
+                    },
+                };
+                instance.set(Phase::Waiting { until: cx.now + wait }, Health::Down, cx.now, because);
+                continue;
+            }
+            let because = Reason::NeverHealthy { starts };
+            if !keeps_data && self.replacements < restart.give_up_after {
+                self.replacements += 1;
+                cx.out.push_back(Decision::note(
+                    Note::about_instance(NoteKind::Replaced, &id, &instance.node),
+                    because.clone(),
+                ));
+                self.instances.remove(&id);
+                cx.decide(Action::Forget { instance: id }, because);
+                continue;
+            }
+            let because = if keeps_data {
+                because
+            } else {
+                Reason::ReplacementsFailed {
+                    replacements: self.replacements,
+                }
+            };
+            let retry = cx.now + restart.retry_after.duration();
+            // One failed start at that time gives it up again, without five more.
+            instance.failed_starts = restart.replace_after - 1;
+            instance.set(Phase::Failed { retry }, Health::Down, cx.now, because.clone());
+            cx.out.push_back(Decision::note(
+                Note::about_instance(NoteKind::GivenUp, &id, &instance.node),
+                because,
+            ));
+        }
+    }
+
+    /// A replacement begins with an empty folder, so whoever may have the only copy of the data is never replaced.
+    fn keeps_data(&self, id: &InstanceId) -> bool {
+        (self.declared.exclusive || self.declared.on_follow.is_some())
+            && self.slots.iter().any(|slot| slot.data.as_ref().is_some_and(|(holder, _)| holder == id))
+    }
+
+    /// Without a check, whoever lives long enough is well.
+    pub(super) fn settle(&mut self, cx: &Context<'_>) {
+        if self.declared.check.is_some() {
+            return;
+        }
+        for instance in self.instances.values_mut() {
+            if let Phase::Starting { started: true, .. } = instance.phase
+                && cx.now >= instance.since + SETTLE.duration()
+            {
+                instance.became_healthy(cx.now);
+                instance.because = Reason::LivesWithoutCheck { after: SETTLE };
+                self.replacements = 0;
+            }
+        }
+    }
+
+    /// Time-outs of starts and of unhealthy instances.
+    pub(super) fn watch(&mut self, cx: &mut Context<'_>) {
+        let ids: Vec<InstanceId> = self.instances.keys().cloned().collect();
+        for id in ids {
+            let Some(instance) = self.instances.get_mut(&id) else {
+                continue;
+            };
+            match instance.phase {
+                Phase::Starting { started: true, .. } if self.declared.check.is_none() => {}
+                Phase::Starting { deadline, .. } if cx.now >= deadline => {
+                    let limit = self.declared.start_timeout;
+                    let because = Reason::NotHealthyInTime {
+                        instance: id.clone(),
+                        limit,
+                        last: instance.last_failure.clone(),
+                    };
+                    cx.out.push_back(Decision::note(
+                        Note::about_instance(NoteKind::StartFailed, &id, &instance.node),
+                        because.clone(),
+                    ));
+                    self.kill(&id, because, cx.now, cx.out);
+                }
+                Phase::Failed { retry } if cx.now >= retry => {
+                    instance.set(Phase::Waiting { until: cx.now }, Health::Down, cx.now, Reason::RetryDue);
+                }
+                Phase::Running if instance.health == Health::Unhealthy => self.watch_unhealthy(&id, cx),
+                _ => {}
+            }
+        }
+    }
+
+    fn watch_unhealthy(&mut self, id: &InstanceId, cx: &mut Context<'_>) {
+        let Some(instance) = self.instances.get(id) else {
+            return;
+        };
+        let last = instance.last_failure.clone().unwrap_or_default();
+        let because = Reason::HolderUnhealthy {
+            instance: id.clone(),
+            last,
+        };
+        let holds = self.bound.get(id).copied();
+        if let Some(index) = holds {
+            // Somebody else can take over: a hung active is as good as dead.
+            if self.candidate(index, cx).is_some() {
+                self.slots[index].begin_takeover(false, because.clone(), cx.now);
+                self.kill(id, because, cx.now, cx.out);
+                return;
+            }
+        }
+        let due = self.unhealthy_restart_at(id).is_some_and(|at| cx.now >= at);
+        // One at a time, and never while what it needs is what fails: a restart would not help.
+        let busy = self
+            .instances
+            .values()
+            .any(|other| matches!(other.phase, Phase::Starting { .. } | Phase::Stopping | Phase::Ended));
+        if due && !busy && cx.missing.is_none() {
+            self.kill(id, because, cx.now, cx.out);
+        }
+    }
+
+    pub(super) fn unhealthy_restart_at(&self, id: &InstanceId) -> Option<Timestamp> {
+        let since = self.instances.get(id)?.unhealthy_since?;
+        let check = self.declared.check.as_ref()?;
+        let found_within = check.every.duration() * check.fail_after + check.timeout.duration();
+        Some(since + (found_within * RESTART_UNHEALTHY_FACTOR).max(RESTART_UNHEALTHY_MIN))
+    }
+}

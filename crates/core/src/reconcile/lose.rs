@@ -1,0 +1,99 @@
+//! Slots whose holder does not run any more.
+
+use crate::instance::{Instance, Phase};
+use crate::service::Service;
+use crate::slot::{self, Slot, Stage};
+use crate::{Context, Decision, Note, NoteKind, Reason};
+use model::Millis;
+use std::time::Duration;
+
+/// So many promotions in a row may fail before the next one waits.
+const PROMOTIONS_FREE: u32 = 2;
+const PROMOTION_WAIT: Duration = Duration::from_secs(1);
+const PROMOTION_WAIT_MAX: Duration = Duration::from_secs(60);
+
+impl Service {
+    /// Vacates slots whose holder ended or is being ended; an exclusive one is fenced first.
+    pub(super) fn lose_slots(&mut self, cx: &mut Context<'_>) {
+        for index in 0..self.slots.len() {
+            self.stop_sending(index);
+            self.lose_slot(index, cx);
+        }
+        self.refresh_bound();
+    }
+
+    /// Clients are sent to nobody who is not what he was when that began.
+    fn stop_sending(&mut self, index: usize) {
+        let Some((id, epoch)) = &self.slots[index].routed else {
+            return;
+        };
+        let acts = |instance: &Instance| instance.is_alive() && instance.promoted == Some(*epoch);
+        if !self.instances.get(id).is_some_and(acts) {
+            self.slots[index].routed = None;
+        }
+    }
+
+    fn lose_slot(&mut self, index: usize, cx: &mut Context<'_>) {
+        let (holder, was_promoting) = match &self.slots[index].phase {
+            slot::Phase::Serving { holder } => (holder.clone(), false),
+            slot::Phase::Promoting { holder } => (holder.clone(), true),
+            _ => return,
+        };
+        let slot = &mut self.slots[index];
+        let instance = self.instances.get(&holder);
+        let prepared = instance.is_some_and(|instance| matches!(instance.phase, Phase::Prepared { .. }));
+        let cold_start_due = was_promoting && self.declared.standby_mode == model::StandbyMode::Cold && prepared;
+        if cold_start_due || instance.is_some_and(Instance::is_alive) {
+            return;
+        }
+        let stopping = slot.planned.as_ref().is_some_and(|planned| planned.stage == Stage::Stopping);
+        if stopping && instance.is_some_and(|instance| instance.phase == Phase::Stopping) {
+            return;
+        }
+        let because = match instance {
+            Some(instance) => instance.because.clone(),
+            None => Reason::HolderGone {
+                instance: holder.clone(),
+            },
+        };
+        let still_there = instance.is_some_and(Instance::has_process);
+        // Died before it answered anybody: the promotion itself may be what kills.
+        let takeover = slot.takeover.as_ref();
+        let unproven = was_promoting || takeover.is_some_and(|takeover| takeover.promoted.is_some());
+        slot.begin_takeover(false, because.clone(), cx.now);
+        if let Some(takeover) = &mut slot.takeover {
+            (takeover.claimed, takeover.promoted, takeover.routed, takeover.answered) = (None, None, None, None);
+        }
+        slot.report_at = None;
+        slot.awaits_route = None;
+        if let Some(planned) = &mut slot.planned {
+            planned.stage = Stage::Clear;
+        }
+        if unproven {
+            count_failed_promotion(slot, cx);
+        }
+        if self.declared.exclusive && still_there {
+            slot.set(slot::Phase::Releasing, cx.now, because);
+        } else {
+            slot.confirm_dead(cx.now);
+            slot.set(slot::Phase::Vacant, cx.now, because);
+        }
+    }
+}
+
+fn count_failed_promotion(slot: &mut Slot, cx: &mut Context<'_>) {
+    slot.failed_promotions = slot.failed_promotions.saturating_add(1);
+    let over = slot.failed_promotions.saturating_sub(PROMOTIONS_FREE);
+    if over == 0 {
+        return;
+    }
+    let factor = 1_u32.checked_shl(over - 1).unwrap_or(u32::MAX);
+    let wait = PROMOTION_WAIT.saturating_mul(factor).min(PROMOTION_WAIT_MAX);
+    slot.claim_after = cx.now + wait;
+    let because = Reason::PromotionsFailed {
+        times: slot.failed_promotions,
+        wait: Millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+    };
+    let note = Note::about_service(NoteKind::PromotionsFail, slot.id.service.clone());
+    cx.out.push_back(Decision::note(note, because));
+}

@@ -1,0 +1,156 @@
+//! The reconciler: looks at a whole service and decides what is to be done next. Safe to run twice.
+
+mod claim;
+mod count;
+mod ends;
+mod follow;
+mod lose;
+mod promote;
+mod rollout;
+mod route;
+mod start;
+mod wind_down;
+
+use crate::instance::{Instance, Phase, SETTLE};
+use crate::service::Service;
+use crate::slot::{self, Slot, Stage};
+use crate::{Context, Decision, Note, NoteKind, Reason};
+use model::{Health, ServiceState, Timestamp};
+use route::ANSWER_WITHIN;
+use std::time::Duration;
+
+/// What a late step of a pass begins, an early one of the next carries on: a rollout's next change, and its claim. More is to come
+/// only from outside.
+const PASSES_MAX: u32 = 4;
+
+impl Service {
+    pub(crate) fn reconcile(&mut self, cx: &mut Context<'_>) {
+        for _ in 0..PASSES_MAX {
+            self.look_again = false;
+            self.pass(cx);
+            if !self.look_again {
+                break;
+            }
+        }
+    }
+
+    fn pass(&mut self, cx: &mut Context<'_>) {
+        self.refresh_bound();
+        self.lose_slots(cx);
+        self.after_end(cx);
+        let winding_down = self.removed || (cx.stopping && !cx.needed);
+        if winding_down {
+            self.wind_down(cx);
+        } else {
+            self.settle(cx);
+            if cx.paused {
+                self.finish(cx);
+            } else {
+                self.act(cx);
+            }
+            self.send_route(cx);
+        }
+        self.report(cx);
+        self.judge(cx);
+        self.wakeup = self.next_wakeup(winding_down, cx);
+    }
+
+    fn act(&mut self, cx: &mut Context<'_>) {
+        self.watch(cx);
+        self.lose_slots(cx);
+        self.count(cx);
+        self.planned(cx);
+        self.claim(cx);
+        self.promote(cx);
+        self.follow(cx);
+        if !cx.stopping {
+            self.cool_down(cx);
+            self.move_on(cx);
+            self.start(cx);
+        }
+    }
+
+    /// While automatic actions are paused nothing is begun, but a slot that was changing hands does not stay in between.
+    fn finish(&mut self, cx: &mut Context<'_>) {
+        self.planned(cx);
+        self.claim(cx);
+        self.promote(cx);
+    }
+
+    /// Whether it is redundant, degraded or down.
+    fn judge(&mut self, cx: &mut Context<'_>) {
+        let (serving, ready) = (self.serving(), self.ready_standbys());
+        let declared = &self.declared;
+        let state = if serving < declared.need {
+            ServiceState::Down
+        } else if serving >= declared.active && ready >= declared.standby {
+            ServiceState::Redundant
+        } else {
+            ServiceState::Degraded
+        };
+        let because = match &cx.missing {
+            Some(need) if state == ServiceState::Down => Reason::WaitsForNeed { need: need.clone() },
+            _ => Reason::Serving {
+                serving,
+                active: declared.active,
+                ready: ready.min(declared.standby),
+                standby: declared.standby,
+            },
+        };
+        if state != self.state || !self.told_state {
+            // Coming up is not news of an outage.
+            let news = self.told_state || !self.is_new || state != ServiceState::Down;
+            self.state = state;
+            self.state_since = cx.now;
+            if news {
+                self.told_state = true;
+                cx.out.push_back(Decision::note(
+                    Note::about_service(NoteKind::ServiceState(state), self.name.clone()),
+                    because.clone(),
+                ));
+            }
+        }
+        self.state_because = because;
+    }
+
+    /// When this service wants to be looked at again, at the latest.
+    fn next_wakeup(&self, winding_down: bool, cx: &Context<'_>) -> Option<Timestamp> {
+        let slots = self.slots.iter();
+        if winding_down {
+            let release = |slot: &Slot| slot.phase == slot::Phase::Vacant && slot.write_after > cx.now;
+            return slots.filter(|slot| release(slot)).map(|slot| slot.write_after).min();
+        }
+        let of_slots = slots.filter_map(|slot| slot_wakeup(slot, cx));
+        let of_instances = self.instances.values().filter_map(|instance| self.instance_wakeup(instance, cx));
+        let stuck = self.rolling_wakeup();
+        of_slots.chain(of_instances).chain(stuck).filter(|at| *at > cx.now).min()
+    }
+
+    fn instance_wakeup(&self, instance: &Instance, cx: &Context<'_>) -> Option<Timestamp> {
+        match instance.phase {
+            Phase::Starting { started: true, .. } if self.declared.check.is_none() => {
+                Some(instance.since + SETTLE.duration())
+            }
+            _ if cx.paused => None,
+            Phase::Waiting { until } if cx.missing.is_none() && cx.online(&instance.node) => Some(until),
+            Phase::Prepared { again } if !self.bound.contains_key(&instance.id) => Some(again),
+            Phase::Starting { deadline, .. } => Some(deadline),
+            Phase::Failed { retry } => Some(retry),
+            Phase::Running if instance.health == Health::Unhealthy => self
+                .unhealthy_restart_at(&instance.id)
+                .map(|at| at.max(cx.now + Duration::from_secs(1))),
+            Phase::Running => Some(instance.follow_again),
+            _ => None,
+        }
+    }
+}
+
+fn slot_wakeup(slot: &Slot, cx: &Context<'_>) -> Option<Timestamp> {
+    let draining = slot.planned.as_ref().and_then(|planned| match planned.stage {
+        Stage::Draining { deadline } => Some(deadline),
+        _ => None,
+    });
+    let answer = slot.request.and(slot.takeover.as_ref()).map(|takeover| takeover.detected + ANSWER_WITHIN);
+    let times = [slot.report_at, draining, answer, Some(slot.write_after), Some(slot.claim_after)];
+    times.into_iter().flatten().filter(|at| *at > cx.now).min()
+}

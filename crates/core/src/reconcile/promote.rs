@@ -1,0 +1,116 @@
+//! Who holds a slot is promoted, then serves.
+
+use crate::instance::{Phase, RunningHook};
+use crate::service::Service;
+use crate::slot::{self, REPORT_AFTER};
+use crate::{Action, Context, Reason};
+use model::{HookKind, InstanceId, Role};
+use std::sync::Arc;
+
+impl Service {
+    /// Slots that are held but not promoted yet.
+    pub(super) fn promote(&mut self, cx: &mut Context<'_>) {
+        for index in 0..self.slots.len() {
+            let slot::Phase::Promoting { holder } = &self.slots[index].phase else {
+                continue;
+            };
+            let holder = holder.clone();
+            let epoch = self.slots[index].epoch();
+            let declared = Arc::clone(&self.declared);
+            let Some(instance) = self.instances.get_mut(&holder) else {
+                continue;
+            };
+            let because = Reason::Claimed { epoch };
+            if let Phase::Prepared { .. } = instance.phase {
+                instance.begin_run(&declared, cx.now, because.clone());
+                instance.started_at = Some(epoch);
+                instance.acts = true;
+                let (run, node) = (instance.run, instance.node.clone());
+                cx.decide(
+                    Action::Start {
+                        instance: holder,
+                        run,
+                        node,
+                        role: Role::Active,
+                        epoch: Some(epoch),
+                    },
+                    because,
+                );
+                continue;
+            }
+            if !instance.is_fit() || instance.hook.is_some() {
+                continue;
+            }
+            instance.demote = None;
+            let by_hook = declared.on_promote.is_some() && instance.started_at != Some(epoch);
+            if by_hook && instance.promoted != Some(epoch) {
+                instance.acts = true;
+                instance.hook = Some(RunningHook {
+                    kind: HookKind::Promote,
+                    epoch,
+                });
+                // Whoever knows its address may write to it from here on, whatever becomes of the hook.
+                if declared.listen.is_none() {
+                    self.slots[index].data = Some((holder.clone(), epoch));
+                }
+                let run = instance.run;
+                cx.decide(
+                    Action::RunHook {
+                        instance: holder,
+                        run,
+                        hook: HookKind::Promote,
+                        epoch,
+                        active: None,
+                    },
+                    because,
+                );
+                continue;
+            }
+            instance.promoted = Some(epoch);
+            instance.acts = true;
+            self.serve(index, &holder, cx);
+        }
+    }
+
+    fn serve(&mut self, index: usize, holder: &InstanceId, cx: &mut Context<'_>) {
+        let slot = &mut self.slots[index];
+        let epoch = slot.epoch();
+        let old = slot.routed.replace((holder.clone(), epoch));
+        slot.planned = None;
+        slot.data = Some((holder.clone(), epoch));
+        let because = match &slot.takeover {
+            Some(takeover) => takeover.because.clone(),
+            None => Reason::PromotedAt { epoch },
+        };
+        slot.set(slot::Phase::Serving { holder: holder.clone() }, cx.now, because);
+        if let Some(takeover) = &mut slot.takeover {
+            takeover.promoted = Some(cx.now);
+            slot.report_at = Some(cx.now + REPORT_AFTER);
+        } else {
+            slot.failed_promotions = 0;
+        }
+        if let Some((old, old_epoch)) = old.filter(|(old, _)| old != holder)
+            && let Some(old) = self.instances.get_mut(&old)
+        {
+            let demoted_by_hook = self.declared.on_demote.is_some();
+            old.demote = demoted_by_hook.then_some(old_epoch);
+            if !demoted_by_hook {
+                old.acts = false;
+                old.promoted = None;
+            }
+        }
+        if let Some(instance) = self.instances.get_mut(holder) {
+            instance.since = cx.now;
+            instance.because = Reason::PromotedAt { epoch };
+        }
+        if self.declared.check.is_some() {
+            cx.decide(
+                Action::ProbeNow {
+                    instance: holder.clone(),
+                },
+                Reason::PromotedAt { epoch },
+            );
+        }
+        self.refresh_bound();
+    }
+}

@@ -1,0 +1,131 @@
+//! Processes of an earlier declaration, and actives on nodes that are emptied, are moved on one by one.
+
+use crate::instance::Phase;
+use crate::service::{Rolling, Service};
+use crate::{Context, Decision, Note, NoteKind, Reason};
+use model::{InstanceId, Timestamp};
+use std::time::Duration;
+
+/// A rollout that did not get on for this long is told to be stuck. An instance that starts slowly has its time.
+const STUCK_AFTER: Duration = Duration::from_secs(30);
+
+impl Service {
+    /// One step of a rollout, or of emptying a node: one instance at a time, and only from a state that can bear it.
+    pub(super) fn move_on(&mut self, cx: &mut Context<'_>) {
+        let outdated: Vec<InstanceId> = self
+            .instances
+            .values()
+            .filter(|i| !i.current && i.is_alive() && !i.retiring)
+            .map(|i| i.id.clone())
+            .collect();
+        self.tell_rolling(outdated.is_empty(), cx);
+        let misplaced = (0..self.slots.len()).find(|index| self.is_misplaced(*index, cx));
+        if (outdated.is_empty() && misplaced.is_none()) || !self.is_calm(cx) {
+            return;
+        }
+        // A broken one loses nothing by being replaced first.
+        let broken = |id: &&InstanceId| {
+            !self.bound.contains_key(*id) && self.instances.get(*id).is_some_and(|instance| !instance.is_fit())
+        };
+        if let Some(broken) = outdated.iter().find(broken) {
+            self.renew(broken, cx);
+            return;
+        }
+        let settled = self
+            .instances
+            .values()
+            .filter(|i| i.current && cx.online(&i.node))
+            .all(|i| self.bound.contains_key(&i.id) || self.readiness(i).is_ok());
+        if !settled {
+            return;
+        }
+        if let Some(index) = misplaced {
+            let to = self.candidate(index, cx);
+            if to.is_some() {
+                self.begin_planned(index, to, None, Reason::DrainAsked, cx.now);
+            }
+            return;
+        }
+        if let Some(standby) = outdated.iter().find(|id| !self.bound.contains_key(id)) {
+            self.renew(standby, cx);
+        } else if let Some(active) = outdated.first() {
+            self.renew_active(active, cx);
+        }
+    }
+
+    fn renew(&mut self, id: &InstanceId, cx: &mut Context<'_>) {
+        self.rolling = Some(Rolling::since(cx.now));
+        self.stop(id, Reason::RolloutNeeds, cx.now, cx.out);
+    }
+
+    /// Its slot goes to a new standby first; a service without standbys gets one more instance for that time.
+    fn renew_active(&mut self, id: &InstanceId, cx: &mut Context<'_>) {
+        let Some(index) = self.bound.get(id).copied() else {
+            return;
+        };
+        let current = |id: &InstanceId| self.instances.get(id).is_some_and(|instance| instance.current);
+        if let Some(to) = self.candidate(index, cx).filter(current) {
+            self.rolling = Some(Rolling::since(cx.now));
+            self.begin_planned(index, Some(to), None, Reason::RolloutNeeds, cx.now);
+        } else if self.declared.standby == 0 && !self.surge {
+            self.surge = true;
+            self.count(cx);
+        } else if self.told_unplaced && self.instances.keys().all(|id| self.bound.contains_key(id)) {
+            // There is no room for another one: the only way is through a moment without it.
+            self.renew(id, cx);
+        }
+    }
+
+    fn is_misplaced(&self, index: usize, cx: &Context<'_>) -> bool {
+        let holder = self.slots[index].serving().and_then(|holder| self.instances.get(holder));
+        holder.is_some_and(|holder| !cx.online(&holder.node))
+    }
+
+    /// Every slot is served and nothing is changing.
+    fn is_calm(&self, cx: &Context<'_>) -> bool {
+        let serves =
+            |slot: &crate::slot::Slot| slot.serving().is_some() && slot.planned.is_none() && slot.takeover.is_none();
+        cx.missing.is_none()
+            && self.slots.iter().all(serves)
+            && !self
+                .instances
+                .values()
+                .any(|instance| instance.phase == Phase::Stopping || instance.hook.is_some())
+    }
+
+    fn tell_rolling(&mut self, done: bool, cx: &mut Context<'_>) {
+        let service = self.name.clone();
+        if done {
+            if self.rolling.take().is_some() {
+                self.surge = false;
+                let note = Note::about_service(NoteKind::RolloutDone, service);
+                cx.out.push_back(Decision::note(note, Reason::AllReplaced));
+            }
+            return;
+        }
+        let rolling = self.rolling.get_or_insert(Rolling::since(cx.now));
+        if !rolling.told_stuck && cx.now >= rolling.moved + STUCK_AFTER {
+            rolling.told_stuck = true;
+            let what = match self.unready_standbys() {
+                why if why.is_empty() => "no standby can take over".into(),
+                why => why.join("; "),
+            };
+            let note = Note::about_service(NoteKind::RolloutStuck, service);
+            cx.out.push_back(Decision::note(note, Reason::NotReady { what }));
+        }
+    }
+
+    pub(super) fn rolling_wakeup(&self) -> Option<Timestamp> {
+        let rolling = self.rolling.filter(|rolling| !rolling.told_stuck)?;
+        Some(rolling.moved + STUCK_AFTER)
+    }
+}
+
+impl Rolling {
+    fn since(now: Timestamp) -> Self {
+        Self {
+            moved: now,
+            told_stuck: false,
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Answers of the store.
+
+use super::Service;
+use crate::slot;
+use crate::{Commit, Decision, Note, NoteKind, Reason};
+use model::{SlotId, Timestamp};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// First wait after a failed write of a slot; doubles up to [`WRITE_RETRY_MAX`].
+const WRITE_RETRY: Duration = Duration::from_millis(100);
+const WRITE_RETRY_MAX: Duration = Duration::from_secs(5);
+
+impl Service {
+    /// A write was answered. Returns true if the service must be looked at.
+    pub(super) fn committed(
+        &mut self,
+        slot: &SlotId,
+        attempt: u64,
+        result: Commit,
+        now: Timestamp,
+        out: &mut VecDeque<Decision>,
+    ) -> bool {
+        let index = slot.slot as usize;
+        let Some(slot) = self.slots.get_mut(index) else {
+            return false;
+        };
+        let claimed = match slot.phase.clone() {
+            slot::Phase::Claiming {
+                to,
+                run,
+                attempt: ours,
+            } if ours == attempt => Some((to, run)),
+            slot::Phase::Clearing { attempt: ours } if ours == attempt => None,
+            _ => return false,
+        };
+        let because = match result {
+            Commit::Done(revision) => {
+                self.write_failures = 0;
+                slot.unclear.clear();
+                let Some((to, run)) = claimed else {
+                    if let Some(record) = &mut slot.record {
+                        record.held = false;
+                        record.revision = revision;
+                        let because = Reason::HolderGone {
+                            instance: record.holder.clone(),
+                        };
+                        slot.set(slot::Phase::Vacant, now, because);
+                    }
+                    return true;
+                };
+                let epoch = slot.claiming;
+                slot.record = Some(slot::Record {
+                    held: true,
+                    holder: to.clone(),
+                    epoch,
+                    revision,
+                });
+                if let Some(takeover) = &mut slot.takeover {
+                    takeover.claimed.get_or_insert(now);
+                }
+                // Another process than the one that was found fit: what it has and can is not known.
+                let restarted = self.instances.get(&to).is_none_or(|instance| instance.run != run);
+                let phase = if restarted {
+                    slot::Phase::Vacant
+                } else {
+                    slot::Phase::Promoting { holder: to }
+                };
+                slot.set(phase, now, Reason::Claimed { epoch });
+                return true;
+            }
+            Commit::Conflict(known) => {
+                let because = match &known {
+                    Some(known) => Reason::SlotTakenByOther {
+                        instance: known.holder.clone(),
+                        epoch: known.epoch,
+                    },
+                    None => Reason::StoreFailed {
+                        error: "the slot's record is missing".into(),
+                    },
+                };
+                // Now it is clear what the store has.
+                slot.unclear.clear();
+                match known {
+                    Some(known) => {
+                        self.epoch = self.epoch.max(known.epoch);
+                        slot.know(known);
+                    }
+                    None => slot.record = None,
+                }
+                because
+            }
+            Commit::Failed(error) => {
+                slot.unclear.extend(claimed.map(|(to, _)| to));
+                let factor = 1_u32.checked_shl(self.write_failures).unwrap_or(u32::MAX);
+                slot.write_after = now + WRITE_RETRY.saturating_mul(factor).min(WRITE_RETRY_MAX);
+                self.write_failures = self.write_failures.saturating_add(1).min(30);
+                Reason::StoreFailed { error }
+            }
+        };
+        slot.set(slot::Phase::Vacant, now, because.clone());
+        let note = Note::about_service(NoteKind::StoreFailed, self.name.clone());
+        out.push_back(Decision::note(note, because));
+        true
+    }
+}

@@ -1,0 +1,203 @@
+//! One service: its slots, its instances, and what it hears.
+
+mod commit;
+mod hears;
+mod planned;
+mod ready;
+mod recover;
+
+use crate::RouteTarget;
+use crate::instance::{Instance, Instances, Phase};
+use crate::slot::{self, Slot};
+use crate::{Reason, instance};
+use model::{Epoch, Health, InstanceId, Millis, Role, ServiceName, ServiceState, StandbyMode, Timestamp};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    pub(crate) name: ServiceName,
+    pub(crate) declared: Arc<model::Service>,
+    pub(crate) removed: bool,
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) instances: Instances,
+    /// Who is bound to which slot (I7: at most one).
+    pub(crate) bound: BTreeMap<InstanceId, usize>,
+    /// Which slots the store says somebody holds.
+    pub(crate) held: BTreeMap<InstanceId, Vec<usize>>,
+    pub(crate) numbers: u32,
+    /// The highest epoch of any of its slots: each claim gets a higher one, so that with it an instance knows its slot too.
+    pub(crate) epoch: Epoch,
+    /// An instance more than declared, for a rollout of a service without standbys.
+    pub(crate) surge: bool,
+    /// Replacements in a row that never became healthy.
+    pub(crate) replacements: u32,
+    pub(crate) route_revision: u64,
+    /// What the proxy was told last; `None`: tell it again.
+    pub(crate) route: Option<Vec<RouteTarget>>,
+    pub(crate) unrouted: bool,
+    /// The proxy may have an address of it.
+    pub(crate) fronted: bool,
+    /// Who is no target any more and may have clients left, and for how long they may go on.
+    pub(crate) draining: BTreeMap<InstanceId, Millis>,
+    pub(crate) write_failures: u32,
+    /// Whether it was empty when the others were last told.
+    pub(crate) told_empty: bool,
+    pub(crate) state: ServiceState,
+    pub(crate) state_since: Timestamp,
+    pub(crate) state_because: Reason,
+    pub(crate) told_state: bool,
+    /// It was never up: that it is down is no news.
+    pub(crate) is_new: bool,
+    pub(crate) told_unplaced: bool,
+    /// A rollout is under way; it got on last at that time, and nobody was told yet that it does not.
+    pub(crate) rolling: Option<Rolling>,
+    /// Something was begun or completed that an earlier step of the reconciler has to see.
+    pub(crate) look_again: bool,
+    pub(crate) wakeup: Option<Timestamp>,
+}
+
+/// How a rollout gets on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rolling {
+    pub(crate) moved: Timestamp,
+    pub(crate) told_stuck: bool,
+}
+
+impl Service {
+    pub(crate) fn new(name: ServiceName, declared: model::Service, now: Timestamp) -> Self {
+        Self {
+            name,
+            declared: Arc::new(declared),
+            removed: false,
+            slots: Vec::new(),
+            instances: Instances::new(),
+            bound: BTreeMap::new(),
+            held: BTreeMap::new(),
+            numbers: 0,
+            epoch: Epoch::default(),
+            surge: false,
+            replacements: 0,
+            route_revision: 0,
+            route: None,
+            unrouted: false,
+            fronted: false,
+            draining: BTreeMap::new(),
+            write_failures: 0,
+            told_empty: true,
+            state: ServiceState::Down,
+            state_since: now,
+            state_because: Reason::Declared,
+            told_state: false,
+            is_new: true,
+            told_unplaced: false,
+            rolling: None,
+            look_again: false,
+            wakeup: None,
+        }
+    }
+
+    pub(crate) fn redeclare(&mut self, declared: model::Service, now: Timestamp) {
+        self.removed = false;
+        if *self.declared == declared {
+            return;
+        }
+        // Another address or protocol: the front is made anew.
+        if self.declared.listen != declared.listen || self.declared.protocol != declared.protocol {
+            self.route = None;
+        }
+        let mode_changes = self.declared.standby_mode != declared.standby_mode;
+        let check_ends = declared.check.is_none();
+        self.declared = Arc::new(declared);
+        for instance in self.instances.values_mut() {
+            // A cold standby is looked over, a warm one started.
+            if mode_changes && let Phase::Prepared { .. } | Phase::Preparing = instance.phase {
+                instance.set(Phase::Waiting { until: now }, Health::Down, now, Reason::Declared);
+            }
+            // Nothing will ever say again that it is well.
+            if check_ends && instance.health == Health::Unhealthy {
+                instance.became_healthy(now);
+                instance.because = Reason::LivesWithoutCheck { after: instance::SETTLE };
+            }
+            instance.current = match &instance.launched_from {
+                _ if !instance.has_process() => true,
+                Some(from) => from.launch() == self.declared.launch(),
+                None => instance.current,
+            };
+            // Who was given up under the old declaration deserves a try under the new one.
+            if let Phase::Failed { .. } | Phase::Waiting { .. } = instance.phase {
+                instance.failed_starts = 0;
+                instance.set(Phase::Waiting { until: now }, Health::Down, now, Reason::Declared);
+            }
+        }
+        self.replacements = 0;
+    }
+
+    pub(crate) fn remove(&mut self) {
+        self.removed = true;
+    }
+
+    /// Whoever was starting while we stood still is given some more time.
+    pub(crate) fn forgive_stall(&mut self, now: Timestamp) {
+        let least = now + self.declared.start_timeout.duration() / 2;
+        for instance in self.instances.values_mut() {
+            if let Phase::Starting { deadline, .. } = &mut instance.phase {
+                *deadline = (*deadline).max(least);
+            }
+        }
+    }
+
+    pub(crate) fn numbers_used(&mut self, number: u32) {
+        self.numbers = self.numbers.max(number);
+    }
+
+    pub(crate) fn refresh_bound(&mut self) {
+        self.bound.clear();
+        self.held.clear();
+        for (index, slot) in self.slots.iter().enumerate() {
+            if let Some(record) = slot.record.as_ref().filter(|record| record.held) {
+                self.held.entry(record.holder.clone()).or_default().push(index);
+            }
+            // During a shared slot's handover the old holder still serves: it is bound until the new one does.
+            let serving = slot.routed.iter().map(|(holder, _)| holder);
+            let holders = slot.unclear.iter().chain(serving).chain(slot.bound());
+            self.bound.extend(holders.map(|holder| (holder.clone(), index)));
+        }
+    }
+
+    pub(crate) fn is_cold(&self) -> bool {
+        self.declared.standby_mode == StandbyMode::Cold
+    }
+
+    pub(crate) fn role(&self, id: &InstanceId) -> Role {
+        let holds = |slot: &Slot| match &slot.phase {
+            slot::Phase::Promoting { holder } | slot::Phase::Serving { holder } => holder == id,
+            _ => false,
+        };
+        match self.bound.get(id).and_then(|ix| self.slots.get(*ix)) {
+            Some(slot) if holds(slot) => Role::Active,
+            _ => Role::Standby,
+        }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.state != ServiceState::Down
+    }
+
+    /// No process of it runs.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.instances.values().any(Instance::has_process)
+    }
+
+    /// No process of it runs and nothing is being written.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let settled =
+            |slot: &Slot| slot.phase == slot::Phase::Vacant && slot.record.as_ref().is_none_or(|record| !record.held);
+        self.is_empty() && self.slots.iter().all(settled)
+    }
+
+    /// Removed from the file, and nothing of it is left.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.removed && self.instances.is_empty() && self.is_stopped()
+    }
+}

@@ -1,0 +1,143 @@
+//! Changes of holder that somebody wants: a switchover, a rollout, an emptied node, fewer slots.
+
+use super::Service;
+use crate::slot::{self, Planned, Stage};
+use crate::{Decision, Reason, Refusal};
+use model::{InstanceId, Millis, Timestamp};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+impl Service {
+    pub(super) fn switchover(
+        &mut self,
+        request: u64,
+        slot: Option<u32>,
+        to: Option<InstanceId>,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let index = slot.unwrap_or(0) as usize;
+        if index >= self.slots.len() || index >= self.declared.active as usize {
+            return Err(Refusal::UnknownSlot {
+                slots: self.declared.active,
+            });
+        }
+        self.refresh_bound();
+        if let Some(to) = &to {
+            let instance = self
+                .instances
+                .get(to)
+                .ok_or_else(|| Refusal::UnknownInstance { instance: to.clone() })?;
+            if self.slots.iter().any(|slot| slot.concerns(to)) {
+                return Err(Refusal::AlreadyActive { instance: to.clone() });
+            }
+            if let Err(why) = self.readiness(instance) {
+                return Err(Refusal::NobodyReady {
+                    why: vec![format!("{to}: {why}")],
+                });
+            }
+        }
+        let slot = &self.slots[index];
+        if slot.serving().is_none() || slot.planned.is_some() {
+            let state = if slot.planned.is_some() {
+                "changing hands already"
+            } else {
+                slot.state_name()
+            };
+            return Err(Refusal::SlotNotServing { state: state.into() });
+        }
+        let Some(to) = to.or_else(|| self.failover_order(None, now).into_iter().next()) else {
+            return Err(Refusal::NobodyReady {
+                why: self.unready_standbys(),
+            });
+        };
+        self.begin_planned(index, Some(to), Some(request), Reason::SwitchoverAsked, now);
+        Ok(())
+    }
+
+    /// Begins to move a slot on. Clients are kept away from an exclusive holder first; a shared one serves until the next does.
+    pub(crate) fn begin_planned(
+        &mut self,
+        index: usize,
+        to: Option<InstanceId>,
+        request: Option<u64>,
+        because: Reason,
+        now: Timestamp,
+    ) {
+        let deadline = now + self.drain().duration() + Duration::from_secs(1);
+        let has_clients = self.declared.listen.is_some();
+        let waits = self.declared.exclusive || to.is_none();
+        let slot = &mut self.slots[index];
+        slot.begin_takeover(true, because.clone(), now);
+        slot.request = request;
+        let stage = if waits {
+            Stage::Draining {
+                deadline: if has_clients { deadline } else { now },
+            }
+        } else {
+            Stage::Clear
+        };
+        if waits {
+            slot.routed = None;
+        }
+        slot.planned = Some(Planned { to, stage, because });
+        self.look_again = true;
+    }
+
+    /// Requests under way may finish for this long when clients are kept away: less than the proxy holds new ones.
+    pub(crate) fn drain(&self) -> Millis {
+        if self.declared.exclusive {
+            Millis(self.declared.drain_timeout.0.min(self.declared.hold_timeout.0 / 2))
+        } else {
+            self.declared.drain_timeout
+        }
+    }
+
+    pub(super) fn drained(&mut self, id: &InstanceId, now: Timestamp) {
+        for slot in &mut self.slots {
+            if slot.serving() == Some(id)
+                && let Some(planned) = &mut slot.planned
+                && let Stage::Draining { deadline } = &mut planned.stage
+            {
+                *deadline = now;
+            }
+        }
+    }
+
+    /// Nobody can take over any more, and the holder was not touched yet: clients go to it again.
+    pub(crate) fn stay(&mut self, index: usize, out: &mut VecDeque<Decision>) {
+        let slot = &mut self.slots[index];
+        let who = match slot.planned.as_ref().and_then(|planned| planned.to.as_ref()) {
+            Some(to) => to.to_string(),
+            None => "the target".into(),
+        };
+        slot.routed = slot.active().map(|(holder, epoch)| (holder.clone(), epoch));
+        slot.abort(format!("{who} is not ready any more; nothing was changed"), out);
+        self.look_again = true;
+    }
+
+    /// The holder of a planned change cannot act any more.
+    pub(super) fn demoted(&mut self, id: &InstanceId, now: Timestamp) {
+        for slot in &mut self.slots {
+            if slot.serving() == Some(id)
+                && let Some(planned) = &mut slot.planned
+                && planned.stage == Stage::Demoting
+            {
+                planned.stage = Stage::Clear;
+                let because = planned.because.clone();
+                slot.confirm_dead(now);
+                slot.set(slot::Phase::Vacant, now, because);
+            }
+        }
+    }
+
+    pub(super) fn stopping_planned(&mut self, id: &InstanceId) {
+        for slot in &mut self.slots {
+            if slot.serving() == Some(id)
+                && let Some(planned) = &mut slot.planned
+                && planned.stage == Stage::Demoting
+            {
+                planned.stage = Stage::Stopping;
+            }
+        }
+    }
+}

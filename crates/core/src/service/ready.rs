@@ -1,0 +1,127 @@
+//! Who could take over.
+
+use super::Service;
+use crate::instance::{Instance, Phase};
+use crate::slot::Slot;
+use model::{Health, InstanceId, Timestamp};
+use std::collections::BTreeMap;
+
+impl Service {
+    /// Whether an instance that is not active could take over now; if not, why.
+    pub(crate) fn readiness(&self, instance: &Instance) -> Result<(), String> {
+        if instance.retiring {
+            return Err("it is being removed".into());
+        }
+        if self.is_cold() {
+            return match &instance.phase {
+                Phase::Prepared { .. } => Ok(()),
+                Phase::Running if self.bound.contains_key(&instance.id) => Ok(()),
+                _ => Err(instance.because.to_string()),
+            };
+        }
+        if !instance.is_fit() {
+            return Err(match instance.health {
+                Health::Unhealthy => instance.because.to_string(),
+                _ => format!("{}: {}", instance.health, instance.because),
+            });
+        }
+        let slot = self.bound.get(&instance.id).and_then(|index| self.slots.get(*index));
+        let needs_nothing = self.declared.on_follow.is_none() && self.declared.standby_check.is_none();
+        if needs_nothing || slot.is_some_and(|slot| slot.concerns(&instance.id)) {
+            return Ok(());
+        }
+        // Nobody has newer data.
+        if self.slots.iter().any(|slot| slot.waits_for_data_of(&instance.id)) {
+            return Ok(());
+        }
+        // Before there was ever an active there is nothing to follow. And only the operator takes away who has the data: then
+        // he begins anew.
+        let served = self.leader().and_then(|leader| leader.data.as_ref());
+        let Some((holder, epoch)) = served.filter(|(holder, _)| self.instances.contains_key(holder)) else {
+            return Ok(());
+        };
+        if self.declared.on_follow.is_some() && instance.followed != Some(*epoch) {
+            return Err(format!("it does not follow {holder} yet"));
+        }
+        if self.declared.standby_check.is_some() {
+            return match &instance.standby_check {
+                Some(Ok(())) => Ok(()),
+                Some(Err(what)) => Err(format!("its standby check fails: {what}")),
+                None => Err("its standby check has not answered yet".into()),
+            };
+        }
+        Ok(())
+    }
+
+    /// The slot whose holder the standbys follow.
+    pub(crate) fn leader(&self) -> Option<&Slot> {
+        self.slots.first()
+    }
+
+    /// Instances that could take over now, best first. A slot whose claims were not answered clearly may ask its own again.
+    pub(crate) fn failover_order(&self, slot: Option<usize>, now: Timestamp) -> Vec<InstanceId> {
+        let mut busy: BTreeMap<&model::NodeName, u32> = BTreeMap::new();
+        for id in self.bound.keys() {
+            if let Some(instance) = self.instances.get(id) {
+                *busy.entry(&instance.node).or_default() += 1;
+            }
+        }
+        let mut ready: Vec<&Instance> = self
+            .instances
+            .values()
+            .filter(|instance| self.is_free_for(slot, &instance.id) && self.readiness(instance).is_ok())
+            .collect();
+        ready.sort_by_key(|instance| {
+            (
+                instance.is_flapping(now),
+                !instance.current,
+                busy.get(&instance.node).copied().unwrap_or(0),
+                instance.recent_deaths(now),
+                instance.id.number(),
+            )
+        });
+        ready.into_iter().map(|instance| instance.id.clone()).collect()
+    }
+
+    fn is_free_for(&self, slot: Option<usize>, id: &InstanceId) -> bool {
+        let unclear_here = |index: usize| {
+            slot == Some(index)
+                && self
+                    .slots
+                    .get(index)
+                    .is_some_and(|slot| slot.unclear.contains(id) && !slot.concerns(id))
+        };
+        self.bound.get(id).is_none_or(|index| unclear_here(*index))
+    }
+
+    pub(crate) fn unready_standbys(&self) -> Vec<String> {
+        self.instances
+            .values()
+            .filter(|instance| !self.bound.contains_key(&instance.id))
+            .filter_map(|instance| Some(format!("{}: {}", instance.id, self.readiness(instance).err()?)))
+            .collect()
+    }
+
+    /// Slots whose clients reach somebody who passes its checks: during a shared slot's handover, the old holder.
+    pub(crate) fn serving(&self) -> u32 {
+        let fit = |slot: &&Slot| {
+            let holder = slot.routed.as_ref().and_then(|(holder, _)| self.instances.get(holder));
+            holder.is_some_and(Instance::is_fit)
+        };
+        u32::try_from(self.slots.iter().filter(fit).count()).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn ready_standbys(&self) -> u32 {
+        let ready = |instance: &&Instance| !self.bound.contains_key(&instance.id) && self.readiness(instance).is_ok();
+        u32::try_from(self.instances.values().filter(ready).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Smallest number of instances whose failure takes it down, given what has failed already.
+    pub(crate) fn distance(&self) -> u32 {
+        let serving = self.serving();
+        if serving < self.declared.need {
+            return 0;
+        }
+        serving + self.ready_standbys() - self.declared.need + 1
+    }
+}

@@ -1,0 +1,129 @@
+//! What an agent that came (back) up finds of a service.
+
+use super::Service;
+use crate::instance::{Instance, Phase};
+use crate::slot::{self, Slot};
+use crate::{Adopted, Reason, SlotKnown};
+use model::{
+    Addressing, Limits, Logs, Millis, Protocol, Restart, ServiceName, SlotId, Spread, StandbyMode, Stop, StopSignal,
+    Timestamp,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+impl Service {
+    /// A service that is no longer declared, and of which something is left: an earlier agent died while it took it away.
+    pub(crate) fn left_over(name: ServiceName, now: Timestamp) -> Self {
+        let mut service = Self::new(name, undeclared(), now);
+        service.removed = true;
+        service
+    }
+
+    pub(crate) fn recover_slot(&mut self, known: SlotKnown, now: Timestamp) {
+        let index = known.slot.slot as usize;
+        while self.slots.len() <= index {
+            let id = SlotId {
+                service: self.name.clone(),
+                slot: u32::try_from(self.slots.len()).unwrap_or(u32::MAX),
+            };
+            self.slots.push(Slot::new(id, now));
+        }
+        self.epoch = self.epoch.max(known.epoch);
+        self.slots[index].know(known);
+        self.is_new = false;
+    }
+
+    pub(crate) fn route_known(&mut self, revision: u64) {
+        self.route_revision = self.route_revision.max(revision);
+        self.fronted = true;
+    }
+
+    pub(crate) fn recover_instance(&mut self, adopted: Adopted, now: Timestamp) {
+        self.numbers_used(adopted.instance.number());
+        let id = adopted.instance.clone();
+        let (running, promoted) = (adopted.running, adopted.promoted);
+        let mut instance = Instance::adopted(adopted, now);
+        if running && instance.current {
+            instance.launched_from = Some(Arc::clone(&self.declared));
+        }
+        instance.acts = promoted.is_some();
+        let knows_epoch = self.declared.on_promote.is_some() && !self.is_cold();
+        let mut holds = false;
+        for slot in &mut self.slots {
+            let Some(record) = slot.record.clone().filter(|record| record.held && record.holder == id) else {
+                continue;
+            };
+            if !running {
+                slot.begin_takeover(false, Reason::HolderGone { instance: id.clone() }, now);
+                slot.confirm_dead(now);
+            } else if promoted == Some(record.epoch) {
+                holds = true;
+                slot.routed = Some((id.clone(), record.epoch));
+                slot.set(slot::Phase::Serving { holder: id.clone() }, now, Reason::Adopted);
+            } else if knows_epoch {
+                // Its hook was not begun, or nobody noted that it was through; or it is another process than the one that
+                // was promoted. It claims its slot anew, for no epoch reaches two processes.
+                holds = true;
+                instance.acts = true;
+                slot.set(slot::Phase::Vacant, now, Reason::Adopted);
+            } else {
+                holds = true;
+                instance.acts = true;
+                slot.set(slot::Phase::Promoting { holder: id.clone() }, now, Reason::Adopted);
+            }
+        }
+        // It lost its slot, and the earlier agent died before it was demoted.
+        if !holds && instance.phase == Phase::Running && self.declared.on_demote.is_some() {
+            instance.demote = promoted;
+        }
+        if !holds {
+            instance.promoted = None;
+        }
+        self.instances.insert(id, instance);
+    }
+}
+
+/// What is assumed of a service of which nothing is known but that it shall go away: the careful choice each time.
+fn undeclared() -> model::Service {
+    model::Service {
+        command: Vec::new(),
+        active: 1,
+        standby: 0,
+        need: 1,
+        exclusive: true,
+        standby_mode: StandbyMode::Warm,
+        listen: None,
+        protocol: Protocol::Tcp,
+        addressing: Addressing::None,
+        check: None,
+        standby_check: None,
+        needs: BTreeSet::new(),
+        spread: Spread::Prefer,
+        on_promote: None,
+        on_demote: None,
+        on_follow: None,
+        env: BTreeMap::new(),
+        dir: None,
+        user: None,
+        limits: Limits::default(),
+        start_timeout: Millis(30_000),
+        stop: Stop {
+            signal: StopSignal::Term,
+            timeout: Millis(10_000),
+        },
+        restart: Restart {
+            backoff: Millis(1_000),
+            backoff_max: Millis(60_000),
+            replace_after: 5,
+            give_up_after: 3,
+            retry_after: Millis(600_000),
+        },
+        logs: Logs {
+            max_bytes: 0,
+            keep: 0,
+        },
+        drain_timeout: Millis(5_000),
+        hold_timeout: Millis(5_000),
+        hold_max: 0,
+    }
+}

@@ -1,0 +1,63 @@
+//! Programs from the distribution that tests and benchmarks run.
+
+use anyhow::{Context, Result, bail};
+use std::process::Command;
+
+/// A program, and Debian's package of it.
+pub(crate) struct Program {
+    name: &'static str,
+    package: &'static str,
+}
+
+const REDIS: Program = Program { name: "redis-server", package: "redis-server" };
+const REDIS_CLI: Program = Program { name: "redis-cli", package: "redis-tools" };
+const NGINX: Program = Program { name: "nginx", package: "nginx-light" };
+const PYTHON: Program = Program { name: "python3", package: "python3" };
+const SETPRIV: Program = Program { name: "setpriv", package: "util-linux" };
+const HAPROXY: Program = Program { name: "haproxy", package: "haproxy" };
+const WRK: Program = Program { name: "wrk", package: "wrk" };
+
+/// What `cargo xtask test` runs.
+pub(crate) const FOR_TESTS: &[Program] = &[REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV];
+/// What `cargo xtask bench` runs.
+pub(crate) const FOR_BENCHES: &[Program] = &[REDIS, REDIS_CLI, NGINX, HAPROXY, WRK];
+
+/// Installs what is missing, or says with which command to do so.
+pub(crate) fn need(programs: &[Program], no_install: bool) -> Result<()> {
+    let mut missing: Vec<&str> = programs.iter().filter(|program| !is_there(program.name)).map(|program| program.package).collect();
+    missing.dedup();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let install = format!("apt-get install --no-install-recommends {}", missing.join(" "));
+    if no_install || !is_there("apt-get") || !is_root() {
+        bail!("missing: {}; as root: `apt-get update && {install}`", missing.join(", "));
+    }
+    eprintln!("installing what is missing for this: {install}");
+    run(&["apt-get", "update", "-qq"])?;
+    let mut words = vec!["apt-get", "install", "-y", "-qq", "--no-install-recommends"];
+    words.extend(&missing);
+    run(&words)
+}
+
+fn run(words: &[&str]) -> Result<()> {
+    let status = Command::new(words[0])
+        .args(&words[1..])
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .status()
+        .with_context(|| format!("failed to run {}", words[0]))?;
+    if !status.success() {
+        bail!("`{}` failed ({status})", words.join(" "));
+    }
+    Ok(())
+}
+
+fn is_there(program: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let folders = path.split(':').chain(["/usr/sbin", "/sbin"]);
+    folders.into_iter().any(|folder| std::path::Path::new(folder).join(program).exists())
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout.trim_ascii() == b"0")
+}
