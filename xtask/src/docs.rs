@@ -26,7 +26,11 @@ const GUARANTEES: &str = "GUARANTEES.md";
 pub(crate) fn check(root: &Path, tasks: &[String]) -> Result<()> {
     let pages = pages(root)?;
     let cli = fs::read_to_string(root.join("docs/cli.md")).context("failed to read docs/cli.md")?;
-    let commands = Commands { headings: headings(&cli), text: &cli, tasks };
+    let commands = Commands {
+        headings: headings(&cli),
+        text: &cli,
+        tasks,
+    };
     let mut findings = Vec::new();
     for page in &pages {
         let text = fs::read_to_string(root.join(page)).with_context(|| format!("failed to read {}", page.display()))?;
@@ -35,7 +39,11 @@ pub(crate) fn check(root: &Path, tasks: &[String]) -> Result<()> {
         if page == Path::new(GUARANTEES) {
             found.extend(guarantees(&text, &|path| fs::read_to_string(root.join(path)).ok()));
         }
-        findings.extend(found.into_iter().map(|(line, what)| format!("{}:{line}: {what}", page.display())));
+        findings.extend(
+            found
+                .into_iter()
+                .map(|(line, what)| format!("{}:{line}: {what}", page.display())),
+        );
     }
     if !findings.is_empty() {
         bail!("the documents say what is not so:\n  {}", findings.join("\n  "));
@@ -50,7 +58,11 @@ type Finding = (usize, String);
 fn pages(root: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     collect(root, root, false, &mut found)?;
-    for folder in FOLDERS.iter().map(|folder| root.join(folder)).filter(|folder| folder.is_dir()) {
+    for folder in FOLDERS
+        .iter()
+        .map(|folder| root.join(folder))
+        .filter(|folder| folder.is_dir())
+    {
         collect(root, &folder, true, &mut found)?;
     }
     found.sort();
@@ -82,7 +94,9 @@ fn links(text: &str, problem: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
 
 /// Numbered lines outside of code fences.
 fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    lines(text).filter(|(_, _, is_code)| !is_code).map(|(number, line, _)| (number, line))
+    lines(text)
+        .filter(|(_, _, is_code)| !is_code)
+        .map(|(number, line, _)| (number, line))
 }
 
 /// Numbered lines, and whether they stand within a code fence. Fences themselves are left out.
@@ -109,7 +123,9 @@ fn spans(line: &str) -> impl Iterator<Item = &str> {
 
 /// Where the links and pictures of a line lead.
 fn targets(line: &str) -> Vec<String> {
-    let of_markdown = line.match_indices("](").filter_map(|(at, _)| line[at + 2..].split(')').next());
+    let of_markdown = line
+        .match_indices("](")
+        .filter_map(|(at, _)| line[at + 2..].split(')').next());
     let of_html = ["src=\"", "href=\"", "srcset=\""]
         .into_iter()
         .flat_map(|before| line.match_indices(before).map(move |(at, _)| at + before.len()))
@@ -118,7 +134,10 @@ fn targets(line: &str) -> Vec<String> {
 }
 
 fn problem_of_link(root: &Path, page: &Path, target: &str) -> Option<String> {
-    if ["http://", "https://", "mailto:"].iter().any(|scheme| target.starts_with(scheme)) {
+    if ["http://", "https://", "mailto:"]
+        .iter()
+        .any(|scheme| target.starts_with(scheme))
+    {
         return None;
     }
     let (path, heading) = target.split_once('#').unwrap_or((target, ""));
@@ -127,7 +146,10 @@ fn problem_of_link(root: &Path, page: &Path, target: &str) -> Option<String> {
     };
     let file = root.join(&path);
     if !file.exists() {
-        return Some(format!("the link to `{target}` leads nowhere: there is no `{}`", path.display()));
+        return Some(format!(
+            "the link to `{target}` leads nowhere: there is no `{}`",
+            path.display()
+        ));
     }
     if heading.is_empty() {
         return None;
@@ -163,7 +185,9 @@ fn headings(text: &str) -> BTreeSet<String> {
 /// The name by which a heading is linked to, as code hosts make it.
 fn slug(heading: &str) -> String {
     let kept = heading.to_lowercase();
-    let kept = kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    let kept = kept
+        .chars()
+        .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
@@ -179,7 +203,11 @@ impl Commands<'_> {
         let mut findings = Vec::new();
         for (number, line, is_code) in lines(text) {
             let shown: Vec<&str> = if is_code { vec![line] } else { spans(line).collect() };
-            findings.extend(shown.into_iter().filter_map(|shown| Some((number, self.problem(shown.trim())?))));
+            findings.extend(
+                shown
+                    .into_iter()
+                    .filter_map(|shown| Some((number, self.problem(shown.trim())?))),
+            );
         }
         findings
     }
@@ -206,7 +234,9 @@ impl Commands<'_> {
             let is_there = |end: char| described.contains(&format!("`{name}{end}"));
             !HIDDEN_COMMANDS.contains(&command) && !is_there('`') && !is_there(' ')
         };
-        options.find(is_unknown).map(|option| format!("`understudy {command}` knows no `{option}`"))
+        options
+            .find(is_unknown)
+            .map(|option| format!("`understudy {command}` knows no `{option}`"))
     }
 
     /// What the reference says of all commands, and of this one.
@@ -271,9 +301,13 @@ fn references(cell: &str) -> Vec<(String, Vec<String>)> {
 fn is_test(source: &str, name: &str) -> bool {
     let lines: Vec<&str> = source.lines().map(str::trim).collect();
     let begins = |line: &str| {
-        let rest = ["pub(crate) ", "pub "].iter().find_map(|shown| line.strip_prefix(shown)).unwrap_or(line);
+        let rest = ["pub(crate) ", "pub "]
+            .iter()
+            .find_map(|shown| line.strip_prefix(shown))
+            .unwrap_or(line);
         let rest = rest.strip_prefix("async ").unwrap_or(rest);
-        rest.strip_prefix("fn ").is_some_and(|rest| rest.split(['(', '<']).next() == Some(name))
+        rest.strip_prefix("fn ")
+            .is_some_and(|rest| rest.split(['(', '<']).next() == Some(name))
     };
     let attributed = |index: usize| {
         let above = lines[..index].iter().rev();
@@ -304,7 +338,14 @@ mod tests {
         fs::create_dir(root.path().join("docs")).unwrap();
         fs::write(root.path().join("docs/tour.md"), "# The tour\n## What's `next`?\n").unwrap();
         let problem = |target: &str| problem_of_link(root.path(), Path::new("docs/tour.md"), target);
-        for good in ["https://example.org/x", "tour.md", "./tour.md#the-tour", "#whats-next", "../docs/tour.md", ".."] {
+        for good in [
+            "https://example.org/x",
+            "tour.md",
+            "./tour.md#the-tour",
+            "#whats-next",
+            "../docs/tour.md",
+            "..",
+        ] {
             assert_eq!(problem(good), None, "{good}");
         }
         assert!(problem("turn.md").unwrap().contains("docs/turn.md"));
@@ -317,24 +358,43 @@ mod tests {
     fn links_are_found_in_prose_and_not_in_code() {
         let page = "See [a](a.md) and ![b](b.svg).\n```\n[c](c.md)\n```\nNot `[d](d.md)`, but <img src=\"e.svg\">.\n";
         let found: Vec<Finding> = links(page, &|target| Some(target.to_owned()));
-        assert_eq!(found, [(1, "a.md".to_owned()), (1, "b.svg".to_owned()), (5, "e.svg".to_owned())]);
+        assert_eq!(
+            found,
+            [(1, "a.md".to_owned()), (1, "b.svg".to_owned()), (5, "e.svg".to_owned())]
+        );
     }
 
     #[test]
     fn commands_and_their_options_must_be_known() {
         let text = "# The command line\n## up\n- `-d`, `--detach`: x\n- `--nodes N`: x\n";
         let tasks = ["test".to_owned()];
-        let commands = Commands { headings: headings(text), text, tasks: &tasks };
+        let commands = Commands {
+            headings: headings(text),
+            text,
+            tasks: &tasks,
+        };
         let problem = |shown: &str| commands.problem(shown);
-        for good in ["understudy up FILE --nodes 3 --detach", "understudy guard --watch 1", "understudy --help"] {
+        for good in [
+            "understudy up FILE --nodes 3 --detach",
+            "understudy guard --watch 1",
+            "understudy --help",
+        ] {
             assert_eq!(problem(good), None, "{good}");
         }
-        assert_eq!(problem("cargo run --release -- up examples/shop.toml  # --anything"), None);
+        assert_eq!(
+            problem("cargo run --release -- up examples/shop.toml  # --anything"),
+            None
+        );
         assert_eq!(problem("the understudy upstairs"), None);
         assert!(problem("understudy dwon").unwrap().contains("no command"));
         assert!(problem("$ understudy up --node 3").unwrap().contains("--node"));
         assert!(problem("cargo xtask tset").unwrap().contains("no task"));
-        assert_eq!(commands.problems("Say `understudy stop`.\n\n```\nunderstudy go\n```\nunderstudy in prose\n").len(), 2);
+        assert_eq!(
+            commands
+                .problems("Say `understudy stop`.\n\n```\nunderstudy go\n```\nunderstudy in prose\n")
+                .len(),
+            2
+        );
     }
 
     #[test]
@@ -345,11 +405,20 @@ mod tests {
         let page = |cell: &str| format!("| promise | held by |\n|---|---|\n| It holds. | {cell} |\n");
         let problems = |cell: &str| guarantees(&page(cell), &read);
         assert_eq!(problems("[`t.rs`](a/t.rs) `holds` `waits` `twice`"), []);
-        assert_eq!(problems("[`t.rs`](a/t.rs) `helper`"), [(3, "`a/t.rs` has no test `helper`".to_owned())]);
-        assert_eq!(problems("[`t.rs`](a/t.rs) `hold`"), [(3, "`a/t.rs` has no test `hold`".to_owned())]);
+        assert_eq!(
+            problems("[`t.rs`](a/t.rs) `helper`"),
+            [(3, "`a/t.rs` has no test `helper`".to_owned())]
+        );
+        assert_eq!(
+            problems("[`t.rs`](a/t.rs) `hold`"),
+            [(3, "`a/t.rs` has no test `hold`".to_owned())]
+        );
         assert_eq!(problems("[`t.rs`](a/t.rs)").len(), 1);
         assert_eq!(problems("hope").len(), 1);
-        assert_eq!(problems("[`t.rs`](a/t.rs) `holds`, [`u.rs`](a/u.rs) `x`"), [(3, "there is no `a/u.rs`".to_owned())]);
+        assert_eq!(
+            problems("[`t.rs`](a/t.rs) `holds`, [`u.rs`](a/u.rs) `x`"),
+            [(3, "there is no `a/u.rs`".to_owned())]
+        );
         assert_eq!(guarantees("No table.\n", &read).len(), 1);
     }
 }

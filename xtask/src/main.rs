@@ -70,14 +70,24 @@ fn main() -> Result<()> {
 
 /// The words that `cargo xtask` takes.
 fn tasks() -> Vec<String> {
-    Arguments::command().get_subcommands().map(|task| task.get_name().to_owned()).collect()
+    Arguments::command()
+        .get_subcommands()
+        .map(|task| task.get_name().to_owned())
+        .collect()
 }
 
 fn test(root: &Path, no_install: bool, filter: Option<&str>) -> Result<()> {
     packages::need(packages::FOR_TESTS, no_install)?;
     // A process per test, and in parallel, where nextest is there; it changes no result.
-    let has_nextest = Command::new("cargo").args(["nextest", "--version"]).output().is_ok_and(|out| out.status.success());
-    let mut words = if has_nextest { vec!["nextest", "run", "--workspace", "--no-fail-fast"] } else { vec!["test", "--workspace"] };
+    let has_nextest = Command::new("cargo")
+        .args(["nextest", "--version"])
+        .output()
+        .is_ok_and(|out| out.status.success());
+    let mut words = if has_nextest {
+        vec!["nextest", "run", "--workspace", "--no-fail-fast"]
+    } else {
+        vec!["test", "--workspace"]
+    };
     words.extend(filter);
     if !has_nextest {
         // Some tests watch all children of their process.
@@ -93,15 +103,47 @@ fn test(root: &Path, no_install: bool, filter: Option<&str>) -> Result<()> {
 fn check(root: &Path) -> Result<()> {
     docs::check(root, &tasks())?;
     cargo(root, &["fmt", "--all", "--check"])?;
-    cargo(root, &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
+    cargo(
+        root,
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ],
+    )
 }
 
 fn fix(root: &Path) -> Result<()> {
-    cargo(root, &["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty", "--allow-staged", "--quiet"])?;
+    cargo(
+        root,
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--fix",
+            "--allow-dirty",
+            "--allow-staged",
+            "--quiet",
+        ],
+    )?;
     cargo(root, &["fmt", "--all"])?;
     // The tests of generated documents write them when asked to.
     let status = Command::new("cargo")
-        .args(["test", "--package", "understudy-spec", "--package", "understudy-cli", "--package", "understudy-agent", "--quiet", "docs"])
+        .args([
+            "test",
+            "--package",
+            "understudy-spec",
+            "--package",
+            "understudy-cli",
+            "--package",
+            "understudy-agent",
+            "--quiet",
+            "docs",
+        ])
         .env("UPDATE_DOCS", "1")
         .current_dir(root)
         .status()?;
@@ -113,7 +155,11 @@ fn fix(root: &Path) -> Result<()> {
 
 fn cargo(root: &Path, words: &[&str]) -> Result<()> {
     eprintln!("$ cargo {}", words.join(" "));
-    let status = Command::new("cargo").args(words).current_dir(root).status().context("failed to run cargo")?;
+    let status = Command::new("cargo")
+        .args(words)
+        .current_dir(root)
+        .status()
+        .context("failed to run cargo")?;
     if !status.success() {
         bail!("`cargo {}` failed ({status})", words.join(" "));
     }

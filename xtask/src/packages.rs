@@ -9,13 +9,34 @@ pub(crate) struct Program {
     package: &'static str,
 }
 
-const REDIS: Program = Program { name: "redis-server", package: "redis-server" };
-const REDIS_CLI: Program = Program { name: "redis-cli", package: "redis-tools" };
-const NGINX: Program = Program { name: "nginx", package: "nginx-light" };
-const PYTHON: Program = Program { name: "python3", package: "python3" };
-const SETPRIV: Program = Program { name: "setpriv", package: "util-linux" };
-const HAPROXY: Program = Program { name: "haproxy", package: "haproxy" };
-const WRK: Program = Program { name: "wrk", package: "wrk" };
+const REDIS: Program = Program {
+    name: "redis-server",
+    package: "redis-server",
+};
+const REDIS_CLI: Program = Program {
+    name: "redis-cli",
+    package: "redis-tools",
+};
+const NGINX: Program = Program {
+    name: "nginx",
+    package: "nginx-light",
+};
+const PYTHON: Program = Program {
+    name: "python3",
+    package: "python3",
+};
+const SETPRIV: Program = Program {
+    name: "setpriv",
+    package: "util-linux",
+};
+const HAPROXY: Program = Program {
+    name: "haproxy",
+    package: "haproxy",
+};
+const WRK: Program = Program {
+    name: "wrk",
+    package: "wrk",
+};
 
 /// What `cargo xtask test` runs.
 pub(crate) const FOR_TESTS: &[Program] = &[REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV];
@@ -24,14 +45,21 @@ pub(crate) const FOR_BENCHES: &[Program] = &[REDIS, REDIS_CLI, NGINX, HAPROXY, W
 
 /// Installs what is missing, or says with which command to do so.
 pub(crate) fn need(programs: &[Program], no_install: bool) -> Result<()> {
-    let mut missing: Vec<&str> = programs.iter().filter(|program| !is_there(program.name)).map(|program| program.package).collect();
+    let mut missing: Vec<&str> = programs
+        .iter()
+        .filter(|program| !is_there(program.name))
+        .map(|program| program.package)
+        .collect();
     missing.dedup();
     if missing.is_empty() {
         return Ok(());
     }
     let install = format!("apt-get install --no-install-recommends {}", missing.join(" "));
     if no_install || !is_there("apt-get") || !is_root() {
-        bail!("missing: {}; as root: `apt-get update && {install}`", missing.join(", "));
+        bail!(
+            "missing: {}; as root: `apt-get update && {install}`",
+            missing.join(", ")
+        );
     }
     eprintln!("installing what is missing for this: {install}");
     run(&["apt-get", "update", "-qq"])?;
@@ -55,9 +83,14 @@ fn run(words: &[&str]) -> Result<()> {
 fn is_there(program: &str) -> bool {
     let path = std::env::var("PATH").unwrap_or_default();
     let folders = path.split(':').chain(["/usr/sbin", "/sbin"]);
-    folders.into_iter().any(|folder| std::path::Path::new(folder).join(program).exists())
+    folders
+        .into_iter()
+        .any(|folder| std::path::Path::new(folder).join(program).exists())
 }
 
 fn is_root() -> bool {
-    Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout.trim_ascii() == b"0")
+    Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|out| out.stdout.trim_ascii() == b"0")
 }

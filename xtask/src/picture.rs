@@ -31,7 +31,9 @@ const AROUND: Duration = Duration::from_millis(500);
 /// Makes the picture anew.
 pub(crate) fn make(root: &Path, settings: &Settings) -> Result<()> {
     let program = match &settings.understudy {
-        Some(path) => path.canonicalize().with_context(|| format!("there is no program at {}", path.display()))?,
+        Some(path) => path
+            .canonicalize()
+            .with_context(|| format!("there is no program at {}", path.display()))?,
         None => {
             crate::cargo(root, &["build", "--release"])?;
             root.join("target/release/understudy")
@@ -44,13 +46,21 @@ pub(crate) fn make(root: &Path, settings: &Settings) -> Result<()> {
         eprintln!("{number} of {}: {} µs", settings.runs, one.failover.total_us);
         tries.push(one);
     }
-    let machine = machine(&program)?;
+    let machine = machine(
+        &program,
+        if settings.understudy.is_some() {
+            "a build given by hand"
+        } else {
+            "release build"
+        },
+    )?;
     drop(shop);
     tries.sort_by_key(|one| one.failover.total_us);
     let totals: Vec<u64> = tries.iter().map(|one| one.failover.total_us).collect();
     let median = &tries[tries.len() / 2];
     let path = root.join(PICTURE);
-    std::fs::write(&path, draw::svg(median, &totals, &machine)).with_context(|| format!("failed to write {}", path.display()))?;
+    std::fs::write(&path, draw::svg(median, &totals, &machine))
+        .with_context(|| format!("failed to write {}", path.display()))?;
     eprintln!("written to {}", path.display());
     Ok(())
 }
@@ -114,9 +124,18 @@ struct Instance {
 
 impl Service {
     fn holder(&self) -> Result<(&Instance, u64)> {
-        let slot = self.slots.first().with_context(|| format!("{} has no slot", self.name))?;
-        let holder = self.instances.iter().find(|instance| Some(&instance.id) == slot.instance.as_ref());
-        Ok((holder.with_context(|| format!("nobody holds the slot of {}", self.name))?, slot.epoch))
+        let slot = self
+            .slots
+            .first()
+            .with_context(|| format!("{} has no slot", self.name))?;
+        let holder = self
+            .instances
+            .iter()
+            .find(|instance| Some(&instance.id) == slot.instance.as_ref());
+        Ok((
+            holder.with_context(|| format!("nobody holds the slot of {}", self.name))?,
+            slot.epoch,
+        ))
     }
 }
 
@@ -131,15 +150,22 @@ fn one(shop: &Shop) -> Result<Try> {
     std::thread::sleep(AROUND);
     let asked = client.finish();
     let failover = shop.last_failover()?;
-    ensure!(failover.epoch > epoch, "the failover of process {pid} is not among the events");
-    Ok(Try { failover, before, after, asked })
+    ensure!(
+        failover.epoch > epoch,
+        "the failover of process {pid} is not among the events"
+    );
+    Ok(Try {
+        failover,
+        before,
+        after,
+        asked,
+    })
 }
 
 /// On what it ran, in one line.
-fn machine(program: &Path) -> Result<String> {
+fn machine(program: &Path, build: &str) -> Result<String> {
     let version = rig::first_line(program, &["--version"])?;
     let kernel = rig::first_line(Path::new("uname"), &["-sr"])?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let build = if program.components().any(|part| part.as_os_str() == "debug") { ", debug build" } else { "" };
-    Ok(format!("{version}{build}, {kernel}, {cores} cores"))
+    Ok(format!("{version}, {build}; {kernel}, {cores} cores"))
 }

@@ -19,6 +19,8 @@ use tokio::sync::mpsc;
 /// A started proxy answers within a few milliseconds; on a machine that swaps, within this.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const START_POLL: Duration = Duration::from_millis(2);
+/// A proxy that lived this long did not die of its start.
+const YOUNG: Duration = Duration::from_millis(200);
 /// A proxy that dies at once is started again after this, doubling to the maximum.
 const RESTART_WAIT: Duration = Duration::from_millis(50);
 const RESTART_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -78,7 +80,8 @@ impl Keeper {
                 }
                 Err(problem) => tracing::error!(problem, "there is no proxy; clients wait"),
             }
-            if begun.elapsed() > RESTART_WAIT_MAX {
+            // One that had worked is replaced at once: clients wait at the door.
+            if begun.elapsed() > YOUNG {
                 wait = RESTART_WAIT;
                 continue;
             }

@@ -1,6 +1,6 @@
 //! One of the N places for an active.
 
-use crate::{Decision, Reason, Refusal, SlotKnown, Takeover};
+use crate::{Action, Decision, Reason, Refusal, SlotKnown, Takeover};
 use model::{Epoch, InstanceId, Revision, RunId, SlotId, Timestamp};
 use std::collections::{BTreeSet, VecDeque};
 
@@ -200,6 +200,23 @@ impl Slot {
         if let Some(takeover) = &mut self.takeover {
             takeover.confirmed.get_or_insert(now);
         }
+    }
+
+    /// A takeover is over, as far as it went: it is told, and the operator who waits for it hears.
+    pub(crate) fn complete(&mut self, out: &mut VecDeque<Decision>) {
+        self.report_at = None;
+        self.awaits_route = None;
+        let Some(takeover) = self.takeover.take() else {
+            return;
+        };
+        if let Some(request) = self.request.take() {
+            out.push_back(Decision::answer(request, Ok(takeover.clone())));
+        }
+        let because = takeover.because.clone();
+        out.push_back(Decision {
+            action: Action::Report(takeover),
+            because,
+        });
     }
 
     /// A planned change is over before it was complete. The operator is told, if one waits.

@@ -48,18 +48,26 @@ struct Event {
 impl Shop {
     pub(super) fn up(program: &Path, root: &Path) -> Result<Self> {
         let state = tempfile::tempdir().context("failed to make a folder")?;
-        let mut file = std::fs::read_to_string(root.join("examples/shop.toml")).context("failed to read examples/shop.toml")?;
+        let mut file =
+            std::fs::read_to_string(root.join("examples/shop.toml")).context("failed to read examples/shop.toml")?;
         let ports = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
         let addresses = [ports[0].local_addr()?, ports[1].local_addr()?];
         drop(ports);
         for (declared, address) in DECLARED.iter().zip(addresses) {
-            ensure!(file.contains(declared), "examples/shop.toml does not listen on {declared} any more");
+            ensure!(
+                file.contains(declared),
+                "examples/shop.toml does not listen on {declared} any more"
+            );
             file = file.replace(declared, &address.to_string());
         }
         let path = state.path().join("shop.toml");
         std::fs::write(&path, file)?;
         // Dropped, and so stopped, also if it does not come up.
-        let shop = Self { program: program.to_owned(), state, db: addresses[0] };
+        let shop = Self {
+            program: program.to_owned(),
+            state,
+            db: addresses[0],
+        };
         shop.run(&["up", &path.to_string_lossy(), "--detach"])?;
         Ok(shop)
     }
@@ -70,8 +78,16 @@ impl Shop {
         loop {
             let answer = self.run(&["status", "--json"])?;
             let status: Status = serde_json::from_slice(&answer).context("`status --json` is no status")?;
-            let db = status.services.into_iter().find(|service| service.name == "db").context("there is no db")?;
-            let is_left = db.instances.iter().filter_map(|instance| instance.pid).any(|pid| without.contains(&pid));
+            let db = status
+                .services
+                .into_iter()
+                .find(|service| service.name == "db")
+                .context("there is no db")?;
+            let is_left = db
+                .instances
+                .iter()
+                .filter_map(|instance| instance.pid)
+                .any(|pid| without.contains(&pid));
             if db.state == "redundant" && !is_left {
                 return Ok(db);
             }
@@ -85,11 +101,18 @@ impl Shop {
     pub(super) fn last_failover(&self) -> Result<Failover> {
         let answer = self.run(&["events", "--failovers", "--service", "db", "-n", "1", "--json"])?;
         let page: Page = serde_json::from_slice(&answer).context("`events --json` is no page of events")?;
-        page.events.into_iter().rev().find_map(|event| event.failover).context("there was no failover")
+        page.events
+            .into_iter()
+            .rev()
+            .find_map(|event| event.failover)
+            .context("there was no failover")
     }
 
     pub(super) fn kill(&self, pid: u32) -> Result<()> {
-        let status = Command::new("kill").args(["-9", &pid.to_string()]).status().context("failed to run kill")?;
+        let status = Command::new("kill")
+            .args(["-9", &pid.to_string()])
+            .status()
+            .context("failed to run kill")?;
         ensure!(status.success(), "process {pid} could not be killed");
         Ok(())
     }
@@ -123,7 +146,12 @@ impl Shop {
         let output = command.arg("--state-dir").arg(self.state.path()).args(words).output();
         let output = output.with_context(|| format!("failed to run {}", self.program.display()))?;
         let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "`understudy {}` failed: {}", words.join(" "), said.trim());
+        ensure!(
+            output.status.success(),
+            "`understudy {}` failed: {}",
+            words.join(" "),
+            said.trim()
+        );
         Ok(output.stdout)
     }
 }
@@ -156,7 +184,11 @@ fn get(address: SocketAddr) -> Result<()> {
     stream.write_all(b"GET /counter HTTP/1.1\r\nHost: db\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    ensure!(answer.starts_with("HTTP/1.1 200"), "answered: {}", answer.lines().next().unwrap_or("nothing"));
+    ensure!(
+        answer.starts_with("HTTP/1.1 200"),
+        "answered: {}",
+        answer.lines().next().unwrap_or("nothing")
+    );
     ensure!(answer.contains("\"counter\""), "the answer has no counter: {answer}");
     Ok(())
 }
@@ -165,5 +197,9 @@ fn get(address: SocketAddr) -> Result<()> {
 pub(super) fn first_line(program: &Path, words: &[&str]) -> Result<String> {
     let output = Command::new(program).args(words).output();
     let output = output.with_context(|| format!("failed to run {}", program.display()))?;
-    Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or("").to_owned())
+    Ok(String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .next()
+        .unwrap_or("")
+        .to_owned())
 }

@@ -1,7 +1,7 @@
 //! Planned changes, step by step, and the claims of slots.
 
 use crate::instance::{Instance, RunningHook};
-use crate::service::Service;
+use crate::service::{Change, Service};
 use crate::slot::{self, Stage};
 use crate::{Action, Context, Decision, Note, NoteKind, Reason, SlotWrite, epoch_after};
 use model::{HookKind, InstanceId};
@@ -14,7 +14,7 @@ impl Service {
             let slot = &self.slots[index];
             if surplus && !cx.paused && slot.serving().is_some() && slot.planned.is_none() {
                 let wanted = self.declared.wanted();
-                self.begin_planned(index, None, None, Reason::TooMany { wanted }, cx.now);
+                self.begin_planned(index, Change::unasked(None, Reason::TooMany { wanted }), cx.now, cx.out);
             }
             let slot = &self.slots[index];
             let (Some(planned), Some(holder)) = (slot.planned.clone(), slot.serving().cloned()) else {

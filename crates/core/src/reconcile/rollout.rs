@@ -1,7 +1,7 @@
 //! Processes of an earlier declaration, and actives on nodes that are emptied, are moved on one by one.
 
 use crate::instance::Phase;
-use crate::service::{Rolling, Service};
+use crate::service::{Change, Rolling, Service};
 use crate::{Context, Decision, Note, NoteKind, Reason};
 use model::{InstanceId, Timestamp};
 use std::time::Duration;
@@ -42,7 +42,7 @@ impl Service {
         if let Some(index) = misplaced {
             let to = self.candidate(index, cx);
             if to.is_some() {
-                self.begin_planned(index, to, None, Reason::DrainAsked, cx.now);
+                self.begin_planned(index, Change::unasked(to, Reason::DrainAsked), cx.now, cx.out);
             }
             return;
         }
@@ -66,7 +66,7 @@ impl Service {
         let current = |id: &InstanceId| self.instances.get(id).is_some_and(|instance| instance.current);
         if let Some(to) = self.candidate(index, cx).filter(current) {
             self.rolling = Some(Rolling::since(cx.now));
-            self.begin_planned(index, Some(to), None, Reason::RolloutNeeds, cx.now);
+            self.begin_planned(index, Change::unasked(Some(to), Reason::RolloutNeeds), cx.now, cx.out);
         } else if self.declared.standby == 0 && !self.surge {
             self.surge = true;
             self.count(cx);

@@ -107,20 +107,9 @@ impl Service {
             if !complete && slot.report_at.is_none_or(|at| cx.now < at) {
                 continue;
             }
-            let takeover = takeover.clone();
             self.look_again = true;
-            slot.takeover = None;
-            slot.report_at = None;
-            slot.awaits_route = None;
             slot.failed_promotions = 0;
-            if let Some(request) = slot.request.take() {
-                cx.out.push_back(Decision::answer(request, Ok(takeover.clone())));
-            }
-            let because = takeover.because.clone();
-            cx.out.push_back(Decision {
-                action: Action::Report(takeover),
-                because,
-            });
+            slot.complete(cx.out);
         }
     }
 

@@ -64,6 +64,7 @@ impl Service {
         }
         let idle = |instance: &&Instance| {
             instance.is_alive()
+                && !instance.acts
                 && instance.hook.is_none()
                 && !self.bound.contains_key(&instance.id)
                 && !self.has_clients(&instance.id)

@@ -91,6 +91,7 @@ impl Service {
                     return false;
                 }
                 instance.was_healthy = instance.phase == Phase::Running;
+                instance.last_failure = Some(how.clone());
                 let because = Reason::ProcessEnded {
                     instance: id.clone(),
                     how,
@@ -166,7 +167,7 @@ impl Service {
                 }
                 false
             }
-            Event::Switchover { request, slot, to, .. } => match self.switchover(request, slot, to, now) {
+            Event::Switchover { request, slot, to, .. } => match self.switchover(request, slot, to, now, out) {
                 Ok(()) => true,
                 Err(refusal) => {
                     out.push_back(Decision::answer(request, Err(refusal)));

@@ -6,6 +6,8 @@ mod planned;
 mod ready;
 mod recover;
 
+pub(crate) use planned::Change;
+
 use crate::RouteTarget;
 use crate::instance::{Instance, Instances, Phase};
 use crate::slot::{self, Slot};

@@ -7,6 +7,26 @@ use model::{InstanceId, Millis, Timestamp};
 use std::collections::VecDeque;
 use std::time::Duration;
 
+/// A slot shall change hands.
+pub(crate) struct Change {
+    /// Who shall hold it; `None` if nobody shall.
+    pub(crate) to: Option<InstanceId>,
+    /// Whom to tell how it went.
+    pub(crate) request: Option<u64>,
+    pub(crate) because: Reason,
+}
+
+impl Change {
+    /// Nobody waits to hear of it.
+    pub(crate) fn unasked(to: Option<InstanceId>, because: Reason) -> Self {
+        Self {
+            to,
+            request: None,
+            because,
+        }
+    }
+}
+
 impl Service {
     pub(super) fn switchover(
         &mut self,
@@ -14,6 +34,7 @@ impl Service {
         slot: Option<u32>,
         to: Option<InstanceId>,
         now: Timestamp,
+        out: &mut VecDeque<Decision>,
     ) -> Result<(), Refusal> {
         let index = slot.unwrap_or(0) as usize;
         if index >= self.slots.len() || index >= self.declared.active as usize {
@@ -50,7 +71,12 @@ impl Service {
                 why: self.unready_standbys(),
             });
         };
-        self.begin_planned(index, Some(to), Some(request), Reason::SwitchoverAsked, now);
+        let change = Change {
+            to: Some(to),
+            request: Some(request),
+            because: Reason::SwitchoverAsked,
+        };
+        self.begin_planned(index, change, now, out);
         Ok(())
     }
 
@@ -58,15 +84,17 @@ impl Service {
     pub(crate) fn begin_planned(
         &mut self,
         index: usize,
-        to: Option<InstanceId>,
-        request: Option<u64>,
-        because: Reason,
+        change: Change,
         now: Timestamp,
+        out: &mut VecDeque<Decision>,
     ) {
+        let Change { to, request, because } = change;
         let deadline = now + self.drain().duration() + Duration::from_secs(1);
         let has_clients = self.declared.listen.is_some();
         let waits = self.declared.exclusive || to.is_none();
         let slot = &mut self.slots[index];
+        // The one before is over, even if nobody asked the new active anything yet.
+        slot.complete(out);
         slot.begin_takeover(true, because.clone(), now);
         slot.request = request;
         let stage = if waits {

@@ -15,7 +15,7 @@ impl Service {
         if self.is_cold() {
             return match &instance.phase {
                 Phase::Prepared { .. } => Ok(()),
-                Phase::Running if self.bound.contains_key(&instance.id) => Ok(()),
+                Phase::Running if instance.acts || self.bound.contains_key(&instance.id) => Ok(()),
                 _ => Err(instance.because.to_string()),
             };
         }

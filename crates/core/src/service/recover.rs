@@ -47,7 +47,8 @@ impl Service {
             instance.launched_from = Some(Arc::clone(&self.declared));
         }
         instance.acts = promoted.is_some();
-        let knows_epoch = self.declared.on_promote.is_some() && !self.is_cold();
+        // A hook told it its epoch, or others follow it at that epoch.
+        let epoch_matters = self.declared.on_promote.is_some() || self.declared.on_follow.is_some();
         let mut holds = false;
         for slot in &mut self.slots {
             let Some(record) = slot.record.clone().filter(|record| record.held && record.holder == id) else {
@@ -60,7 +61,7 @@ impl Service {
                 holds = true;
                 slot.routed = Some((id.clone(), record.epoch));
                 slot.set(slot::Phase::Serving { holder: id.clone() }, now, Reason::Adopted);
-            } else if knows_epoch {
+            } else if epoch_matters {
                 // Its hook was not begun, or nobody noted that it was through; or it is another process than the one that
                 // was promoted. It claims its slot anew, for no epoch reaches two processes.
                 holds = true;
@@ -78,6 +79,7 @@ impl Service {
         }
         if !holds {
             instance.promoted = None;
+            instance.acts = instance.demote.is_some();
         }
         self.instances.insert(id, instance);
     }

@@ -7,7 +7,7 @@ use super::truth::{Instance, Node};
 use crate::fault::{Ailment, StoreTrouble};
 use crate::invariants::Moment;
 use crate::sabotage::BrokenRule;
-use decisions::{Action, Commit, Decision, Event, HookOutcome, ProbeOutcome, SlotWrite};
+use decisions::{Action, Commit, Decision, Event, HookOutcome, ProbeOutcome, RouteTarget, SlotWrite};
 use model::{HookKind, InstanceId, NodeName, Revision, Role, RunId, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
@@ -211,16 +211,33 @@ impl World {
                 revision,
                 targets,
                 leaving,
-            } => self.send_order(Order {
-                service: service.clone(),
-                revision: *revision,
-                targets: Some(targets.clone()),
-                leaving: leaving.clone(),
-            }),
+            } => {
+                // Noted, for the day the agent comes back: who serves, and who does no more.
+                for target in targets {
+                    if let Some(instance) = self.truth.instances.get_mut(&target.instance) {
+                        instance.memo.promoted = Some(target.epoch);
+                    }
+                }
+                for (instance, _) in leaving {
+                    if let Some(instance) = self.truth.instances.get_mut(instance) {
+                        instance.memo.promoted = None;
+                    }
+                }
+                let run = |target: &RouteTarget| self.truth.process(&target.instance).map(|process| process.run);
+                let order = Order {
+                    service: service.clone(),
+                    revision: *revision,
+                    runs: targets.iter().map(|target| run(target).unwrap_or_default()).collect(),
+                    targets: Some(targets.clone()),
+                    leaving: leaving.clone(),
+                };
+                self.send_order(order);
+            }
             Action::Unroute { service } => self.send_order(Order {
                 service: service.clone(),
                 revision: 0,
                 targets: None,
+                runs: Vec::new(),
                 leaving: Vec::new(),
             }),
             Action::Note(_) => {}

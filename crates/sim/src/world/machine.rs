@@ -7,7 +7,7 @@ use super::truth::{Acting, Memo, Node, Process, Truth};
 use crate::fault::{Ailment, HookTrouble};
 use crate::invariants::Moment;
 use crate::world::proxy;
-use decisions::{Event, HookOutcome, RouteTarget, SlotKnown};
+use decisions::{Event, HookOutcome, RouteTarget};
 use model::{Epoch, HookKind, InstanceId, Millis, RunId, ServiceName, SlotId, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
@@ -298,7 +298,7 @@ impl World {
             revision: order.revision,
             at: self.truth.now,
         });
-        self.those_reached_act(&order.service, &targets);
+        self.those_reached_act(order, &targets);
         for (instance, drain) in &order.leaving {
             let most = drain.duration().max(Duration::from_micros(100));
             let after = self.pace.between(most / 8, most);
@@ -320,19 +320,19 @@ impl World {
     }
 
     /// Where no hook makes an active of a standby, clients do; and it is none any more when they are gone.
-    fn those_reached_act(&mut self, service: &ServiceName, targets: &[RouteTarget]) {
+    fn those_reached_act(&mut self, order: &Order, targets: &[RouteTarget]) {
+        let service = &order.service;
         let Some(declared) = self.truth.declared.get(service).map(Arc::clone) else {
             return;
         };
         if Truth::acts_by_itself(&declared) {
             return;
         }
-        for target in targets {
-            let alive = self.truth.process(&target.instance).is_some_and(|process| process.main);
-            let is_target = |known: &SlotKnown| known.slot.slot == target.slot && known.epoch == target.epoch;
-            let holds = self.truth.store.held_by(&target.instance).any(is_target);
+        for (target, run) in order.targets.iter().flatten().zip(&order.runs) {
+            let process = self.truth.process(&target.instance);
             // A route that is late sends clients to whoever has the address by then; that makes nobody an active.
-            if alive && holds {
+            let is_the_same = process.is_some_and(|process| process.main && process.run == *run);
+            if is_the_same && targets.contains(target) {
                 self.begin_to_act(&target.instance, target.slot, target.epoch);
             }
         }

@@ -1,7 +1,7 @@
 //! The simulated proxy and its clients.
 
 use decisions::RouteTarget;
-use model::{Epoch, InstanceId, Millis, ServiceName, Timestamp};
+use model::{Epoch, InstanceId, Millis, RunId, ServiceName, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One client's request reaches each service that often.
@@ -45,6 +45,8 @@ pub(crate) struct Order {
     pub(crate) revision: u64,
     /// `None`: the address goes away.
     pub(crate) targets: Option<Vec<RouteTarget>>,
+    /// The processes of the targets when it was sent: later ones may have the same addresses.
+    pub(crate) runs: Vec<RunId>,
     pub(crate) leaving: Vec<(InstanceId, Millis)>,
 }
 
