@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   every *.md ──► links ────► a file, and the heading in it
-//!              └─► commands ─► `docs/cli.md`, which is made from the program, and the tasks of this one
+//!              ├─► commands ─► `docs/cli.md`, which is made from the program, and the tasks of this one
+//!              ├─► `Type::name` and `file.rs` ─► the sources below `crates/`
 //!   GUARANTEES.md ► rows of tables ─► [`file.rs`](path) `test` `test` …: each is a test in that file
 //! ```
 //! Text within code fences holds no links, and commands are looked for in code only.
@@ -19,6 +20,8 @@ const HIDDEN_COMMANDS: [&str; 4] = ["agent", "guard", "proxy", "markdown-help"];
 const PROGRAM: [&str; 2] = ["understudy ", "cargo run --release -- "];
 /// Folders with documents, beside the root's own.
 const FOLDERS: [&str; 3] = ["docs", "bench", "examples"];
+/// Folders with sources.
+const SOURCES: [&str; 3] = ["crates", "bench", "xtask"];
 /// Each of its tables' rows names a test.
 const GUARANTEES: &str = "GUARANTEES.md";
 
@@ -31,11 +34,13 @@ pub(crate) fn check(root: &Path, tasks: &[String]) -> Result<()> {
         text: &cli,
         tasks,
     };
+    let sources = Sources::read(root)?;
     let mut findings = Vec::new();
     for page in &pages {
         let text = fs::read_to_string(root.join(page)).with_context(|| format!("failed to read {}", page.display()))?;
         let mut found = links(&text, &|target| problem_of_link(root, page, target));
         found.extend(commands.problems(&text));
+        found.extend(sources.problems(&text));
         if page == Path::new(GUARANTEES) {
             found.extend(guarantees(&text, &|path| fs::read_to_string(root.join(path)).ok()));
         }
@@ -57,24 +62,24 @@ type Finding = (usize, String);
 /// All documents, relative to the root.
 fn pages(root: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    collect(root, root, false, &mut found)?;
+    collect(root, root, false, "md", &mut found)?;
     for folder in FOLDERS
         .iter()
         .map(|folder| root.join(folder))
         .filter(|folder| folder.is_dir())
     {
-        collect(root, &folder, true, &mut found)?;
+        collect(root, &folder, true, "md", &mut found)?;
     }
     found.sort();
     Ok(found)
 }
 
-fn collect(root: &Path, folder: &Path, deep: bool, found: &mut Vec<PathBuf>) -> Result<()> {
+fn collect(root: &Path, folder: &Path, deep: bool, extension: &str, found: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("failed to list {}", folder.display()))? {
         let path = entry?.path();
         if path.is_dir() && deep {
-            collect(root, &path, deep, found)?;
-        } else if path.extension().is_some_and(|extension| extension == "md") {
+            collect(root, &path, deep, extension, found)?;
+        } else if path.extension().is_some_and(|known| known == extension) {
             found.push(path.strip_prefix(root)?.to_owned());
         }
     }
@@ -253,6 +258,58 @@ fn is_word(word: &str) -> bool {
     word.starts_with(|c: char| c.is_ascii_lowercase()) && word.chars().all(|c| c.is_ascii_lowercase() || c == '-')
 }
 
+/// What the sources call things.
+struct Sources {
+    files: Vec<String>,
+    words: BTreeSet<String>,
+}
+
+impl Sources {
+    fn read(root: &Path) -> Result<Self> {
+        let mut files = Vec::new();
+        for folder in SOURCES
+            .iter()
+            .map(|folder| root.join(folder))
+            .filter(|folder| folder.is_dir())
+        {
+            collect(root, &folder, true, "rs", &mut files)?;
+        }
+        let mut words = BTreeSet::new();
+        for file in &files {
+            let text =
+                fs::read_to_string(root.join(file)).with_context(|| format!("failed to read {}", file.display()))?;
+            words.extend(
+                text.split(|c: char| !c.is_alphanumeric() && c != '_')
+                    .map(str::to_owned),
+            );
+        }
+        let files = files.iter().map(|file| format!("/{}", file.display())).collect();
+        Ok(Self { files, words })
+    }
+
+    fn problems(&self, text: &str) -> Vec<Finding> {
+        let spans = prose(text).flat_map(|(number, line)| spans(line).map(move |span| (number, span)));
+        spans
+            .filter_map(|(number, span)| Some((number, self.problem(span)?)))
+            .collect()
+    }
+
+    /// A span may be the path of a source file, or its end; or a path of names, of which each must be used somewhere.
+    fn problem(&self, span: &str) -> Option<String> {
+        let name = span.split(['(', '<']).next().unwrap_or(span);
+        let is_path = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "_-./:".contains(c));
+        if name.ends_with(".rs") && is_path(name) {
+            let is_there = self.files.iter().any(|file| file.ends_with(&format!("/{name}")));
+            return (!is_there).then(|| format!("there is no source file `{name}`"));
+        }
+        if !name.contains("::") || !is_path(name) {
+            return None;
+        }
+        let unknown = name.split("::").find(|part| !self.words.contains(*part));
+        unknown.map(|part| format!("`{span}`: nothing is called `{part}`"))
+    }
+}
+
 /// Rows of tables that name no test, or one that is not there.
 fn guarantees(text: &str, read: &dyn Fn(&Path) -> Option<String>) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -395,6 +452,26 @@ mod tests {
                 .len(),
             2
         );
+    }
+
+    #[test]
+    fn names_of_the_sources_must_be_used_in_them() {
+        let sources = Sources {
+            files: vec!["/crates/core/src/slot.rs".into()],
+            words: ["Service", "claim"].map(str::to_owned).into(),
+        };
+        for good in [
+            "slot.rs",
+            "core/src/slot.rs",
+            "Service::claim",
+            "Service::claim(now)",
+            "a: b",
+            "127.0.0.1:80",
+        ] {
+            assert_eq!(sources.problem(good), None, "{good}");
+        }
+        assert!(sources.problem("lot.rs").unwrap().contains("no source file"));
+        assert!(sources.problem("Service::clam").unwrap().contains("`clam`"));
     }
 
     #[test]

@@ -55,6 +55,9 @@ pub(crate) struct Instance {
     /// Since when phase, health and role are as they are, and why.
     pub(crate) since: Timestamp,
     pub(crate) because: Reason,
+    /// When a check last failed, and whether its start was already given more time because none did of late.
+    pub(crate) last_fail: Option<Timestamp>,
+    pub(crate) start_extended: bool,
     /// Checks failed and passed in a row.
     pub(crate) fails: u32,
     pub(crate) passes: u32,
@@ -102,6 +105,8 @@ impl Instance {
             health: Health::Down,
             since: now,
             because,
+            last_fail: None,
+            start_extended: false,
             fails: 0,
             passes: 0,
             last_failure: None,
@@ -175,6 +180,8 @@ impl Instance {
         self.demote = None;
         self.run = RunId(self.run.0 + 1);
         self.restarts += u32::from(self.run.0 > 1);
+        self.last_fail = None;
+        self.start_extended = false;
         self.fails = 0;
         self.passes = 0;
         self.last_failure = None;
@@ -221,6 +228,7 @@ impl Instance {
                 true
             }
             ProbeOutcome::Fail(what) => {
+                self.last_fail = Some(now);
                 self.passes = 0;
                 self.fails = self.fails.saturating_add(1);
                 let last = what.clone();

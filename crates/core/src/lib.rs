@@ -32,10 +32,6 @@ pub use view::{InstancePhase, InstanceView, NodeView, ServiceView, SlotPhase, Sl
 use model::{Cluster, Epoch, InstanceId, NodeName, ServiceName, Timestamp};
 use service::Service;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
-
-/// Timers of a busy machine are late by tens of milliseconds; half a second is no accident.
-const STALL: Duration = Duration::from_millis(500);
 
 /// What one agent decides for the nodes it stands for.
 #[derive(Debug, Clone)]
@@ -44,12 +40,22 @@ pub struct Core {
     generation: u32,
     nodes: BTreeMap<NodeName, Node>,
     services: BTreeMap<ServiceName, Service>,
+    /// What is known of services that are gone, for the day they come back.
+    former: BTreeMap<ServiceName, Former>,
     timers: BTreeSet<(Timestamp, ServiceName)>,
     decisions: VecDeque<Decision>,
     attempts: u64,
     paused: Option<Timestamp>,
     shutdown: Option<Timestamp>,
     shutdown_told: bool,
+}
+
+/// Numbers that only rise, also over the absence of a service.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Former {
+    pub(crate) number: u32,
+    pub(crate) epoch: Epoch,
+    pub(crate) route_revision: u64,
 }
 
 /// A node this agent stands for.
@@ -121,6 +127,7 @@ impl Core {
             generation,
             nodes: nodes.into_iter().map(node).collect(),
             services: BTreeMap::new(),
+            former: BTreeMap::new(),
             timers: BTreeSet::new(),
             decisions: VecDeque::new(),
             attempts: attempt,
@@ -132,7 +139,6 @@ impl Core {
 
     /// Takes in one event.
     pub fn handle(&mut self, event: Event, now: Timestamp) {
-        self.notice_stall(now);
         match event {
             Event::Tick => self.tick(now),
             Event::Recovered(recovered) => self.recover(recovered, now),
@@ -178,15 +184,6 @@ impl Core {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// If we come this late, we (or the whole machine) stood still, and nobody had the time that a deadline gave.
-    fn notice_stall(&mut self, now: Timestamp) {
-        if self.timers.first().is_some_and(|(due, _)| now.since(*due) > STALL) {
-            for service in self.services.values_mut() {
-                service.forgive_stall(now);
-            }
-        }
-    }
-
     fn tick(&mut self, now: Timestamp) {
         // Each service at most once per tick, so that a timer that stays due cannot keep us here.
         let due: BTreeSet<ServiceName> = self
@@ -210,7 +207,9 @@ impl Core {
             match self.services.get_mut(&name) {
                 Some(service) => service.redeclare(declared, now),
                 None => {
-                    self.services.insert(name.clone(), Service::new(name, declared, now));
+                    let mut service = Service::new(name.clone(), declared, now);
+                    service.go_on_from(self.former.remove(&name).unwrap_or_default());
+                    self.services.insert(name, service);
                 }
             }
         }
@@ -229,13 +228,18 @@ impl Core {
             self.services.entry(name.clone()).or_insert_with(left_over);
         }
         for slot in recovered.slots {
-            if let Some(service) = self.services.get_mut(&slot.slot.service) {
-                service.recover_slot(slot, now);
+            match self.services.get_mut(&slot.slot.service) {
+                Some(service) => service.recover_slot(slot, now),
+                None => {
+                    let former = self.former.entry(slot.slot.service).or_default();
+                    former.epoch = former.epoch.max(slot.epoch);
+                }
             }
         }
         for (name, number) in recovered.numbers {
-            if let Some(service) = self.services.get_mut(&name) {
-                service.numbers_used(number);
+            match self.services.get_mut(&name) {
+                Some(service) => service.numbers_used(number),
+                None => self.former.entry(name).or_default().number = number,
             }
         }
         for adopted in recovered.instances {
@@ -321,7 +325,9 @@ impl Core {
                 self.timers.remove(&(old, name.clone()));
             }
             if finished {
-                self.services.remove(&name);
+                if let Some(service) = self.services.remove(&name) {
+                    self.former.insert(name.clone(), service.former());
+                }
                 self.decisions.push_back(Decision::note(
                     Note::about_service(NoteKind::ServiceRemoved, name.clone()),
                     Reason::NotDeclared,

@@ -63,6 +63,7 @@ pub enum Reason {
     SlotVacant {
         slot: u32,
     },
+    Released,
     HolderGone {
         instance: InstanceId,
     },
@@ -183,6 +184,7 @@ impl fmt::Display for Reason {
             }
             Reason::NeedsAreUp => f.write_str("all that it needs is up"),
             Reason::SlotVacant { slot } => write!(f, "slot {slot} is vacant"),
+            Reason::Released => f.write_str("it was released"),
             Reason::HolderGone { instance } => write!(f, "nothing of {instance} runs any more"),
             Reason::HolderUnhealthy { instance, last } => {
                 write!(f, "{instance} is unhealthy: {last}")

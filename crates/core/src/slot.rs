@@ -235,6 +235,26 @@ impl Slot {
         now >= self.claim_after && now >= self.write_after
     }
 
+    /// What the store says if it says that somebody holds the slot, or may say so after a claim that was not answered clearly.
+    pub(crate) fn maybe_held(&self) -> Option<Record> {
+        match (&self.record, self.unclear.first()) {
+            (Some(record), unclear) => (record.held || unclear.is_some()).then(|| record.clone()),
+            (None, Some(claimant)) => Some(Record {
+                held: false,
+                holder: claimant.clone(),
+                epoch: self.claiming,
+                revision: Revision(0),
+            }),
+            (None, None) => None,
+        }
+    }
+
+    /// Whether nobody is known to have newer data. Whoever holds the slot in the store had all of them when it claimed it, and
+    /// after a restart of the agent that is all that is known.
+    pub(crate) fn held_last(&self, id: &InstanceId) -> bool {
+        self.last_holder() == Some(id) || self.data.as_ref().is_some_and(|(holder, _)| holder == id)
+    }
+
     /// Whether an instance is or may be about to be its holder.
     pub(crate) fn concerns(&self, id: &InstanceId) -> bool {
         self.bound() == Some(id) || self.routed.as_ref().is_some_and(|(routed, _)| routed == id)

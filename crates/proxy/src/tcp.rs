@@ -118,6 +118,7 @@ impl Relay {
             Poll::Pending => Poll::Pending,
         };
         let (arrived, front, in_flight) = (&mut self.arrived, &self.front, &self.in_flight);
+        self.down.is_last = up.is_ready();
         let down = self
             .down
             .poll(cx, &mut self.backend, &mut self.client, &mut scratch, || {
@@ -162,6 +163,8 @@ struct Half {
     pending: Vec<u8>,
     written: usize,
     state: State,
+    /// The other direction is done: closing both says the end better than passing it on.
+    is_last: bool,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
@@ -192,8 +195,10 @@ impl Half {
             match self.state {
                 State::Done => return Poll::Ready(Ok(())),
                 State::Ending => {
-                    // Not connected any more: the other side is gone, and so is who would read it.
-                    let _ = ready!(Pin::new(&mut *to).poll_shutdown(cx));
+                    if !self.is_last {
+                        // Not connected any more: the other side is gone, and so is who would read it.
+                        let _ = ready!(Pin::new(&mut *to).poll_shutdown(cx));
+                    }
                     self.pending = Vec::new();
                     self.state = State::Done;
                     return Poll::Ready(Ok(()));

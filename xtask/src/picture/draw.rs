@@ -80,11 +80,13 @@ pub(super) fn svg(one: &Try, totals: &[u64], machine: &str) -> String {
 }
 
 fn summary(failover: &Failover) -> String {
+    let answered = failover.steps.iter().find(|step| step.step == "first_answer");
+    let after = answered.map_or(failover.total_us, |step| step.at_us);
     format!(
         "{} answers in its place at epoch {} after {} µs",
         failover.to,
         failover.epoch,
-        grouped(failover.total_us)
+        grouped(after)
     )
 }
 
@@ -160,7 +162,7 @@ fn meaning(step: &str, failover: &Failover) -> String {
         "confirmed_dead" => "nothing of its tree runs any more".to_owned(),
         "claimed" => format!("{} holds slot {}: on disk", failover.to, failover.slot),
         "promoted" => "its on_promote hook is through".to_owned(),
-        "routed" => "the proxy sends clients to it".to_owned(),
+        "routed" => "all of the proxy sends clients to it".to_owned(),
         "first_answer" => "it gave its first answer".to_owned(),
         _ => String::new(),
     }

@@ -1,6 +1,6 @@
 //! Planned changes, step by step, and the claims of slots.
 
-use crate::instance::{Instance, RunningHook};
+use crate::instance::{Instance, Phase, RunningHook};
 use crate::service::{Change, Service};
 use crate::slot::{self, Stage};
 use crate::{Action, Context, Decision, Note, NoteKind, Reason, SlotWrite, epoch_after};
@@ -23,7 +23,7 @@ impl Service {
             let Stage::Draining { deadline } = planned.stage else {
                 continue;
             };
-            if !self.still_wanted(index, &holder, cx) && self.instances.get(&holder).is_some_and(Instance::is_fit) {
+            if !self.still_wanted(index, &holder, cx) {
                 self.stay(index, cx.out);
             } else if cx.now >= deadline {
                 self.keep_from_acting(index, &holder, planned.because, cx);
@@ -97,8 +97,9 @@ impl Service {
         let wanted = planned.and_then(|planned| planned.to.as_ref());
         let order = self.failover_order(Some(index), cx.now);
         let here = |id: &&InstanceId| {
-            // Who may act already is not asked to move, even if its node is emptied.
-            let free = |instance: &Instance| instance.acts || cx.online(&instance.node);
+            // Who holds it already is not asked to move, even if its node is emptied.
+            let holds = planned.is_none() && self.slots[index].last_holder() == Some(*id);
+            let free = |instance: &Instance| cx.online(&instance.node) || (holds && instance.acts);
             self.instances.get(*id).is_some_and(free) && !self.is_held_for_another(index, id)
         };
         let mut order = order.iter().filter(here);
@@ -108,9 +109,17 @@ impl Service {
         asked.or_else(|| order.next()).cloned()
     }
 
-    /// Somebody else may still act for an exclusive slot, and must be gone before it is claimed.
-    fn acts_for(&self, index: usize, other_than: &InstanceId) -> Option<InstanceId> {
-        let holder = self.slots[index].last_holder().filter(|holder| *holder != other_than)?;
+    /// Of an exclusive service, somebody without a slot acts and is being ended: nobody is claimed before that is done.
+    fn awaits_end_of_another(&self, to: &InstanceId) -> bool {
+        let ends = |instance: &Instance| instance.acts && instance.phase == Phase::Stopping && instance.id != *to;
+        let free = |instance: &Instance| !self.bound.contains_key(&instance.id);
+        self.declared.exclusive && self.instances.values().any(|instance| ends(instance) && free(instance))
+    }
+
+    /// Who may still act for an exclusive slot, and must be gone before somebody else has it.
+    fn acting_holder(&self, index: usize) -> Option<InstanceId> {
+        let record = self.slots[index].record.as_ref().filter(|record| record.held)?;
+        let holder = &record.holder;
         let acts = |holder: &Instance| holder.acts && holder.has_process();
         (self.declared.exclusive && self.instances.get(holder).is_some_and(acts)).then(|| holder.clone())
     }
@@ -145,7 +154,10 @@ impl Service {
             };
             if let Some(to) = candidate {
                 free = free.saturating_sub(1);
-                if let Some(holder) = self.acts_for(index, &to) {
+                if self.awaits_end_of_another(&to) {
+                    continue;
+                }
+                if let Some(holder) = self.acting_holder(index).filter(|holder| *holder != to) {
                     let last = self.instances.get(&holder).and_then(|holder| holder.last_failure.clone());
                     let because = Reason::HolderUnhealthy {
                         instance: holder.clone(),
@@ -181,6 +193,12 @@ impl Service {
             && let Some(old) = self.instances.get_mut(&old)
         {
             old.demote = Some(epoch);
+        }
+        if let Some(holder) = self.acting_holder(index) {
+            let wanted = self.declared.wanted();
+            let because = Reason::TooMany { wanted };
+            self.slots[index].set(slot::Phase::Releasing, cx.now, because.clone());
+            self.stop(&holder, because, cx.now, cx.out);
         }
         self.release_if_held(index, cx);
     }

@@ -23,7 +23,7 @@ impl Service {
         }
         while self.slots.len() > active
             && self.slots.last().is_some_and(|slot| {
-                slot.phase == slot::Phase::Vacant && slot.record.as_ref().is_none_or(|record| !record.held)
+                slot.phase == slot::Phase::Vacant && slot.maybe_held().is_none()
             })
         {
             // Its record stays in the store: should the slot come back, its epochs go on from there.
@@ -111,15 +111,15 @@ impl Service {
 
     /// It served last and nobody serves now: it stays until another one does, for it has all the data.
     fn data_only_with(&self, id: &InstanceId) -> bool {
-        let served_last = |slot: &Slot| slot.data.as_ref().is_some_and(|(holder, _)| holder == id);
         self.declared.on_follow.is_some()
-            && self.slots.iter().any(|slot| served_last(slot) && slot.serving().is_none())
+            && self.slots.iter().any(|slot| slot.held_last(id) && slot.serving().is_none())
     }
 
     /// The store says that it holds a slot that nobody serves: it is the first to ask.
     fn may_hold_again(&self, id: &InstanceId) -> bool {
         let holds = |slot: &Slot| slot.record.as_ref().is_some_and(|record| record.held && record.holder == *id);
-        self.slots.iter().any(|slot| holds(slot) && slot.phase == slot::Phase::Vacant)
+        let declared = self.slots.iter().take(self.declared.active as usize);
+        declared.filter(|slot| slot.phase == slot::Phase::Vacant).any(holds)
     }
 
     fn place(&self, load: &BTreeMap<NodeName, u32>, cx: &Context<'_>) -> Option<NodeName> {

@@ -1,15 +1,19 @@
 //! What follows when an instance ends, does not start, or is unhealthy.
 
-use crate::instance::{Phase, SETTLE};
+use crate::instance::{Instance, Phase, SETTLE};
 use crate::service::Service;
 use crate::{Action, Context, Decision, Note, NoteKind, Reason};
-use model::{Health, InstanceId, Millis, Timestamp};
+use model::{Check, Health, InstanceId, Millis, Timestamp};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// An unhealthy active that nobody can replace is restarted after this many times the span in which it was found unhealthy,
 /// and not before [`RESTART_UNHEALTHY_MIN`]: slow is not dead.
 const RESTART_UNHEALTHY_FACTOR: u32 = 3;
 const RESTART_UNHEALTHY_MIN: Duration = Duration::from_secs(5);
+
+/// The least time in which something is heard of an instance that is checked.
+const HEAR_AGAIN: Duration = Duration::from_secs(1);
 
 impl Service {
     /// What follows the end of an instance: another start, a replacement, or giving up.
@@ -95,7 +99,7 @@ impl Service {
     /// A replacement begins with an empty folder, so whoever may have the only copy of the data is never replaced.
     fn keeps_data(&self, id: &InstanceId) -> bool {
         (self.declared.exclusive || self.declared.on_follow.is_some())
-            && self.slots.iter().any(|slot| slot.data.as_ref().is_some_and(|(holder, _)| holder == id))
+            && self.slots.iter().any(|slot| slot.held_last(id))
     }
 
     /// Without a check, whoever lives long enough is well.
@@ -116,6 +120,8 @@ impl Service {
 
     /// Time-outs of starts and of unhealthy instances.
     pub(super) fn watch(&mut self, cx: &mut Context<'_>) {
+        let declared = Arc::clone(&self.declared);
+        let check = declared.check.as_ref();
         let ids: Vec<InstanceId> = self.instances.keys().cloned().collect();
         for id in ids {
             let Some(instance) = self.instances.get_mut(&id) else {
@@ -123,6 +129,12 @@ impl Service {
             };
             match instance.phase {
                 Phase::Starting { started: true, .. } if self.declared.check.is_none() => {}
+                // Nothing was heard of it for a while: we stood still ourselves, and it may be up long since.
+                Phase::Starting { started, deadline } if cx.now >= deadline && start_is_unjudged(instance, check, cx.now) => {
+                    instance.start_extended = true;
+                    let deadline = cx.now + HEAR_AGAIN.max(check.map_or(Duration::ZERO, |check| hear_within(check)));
+                    instance.phase = Phase::Starting { started, deadline };
+                }
                 Phase::Starting { deadline, .. } if cx.now >= deadline => {
                     let limit = self.declared.start_timeout;
                     let because = Reason::NotHealthyInTime {
@@ -180,4 +192,18 @@ impl Service {
         let found_within = check.every.duration() * check.fail_after + check.timeout.duration();
         Some(since + (found_within * RESTART_UNHEALTHY_FACTOR).max(RESTART_UNHEALTHY_MIN))
     }
+}
+
+/// A start is judged by its checks: if none failed of late, it is given the time for some more, once.
+fn start_is_unjudged(instance: &Instance, check: Option<&Check>, now: Timestamp) -> bool {
+    let heard = |check: &Check| {
+        let span = HEAR_AGAIN.max(hear_within(check));
+        instance.last_fail.is_some_and(|at| now.since(at) <= span)
+    };
+    let starts = matches!(instance.phase, Phase::Starting { started: false, .. });
+    !instance.start_extended && (starts || check.is_some_and(|check| !heard(check)))
+}
+
+fn hear_within(check: &Check) -> Duration {
+    (check.every.duration() + check.timeout.duration()) * 2
 }

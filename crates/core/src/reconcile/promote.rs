@@ -112,5 +112,6 @@ impl Service {
             );
         }
         self.refresh_bound();
+        self.look_again = true;
     }
 }

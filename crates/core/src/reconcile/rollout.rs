@@ -69,7 +69,7 @@ impl Service {
             self.begin_planned(index, Change::unasked(Some(to), Reason::RolloutNeeds), cx.now, cx.out);
         } else if self.declared.standby == 0 && !self.surge {
             self.surge = true;
-            self.count(cx);
+            self.look_again = true;
         } else if self.told_unplaced && self.instances.keys().all(|id| self.bound.contains_key(id)) {
             // There is no room for another one: the only way is through a moment without it.
             self.renew(id, cx);

@@ -57,13 +57,13 @@ impl Service {
         if slot.phase != slot::Phase::Vacant || cx.now < slot.write_after {
             return;
         }
-        let Some(record) = slot.record.clone().filter(|record| record.held) else {
+        let Some(record) = slot.maybe_held() else {
             return;
         };
         if self
             .instances
             .get(&record.holder)
-            .is_some_and(|holder| holder.has_process() && self.declared.exclusive && holder.promoted.is_some())
+            .is_some_and(|holder| holder.has_process() && self.declared.exclusive && holder.acts)
         {
             return;
         }

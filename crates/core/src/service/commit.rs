@@ -37,16 +37,15 @@ impl Service {
         let because = match result {
             Commit::Done(revision) => {
                 self.write_failures = 0;
+                let before = slot.maybe_held();
                 slot.unclear.clear();
                 let Some((to, run)) = claimed else {
-                    if let Some(record) = &mut slot.record {
-                        record.held = false;
-                        record.revision = revision;
-                        let because = Reason::HolderGone {
-                            instance: record.holder.clone(),
-                        };
-                        slot.set(slot::Phase::Vacant, now, because);
-                    }
+                    slot.record = before.map(|record| slot::Record {
+                        held: false,
+                        revision,
+                        ..record
+                    });
+                    slot.set(slot::Phase::Vacant, now, Reason::Released);
                     return true;
                 };
                 let epoch = slot.claiming;

@@ -25,13 +25,19 @@ impl Service {
     pub(crate) fn absorb(&mut self, event: Event, now: Timestamp, out: &mut VecDeque<Decision>) -> bool {
         match event {
             Event::Started { instance, run } => {
+                let start_timeout = self.declared.start_timeout.duration();
                 let Some(instance) = self.current_run(&instance, run) else {
                     return false;
                 };
-                let Phase::Starting { started, .. } = &mut instance.phase else {
+                if !matches!(instance.phase, Phase::Starting { .. }) {
                     return false;
+                }
+                // Its time counts from here: that we were slow to start it is not its fault.
+                let deadline = now + start_timeout;
+                instance.phase = Phase::Starting {
+                    started: true,
+                    deadline,
                 };
-                *started = true;
                 // From here the settling time of a service without check counts.
                 instance.since = now;
                 true

@@ -11,7 +11,7 @@ pub(crate) use planned::Change;
 use crate::RouteTarget;
 use crate::instance::{Instance, Instances, Phase};
 use crate::slot::{self, Slot};
-use crate::{Reason, instance};
+use crate::{Former, Reason, instance};
 use model::{Epoch, Health, InstanceId, Millis, Role, ServiceName, ServiceState, StandbyMode, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -139,14 +139,20 @@ impl Service {
         self.removed = true;
     }
 
-    /// Whoever was starting while we stood still is given some more time.
-    pub(crate) fn forgive_stall(&mut self, now: Timestamp) {
-        let least = now + self.declared.start_timeout.duration() / 2;
-        for instance in self.instances.values_mut() {
-            if let Phase::Starting { deadline, .. } = &mut instance.phase {
-                *deadline = (*deadline).max(least);
-            }
+    /// What must outlive it.
+    pub(crate) fn former(&self) -> Former {
+        Former {
+            number: self.numbers,
+            epoch: self.epoch,
+            route_revision: self.route_revision,
         }
+    }
+
+    /// It was there before.
+    pub(crate) fn go_on_from(&mut self, former: Former) {
+        self.numbers = former.number;
+        self.epoch = former.epoch;
+        self.route_revision = former.route_revision;
     }
 
     pub(crate) fn numbers_used(&mut self, number: u32) {
@@ -194,7 +200,7 @@ impl Service {
     /// No process of it runs and nothing is being written.
     pub(crate) fn is_stopped(&self) -> bool {
         let settled =
-            |slot: &Slot| slot.phase == slot::Phase::Vacant && slot.record.as_ref().is_none_or(|record| !record.held);
+            |slot: &Slot| slot.phase == slot::Phase::Vacant && slot.maybe_held().is_none();
         self.is_empty() && self.slots.iter().all(settled)
     }
 

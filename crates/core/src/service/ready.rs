@@ -15,7 +15,9 @@ impl Service {
         if self.is_cold() {
             return match &instance.phase {
                 Phase::Prepared { .. } => Ok(()),
-                Phase::Running if instance.acts || self.bound.contains_key(&instance.id) => Ok(()),
+                Phase::Running if self.bound.contains_key(&instance.id) => Ok(()),
+                // It was active and is fit to be so again, unless it is being demoted.
+                Phase::Running if instance.acts && instance.demote.is_none() && instance.hook.is_none() => Ok(()),
                 _ => Err(instance.because.to_string()),
             };
         }
@@ -53,9 +55,10 @@ impl Service {
         Ok(())
     }
 
-    /// The slot whose holder the standbys follow.
+    /// The slot whose holder the standbys follow: the first that is served.
     pub(crate) fn leader(&self) -> Option<&Slot> {
-        self.slots.first()
+        let served = |slot: &&Slot| slot.serving().is_some() && slot.planned.is_none();
+        self.slots.iter().find(served).or_else(|| self.slots.first())
     }
 
     /// Instances that could take over now, best first. A slot whose claims were not answered clearly may ask its own again.
@@ -108,7 +111,8 @@ impl Service {
             let holder = slot.routed.as_ref().and_then(|(holder, _)| self.instances.get(holder));
             holder.is_some_and(Instance::is_fit)
         };
-        u32::try_from(self.slots.iter().filter(fit).count()).unwrap_or(u32::MAX)
+        let declared = self.slots.iter().take(self.declared.active as usize);
+        u32::try_from(declared.filter(fit).count()).unwrap_or(u32::MAX)
     }
 
     pub(crate) fn ready_standbys(&self) -> u32 {

@@ -3,7 +3,7 @@
 
 use crate::world::truth::{Instance, Truth};
 use decisions::View;
-use model::{InstanceId, Service, ServiceName, SlotId, StandbyMode};
+use model::{InstanceId, Service, ServiceName, ServiceState, SlotId, StandbyMode};
 use std::collections::BTreeSet;
 
 /// What is not well yet: which promise, and what.
@@ -22,6 +22,10 @@ pub(crate) fn missing(truth: &Truth, view: Option<&View>) -> Option<(&'static st
     }
     if let Some(name) = truth.proxy.routes.keys().find(|name| !truth.declared.contains_key(*name)) {
         return Some(("L8", format!("the address of {name} is left over")));
+    }
+    let left = view.and_then(|view| view.services.iter().find(|service| service.removed));
+    if let Some(left) = left {
+        return Some(("L8", format!("{} is not removed yet, the core says", left.name)));
     }
     left_held(truth).or_else(|| {
         let waiting = truth.switchovers.keys().next()?;
@@ -55,6 +59,10 @@ fn unready(truth: &Truth, name: &ServiceName, declared: &Service, view: Option<&
         return Some(("L8", format!("{name} has {have} instances instead of {wanted}")));
     }
     let view = view.and_then(|view| view.services.iter().find(|service| service.name == *name));
+    let slots = declared.active as usize;
+    if view.is_none_or(|view| view.state != ServiceState::Redundant || view.slots.len() != slots) {
+        return Some(("L2", format!("{name} is not redundant, the core says")));
+    }
     let leader = truth.store.of(name).find(|known| known.slot.slot == 0).map(|known| &known.holder);
     for (id, instance) in all {
         let holds = truth.store.held_by(id).next().is_some();
@@ -72,7 +80,7 @@ fn unready(truth: &Truth, name: &ServiceName, declared: &Service, view: Option<&
         if cold && !holds {
             return Some(("L8", format!("{id} runs, and it is a cold standby")));
         }
-        if !truth.answers(id) {
+        if !truth.answers(id) || process.dying {
             return Some(("L2", format!("{id} does not answer")));
         }
         if process.from.launch() != declared.launch() {
@@ -82,8 +90,8 @@ fn unready(truth: &Truth, name: &ServiceName, declared: &Service, view: Option<&
         if !holds && Truth::keeps_history(declared) && follows != leader {
             return Some(("L2", format!("{id} does not follow the active")));
         }
-        let demoted = declared.exclusive || (declared.on_demote.is_some() && declared.on_promote.is_some());
-        if !holds && demoted && process.acting.is_some() {
+        // A shared one whose demote hook the agent did not live to see is a standby all the same: it gets no clients.
+        if !holds && declared.exclusive && process.acting.is_some() {
             return Some(("L8", format!("{id} still acts and holds nothing")));
         }
         if !holds && view.is_none_or(|view| !view.failover_order.contains(id)) {

@@ -18,7 +18,9 @@ impl Invariant for OneActive {
         if truth.declared.get(&slot.service).is_none_or(|service| !service.exclusive) {
             return Ok(());
         }
-        match truth.acting(slot).find(|(id, _)| id != instance) {
+        // Who was started while the service was shared may outlive that.
+        let mut others = truth.acting(slot).filter(|(id, process)| id != instance && process.from.exclusive);
+        match others.next() {
             Some((other, _)) => Err(format!("{instance} begins to act for {slot} while {other} still acts")),
             None => Ok(()),
         }

@@ -19,7 +19,9 @@ impl Invariant for VacantMeansSilent {
             return Ok(());
         }
         let what = if write.held { "claimed" } else { "released" };
-        match truth.acting(&write.slot).find(|(id, _)| !write.held || **id != write.holder) {
+        // Who was started while the service was shared may outlive that.
+        let mut others = truth.acting(&write.slot).filter(|(_, process)| process.from.exclusive);
+        match others.find(|(id, _)| !write.held || **id != write.holder) {
             Some((other, _)) => Err(format!("{} was {what} while {other} still acts for it", write.slot)),
             None => Ok(()),
         }

@@ -44,6 +44,10 @@ impl Alarmed {
             return Ok(());
         }
         for (name, declared) in &truth.declared {
+            // Where neither hook nor client makes an active, nothing shows who is one.
+            if declared.listen.is_none() && !Truth::acts_by_itself(declared) {
+                continue;
+            }
             for number in 0..declared.active {
                 let slot = SlotId {
                     service: name.clone(),
@@ -51,10 +55,8 @@ impl Alarmed {
                 };
                 let holder = truth.store.slots.get(&slot).filter(|known| known.held).map(|known| &known.holder);
                 let served = holder.and_then(|holder| truth.process(holder)).is_some_and(|process| process.main);
-                let targets = truth.proxy.routes.get(name).into_iter().flat_map(|route| &route.targets);
-                let mut routed = targets.filter(|target| target.slot == number);
                 // During a shared slot's handover the old holder serves on.
-                let served = served || routed.any(|target| truth.answers(&target.instance));
+                let served = served || truth.acting(&slot).any(|(_, process)| process.main);
                 let seconds = self.unserved.entry(slot.clone()).or_default();
                 *seconds = if served { 0 } else { *seconds + 1 };
                 if *seconds > PATIENCE && self.told.get(name) == Some(&ServiceState::Redundant) {

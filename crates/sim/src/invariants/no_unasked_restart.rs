@@ -3,14 +3,15 @@
 use super::{Invariant, Moment};
 use crate::world::truth::{Node, Process, Truth};
 use decisions::{Action, Decision, Reason};
-use model::{InstanceId, RunId, ServiceName, StandbyMode};
+use model::{InstanceId, ServiceName, StandbyMode, Timestamp};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 #[derive(Debug, Default)]
 pub(crate) struct NoUnaskedRestart {
-    /// Told to stop because there are too many, by the agent that was started so often.
-    surplus: BTreeSet<(InstanceId, RunId, u32)>,
+    /// Processes that were told to stop because there are too many: whose, since when they run, and how often the agent that
+    /// told them had been started.
+    surplus: BTreeSet<(InstanceId, Timestamp, u32)>,
     /// Services whose slots somebody moves: the holder may have to stop a little later.
     moving: BTreeSet<ServiceName>,
 }
@@ -70,12 +71,16 @@ impl NoUnaskedRestart {
             return true;
         };
         let recorded = truth.of(id.service()).filter(|(other, instance)| {
-            instance.recorded && !self.surplus.contains(&((*other).clone(), instance.run, truth.agent_starts))
+            let since = instance.process.as_ref().map(|process| process.since).unwrap_or_default();
+            instance.recorded && !self.surplus.contains(&((*other).clone(), since, truth.agent_starts))
         });
         let too_many = recorded.count() > declared.wanted() as usize;
         let surplus_slot = process.acting.is_some_and(|acting| acting.slot >= declared.active)
             || truth.store.held_by(id).any(|known| known.slot.slot >= declared.active);
-        self.surplus.insert((id.clone(), process.run, truth.agent_starts));
+        // The holder of a slot too many may go on as a standby.
+        if !surplus_slot {
+            self.surplus.insert((id.clone(), process.since, truth.agent_starts));
+        }
         too_many || surplus_slot
     }
 }

@@ -261,8 +261,9 @@ impl World {
             })
             .collect();
         for (id, run) in changed {
+            let checked = self.truth.declared.get(id.service()).is_some_and(|service| service.check.is_some());
             if let Some(process) = self.truth.process_mut(&id, run) {
-                process.evidence.unhealthy = false;
+                process.evidence.unhealthy &= checked;
             }
             self.begin_probing(&id, run);
         }

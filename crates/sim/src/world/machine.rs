@@ -167,6 +167,9 @@ impl World {
     }
 
     fn end_tree_after(&mut self, usual_us: u64, instance: InstanceId, run: RunId) {
+        if let Some(process) = self.truth.process_mut(&instance, run) {
+            process.dying = true;
+        }
         let life = self.agent.life;
         let after = self.pace.span(usual_us);
         self.plan(after, Due::TreeEnds { instance, run, life });
@@ -202,7 +205,9 @@ impl World {
             None => (usual, None),
         };
         let takes_effect = error.is_none() || self.pace.coin();
+        let held = self.truth.store.held_by(id).find(|known| known.epoch == epoch);
         let hook = HookRun {
+            slot: held.map_or(0, |known| known.slot.slot),
             instance: id.clone(),
             run,
             hook,
@@ -240,12 +245,11 @@ impl World {
         }
         match hook.hook {
             HookKind::Promote => {
-                let held = self.truth.store.held_by(id).find(|known| known.epoch == hook.epoch);
-                let slot = held.map_or(0, |known| known.slot.slot);
-                self.begin_to_act(id, slot, hook.epoch);
+                self.begin_to_act(id, hook.slot, hook.epoch);
             }
             HookKind::Demote => {
                 if let Some(process) = self.truth.process_mut(id, hook.run) {
+                    process.demoted = process.demoted.max(hook.epoch);
                     process.acting = None;
                 }
             }
@@ -331,7 +335,8 @@ impl World {
         for (target, run) in order.targets.iter().flatten().zip(&order.runs) {
             let process = self.truth.process(&target.instance);
             // A route that is late sends clients to whoever has the address by then; that makes nobody an active.
-            let is_the_same = process.is_some_and(|process| process.main && process.run == *run);
+            let is_the_same = process
+                .is_some_and(|process| process.main && process.run == *run && target.epoch > process.demoted);
             if is_the_same && targets.contains(target) {
                 self.begin_to_act(&target.instance, target.slot, target.epoch);
             }
@@ -339,8 +344,11 @@ impl World {
         if declared.exclusive {
             return;
         }
+        let store = &self.truth.store;
         for (id, instance) in self.truth.instances.iter_mut().filter(|(id, _)| id.service() == service) {
+            // A sick one gets no clients for a while and is an active all the same.
             if targets.iter().all(|target| target.instance != *id)
+                && store.held_by(id).next().is_none()
                 && let Some(process) = &mut instance.process
             {
                 process.acting = None;

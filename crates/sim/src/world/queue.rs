@@ -100,6 +100,8 @@ pub(crate) struct HookRun {
     /// Whose child it is.
     pub(crate) life: u32,
     pub(crate) error: Option<&'static str>,
+    /// The slot for which it promotes.
+    pub(crate) slot: u32,
     /// Whether it does what it is there for, error or not.
     pub(crate) takes_effect: bool,
 }

@@ -77,12 +77,16 @@ pub(crate) struct Process {
     pub(crate) since: Timestamp,
     /// The main process lives.
     pub(crate) main: bool,
+    /// It was told to end.
+    pub(crate) dying: bool,
     /// Others of the tree outlive the main process.
     pub(crate) children: bool,
     /// SIGSTOPped, or accepts and never answers.
     pub(crate) hung: bool,
     pub(crate) answers_from: Timestamp,
     pub(crate) acting: Option<Acting>,
+    /// The highest epoch from which it was demoted: a late route to that makes it no active again.
+    pub(crate) demoted: Epoch,
     pub(crate) in_sync_with: Option<(InstanceId, RunId)>,
     pub(crate) evidence: Evidence,
     /// A prober of another generation has ended.
@@ -222,7 +226,8 @@ impl Truth {
         let reached = |id: &InstanceId| declared.listen.is_none() || self.proxy.reaches(service, id);
         let writer = self.of(service).find_map(|(id, instance)| {
             let process = instance.process.as_ref()?;
-            (process.acting.is_some() && self.answers(id) && reached(id)).then(|| (id.clone(), process.run))
+            let acts = process.acting.is_some_and(|acting| acting.slot == 0);
+            (acts && self.answers(id) && reached(id)).then(|| (id.clone(), process.run))
         });
         let Some(writer) = writer else {
             return;
@@ -266,10 +271,12 @@ impl Process {
             from,
             since,
             main: true,
+            dying: false,
             children: false,
             hung: false,
             answers_from,
             acting: None,
+            demoted: Epoch::default(),
             in_sync_with: None,
             evidence: Evidence::default(),
             probers: 0,
