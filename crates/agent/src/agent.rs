@@ -22,7 +22,7 @@ use std::time::Duration;
 use store::{Op, Store, Txn};
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// After everything was told to stop, the agent waits this long before it says what is left and ends all the same.
+/// Who asked for everything to be stopped is told after this long what is left.
 const DOWN_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// An agent at work.
@@ -89,9 +89,14 @@ impl Agent {
         let now = clock::now();
         self.core.handle(Event::Tick, now);
         if self.down_by.is_some_and(|by| now >= by) {
+            // What is left is still being ended; the answer is only that it takes longer than anyone should wait.
+            self.down_by = Some(now + DOWN_TIMEOUT);
             let left: Vec<String> = self.executor.running().map(|(id, _)| id.to_string()).collect();
-            let text = format!("gave up waiting after {} s; still there: {}", DOWN_TIMEOUT.as_secs(), left.join(", "));
-            self.finish_down(&refused(text, Some("look for processes that hang in the kernel (state D)".into())), 1);
+            let text = format!("not everything is down after {} s; still there: {}", DOWN_TIMEOUT.as_secs(), left.join(", "));
+            let hint = "it goes on; look for processes that hang in the kernel (state D), then `understudy down` again";
+            for waiting in self.down.drain(..) {
+                let _ = waiting.send(refused(text.clone(), Some(hint.into())));
+            }
         }
     }
 
@@ -205,7 +210,7 @@ impl Agent {
                 }
                 Action::AllStopped => {
                     let text = format!("{} is down", self.name);
-                    self.finish_down(&done(text), 0);
+                    self.finish_down(&done(text));
                 }
                 Action::Create { .. } | Action::Note(_) | Action::Report(_) => {}
                 action => self.executor.carry_out(action),
@@ -213,7 +218,7 @@ impl Agent {
         }
     }
 
-    fn finish_down(&mut self, outcome: &Outcome, code: i32) {
+    fn finish_down(&mut self, outcome: &Outcome) {
         self.link.queue(ToProxy::Shutdown { drain: Millis(0) }, None);
         for waiting in self.down.drain(..) {
             let _ = waiting.send(outcome.clone());
@@ -223,7 +228,7 @@ impl Agent {
         if let Err(error) = guard::write_lock(&mut self.lock, guard::ENDED) {
             tracing::warn!(%error, "cannot note that the agent ends in order; its guard may start it again");
         }
-        self.ending = Some(code);
+        self.ending = Some(0);
     }
 
     fn serve(&mut self, request: Request, now: Timestamp) {

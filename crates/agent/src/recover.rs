@@ -356,7 +356,28 @@ async fn adopt(
     for swept in driver.sweep(&known).await? {
         tracing::warn!(what = swept.what, pids = ?swept.pids, "ended processes of an earlier agent that nobody knows");
     }
+    if instances.values().all(|instance| !instance.running) {
+        spread(&mut instances, nodes);
+    }
     Ok(instances.into_values().collect())
+}
+
+/// Nothing runs, so nothing has to stay where it was: a cluster that comes up on more pretend nodes than before uses them.
+/// Their data lie on this machine whichever node it pretends.
+fn spread(instances: &mut BTreeMap<InstanceId, Adopted>, nodes: &[NodeName]) {
+    let mut services: BTreeMap<ServiceName, Vec<&mut Adopted>> = BTreeMap::new();
+    for (id, instance) in instances {
+        services.entry(id.service().clone()).or_default().push(instance);
+    }
+    for (offset, copies) in services.into_values().enumerate() {
+        let used: BTreeSet<&NodeName> = copies.iter().map(|instance| &instance.node).collect();
+        if used.len() >= copies.len().min(nodes.len()) {
+            continue;
+        }
+        for (index, instance) in copies.into_iter().enumerate() {
+            instance.node = nodes[(offset + index) % nodes.len()].clone();
+        }
+    }
 }
 
 fn record_files(folder: &Path) -> Vec<PathBuf> {

@@ -98,6 +98,10 @@ pub(crate) enum Command {
     Clusters(Plain),
     /// Print a completion script for a shell
     Completions(Completions),
+    /// Run the decisions in virtual time with random faults, and judge them by named invariants
+    ///
+    /// A run that breaks a promise prints the last lines of what happened and the command that replays it.
+    Simulate(Simulate),
     /// Print the description of the HTTP API (OpenAPI 3.1, JSON)
     Openapi,
     /// Run the node daemon (what `up` starts; by hand only to look for faults)
@@ -355,6 +359,40 @@ pub(crate) struct Down {
     /// Print the outcome as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `simulate`
+#[derive(Debug, Args)]
+pub(crate) struct Simulate {
+    /// The run to begin with, or to replay [default: 1 with --runs, else a random one]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// How many runs, each of the next seed
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub(crate) runs: u64,
+    /// How many faults and acts of operators are drawn for a run
+    #[arg(long, value_name = "N", default_value_t = sim::FAULTS, value_parser = faults)]
+    pub(crate) faults: usize,
+    /// Of the faults of a run only these, by their numbers: what a failed run was reduced to
+    #[arg(long, value_name = "N,N,...", value_delimiter = ',', conflicts_with = "runs")]
+    pub(crate) only: Option<Vec<usize>>,
+    /// Runs at the same time; 0 for one per core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) threads: usize,
+    /// Show all of a run: what was told, what was decided
+    #[arg(long, conflicts_with = "runs")]
+    pub(crate) events: bool,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A number of faults that a run can bear.
+fn faults(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 1..=10_000) => Ok(number),
+        _ => Err("a number from 1 to 10000, as in `40`".into()),
+    }
 }
 
 /// `completions`

@@ -207,6 +207,15 @@ impl Instance {
         );
     }
 
+    /// It lost its slot and is a standby: at once, or when its demote hook for that epoch is through.
+    pub(crate) fn stands_by(&mut self, demote: Option<Epoch>) {
+        self.demote = demote;
+        if demote.is_none() {
+            self.acts = false;
+            self.promoted = None;
+        }
+    }
+
     /// Takes a check's answer in. Returns true if that may change a decision.
     pub(crate) fn absorb_probe(
         &mut self,

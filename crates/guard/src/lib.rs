@@ -1,7 +1,7 @@
 //! The keeper of the agent: starts it again when it dies, and reaps what it leaves.
 //!
 //! ```text
-//!   start ──► agent runs ── died ──► wait (0, then 100 ms … 5 s while it dies young) ──► start
+//!   start ──► agent runs ── died ──► wait (0, then 100 ms … 1 s while it dies young) ──► start
 //!                  └─ ended in order (0, or 78: refused) ──► the guard ends too, with the same code
 //! ```
 //! A tiny process without threads or runtime: there is little in it that could die. If it dies all the same the agent
@@ -33,7 +33,7 @@ pub const EXIT_REFUSED: i32 = 78;
 /// An agent that lived this long died of something else than its start.
 const YOUNG: Duration = Duration::from_secs(10);
 const WAIT_FIRST: Duration = Duration::from_millis(100);
-const WAIT_MAX: Duration = Duration::from_secs(5);
+const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// What a guard keeps.
 #[derive(Debug, Clone)]

@@ -1,4 +1,5 @@
 fn main() {
+    if let Ok(f) = std::env::var("SCRIPT") { match sim::play(&std::fs::read_to_string(f).unwrap()) { Ok(p) => println!("{p}"), Err(e) => println!("ERROR {e}") } return; }
     let args: Vec<String> = std::env::args().collect();
     let a: u64 = args[1].parse().unwrap();
     let n: u64 = args.get(2).map_or(1, |x| x.parse().unwrap());

@@ -6,7 +6,7 @@
 //!                                             ▼
 //!                                          invariants, judged by the world's truth
 //! ```
-//! [`run`] carries one seed out, [`simulate`] many on all processors, and `play` a script in the operator's words.
+//! [`run`] carries one seed out, [`simulate`] many on all processors, and [`play`] a script in the operator's words.
 //! A run ends by healing: faults stop, and within a bound everything must be well again.
 
 mod blueprint;
@@ -16,6 +16,7 @@ mod pace;
 mod run;
 mod sabotage;
 mod schedule;
+mod script;
 mod shrink;
 mod simulate;
 mod transcript;
@@ -24,6 +25,7 @@ mod world;
 pub use fault::FaultKind;
 pub use run::{FAULTS, Options, Report, run};
 pub use sabotage::BrokenRule;
+pub use script::{Played, ScriptError, play};
 pub use simulate::{Failure, Outcome, Simulation, simulate};
 
 use model::Timestamp;

@@ -47,8 +47,4 @@ impl Pace {
     pub(crate) fn coin(&mut self) -> bool {
         self.rng.as_mut().is_some_and(Rng::bool)
     }
-
-    pub(crate) fn is_random(&self) -> bool {
-        self.rng.is_some()
-    }
 }

@@ -20,6 +20,7 @@ pub(crate) struct Transcript {
 #[derive(Debug)]
 enum Line {
     Fault(String),
+    Note(String),
     Event(Event),
     Decision(Decision),
 }
@@ -59,6 +60,11 @@ impl Transcript {
         }
     }
 
+    /// Somebody looked.
+    pub(crate) fn note(&mut self, now: Timestamp, what: String) {
+        self.push(now, Line::Note(what));
+    }
+
     /// Forgets what was, and counts time from now on.
     pub(crate) fn begin_here(&mut self, now: Timestamp) {
         self.lines.clear();
@@ -82,9 +88,10 @@ impl Transcript {
         let micros = at.since(self.zero).as_micros();
         let time = format!("{}.{:03}s", micros / 1_000_000, micros % 1_000_000 / 1_000);
         match line {
-            Line::Fault(what) => format!("{time:>9}  * {what}"),
-            Line::Event(event) => format!("{time:>9}    ({event:?})"),
-            Line::Decision(decision) => format!("{time:>9}  {}", decision_in_words(decision)),
+            Line::Fault(what) => format!("{time:<8} * {what}"),
+            Line::Note(what) => format!("{time:<8} = {what}"),
+            Line::Event(event) => format!("{time:<8}   ({event:?})"),
+            Line::Decision(decision) => format!("{time:<8}   {}", decision_in_words(decision)),
         }
     }
 }

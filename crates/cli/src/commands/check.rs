@@ -80,11 +80,15 @@ pub(super) fn here(session: &Session, file: &File) -> Vec<spec::Diagnostic> {
     let layout = session.place.layout(&file.cluster().name);
     // Without a path of its own it cannot be started either; then `{understudy}` is the finding.
     let exe = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("understudy"));
+    // A proxy that outlived its agent holds the addresses for the next one.
+    let has_proxy = std::os::unix::net::UnixStream::connect(layout.proxy_socket()).is_ok();
+    let listens = file.cluster().services.values().filter_map(|service| service.listen);
+    let ours: BTreeSet<_> = listens.filter(|_| has_proxy).collect();
     let here = agent::Here {
         layout: &layout,
         exe: &exe,
         folder: Some(file.folder()),
-        ours: &BTreeSet::new(),
+        ours: &ours,
     };
     agent::preflight(file.cluster(), here)
         .into_iter()

@@ -13,6 +13,7 @@ mod logs;
 mod plan;
 mod progress;
 mod reference;
+mod simulate;
 mod start;
 mod status;
 mod up;
@@ -158,6 +159,7 @@ pub(crate) fn run(cli: Cli) -> i32 {
         Command::Sample(args) => return daemons::sample(&args),
         Command::Completions(args) => reference::completions(&output, args.shell),
         Command::Openapi => reference::openapi(&output),
+        Command::Simulate(args) => simulate::run(&session, &args),
         Command::MarkdownHelp => reference::markdown(&output),
         Command::Check(args) => check::run(&session, &args),
         Command::Clusters(args) => clusters::run(&session, args.json),
@@ -203,6 +205,7 @@ async fn speak(session: &Session, command: Command) -> Result<Done, Error> {
         | Command::Sample(_)
         | Command::Completions(_)
         | Command::Openapi
+        | Command::Simulate(_)
         | Command::MarkdownHelp
         | Command::Check(_)
         | Command::Clusters(_) => Ok(Done::Yes),

@@ -79,7 +79,7 @@ impl Service {
             Stage::Stopping
         } else {
             // A shared active without a hook is a standby as soon as clients are away.
-            instance.acts = false;
+            instance.stands_by(None);
             let slot = &mut self.slots[index];
             slot.confirm_dead(cx.now);
             slot.set(slot::Phase::Vacant, cx.now, because);
@@ -187,12 +187,14 @@ impl Service {
             return;
         }
         slot.abort("the slot is not declared any more", cx.out);
-        // A handover was under way: its old holder has nothing to do any more either.
-        if let Some((old, epoch)) = slot.routed.take()
-            && self.declared.on_demote.is_some()
-            && let Some(old) = self.instances.get_mut(&old)
-        {
-            old.demote = Some(epoch);
+        // The old holder of a handover that was under way has nothing to do any more either.
+        let held = slot.record.as_ref().filter(|record| record.held);
+        let held = held.map(|record| (record.holder.clone(), record.epoch));
+        for (old, epoch) in slot.routed.take().into_iter().chain(held) {
+            let shared = |old: &&mut Instance| !self.declared.exclusive && old.acts;
+            if let Some(old) = self.instances.get_mut(&old).filter(shared) {
+                old.stands_by(self.declared.on_demote.is_some().then_some(epoch));
+            }
         }
         if let Some(holder) = self.acting_holder(index) {
             let wanted = self.declared.wanted();

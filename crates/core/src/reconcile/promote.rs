@@ -92,12 +92,7 @@ impl Service {
         if let Some((old, old_epoch)) = old.filter(|(old, _)| old != holder)
             && let Some(old) = self.instances.get_mut(&old)
         {
-            let demoted_by_hook = self.declared.on_demote.is_some();
-            old.demote = demoted_by_hook.then_some(old_epoch);
-            if !demoted_by_hook {
-                old.acts = false;
-                old.promoted = None;
-            }
+            old.stands_by(self.declared.on_demote.is_some().then_some(old_epoch));
         }
         if let Some(instance) = self.instances.get_mut(holder) {
             instance.since = cx.now;

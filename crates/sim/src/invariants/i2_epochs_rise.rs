@@ -18,7 +18,7 @@ impl Invariant for EpochsRise {
 
     fn observe(&mut self, truth: &Truth, moment: &Moment<'_>) -> Result<(), String> {
         match moment {
-            Moment::Committed { write, .. } if write.held => {
+            Moment::Committed { write } if write.held => {
                 let highest = self.highest.entry(write.slot.clone()).or_default();
                 if write.epoch <= *highest {
                     return Err(format!("{} was claimed at epoch {} after {highest}", write.slot, write.epoch));

@@ -12,7 +12,7 @@ impl Invariant for VacantMeansSilent {
     }
 
     fn observe(&mut self, truth: &Truth, moment: &Moment<'_>) -> Result<(), String> {
-        let Moment::Committed { write, .. } = moment else {
+        let Moment::Committed { write } = moment else {
             return Ok(());
         };
         if truth.declared.get(&write.slot.service).is_none_or(|service| !service.exclusive) {

@@ -14,7 +14,7 @@ impl Invariant for OneSlotEach {
 
     fn observe(&mut self, truth: &Truth, moment: &Moment<'_>) -> Result<(), String> {
         match moment {
-            Moment::Committed { write, .. } if write.held => {
+            Moment::Committed { write } if write.held => {
                 let other = truth.store.held_by(&write.holder).find(|known| known.slot != write.slot);
                 match other {
                     Some(other) => Err(format!("{} holds {} and now {} too", write.holder, other.slot, write.slot)),

@@ -17,7 +17,7 @@ mod quiet;
 pub(crate) mod healed;
 
 use crate::world::truth::{Acting, Truth};
-use decisions::{Decision, SlotKnown, SlotWrite};
+use decisions::{Decision, SlotWrite};
 use model::{Epoch, InstanceId, SlotId};
 use std::fmt;
 
@@ -26,10 +26,7 @@ pub(crate) enum Moment<'a> {
     /// The core decided something; it is not carried out yet.
     Decided(&'a Decision),
     /// A slot was written.
-    Committed {
-        write: &'a SlotWrite,
-        before: Option<&'a SlotKnown>,
-    },
+    Committed { write: &'a SlotWrite },
     /// A process begins to act for a slot.
     Acts {
         instance: &'a InstanceId,

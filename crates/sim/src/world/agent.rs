@@ -325,11 +325,8 @@ impl World {
         let expected = self.truth.store.expects(write);
         let unclear = trouble == Some(StoreTrouble::Unclear);
         if expected && (!unclear || self.pace.coin()) {
-            let before = self.truth.store.put(write);
-            self.observe(&Moment::Committed {
-                write,
-                before: before.as_ref(),
-            });
+            self.truth.store.put(write);
+            self.observe(&Moment::Committed { write });
         }
         match (unclear, expected) {
             (true, _) => Commit::Failed("the answer did not come in time".into()),

@@ -19,8 +19,8 @@ impl Records {
         self.revision_of(&write.slot) == write.expect
     }
 
-    /// Writes. Returns what was there before.
-    pub(crate) fn put(&mut self, write: &SlotWrite) -> Option<SlotKnown> {
+    /// Writes.
+    pub(crate) fn put(&mut self, write: &SlotWrite) {
         self.revision += 1;
         if write.held {
             self.claims.insert((write.slot.clone(), write.epoch), write.holder.clone());
@@ -33,7 +33,7 @@ impl Records {
             revision: Revision(self.revision),
             attempt: write.attempt,
         };
-        self.slots.insert(write.slot.clone(), known)
+        self.slots.insert(write.slot.clone(), known);
     }
 
     /// Somebody else touches a slot without changing what it says.

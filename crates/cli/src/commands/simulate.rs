@@ -1,0 +1,96 @@
+//! `simulate`: the decisions in virtual time.
+
+use super::{Done, Error, Session, to_json};
+use crate::args;
+use sim::{Options, Simulation};
+use std::io::IsTerminal;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What `simulate --json` prints.
+#[derive(serde::Serialize)]
+struct Report {
+    version: u32,
+    runs: u64,
+    faults: u64,
+    failovers: u64,
+    switchovers: u64,
+    decisions: u64,
+    virtual_seconds: u64,
+    worst_failover_us: Option<u64>,
+    failure: Option<FailureReport>,
+}
+
+#[derive(serde::Serialize)]
+struct FailureReport {
+    seed: u64,
+    invariant: String,
+    what: String,
+    transcript: Vec<String>,
+    replay: String,
+    smaller: String,
+}
+
+/// `simulate`
+pub(super) fn run(session: &Session, args: &args::Simulate) -> Result<Done, Error> {
+    let first = args.seed.unwrap_or_else(|| if args.runs > 1 { 1 } else { random() });
+    let options = Options { faults: args.faults, only: args.only.clone(), events: args.events, ..Options::default() };
+    if args.events {
+        let report = sim::run(first, &options);
+        session.output.answer_line(&report.transcript.join("\n"));
+        return Ok(verdict(session, report.violation.map(|violation| violation.to_string())));
+    }
+    let simulation = Simulation { seeds: first..first.saturating_add(args.runs), options, threads: args.threads };
+    let shows_progress = args.runs > 1 && std::io::stderr().is_terminal();
+    let runs = args.runs;
+    let outcome = sim::simulate(&simulation, &|done| {
+        if shows_progress && done.is_multiple_of((runs / 100).max(1)) {
+            eprint!("\r{done} of {runs} runs");
+        }
+    });
+    if shows_progress {
+        eprintln!();
+    }
+    if args.json {
+        let report = Report {
+            version: api::VERSION,
+            runs: outcome.runs,
+            faults: outcome.faults_total(),
+            failovers: outcome.failovers,
+            switchovers: outcome.switchovers,
+            decisions: outcome.decisions,
+            virtual_seconds: outcome.lasted.as_secs(),
+            worst_failover_us: outcome.worst_failover.map(|(worst, _)| u64::try_from(worst.as_micros()).unwrap_or(u64::MAX)),
+            failure: outcome.failure.as_ref().map(|failure| FailureReport {
+                seed: failure.seed,
+                invariant: failure.violation.invariant.to_owned(),
+                what: failure.violation.to_string(),
+                transcript: failure.transcript.clone(),
+                replay: failure.command(),
+                smaller: failure.smaller_command(),
+            }),
+        };
+        session.output.answer_line(&to_json(&report));
+        return Ok(if outcome.failure.is_none() { Done::Yes } else { Done::No });
+    }
+    session.output.answer_line(&format!("seeds {first} to {}: {outcome}", first + args.runs - 1));
+    Ok(verdict(session, outcome.failure.map(|failure| failure.to_string())))
+}
+
+fn verdict(session: &Session, broken: Option<String>) -> Done {
+    match broken {
+        None => {
+            session.output.answer_line("no promise was broken");
+            Done::Yes
+        }
+        Some(broken) => {
+            session.output.say(&broken);
+            Done::No
+        }
+    }
+}
+
+/// Another run each time; its seed is printed, so that it can be replayed.
+fn random() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::from(since.subsec_nanos()) ^ since.as_secs().rotate_left(20)
+}
