@@ -92,7 +92,11 @@ impl Agent {
             // What is left is still being ended; the answer is only that it takes longer than anyone should wait.
             self.down_by = Some(now + DOWN_TIMEOUT);
             let left: Vec<String> = self.executor.running().map(|(id, _)| id.to_string()).collect();
-            let text = format!("not everything is down after {} s; still there: {}", DOWN_TIMEOUT.as_secs(), left.join(", "));
+            let text = format!(
+                "not everything is down after {} s; still there: {}",
+                DOWN_TIMEOUT.as_secs(),
+                left.join(", ")
+            );
             let hint = "it goes on; look for processes that hang in the kernel (state D), then `understudy down` again";
             for waiting in self.down.drain(..) {
                 let _ = waiting.send(refused(text.clone(), Some(hint.into())));
@@ -107,7 +111,12 @@ impl Agent {
                 if let Event::Gone { instance, run } = &event {
                     self.executor.gone(instance, *run);
                 }
-                if let Event::Probed { instance, run, standby: true, outcome } = &event
+                if let Event::Probed {
+                    instance,
+                    run,
+                    standby: true,
+                    outcome,
+                } = &event
                     && let Some(passed) = outcome.verdict()
                     && self.core.judges_standbys(instance.service())
                 {
@@ -132,16 +141,28 @@ impl Agent {
             Input::ProxyDown => {
                 self.proxy_is_up = false;
                 let text = "the proxy died; another one is being started on the same sockets".to_owned();
-                self.journal.tell(Severity::Warning, "proxy-died", text, "its connection to the agent ended".into());
+                self.journal.tell(
+                    Severity::Warning,
+                    "proxy-died",
+                    text,
+                    "its connection to the agent ended".into(),
+                );
             }
             Input::GuardGone => {
                 let text = "the guard died; another one is being started".to_owned();
-                self.journal.tell(Severity::Warning, "guard-died", text, "its process ended".into());
+                self.journal
+                    .tell(Severity::Warning, "guard-died", text, "its process ended".into());
                 self.keeper.start_guard(&self.inputs);
             }
             Input::NodeBack(node) => {
                 self.wish(&node_key(&node), None);
-                self.core.handle(Event::NodeBack { node, because: Reason::BackAsked }, now);
+                self.core.handle(
+                    Event::NodeBack {
+                        node,
+                        because: Reason::BackAsked,
+                    },
+                    now,
+                );
             }
             Input::Applied(written) => apply::written(self, *written),
             Input::Request(request) => self.serve(request, now),
@@ -153,16 +174,39 @@ impl Agent {
 
     fn hear_proxy(&mut self, message: FromProxy, now: Timestamp) {
         match message {
-            FromProxy::Routed { service, revision, at_us } => {
-                self.core.handle(Event::Routed { service, revision, at: Timestamp(at_us) }, now);
+            FromProxy::Routed {
+                service,
+                revision,
+                at_us,
+            } => {
+                self.core.handle(
+                    Event::Routed {
+                        service,
+                        revision,
+                        at: Timestamp(at_us),
+                    },
+                    now,
+                );
             }
             FromProxy::Drained { instance, .. } => self.core.handle(Event::Drained { instance }, now),
-            FromProxy::FirstAnswer { instance, epoch, at_us, .. } => {
-                self.core.handle(Event::FirstAnswer { instance, epoch, at: Timestamp(at_us) }, now);
+            FromProxy::FirstAnswer {
+                instance, epoch, at_us, ..
+            } => {
+                self.core.handle(
+                    Event::FirstAnswer {
+                        instance,
+                        epoch,
+                        at: Timestamp(at_us),
+                    },
+                    now,
+                );
             }
             FromProxy::Suspect { instance, .. } => self.core.handle(Event::Suspected { instance }, now),
             FromProxy::Traffic { service, totals } => self.fronts.count(service, totals),
-            FromProxy::Served { service, error: Some(error) } => {
+            FromProxy::Served {
+                service,
+                error: Some(error),
+            } => {
                 let text = format!("the proxy cannot serve {service}");
                 self.journal.tell(Severity::Error, "not-served", text, error);
             }
@@ -188,7 +232,12 @@ impl Agent {
             let Decision { action, because } = decision;
             tracing::info!(?action, %because, "carrying out decision");
             match action {
-                Action::Route { service, revision, targets, leaving } => {
+                Action::Route {
+                    service,
+                    revision,
+                    targets,
+                    leaving,
+                } => {
                     for target in &targets {
                         self.executor.serves(&target.instance, target.epoch);
                     }
@@ -200,7 +249,11 @@ impl Agent {
                     }
                 }
                 Action::Unroute { service } => {
-                    let drain = self.cluster.services.get(&service).map_or(Millis(0), |service| service.drain_timeout);
+                    let drain = self
+                        .cluster
+                        .services
+                        .get(&service)
+                        .map_or(Millis(0), |service| service.drain_timeout);
                     self.fronts.remove(&service, drain, &self.link);
                 }
                 Action::Answer { request, answer } => {
@@ -236,13 +289,23 @@ impl Agent {
             Request::Status(answer) => {
                 let _ = answer.send(self.status(now));
             }
-            Request::Events { after, limit, service, answer } => {
+            Request::Events {
+                after,
+                limit,
+                service,
+                answer,
+            } => {
                 let _ = answer.send(self.journal.after(after, limit, service.as_deref()));
             }
             Request::Explain { name, answer } => {
                 let view = self.core.view(now);
                 let explanation = show::explain(&name, &view, &self.executor, &self.journal);
-                let unknown = || refused(format!("there is no service, instance or node `{name}`"), Some("`understudy status` lists them".into()));
+                let unknown = || {
+                    refused(
+                        format!("there is no service, instance or node `{name}`"),
+                        Some("`understudy status` lists them".into()),
+                    )
+                };
                 let _ = answer.send(explanation.ok_or_else(unknown));
             }
             Request::LogFile { instance, answer } => {
@@ -262,8 +325,17 @@ impl Agent {
             Request::Pause { pause, answer } => {
                 self.wish(record::PAUSED, pause.then_some("1"));
                 self.core.handle(Event::Paused(pause), now);
-                let text = if pause { "automatic actions are paused" } else { "automatic actions go on" };
-                self.journal.tell(Severity::Warning, if pause { "paused" } else { "resumed" }, text.into(), "the operator asked for it".into());
+                let text = if pause {
+                    "automatic actions are paused"
+                } else {
+                    "automatic actions go on"
+                };
+                self.journal.tell(
+                    Severity::Warning,
+                    if pause { "paused" } else { "resumed" },
+                    text.into(),
+                    "the operator asked for it".into(),
+                );
                 let _ = answer.send(done(text));
             }
             Request::Retry { instance, answer } => {
@@ -276,7 +348,12 @@ impl Agent {
                 self.down.push(answer);
                 if self.down_by.is_none() {
                     self.down_by = Some(now + DOWN_TIMEOUT);
-                    self.journal.tell(Severity::Warning, "down", "everything is being stopped".into(), "the operator asked for it".into());
+                    self.journal.tell(
+                        Severity::Warning,
+                        "down",
+                        "everything is being stopped".into(),
+                        "the operator asked for it".into(),
+                    );
                     self.core.handle(Event::Shutdown, now);
                 }
             }
@@ -285,28 +362,56 @@ impl Agent {
 
     pub(crate) fn status(&self, now: Timestamp) -> api::Status {
         let revision = self.applied.as_ref().map_or(0, |applied| applied.revision);
-        show::status(&self.name, revision, &self.core.view(now), &self.executor, &self.fronts, Vec::new())
+        show::status(
+            &self.name,
+            revision,
+            &self.core.view(now),
+            &self.executor,
+            &self.fronts,
+            Vec::new(),
+        )
     }
 
     fn log_file(&self, instance: &str) -> Result<LogSource, Outcome> {
-        let unknown = || refused(format!("there is no instance `{instance}`"), Some("`understudy status` lists them".into()));
+        let unknown = || {
+            refused(
+                format!("there is no instance `{instance}`"),
+                Some("`understudy status` lists them".into()),
+            )
+        };
         let id: InstanceId = instance.parse().map_err(|_| unknown())?;
         let path = self.layout.log(&id);
         let service = self.cluster.services.get(id.service());
         if service.is_none() && !path.exists() {
             return Err(unknown());
         }
-        Ok(LogSource { path, keep: service.map_or(0, |service| service.logs.keep) })
+        Ok(LogSource {
+            path,
+            keep: service.map_or(0, |service| service.logs.keep),
+        })
     }
 
-    fn switchover(&mut self, request: &api::SwitchoverRequest, answer: oneshot::Sender<Result<Takeover, String>>, now: Timestamp) {
+    fn switchover(
+        &mut self,
+        request: &api::SwitchoverRequest,
+        answer: oneshot::Sender<Result<Takeover, String>>,
+        now: Timestamp,
+    ) {
         let parsed = || -> Result<Event, String> {
-            let service: ServiceName = request.service.parse().map_err(|_| format!("there is no service `{}`", request.service))?;
+            let service: ServiceName = request
+                .service
+                .parse()
+                .map_err(|_| format!("there is no service `{}`", request.service))?;
             let to = match &request.to {
                 Some(to) => Some(to.parse().map_err(|_| format!("there is no instance `{to}`"))?),
                 None => None,
             };
-            Ok(Event::Switchover { request: self.next_request, service, slot: request.slot, to })
+            Ok(Event::Switchover {
+                request: self.next_request,
+                service,
+                slot: request.slot,
+                to,
+            })
         };
         match parsed() {
             Ok(event) => {
@@ -321,20 +426,38 @@ impl Agent {
     }
 
     fn drill(&mut self, request: &api::DrillRequest, now: Timestamp) -> Result<Outcome, Outcome> {
-        let unknown = |what: &str| refused(format!("there is no {what} `{}`", request.name), Some("`understudy status` lists them".into()));
+        let unknown = |what: &str| {
+            refused(
+                format!("there is no {what} `{}`", request.name),
+                Some("`understudy status` lists them".into()),
+            )
+        };
         match request.what.as_str() {
             "instance" => {
                 let id: InstanceId = request.name.parse().map_err(|_| unknown("instance"))?;
                 let pid = self.executor.pid(&id).ok_or_else(|| unknown("running instance"))?;
                 self.executor.kill_main(&id);
-                self.journal.tell(Severity::Warning, "drill", format!("killed {id} (process {pid})"), "the operator drills its loss".into());
-                Ok(done(format!("killed {id} (process {pid}); `understudy events --failovers` shows what followed")))
+                self.journal.tell(
+                    Severity::Warning,
+                    "drill",
+                    format!("killed {id} (process {pid})"),
+                    "the operator drills its loss".into(),
+                );
+                Ok(done(format!(
+                    "killed {id} (process {pid}); `understudy events --failovers` shows what followed"
+                )))
             }
             "node" => {
                 let node = self.known_node(&request.name).ok_or_else(|| unknown("node"))?;
                 self.leave_others(&node, "lost")?;
                 self.wish(&node_key(&node), Some("lost"));
-                self.core.handle(Event::NodeLost { node: node.clone(), because: Reason::DrillAsked }, now);
+                self.core.handle(
+                    Event::NodeLost {
+                        node: node.clone(),
+                        because: Reason::DrillAsked,
+                    },
+                    now,
+                );
                 self.executor.lose_node(&node);
                 let mut text = format!("node {node} is lost with all that ran on it");
                 if let Some(ms) = request.back_after_ms {
@@ -349,22 +472,40 @@ impl Agent {
                 }
                 Ok(done(text))
             }
-            other => Err(refused(format!("cannot drill a `{other}`"), Some("drill a `node` or an `instance`".into()))),
+            other => Err(refused(
+                format!("cannot drill a `{other}`"),
+                Some("drill a `node` or an `instance`".into()),
+            )),
         }
     }
 
     fn drain(&mut self, name: &str, back: bool, now: Timestamp) -> Result<Outcome, Outcome> {
-        let unknown = || refused(format!("there is no node `{name}`"), Some("`understudy status` lists them".into()));
+        let unknown = || {
+            refused(
+                format!("there is no node `{name}`"),
+                Some("`understudy status` lists them".into()),
+            )
+        };
         let node = self.known_node(name).ok_or_else(unknown)?;
         if back {
             self.wish(&node_key(&node), None);
-            self.core.handle(Event::NodeBack { node, because: Reason::BackAsked }, now);
-            return Ok(done(format!("node {name} may run instances again; nothing moves back by itself")));
+            self.core.handle(
+                Event::NodeBack {
+                    node,
+                    because: Reason::BackAsked,
+                },
+                now,
+            );
+            return Ok(done(format!(
+                "node {name} may run instances again; nothing moves back by itself"
+            )));
         }
         self.leave_others(&node, "drained")?;
         self.wish(&node_key(&node), Some("drained"));
         self.core.handle(Event::NodeDrained { node }, now);
-        Ok(done(format!("node {name} is being drained: its actives move first, then its standbys")))
+        Ok(done(format!(
+            "node {name} is being drained: its actives move first, then its standbys"
+        )))
     }
 
     /// Keeps a wish of the operator's over the life of this agent, or forgets it.
@@ -383,7 +524,12 @@ impl Agent {
     }
 
     fn known_node(&self, name: &str) -> Option<NodeName> {
-        self.core.view(clock::now()).nodes.into_iter().map(|node| node.name).find(|node| node.as_str() == name)
+        self.core
+            .view(clock::now())
+            .nodes
+            .into_iter()
+            .map(|node| node.name)
+            .find(|node| node.as_str() == name)
     }
 
     /// Nothing may take the last node away: that is `down`.
@@ -394,11 +540,19 @@ impl Agent {
             return Ok(());
         }
         let hint = "`understudy up FILE --nodes 3` pretends three nodes; `understudy drill instance NAME` kills one instance; `understudy down` stops everything";
-        Err(refused(format!("{node} is the only node that is left and cannot be {what}"), Some(hint.into())))
+        Err(refused(
+            format!("{node} is the only node that is left and cannot be {what}"),
+            Some(hint.into()),
+        ))
     }
 
     fn retry(&mut self, instance: &str, now: Timestamp) -> Result<Outcome, Outcome> {
-        let unknown = || refused(format!("there is no instance `{instance}`"), Some("`understudy status` lists them".into()));
+        let unknown = || {
+            refused(
+                format!("there is no instance `{instance}`"),
+                Some("`understudy status` lists them".into()),
+            )
+        };
         let id: InstanceId = instance.parse().map_err(|_| unknown())?;
         let view = self.core.service_view(id.service(), now).ok_or_else(unknown)?;
         let found = view.instances.iter().find(|other| other.id == id).ok_or_else(unknown)?;

@@ -29,11 +29,21 @@ pub(crate) fn plan(agent: &Agent, request: &ApplyRequest) -> Result<Plan, Outcom
     let parsed = parse(request)?;
     check_name(agent, &parsed.cluster)?;
     let revision = agent.applied.as_ref().map_or(0, |applied| applied.revision);
-    Ok(show::plan(revision, &agent.cluster, &parsed.cluster, &agent.core.view(clock::now())))
+    Ok(show::plan(
+        revision,
+        &agent.cluster,
+        &parsed.cluster,
+        &agent.core.view(clock::now()),
+    ))
 }
 
 /// Begins to put a file in force; the answer comes when it is on disk.
-pub(crate) fn begin(agent: &mut Agent, request: &ApplyRequest, how: String, answer: oneshot::Sender<Result<Outcome, Outcome>>) {
+pub(crate) fn begin(
+    agent: &mut Agent,
+    request: &ApplyRequest,
+    how: String,
+    answer: oneshot::Sender<Result<Outcome, Outcome>>,
+) {
     match prepare(agent, request, how) {
         Ok(applied) => write(agent, applied, answer),
         Err(outcome) => {
@@ -44,10 +54,16 @@ pub(crate) fn begin(agent: &mut Agent, request: &ApplyRequest, how: String, answ
 
 fn prepare(agent: &mut Agent, request: &ApplyRequest, how: String) -> Result<Applied, Outcome> {
     if agent.down_by.is_some() {
-        return Err(refused("everything is being stopped", Some("wait for `down` to end, then `understudy up FILE`".into())));
+        return Err(refused(
+            "everything is being stopped",
+            Some("wait for `down` to end, then `understudy up FILE`".into()),
+        ));
     }
     if agent.applying {
-        return Err(refused("another file is being applied at this moment", Some("look at `understudy history`, then try again".into())));
+        return Err(refused(
+            "another file is being applied at this moment",
+            Some("look at `understudy history`, then try again".into()),
+        ));
     }
     let revision = agent.applied.as_ref().map_or(0, |applied| applied.revision);
     if let Some(against) = request.against.filter(|against| *against != revision) {
@@ -58,13 +74,20 @@ fn prepare(agent: &mut Agent, request: &ApplyRequest, how: String) -> Result<App
     check_name(agent, &parsed.cluster)?;
     let folder = Agent::folder_of(&request.path);
     let ours = agent.our_addresses();
-    let here = Here { layout: &agent.layout, exe: &agent.keeper.exe, folder: folder.as_deref(), ours: &ours };
+    let here = Here {
+        layout: &agent.layout,
+        exe: &agent.keeper.exe,
+        folder: folder.as_deref(),
+        ours: &ours,
+    };
     let findings = preflight(&parsed.cluster, here);
     if !findings.is_empty() {
         let lines: Vec<String> = findings
             .into_iter()
             .map(|(service, finding)| {
-                parsed.diagnostic(service.as_str(), finding.key, finding.problem, Some(finding.help)).render(false)
+                parsed
+                    .diagnostic(service.as_str(), finding.key, finding.problem, Some(finding.help))
+                    .render(false)
             })
             .collect();
         return Err(refused(lines.join("\n"), Some("nothing was changed".into())));
@@ -72,7 +95,11 @@ fn prepare(agent: &mut Agent, request: &ApplyRequest, how: String) -> Result<App
     if let Err(failed) = agent.fronts.open(&parsed.cluster) {
         let lines: Vec<String> = failed
             .into_iter()
-            .map(|(service, error)| parsed.diagnostic(service.as_str(), "listen", crate::executor::chain(&error), None).render(false))
+            .map(|(service, error)| {
+                parsed
+                    .diagnostic(service.as_str(), "listen", crate::executor::chain(&error), None)
+                    .render(false)
+            })
             .collect();
         return Err(refused(lines.join("\n"), Some("nothing was changed".into())));
     }
@@ -92,28 +119,46 @@ fn write(agent: &mut Agent, applied: Applied, answer: oneshot::Sender<Result<Out
     let (store, inputs, expect) = (Arc::clone(&agent.store), agent.inputs.clone(), agent.applied_at);
     tokio::spawn(async move {
         let result = store_applied(store.as_ref(), &applied, expect).await;
-        let _ = inputs.send(Input::Applied(Box::new(Written { applied, result, answer })));
+        let _ = inputs.send(Input::Applied(Box::new(Written {
+            applied,
+            result,
+            answer,
+        })));
     });
 }
 
 async fn store_applied(store: &dyn store::Store, applied: &Applied, expect: Revision) -> Result<Revision, Outcome> {
     let value = serde_json::to_vec(applied).map_err(|error| refused_by(&error, None))?;
-    let compare = if expect.0 == 0 { Compare::absent(record::CURRENT) } else { Compare::modified(record::CURRENT, expect) };
+    let compare = if expect.0 == 0 {
+        Compare::absent(record::CURRENT)
+    } else {
+        Compare::modified(record::CURRENT, expect)
+    };
     let txn = Txn::new()
         .when(compare)
         .then(Op::put(record::CURRENT, value.clone()))
         .then(Op::put(record::history_key(applied.revision), value));
-    let result = store.txn(txn).await.map_err(|error| refused_by(&error, error.hint().map(Into::into)))?;
+    let result = store
+        .txn(txn)
+        .await
+        .map_err(|error| refused_by(&error, error.hint().map(Into::into)))?;
     if result.succeeded {
         Ok(result.revision)
     } else {
-        Err(refused("another file was applied at the same moment", Some("look at `understudy history`".into())))
+        Err(refused(
+            "another file was applied at the same moment",
+            Some("look at `understudy history`".into()),
+        ))
     }
 }
 
 /// The file is on disk, or is not.
 pub(crate) fn written(agent: &mut Agent, written: Written) {
-    let Written { applied, result, answer } = written;
+    let Written {
+        applied,
+        result,
+        answer,
+    } = written;
     agent.applying = false;
     let revision = match result {
         Ok(revision) => revision,
@@ -126,10 +171,20 @@ pub(crate) fn written(agent: &mut Agent, written: Written) {
         }
     };
     let cluster = Arc::new(applied.cluster.clone());
-    agent.executor.declare(Arc::clone(&cluster), Agent::folder_of(&applied.path));
+    agent
+        .executor
+        .declare(Arc::clone(&cluster), Agent::folder_of(&applied.path));
     agent.cluster = Arc::clone(&cluster);
-    let text = format!("revision {} is in force ({} by {})", applied.revision, applied.how, applied.by);
-    agent.journal.tell(Severity::Info, "applied", text.clone(), format!("`{}` was applied", applied.path));
+    let text = format!(
+        "revision {} is in force ({} by {})",
+        applied.revision, applied.how, applied.by
+    );
+    agent.journal.tell(
+        Severity::Info,
+        "applied",
+        text.clone(),
+        format!("`{}` was applied", applied.path),
+    );
     agent.applied = Some(applied);
     agent.applied_at = revision;
     if agent.proxy_is_up {
@@ -151,13 +206,34 @@ fn check_name(agent: &Agent, cluster: &Cluster) -> Result<(), Outcome> {
     if cluster.name == agent.name {
         return Ok(());
     }
-    let text = format!("the file declares the cluster `{}`, and this is `{}`", cluster.name, agent.name);
-    let hint = format!("write `name = \"{}\"`, or start the other cluster with `understudy up`", agent.name);
+    let text = format!(
+        "the file declares the cluster `{}`, and this is `{}`",
+        cluster.name, agent.name
+    );
+    let hint = format!(
+        "write `name = \"{}\"`, or start the other cluster with `understudy up`",
+        agent.name
+    );
     Err(refused(text, Some(hint)))
 }
 
 /// A rollback is an apply of an earlier text.
-pub(crate) fn rollback(earlier: &Applied, by: String, against: Option<u64>, answer: oneshot::Sender<Result<Outcome, Outcome>>) -> Request {
-    let request = ApplyRequest { text: earlier.text.clone(), path: earlier.path.clone(), against, by, first: false };
-    Request::Apply { request, how: format!("rollback to {}", earlier.revision), answer }
+pub(crate) fn rollback(
+    earlier: &Applied,
+    by: String,
+    against: Option<u64>,
+    answer: oneshot::Sender<Result<Outcome, Outcome>>,
+) -> Request {
+    let request = ApplyRequest {
+        text: earlier.text.clone(),
+        path: earlier.path.clone(),
+        against,
+        by,
+        first: false,
+    };
+    Request::Apply {
+        request,
+        how: format!("rollback to {}", earlier.revision),
+        answer,
+    }
 }

@@ -21,7 +21,11 @@ pub(crate) fn shown(at: Timestamp) -> String {
     let ago_us = now().0.abs_diff(at.0);
     let ago_ms = i64::try_from(ago_us / 1_000).unwrap_or(i64::MAX);
     let wall = wall_now().0;
-    shown_wall(WallTime(if at <= now() { wall.saturating_sub(ago_ms) } else { wall.saturating_add(ago_ms) }))
+    shown_wall(WallTime(if at <= now() {
+        wall.saturating_sub(ago_ms)
+    } else {
+        wall.saturating_add(ago_ms)
+    }))
 }
 
 /// A wall time as RFC 3339 in UTC with milliseconds.

@@ -85,7 +85,10 @@ impl Executor {
         driver: Arc<Driver>,
         inputs: Inputs,
     ) -> Self {
-        let cluster = Cluster { name: String::new(), services: BTreeMap::new() };
+        let cluster = Cluster {
+            name: String::new(),
+            services: BTreeMap::new(),
+        };
         Self {
             layout,
             exe,
@@ -105,7 +108,12 @@ impl Executor {
         let before = std::mem::replace(&mut self.cluster, cluster);
         self.folder = folder;
         let changed = |id: &InstanceId| {
-            let of = |cluster: &Cluster| cluster.services.get(id.service()).map(|s| (s.check.clone(), s.standby_check.clone()));
+            let of = |cluster: &Cluster| {
+                cluster
+                    .services
+                    .get(id.service())
+                    .map(|s| (s.check.clone(), s.standby_check.clone()))
+            };
             of(&before) != of(&self.cluster)
         };
         let again: Vec<InstanceId> = self.live.keys().filter(|id| changed(id)).cloned().collect();
@@ -148,7 +156,11 @@ impl Executor {
 
     /// Where an instance listens.
     pub(crate) fn address(&self, instance: &InstanceId) -> Option<SocketAddr> {
-        let port = self.live.get(instance).and_then(|live| live.memo.port).or_else(|| self.ports.of(instance))?;
+        let port = self
+            .live
+            .get(instance)
+            .and_then(|live| live.memo.port)
+            .or_else(|| self.ports.of(instance))?;
         Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
     }
 
@@ -182,10 +194,22 @@ impl Executor {
     /// Carries out a decision about processes, hooks, checks or slots. Others are not its business.
     pub(crate) fn carry_out(&mut self, action: Action) {
         match action {
-            Action::Start { instance, run, node, role, epoch } => self.start(instance, run, node, role, epoch),
+            Action::Start {
+                instance,
+                run,
+                node,
+                role,
+                epoch,
+            } => self.start(instance, run, node, role, epoch),
             Action::Prepare { instance, node } => self.prepare(instance, node),
             Action::Stop { instance, run, polite } => self.stop(&instance, run, polite),
-            Action::RunHook { instance, run, hook, epoch, active } => self.run_hook(instance, run, hook, epoch, active),
+            Action::RunHook {
+                instance,
+                run,
+                hook,
+                epoch,
+                active,
+            } => self.run_hook(instance, run, hook, epoch, active),
             Action::ProbeNow { instance } => {
                 if let Some(checks) = self.live.get(&instance).and_then(|live| live.checks.as_ref()) {
                     checks.probe_now();
@@ -229,18 +253,31 @@ impl Executor {
             standby_checks: None,
         };
         self.live.insert(instance.clone(), live);
-        let (starts, driver, store, inputs) =
-            (Arc::clone(&self.starts), Arc::clone(&self.driver), Arc::clone(&self.store), self.inputs.clone());
+        let (starts, driver, store, inputs) = (
+            Arc::clone(&self.starts),
+            Arc::clone(&self.driver),
+            Arc::clone(&self.store),
+            self.inputs.clone(),
+        );
         let data = self.layout.data(&instance);
-        let user = self.cluster.services.get(instance.service()).and_then(|service| service.user.clone());
+        let user = self
+            .cluster
+            .services
+            .get(instance.service())
+            .and_then(|service| service.user.clone());
         tokio::spawn(async move {
             let begun = async {
                 let (launch, memo) = launch.map_err(StartFailure::Prepare)?;
                 // Permits are never closed.
                 let _permit = starts.acquire().await;
                 make_data(&data, user.as_deref()).map_err(StartFailure::Prepare)?;
-                let record = record::Instance { node, port: memo.port.unwrap_or(0) };
-                keep_record(store.as_ref(), &instance, &record).await.map_err(StartFailure::Prepare)?;
+                let record = record::Instance {
+                    node,
+                    port: memo.port.unwrap_or(0),
+                };
+                keep_record(store.as_ref(), &instance, &record)
+                    .await
+                    .map_err(StartFailure::Prepare)?;
                 Ok(Arc::new(driver.start(launch).await?))
             };
             let result = begun.await;
@@ -256,12 +293,21 @@ impl Executor {
         role: Role,
         epoch: Option<Epoch>,
     ) -> Result<(Launch, Memo), String> {
-        let service = self.cluster.services.get(instance.service()).cloned().ok_or("its service is not declared any more")?;
+        let service = self
+            .cluster
+            .services
+            .get(instance.service())
+            .cloned()
+            .ok_or("its service is not declared any more")?;
         let port = match service.addressing {
             Addressing::Port => Some(self.ports.give(instance)?),
             Addressing::None => None,
         };
-        let words = Words { role: Some(role), epoch, ..self.words(instance, node, port) };
+        let words = Words {
+            role: Some(role),
+            epoch,
+            ..self.words(instance, node, port)
+        };
         let argv = words.argv(&service.command)?;
         let env = words.env(&service.env)?;
         let command = self.located(argv, &env)?;
@@ -306,7 +352,12 @@ impl Executor {
     }
 
     /// A start came back. Returns the event for the decisions.
-    pub(crate) fn started(&mut self, instance: InstanceId, run: RunId, result: Result<Arc<Process>, StartFailure>) -> Event {
+    pub(crate) fn started(
+        &mut self,
+        instance: InstanceId,
+        run: RunId,
+        result: Result<Arc<Process>, StartFailure>,
+    ) -> Event {
         let Some(live) = self.live.get_mut(&instance).filter(|live| live.run == run) else {
             // Of an earlier run that nobody waits for: it must not stay.
             if let Ok(process) = result {
@@ -319,7 +370,11 @@ impl Executor {
             Err(failure) => {
                 self.live.remove(&instance);
                 self.ports.doubt(&instance);
-                return Event::StartFailed { instance, run, error: chain(&failure) };
+                return Event::StartFailed {
+                    instance,
+                    run,
+                    error: chain(&failure),
+                };
             }
         };
         live.process = Some(Arc::clone(&process));
@@ -336,15 +391,27 @@ impl Executor {
         let (inputs, instance, exited) = (self.inputs.clone(), instance.clone(), process.exited());
         tokio::spawn(async move {
             let exit = exited.await;
-            let _ = inputs.send(Input::Event(Event::Exited { instance, run, how: exit.to_string() }, exit.at));
+            let _ = inputs.send(Input::Event(
+                Event::Exited {
+                    instance,
+                    run,
+                    how: exit.to_string(),
+                },
+                exit.at,
+            ));
         });
     }
 
     /// (Re)starts the checks of an instance as its service declares them now.
     fn check(&mut self, instance: &InstanceId) {
-        let Some(service) = self.cluster.services.get(instance.service()).cloned() else { return };
+        let Some(service) = self.cluster.services.get(instance.service()).cloned() else {
+            return;
+        };
         let active = self.live.get(instance).is_some_and(|live| live.memo.promoted.is_some());
-        let checks = service.check.as_ref().and_then(|check| self.prober(instance, check, false));
+        let checks = service
+            .check
+            .as_ref()
+            .and_then(|check| self.prober(instance, check, false));
         let standby = match &service.standby_check {
             // An active has nothing to stand by for.
             Some(check) if !active => self.prober(instance, check, true),
@@ -364,7 +431,9 @@ impl Executor {
         let filled = || {
             let env = words.env(&service.env)?;
             let kind = match words.check(&check.kind)? {
-                CheckKind::Exec { command } => CheckKind::Exec { command: self.located(command, &env)? },
+                CheckKind::Exec { command } => CheckKind::Exec {
+                    command: self.located(command, &env)?,
+                },
                 kind => kind,
             };
             Ok::<_, String>((kind, env))
@@ -376,7 +445,11 @@ impl Executor {
                 return None;
             }
         };
-        let exec = ExecEnv { env, dir: Some(self.layout.data(instance)), user: service.user.clone() };
+        let exec = ExecEnv {
+            env,
+            dir: Some(self.layout.data(instance)),
+            user: service.user.clone(),
+        };
         let target = live.memo.port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         let check = Check { kind, ..check.clone() };
         let (inputs, id, run) = (self.inputs.clone(), instance.clone(), live.run);
@@ -386,7 +459,12 @@ impl Executor {
                 ProbeResult::Fail { what, .. } => ProbeOutcome::Fail(what),
                 ProbeResult::Unsure { .. } => ProbeOutcome::Unsure,
             };
-            let event = Event::Probed { instance: id.clone(), run, standby, outcome };
+            let event = Event::Probed {
+                instance: id.clone(),
+                run,
+                standby,
+                outcome,
+            };
             let _ = inputs.send(Input::Event(event, clock::now()));
         };
         let seed = u64::from(process.pid()) ^ (u64::from(instance.number()) << 32);
@@ -396,10 +474,16 @@ impl Executor {
     fn stop(&mut self, instance: &InstanceId, run: RunId, polite: bool) {
         let service = self.cluster.services.get(instance.service());
         // A service that is not declared any more has no stop signal of its own: the usual one.
-        let usual = model::Stop { signal: model::StopSignal::Term, timeout: model::Millis(10_000) };
+        let usual = model::Stop {
+            signal: model::StopSignal::Term,
+            timeout: model::Millis(10_000),
+        };
         let policy = service.map_or(usual, |service| service.stop.clone());
         let Some(live) = self.live.get_mut(instance).filter(|live| live.run == run) else {
-            self.send(Event::Gone { instance: instance.clone(), run });
+            self.send(Event::Gone {
+                instance: instance.clone(),
+                run,
+            });
             return;
         };
         live.checks = None;
@@ -410,7 +494,11 @@ impl Executor {
         };
         let (inputs, instance) = (self.inputs.clone(), instance.clone());
         tokio::spawn(async move {
-            let mut stopped = if polite { process.stop(&policy).await } else { process.kill().await };
+            let mut stopped = if polite {
+                process.stop(&policy).await
+            } else {
+                process.kill().await
+            };
             // Nothing may take over before nothing of it runs: however long that takes.
             while let Err(error) = stopped {
                 tracing::error!(%instance, error = %chain(&error), "an instance is not known to be gone; its slot waits");
@@ -429,9 +517,15 @@ impl Executor {
     }
 
     fn prepare(&self, instance: InstanceId, node: NodeName) {
-        let Some(service) = self.cluster.services.get(instance.service()).cloned() else { return };
-        let (cluster, layout, exe, folder) =
-            (Arc::clone(&self.cluster), self.layout.clone(), self.exe.clone(), self.folder.clone());
+        let Some(service) = self.cluster.services.get(instance.service()).cloned() else {
+            return;
+        };
+        let (cluster, layout, exe, folder) = (
+            Arc::clone(&self.cluster),
+            self.layout.clone(),
+            self.exe.clone(),
+            self.folder.clone(),
+        );
         let inputs = self.inputs.clone();
         tokio::task::spawn_blocking(move || {
             let words = Words {
@@ -460,7 +554,9 @@ impl Executor {
     fn run_hook(&mut self, instance: InstanceId, run: RunId, kind: HookKind, epoch: Epoch, active: Option<InstanceId>) {
         let active = active.and_then(|active| self.address(&active));
         let command = self.hook_command(&instance, kind, epoch, active);
-        let Some(live) = self.live.get_mut(&instance).filter(|live| live.run == run) else { return };
+        let Some(live) = self.live.get_mut(&instance).filter(|live| live.run == run) else {
+            return;
+        };
         let Some(process) = live.process.clone() else { return };
         // From the moment a demotion begins nobody may believe that the instance was promoted; and who is being promoted
         // follows nobody any more.
@@ -503,8 +599,17 @@ impl Executor {
                 Ok(()) => HookOutcome::Done,
                 Err(error) => HookOutcome::Failed(error),
             };
-            let event = Event::HookDone { instance, run, hook: kind, epoch, outcome };
-            let _ = inputs.send(Input::HookDone { event, at: clock::now() });
+            let event = Event::HookDone {
+                instance,
+                run,
+                hook: kind,
+                epoch,
+                outcome,
+            };
+            let _ = inputs.send(Input::HookDone {
+                event,
+                at: clock::now(),
+            });
         });
     }
 
@@ -515,17 +620,32 @@ impl Executor {
         epoch: Epoch,
         active: Option<SocketAddr>,
     ) -> Result<HookCommand, String> {
-        let service = self.cluster.services.get(instance.service()).ok_or("its service is not declared any more")?;
+        let service = self
+            .cluster
+            .services
+            .get(instance.service())
+            .ok_or("its service is not declared any more")?;
         let hook = match kind {
             HookKind::Promote => &service.on_promote,
             HookKind::Demote => &service.on_demote,
             HookKind::Follow => &service.on_follow,
         };
-        let hook = hook.as_ref().ok_or_else(|| format!("{kind} is not declared any more"))?;
+        let hook = hook
+            .as_ref()
+            .ok_or_else(|| format!("{kind} is not declared any more"))?;
         let live = self.live.get(instance).ok_or("it does not run any more")?;
-        let role = if kind == HookKind::Promote { Role::Active } else { Role::Standby };
+        let role = if kind == HookKind::Promote {
+            Role::Active
+        } else {
+            Role::Standby
+        };
         let words = self.words(instance, &live.node, live.memo.port);
-        let words = Words { role: Some(role), epoch: Some(epoch), active, ..words };
+        let words = Words {
+            role: Some(role),
+            epoch: Some(epoch),
+            active,
+            ..words
+        };
         let mut env = words.env(&service.env)?;
         if let Some(active) = active {
             env.insert("UNDERSTUDY_ACTIVE".into(), active.to_string());
@@ -542,8 +662,19 @@ impl Executor {
 
     /// A hook is through: what it changed is remembered from now on.
     pub(crate) fn hook_done(&mut self, event: &Event) {
-        let Event::HookDone { instance, run, hook, epoch, outcome: HookOutcome::Done } = event else { return };
-        let Some(live) = self.live.get_mut(instance).filter(|live| live.run == *run) else { return };
+        let Event::HookDone {
+            instance,
+            run,
+            hook,
+            epoch,
+            outcome: HookOutcome::Done,
+        } = event
+        else {
+            return;
+        };
+        let Some(live) = self.live.get_mut(instance).filter(|live| live.run == *run) else {
+            return;
+        };
         match hook {
             HookKind::Promote => live.memo.promoted = Some(*epoch),
             HookKind::Demote => live.memo.promoted = None,
@@ -552,7 +683,11 @@ impl Executor {
         let stands_by = *hook != HookKind::Promote && live.standby_checks.is_none();
         if stands_by {
             let id = instance.clone();
-            let check = self.cluster.services.get(id.service()).and_then(|service| service.standby_check.clone());
+            let check = self
+                .cluster
+                .services
+                .get(id.service())
+                .and_then(|service| service.standby_check.clone());
             let prober = check.and_then(|check| self.prober(&id, &check, true));
             if let Some(live) = self.live.get_mut(&id) {
                 live.standby_checks = prober;
@@ -564,7 +699,13 @@ impl Executor {
 
     /// An instance serves without a promote hook: remembered, so that an agent that comes back knows.
     pub(crate) fn serves(&mut self, instance: &InstanceId, epoch: Epoch) {
-        let Some(live) = self.live.get_mut(instance).filter(|live| live.memo.promoted != Some(epoch)) else { return };
+        let Some(live) = self
+            .live
+            .get_mut(instance)
+            .filter(|live| live.memo.promoted != Some(epoch))
+        else {
+            return;
+        };
         live.memo.promoted = Some(epoch);
         live.standby_checks = None;
         if let Some(process) = &live.process
@@ -577,7 +718,9 @@ impl Executor {
     /// What a standby check said is remembered when it changes: should agent and active die together, the next agent must know
     /// whether the standby had everything.
     pub(crate) fn standby_checked(&mut self, instance: &InstanceId, run: RunId, passed: bool) {
-        let Some(live) = self.live.get_mut(instance).filter(|live| live.run == run) else { return };
+        let Some(live) = self.live.get_mut(instance).filter(|live| live.run == run) else {
+            return;
+        };
         if live.memo.stands_by == Some(passed) {
             return;
         }
@@ -635,11 +778,15 @@ pub(crate) fn launch_digest(service: &model::Service) -> String {
 
 fn note(process: &Process, memo: &Memo) -> Result<(), String> {
     let memo = serde_json::to_value(memo).map_err(|error| error.to_string())?;
-    process.set_memo(memo).map_err(|error| format!("cannot write what is known of it: {error}"))
+    process
+        .set_memo(memo)
+        .map_err(|error| format!("cannot write what is known of it: {error}"))
 }
 
 fn make_data(data: &Path, user: Option<&str>) -> Result<(), String> {
-    let fail = |what: &str, error: &dyn std::fmt::Display| format!("cannot {what} its data folder `{}`: {error}", data.display());
+    let fail = |what: &str, error: &dyn std::fmt::Display| {
+        format!("cannot {what} its data folder `{}`: {error}", data.display())
+    };
     if data.is_dir() {
         return Ok(());
     }
@@ -655,16 +802,26 @@ fn make_data(data: &Path, user: Option<&str>) -> Result<(), String> {
 async fn keep_record(store: &dyn Store, instance: &InstanceId, record: &record::Instance) -> Result<(), String> {
     let key = record::instance_key(instance);
     let value = serde_json::to_vec(record).map_err(|error| error.to_string())?;
-    if store.get(&key).await.is_ok_and(|entry| entry.is_some_and(|entry| entry.value == value)) {
+    if store
+        .get(&key)
+        .await
+        .is_ok_and(|entry| entry.is_some_and(|entry| entry.value == value))
+    {
         return Ok(());
     }
-    store.txn(Txn::new().then(Op::put(key, value))).await.map(drop).map_err(|error| chain(&error))
+    store
+        .txn(Txn::new().then(Op::put(key, value)))
+        .await
+        .map(drop)
+        .map_err(|error| chain(&error))
 }
 
 async fn forget(store: &dyn Store, instance: &InstanceId) -> Result<(), store::Error> {
     let number_key = format!("{}{}", record::NUMBERS, instance.service());
     let known = store.get(&number_key).await?;
-    let known: u32 = known.and_then(|entry| String::from_utf8(entry.value).ok()?.parse().ok()).unwrap_or(0);
+    let known: u32 = known
+        .and_then(|entry| String::from_utf8(entry.value).ok()?.parse().ok())
+        .unwrap_or(0);
     let mut txn = Txn::new().then(Op::delete(record::instance_key(instance)));
     if instance.number() > known {
         txn = txn.then(Op::put(number_key, instance.number().to_string()));
@@ -675,7 +832,11 @@ async fn forget(store: &dyn Store, instance: &InstanceId) -> Result<(), store::E
 /// Writes a slot by compare-and-swap, and does not come back before it is known whether it is written (or cannot be known).
 async fn write_slot(store: &dyn Store, write: SlotWrite, because: String) -> Commit {
     let key = record::slot_key(&write.slot);
-    let state = if write.held { record::SlotState::Held } else { record::SlotState::Released };
+    let state = if write.held {
+        record::SlotState::Held
+    } else {
+        record::SlotState::Released
+    };
     let slot = record::Slot {
         state,
         holder: write.holder,
@@ -689,8 +850,15 @@ async fn write_slot(store: &dyn Store, write: SlotWrite, because: String) -> Com
         Ok(value) => value,
         Err(error) => return Commit::Failed(error.to_string()),
     };
-    let expected = if write.expect.0 == 0 { Compare::absent(&*key) } else { Compare::modified(&*key, write.expect) };
-    let txn = Txn::new().when(expected).then(Op::put(&*key, value)).otherwise(Op::get(&*key));
+    let expected = if write.expect.0 == 0 {
+        Compare::absent(&*key)
+    } else {
+        Compare::modified(&*key, write.expect)
+    };
+    let txn = Txn::new()
+        .when(expected)
+        .then(Op::put(&*key, value))
+        .otherwise(Op::get(&*key));
     for _ in 0..UNKNOWN_RETRIES {
         let answer = store.txn(txn.clone()).await;
         return match answer {

@@ -50,7 +50,9 @@ impl Fronts {
         let mut opened = BTreeMap::new();
         let mut failed = Vec::new();
         for (name, service) in &cluster.services {
-            let Some(listen) = service.listen.filter(|listen| !self.sockets.contains_key(listen)) else { continue };
+            let Some(listen) = service.listen.filter(|listen| !self.sockets.contains_key(listen)) else {
+                continue;
+            };
             match bind(listen) {
                 Ok(socket) => {
                     opened.insert(listen, Arc::new(socket));
@@ -78,7 +80,13 @@ impl Fronts {
             let Some(listen) = service.listen else { continue };
             let old = self.served.get(name).copied().filter(|old| *old != listen);
             if old.is_some() {
-                link.queue(ToProxy::Remove { service: name.clone(), drain: service.drain_timeout }, None);
+                link.queue(
+                    ToProxy::Remove {
+                        service: name.clone(),
+                        drain: service.drain_timeout,
+                    },
+                    None,
+                );
             }
             let has = old.is_none() && self.proxy_has.contains(&(name.clone(), listen));
             let socket = self.sockets.get(&listen).filter(|_| !has).cloned();
@@ -97,7 +105,12 @@ impl Fronts {
 
     /// Tells the proxy that nothing else is to be served.
     pub(crate) fn only(&self, cluster: &Cluster, link: &ProxyLink) {
-        let services = cluster.services.iter().filter(|(_, s)| s.listen.is_some()).map(|(name, _)| name.clone()).collect();
+        let services = cluster
+            .services
+            .iter()
+            .filter(|(_, s)| s.listen.is_some())
+            .map(|(name, _)| name.clone())
+            .collect();
         link.queue(ToProxy::Only { services }, None);
     }
 
@@ -106,7 +119,13 @@ impl Fronts {
         self.served.remove(service);
         self.proxy_has.retain(|(name, _)| name != service);
         self.totals.remove(service);
-        link.queue(ToProxy::Remove { service: service.clone(), drain }, None);
+        link.queue(
+            ToProxy::Remove {
+                service: service.clone(),
+                drain,
+            },
+            None,
+        );
     }
 
     /// Tells the proxy where to send clients.
@@ -120,13 +139,21 @@ impl Fronts {
     ) {
         let target = |target: &RouteTarget| {
             let address = executor.address(&target.instance)?;
-            Some(Target { slot: target.slot, instance: target.instance.clone(), epoch: target.epoch, address })
+            Some(Target {
+                slot: target.slot,
+                instance: target.instance.clone(),
+                epoch: target.epoch,
+                address,
+            })
         };
         let route = Route {
             service,
             revision,
             targets: targets.iter().filter_map(target).collect(),
-            leaving: leaving.into_iter().map(|(instance, drain)| Leaving { instance, drain }).collect(),
+            leaving: leaving
+                .into_iter()
+                .map(|(instance, drain)| Leaving { instance, drain })
+                .collect(),
         };
         link.queue(ToProxy::Route(route), None);
     }

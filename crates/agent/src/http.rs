@@ -80,8 +80,15 @@ impl IntoResponse for Refused {
 impl Door {
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Refused> {
         let (answer, waiting) = oneshot::channel();
-        let ending = || Refused(StatusCode::SERVICE_UNAVAILABLE, refused("the agent is ending", Some("try again in a moment".into())));
-        self.inputs.send(Input::Request(request(answer))).map_err(|_| ending())?;
+        let ending = || {
+            Refused(
+                StatusCode::SERVICE_UNAVAILABLE,
+                refused("the agent is ending", Some("try again in a moment".into())),
+            )
+        };
+        self.inputs
+            .send(Input::Request(request(answer)))
+            .map_err(|_| ending())?;
         waiting.await.map_err(|_| ending())
     }
 }
@@ -128,7 +135,15 @@ pub(crate) fn listen(socket: &Path, tcp: Option<SocketAddr>, door: Door) -> Resu
                 async move { Json((*document).clone()) }
             }),
         )
-        .fallback(|| async { Refused(StatusCode::NOT_FOUND, refused("there is nothing here", Some("GET /v1/openapi.json lists what there is".into()))) })
+        .fallback(|| async {
+            Refused(
+                StatusCode::NOT_FOUND,
+                refused(
+                    "there is nothing here",
+                    Some("GET /v1/openapi.json lists what there is".into()),
+                ),
+            )
+        })
         .with_state(door);
     let failed = |at: String| move |source| StartError::Listen { at, source };
     if let Some(address) = tcp {
@@ -143,12 +158,15 @@ pub(crate) fn listen(socket: &Path, tcp: Option<SocketAddr>, door: Door) -> Resu
         });
     }
     match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(socket.display().to_string())(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(failed(socket.display().to_string())(error));
+        }
         _ => {}
     }
     let listener = UnixListener::bind(socket).map_err(failed(socket.display().to_string()))?;
     // Whoever may connect may stop everything: the owner alone.
-    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600)).map_err(failed(socket.display().to_string()))?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))
+        .map_err(failed(socket.display().to_string()))?;
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, app).await {
             tracing::error!(%error, "the API ended");
@@ -159,10 +177,17 @@ pub(crate) fn listen(socket: &Path, tcp: Option<SocketAddr>, door: Door) -> Resu
 
 /// A browser that was lured to a name that resolves to this machine still says that name: it gets nothing.
 async fn reading_from_here(request: HttpRequest, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or("");
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     if !matches!(name, "127.0.0.1" | "localhost" | "[::1]") {
-        let outcome = refused(format!("this API answers to 127.0.0.1 and localhost, not to `{name}`"), None);
+        let outcome = refused(
+            format!("this API answers to 127.0.0.1 and localhost, not to `{name}`"),
+            None,
+        );
         return Refused(StatusCode::FORBIDDEN, outcome).into_response();
     }
     if request.method() != Method::GET {
@@ -217,7 +242,14 @@ struct EventsQuery {
 async fn get_events(State(door): State<Door>, Query(query): Query<EventsQuery>) -> Answer<EventPage> {
     let limit = query.limit.unwrap_or(EVENTS_MAX).min(EVENTS_MAX);
     let after = query.after.unwrap_or(0);
-    let page = door.ask(|answer| Request::Events { after, limit, service: query.service, answer }).await?;
+    let page = door
+        .ask(|answer| Request::Events {
+            after,
+            limit,
+            service: query.service,
+            answer,
+        })
+        .await?;
     Ok(Json(page))
 }
 
@@ -256,7 +288,16 @@ async fn stream_events(
             }
             place.news.mark_unchanged();
             let (after, service) = (place.after, place.service.clone());
-            let page = place.door.ask(|answer| Request::Events { after, limit: EVENTS_MAX, service, answer }).await.ok()?;
+            let page = place
+                .door
+                .ask(|answer| Request::Events {
+                    after,
+                    limit: EVENTS_MAX,
+                    service,
+                    answer,
+                })
+                .await
+                .ok()?;
             place.after = page.events.last().map_or(place.after, |event| event.seq);
             place.waiting.extend(page.events);
             if place.waiting.is_empty() {
@@ -302,8 +343,19 @@ async fn get_logs(
     let source = log_source(&door, &instance).await?;
     let lines = query.lines.unwrap_or(100).min(LINES_MAX);
     let read = tokio::task::spawn_blocking(move || drivers::logs::tail(&source.path, source.keep, lines)).await;
-    let lines = read.map_err(std::io::Error::other).and_then(|lines| lines).map_err(|error| refused_by(&error, None))?;
-    Ok(Json(lines.into_iter().map(|line| LogLine { instance: instance.clone(), line }).collect()))
+    let lines = read
+        .map_err(std::io::Error::other)
+        .and_then(|lines| lines)
+        .map_err(|error| refused_by(&error, None))?;
+    Ok(Json(
+        lines
+            .into_iter()
+            .map(|line| LogLine {
+                instance: instance.clone(),
+                line,
+            })
+            .collect(),
+    ))
 }
 
 /// An instance's output from now on, after its last lines: server-sent events, each a `LogLine`.
@@ -323,10 +375,14 @@ async fn stream_logs(
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Refused> {
     let source = log_source(&door, &instance).await?;
     let lines = query.lines.unwrap_or(10).min(LINES_MAX);
-    let follower = drivers::logs::Follower::new(&source.path, source.keep, lines).map_err(|error| refused_by(&error, None))?;
+    let follower =
+        drivers::logs::Follower::new(&source.path, source.keep, lines).map_err(|error| refused_by(&error, None))?;
     let stream = unfold((follower, instance), |(mut follower, instance)| async move {
         let line = follower.next().await.ok()?;
-        let line = LogLine { instance: instance.clone(), line };
+        let line = LogLine {
+            instance: instance.clone(),
+            line,
+        };
         Some((Ok(data(&line)), (follower, instance)))
     });
     Ok(Sse::new(stream).keep_alive(KeepAlive::default()))
@@ -334,7 +390,9 @@ async fn stream_logs(
 
 async fn log_source(door: &Door, instance: &str) -> Result<LogSource, Refused> {
     let instance = instance.to_owned();
-    door.ask(|answer| Request::LogFile { instance, answer }).await?.map_err(not_found)
+    door.ask(|answer| Request::LogFile { instance, answer })
+        .await?
+        .map_err(not_found)
 }
 
 /// What a file would change. Changes nothing.
@@ -355,7 +413,10 @@ async fn post_apply(State(door): State<Door>, Json(request): Json<ApplyRequest>)
 async fn get_history(State(door): State<Door>) -> Answer<Vec<HistoryEntry>> {
     let applied = history(&door).await?;
     let mut entries = Vec::with_capacity(applied.len());
-    let empty = model::Cluster { name: String::new(), services: BTreeMap::new() };
+    let empty = model::Cluster {
+        name: String::new(),
+        services: BTreeMap::new(),
+    };
     let mut before = &empty;
     for applied in &applied {
         let changes = spec::diff(before, &applied.cluster).into_iter().flat_map(|diff| {
@@ -377,9 +438,17 @@ async fn get_history(State(door): State<Door>) -> Answer<Vec<HistoryEntry>> {
 }
 
 async fn history(door: &Door) -> Result<Vec<Applied>, Refused> {
-    let (entries, _) = door.store.list(record::HISTORY).await.map_err(|error| refused_by(&error, error.hint().map(Into::into)))?;
+    let (entries, _) = door
+        .store
+        .list(record::HISTORY)
+        .await
+        .map_err(|error| refused_by(&error, error.hint().map(Into::into)))?;
     let parse = |entry: &store::Entry| serde_json::from_slice(&entry.value);
-    entries.iter().map(parse).collect::<Result<_, _>>().map_err(|error| refused(chain(&error), None).into())
+    entries
+        .iter()
+        .map(parse)
+        .collect::<Result<_, _>>()
+        .map_err(|error| refused(chain(&error), None).into())
 }
 
 /// Puts an earlier file in force again.
@@ -390,15 +459,28 @@ async fn post_rollback(State(door): State<Door>, Json(request): Json<RollbackReq
     let to = match request.to {
         Some(to) => to,
         None if newest >= 2 => newest - 1,
-        None => return Err(refused("there is no earlier revision to go back to", Some("`understudy history` lists them".into())).into()),
+        None => {
+            return Err(refused(
+                "there is no earlier revision to go back to",
+                Some("`understudy history` lists them".into()),
+            )
+            .into());
+        }
     };
     let Some(earlier) = applied.iter().find(|applied| applied.revision == to) else {
-        return Err(refused(format!("there is no revision {to}"), Some("`understudy history` lists them".into())).into());
+        return Err(refused(
+            format!("there is no revision {to}"),
+            Some("`understudy history` lists them".into()),
+        )
+        .into());
     };
     if to == newest {
         return Err(refused(format!("revision {to} is in force already"), None).into());
     }
-    Ok(Json(door.ask(|answer| apply::rollback(earlier, request.by, Some(newest), answer)).await??))
+    Ok(Json(
+        door.ask(|answer| apply::rollback(earlier, request.by, Some(newest), answer))
+            .await??,
+    ))
 }
 
 /// Moves a slot to a standby, without a gap. Answered when the standby serves.
@@ -407,14 +489,28 @@ async fn post_switchover(State(door): State<Door>, Json(request): Json<Switchove
     let service = request.service.clone();
     let asked = door.ask(|answer| Request::Switchover { request, answer });
     let Ok(answer) = tokio::time::timeout(SWITCHOVER_WAIT, asked).await else {
-        let text = format!("the switchover of {service} has not ended after {} s and goes on", SWITCHOVER_WAIT.as_secs());
-        return Err(refused(text, Some(format!("`understudy explain {service}` says what it waits for"))).into());
+        let text = format!(
+            "the switchover of {service} has not ended after {} s and goes on",
+            SWITCHOVER_WAIT.as_secs()
+        );
+        return Err(refused(
+            text,
+            Some(format!("`understudy explain {service}` says what it waits for")),
+        )
+        .into());
     };
-    let takeover = answer?.map_err(|problem| refused(problem, Some(format!("`understudy explain {service}` says more"))))?;
+    let takeover =
+        answer?.map_err(|problem| refused(problem, Some(format!("`understudy explain {service}` says more"))))?;
     let failover = timeline(&takeover);
     let from = takeover.from.map_or_else(String::new, |from| format!("from {from} "));
-    let text = format!("slot {} went {from}to {} at epoch {}", takeover.slot, takeover.to, takeover.epoch);
-    Ok(Json(Outcome { failover: Some(failover), ..done(text) }))
+    let text = format!(
+        "slot {} went {from}to {} at epoch {}",
+        takeover.slot, takeover.to, takeover.epoch
+    );
+    Ok(Json(Outcome {
+        failover: Some(failover),
+        ..done(text)
+    }))
 }
 
 /// Breaks something for real.
@@ -426,13 +522,27 @@ async fn post_drill(State(door): State<Door>, Json(request): Json<DrillRequest>)
 /// Moves everything off a node.
 #[utoipa::path(post, path = "/v1/drain/{node}", params(("node" = String, Path, description = "A node")), responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
 async fn post_drain(State(door): State<Door>, UrlPath(node): UrlPath<String>) -> Answer<Outcome> {
-    Ok(Json(door.ask(|answer| Request::Drain { node, back: false, answer }).await??))
+    Ok(Json(
+        door.ask(|answer| Request::Drain {
+            node,
+            back: false,
+            answer,
+        })
+        .await??,
+    ))
 }
 
 /// Lets a node run instances again.
 #[utoipa::path(post, path = "/v1/undrain/{node}", params(("node" = String, Path, description = "A node")), responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
 async fn post_undrain(State(door): State<Door>, UrlPath(node): UrlPath<String>) -> Answer<Outcome> {
-    Ok(Json(door.ask(|answer| Request::Drain { node, back: true, answer }).await??))
+    Ok(Json(
+        door.ask(|answer| Request::Drain {
+            node,
+            back: true,
+            answer,
+        })
+        .await??,
+    ))
 }
 
 /// Stops all automatic actions: nothing is failed over, restarted or rolled until `resume`.

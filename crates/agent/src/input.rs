@@ -19,10 +19,7 @@ pub(crate) enum Input {
         result: Result<Arc<Process>, StartFailure>,
     },
     /// A hook is through, and what is remembered of it is written.
-    HookDone {
-        event: Event,
-        at: Timestamp,
-    },
+    HookDone { event: Event, at: Timestamp },
     /// The proxy said something.
     Proxy(FromProxy),
     /// The connection to a proxy is there: what it serves, and its sockets.
@@ -115,10 +112,22 @@ pub(crate) struct LogSource {
 
 /// An answer of "no".
 pub(crate) fn refused(text: impl Into<String>, hint: Option<String>) -> api::Outcome {
-    api::Outcome { version: api::VERSION, done: false, text: text.into(), hint, failover: None }
+    api::Outcome {
+        version: api::VERSION,
+        done: false,
+        text: text.into(),
+        hint,
+        failover: None,
+    }
 }
 
 /// An answer of "done".
 pub(crate) fn done(text: impl Into<String>) -> api::Outcome {
-    api::Outcome { version: api::VERSION, done: true, text: text.into(), hint: None, failover: None }
+    api::Outcome {
+        version: api::VERSION,
+        done: true,
+        text: text.into(),
+        hint: None,
+        failover: None,
+    }
 }

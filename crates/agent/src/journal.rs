@@ -28,11 +28,18 @@ impl Journal {
         let events = read(&path);
         let next_seq = events.back().map_or(1, |event| event.seq + 1);
         let (to_file, lines) = std::sync::mpsc::channel();
-        let spawned = std::thread::Builder::new().name("journal".into()).spawn(move || write_lines(&path, &lines));
+        let spawned = std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || write_lines(&path, &lines));
         if let Err(error) = spawned {
             tracing::warn!(%error, "events are not kept on disk: no thread for it");
         }
-        Self { events, next_seq, to_file, news: tokio::sync::watch::Sender::new(next_seq) }
+        Self {
+            events,
+            next_seq,
+            to_file,
+            news: tokio::sync::watch::Sender::new(next_seq),
+        }
     }
 
     /// Tells when there are new events: the number that the next one will have.
@@ -55,7 +62,13 @@ impl Journal {
                     ..self.blank(text, because)
                 }
             }
-            Action::Start { instance, node, role, epoch, run } => {
+            Action::Start {
+                instance,
+                node,
+                role,
+                epoch,
+                run,
+            } => {
                 let how = if run.0 > 1 { "starting again" } else { "starting" };
                 let text = match epoch {
                     Some(epoch) => format!("{how} {instance} as {role} at epoch {epoch}"),
@@ -75,12 +88,21 @@ impl Journal {
                 let text = if write.held {
                     format!("{} takes slot {} at epoch {}", write.holder, write.slot, write.epoch)
                 } else {
-                    format!("slot {} is released by {} at epoch {}", write.slot, write.holder, write.epoch)
+                    format!(
+                        "slot {} is released by {} at epoch {}",
+                        write.slot, write.holder, write.epoch
+                    )
                 };
                 let kind = if write.held { "slot-taken" } else { "slot-released" };
                 self.about(&write.holder, &write.node, kind, text, because)
             }
-            Action::RunHook { instance, hook, epoch, active, .. } => {
+            Action::RunHook {
+                instance,
+                hook,
+                epoch,
+                active,
+                ..
+            } => {
                 let text = match active {
                     Some(active) => format!("running {hook} of {instance}: {active} is active at epoch {epoch}"),
                     None => format!("running {hook} of {instance} at epoch {epoch}"),
@@ -107,7 +129,8 @@ impl Journal {
 
     /// Events after a given one, at most `limit` of the oldest of them.
     pub(crate) fn after(&self, after: u64, limit: usize, service: Option<&str>) -> EventPage {
-        let wanted = |event: &&Event| event.seq > after && service.is_none_or(|name| event.service.as_deref() == Some(name));
+        let wanted =
+            |event: &&Event| event.seq > after && service.is_none_or(|name| event.service.as_deref() == Some(name));
         EventPage {
             version: api::VERSION,
             events: self.events.iter().filter(wanted).take(limit).cloned().collect(),
@@ -122,7 +145,14 @@ impl Journal {
         self.events.iter().rev().filter(about).take(limit).cloned().collect()
     }
 
-    fn about(&self, instance: &model::InstanceId, node: &model::NodeName, kind: &str, text: String, because: String) -> Event {
+    fn about(
+        &self,
+        instance: &model::InstanceId,
+        node: &model::NodeName,
+        kind: &str,
+        text: String,
+        because: String,
+    ) -> Event {
         Event {
             kind: kind.into(),
             service: Some(instance.service().to_string()),
@@ -150,7 +180,10 @@ impl Journal {
     fn takeover(&self, takeover: &Takeover, because: String) -> Event {
         let failover = timeline(takeover);
         let kind = if takeover.planned { "switchover" } else { "failover" };
-        let from = failover.from.clone().map_or_else(String::new, |from| format!(" from {from}"));
+        let from = failover
+            .from
+            .clone()
+            .map_or_else(String::new, |from| format!(" from {from}"));
         let text = format!(
             "{kind} of slot {}{from} to {} at epoch {} took {}",
             takeover.slot,
@@ -160,7 +193,11 @@ impl Journal {
         );
         Event {
             kind: kind.into(),
-            severity: if takeover.planned { Severity::Info } else { Severity::Warning },
+            severity: if takeover.planned {
+                Severity::Info
+            } else {
+                Severity::Warning
+            },
             service: Some(failover.service.clone()),
             instance: Some(failover.to.clone()),
             failover: Some(failover),
@@ -199,7 +236,12 @@ pub(crate) fn timeline(takeover: &Takeover) -> Failover {
     ];
     let steps: Vec<FailoverStep> = moments
         .into_iter()
-        .filter_map(|(step, at)| Some(FailoverStep { step, at_us: at?.0.saturating_sub(takeover.detected.0) }))
+        .filter_map(|(step, at)| {
+            Some(FailoverStep {
+                step,
+                at_us: at?.0.saturating_sub(takeover.detected.0),
+            })
+        })
         .collect();
     Failover {
         service: takeover.slot.service.to_string(),
@@ -223,20 +265,42 @@ fn span(us: u64) -> String {
 
 /// The catalogue: severity, name and sentence of each kind of note.
 fn sentence(note: &decisions::Note) -> (Severity, &'static str, String) {
-    let who = note.instance.as_ref().map(ToString::to_string).or_else(|| note.service.as_ref().map(ToString::to_string));
-    let who = who.or_else(|| note.node.as_ref().map(ToString::to_string)).unwrap_or_default();
+    let who = note
+        .instance
+        .as_ref()
+        .map(ToString::to_string)
+        .or_else(|| note.service.as_ref().map(ToString::to_string));
+    let who = who
+        .or_else(|| note.node.as_ref().map(ToString::to_string))
+        .unwrap_or_default();
     match &note.kind {
         NoteKind::InstanceDied => (Severity::Warning, "instance-died", format!("{who} died")),
         NoteKind::InstanceUnhealthy => (Severity::Warning, "instance-unhealthy", format!("{who} is unhealthy")),
         NoteKind::InstanceHealthy => (Severity::Info, "instance-healthy", format!("{who} is healthy")),
         NoteKind::StartFailed => (Severity::Warning, "start-failed", format!("a start of {who} failed")),
-        NoteKind::Flapping => (Severity::Warning, "flapping", format!("{who} dies again and again; it is last in the failover order")),
-        NoteKind::Replaced => (Severity::Warning, "replaced", format!("{who} is replaced by a new instance")),
+        NoteKind::Flapping => (
+            Severity::Warning,
+            "flapping",
+            format!("{who} dies again and again; it is last in the failover order"),
+        ),
+        NoteKind::Replaced => (
+            Severity::Warning,
+            "replaced",
+            format!("{who} is replaced by a new instance"),
+        ),
         NoteKind::GivenUp => (Severity::Error, "given-up", format!("{who} is given up for now")),
         NoteKind::HookFailed => (Severity::Warning, "hook-failed", format!("a hook of {who} failed")),
-        NoteKind::StoreFailed => (Severity::Error, "store-failed", format!("a slot of {who} could not be written")),
+        NoteKind::StoreFailed => (
+            Severity::Error,
+            "store-failed",
+            format!("a slot of {who} could not be written"),
+        ),
         NoteKind::PromotionsFail => (Severity::Error, "promotions-fail", format!("promotions of {who} fail")),
-        NoteKind::DataHeldBack => (Severity::Error, "data-held-back", format!("{who} waits for the instance that has the data")),
+        NoteKind::DataHeldBack => (
+            Severity::Error,
+            "data-held-back",
+            format!("{who} waits for the instance that has the data"),
+        ),
         NoteKind::ServiceState(state) => {
             let severity = match state {
                 ServiceState::Redundant => Severity::Info,
@@ -246,7 +310,11 @@ fn sentence(note: &decisions::Note) -> (Severity, &'static str, String) {
             (severity, "service-state", format!("{who} is {state}"))
         }
         NoteKind::RolloutDone => (Severity::Info, "rollout-done", format!("{who} runs as declared")),
-        NoteKind::RolloutStuck => (Severity::Warning, "rollout-stuck", format!("the rollout of {who} waits")),
+        NoteKind::RolloutStuck => (
+            Severity::Warning,
+            "rollout-stuck",
+            format!("the rollout of {who} waits"),
+        ),
         NoteKind::ServiceRemoved => (Severity::Info, "service-removed", format!("{who} is removed")),
         NoteKind::NodeLost => (Severity::Error, "node-lost", format!("node {who} is lost")),
         NoteKind::NodeDrained => (Severity::Info, "node-drained", format!("node {who} is being drained")),
@@ -280,7 +348,11 @@ fn write_lines(path: &Path, lines: &std::sync::mpsc::Receiver<Vec<u8>>) {
     let mut told = false;
     let mut file = open().ok();
     while let Ok(line) = lines.recv() {
-        if file.as_ref().and_then(|file| file.metadata().ok()).is_some_and(|meta| meta.len() > FILE_BYTES_MAX) {
+        if file
+            .as_ref()
+            .and_then(|file| file.metadata().ok())
+            .is_some_and(|meta| meta.len() > FILE_BYTES_MAX)
+        {
             let _ = std::fs::rename(path, previous(path));
             file = open().ok();
         }

@@ -57,9 +57,15 @@ impl Keeper {
     }
 
     async fn spawn(&self) -> std::io::Result<()> {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.layout.own_log("guard"))?;
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.layout.own_log("guard"))?;
         let mut command = std::process::Command::new(&self.exe);
-        command.arg("--state-dir").arg(&self.base).args(["--cluster", &self.cluster, "guard", "--nodes"]);
+        command
+            .arg("--state-dir")
+            .arg(&self.base)
+            .args(["--cluster", &self.cluster, "guard", "--nodes"]);
         command.arg(self.nodes.to_string());
         if let Some(api) = self.api {
             command.arg("--api").arg(api.to_string());
@@ -73,7 +79,10 @@ impl Keeper {
         while guard_pid(&self.layout.guard_lock()) != pid {
             if tokio::time::Instant::now() > deadline {
                 let log = self.layout.own_log("guard");
-                return Err(std::io::Error::other(format!("it did not take its lock; `{}` says why", log.display())));
+                return Err(std::io::Error::other(format!(
+                    "it did not take its lock; `{}` says why",
+                    log.display()
+                )));
             }
             tokio::time::sleep(GUARD_LOOK).await;
         }
@@ -90,6 +99,9 @@ pub(crate) fn guard_pid(lock: &Path) -> Option<u32> {
 async fn ended(pid: u32) -> std::io::Result<()> {
     let (told, end) = tokio::sync::oneshot::channel();
     let waits = move || told.send(guard::watch::end_of(pid));
-    std::thread::Builder::new().name("guard-watch".into()).stack_size(64 * 1024).spawn(waits)?;
+    std::thread::Builder::new()
+        .name("guard-watch".into())
+        .stack_size(64 * 1024)
+        .spawn(waits)?;
     end.await.map_err(std::io::Error::other)?
 }

@@ -22,7 +22,12 @@ impl Default for Ports {
     fn default() -> Self {
         // Two clusters of one machine begin at different places, so that they seldom try the same port at the same moment.
         let spread = u16::try_from(std::process::id() % 8_000).unwrap_or(0);
-        Self { of: BTreeMap::new(), given: BTreeSet::new(), doubted: BTreeMap::new(), next: FIRST + spread }
+        Self {
+            of: BTreeMap::new(),
+            given: BTreeSet::new(),
+            doubted: BTreeMap::new(),
+            next: FIRST + spread,
+        }
     }
 }
 

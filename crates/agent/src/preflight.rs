@@ -23,7 +23,9 @@ pub struct Here<'a> {
 
 /// The findings of each service, in the order of their names.
 pub fn preflight(cluster: &Cluster, here: Here<'_>) -> Vec<(ServiceName, Finding)> {
-    let Ok(node) = NodeName::new("a") else { return Vec::new() };
+    let Ok(node) = NodeName::new("a") else {
+        return Vec::new();
+    };
     let mut findings = Vec::new();
     for (name, service) in &cluster.services {
         let instance = InstanceId::new(name.clone(), 1);

@@ -38,7 +38,11 @@ impl ProxyLink {
     /// Connects to the proxy that runs, or starts one, and goes on doing so.
     pub(crate) fn start(layout: &Layout, exe: &Path, inputs: Inputs) -> Self {
         let (outgoing, queue) = mpsc::unbounded_channel();
-        let keeper = Keeper { layout: layout.clone(), exe: exe.to_owned(), inputs };
+        let keeper = Keeper {
+            layout: layout.clone(),
+            exe: exe.to_owned(),
+            inputs,
+        };
         tokio::spawn(keeper.run(queue));
         Self { outgoing }
     }
@@ -96,9 +100,13 @@ impl Keeper {
             Ok((client, hello)) => return Ok((client, hello.pid, hello.fronts)),
             Err(ConnectError::NotRunning { .. }) => {}
             // One of another version, or a stranger: a new one takes its place; the old one drains by itself.
-            Err(error) => tracing::warn!(error = %crate::executor::chain(&error), "cannot talk to the proxy that runs; starting another"),
+            Err(error) => {
+                tracing::warn!(error = %crate::executor::chain(&error), "cannot talk to the proxy that runs; starting another");
+            }
         }
-        let mut child = self.spawn().map_err(|error| format!("the proxy cannot be started: {error}"))?;
+        let mut child = self
+            .spawn()
+            .map_err(|error| format!("the proxy cannot be started: {error}"))?;
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             match ProxyClient::connect(&socket).await {
@@ -116,14 +124,20 @@ impl Keeper {
             }
             if let Ok(Some(status)) = child.try_wait() {
                 let log = self.layout.own_log("proxy");
-                return Err(format!("the proxy ended at once ({status}); `{}` says why", log.display()));
+                return Err(format!(
+                    "the proxy ended at once ({status}); `{}` says why",
+                    log.display()
+                ));
             }
             tokio::time::sleep(START_POLL).await;
         }
     }
 
     fn spawn(&self) -> std::io::Result<tokio::process::Child> {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.layout.own_log("proxy"))?;
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.layout.own_log("proxy"))?;
         let mut command = std::process::Command::new(&self.exe);
         command
             .arg("proxy")

@@ -78,7 +78,9 @@ impl StartError {
             StartError::MakeFolder { .. } | StartError::Lock(guard::LockError::Io { .. }) => {
                 Some("choose another folder with `--state-dir`, or run as the user it belongs to".into())
             }
-            StartError::Lock(guard::LockError::Held { .. }) => Some("`understudy status` asks it; `understudy down` ends it".into()),
+            StartError::Lock(guard::LockError::Held { .. }) => {
+                Some("`understudy status` asks it; `understudy down` ends it".into())
+            }
             StartError::Record { .. } => Some("put a backup of the store in its place".into()),
             StartError::Format { .. } => Some("run the version that wrote it, or a newer one".into()),
             StartError::Listen { .. } => Some("choose another address with `--api`".into()),
@@ -112,14 +114,22 @@ struct Found {
 /// Brings an agent up to the point where it takes events in.
 pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedReceiver<Input>), StartError> {
     let layout = Layout::new(&config.base, &config.cluster);
-    for folder in [layout.root().to_owned(), layout.run(), layout.logs(), layout.instances()] {
+    for folder in [
+        layout.root().to_owned(),
+        layout.run(),
+        layout.logs(),
+        layout.instances(),
+    ] {
         make_folder(&folder)?;
     }
     let lock = guard::lock(&layout.agent_lock())?;
     let exe = own_path().map_err(StartError::Exe)?;
     let store_path = layout.store();
     // Instances with data had slots and epochs: a store that is gone is recovered, never begun anew.
-    let options = store::Options { create: !layout.root().join("data").exists(), ..store::Options::default() };
+    let options = store::Options {
+        create: !layout.root().join("data").exists(),
+        ..store::Options::default()
+    };
     let opened = tokio::task::spawn_blocking(move || Embedded::open(&store_path, &options)).await;
     let store: Arc<dyn Store> = match opened {
         Ok(opened) => Arc::new(opened?),
@@ -134,11 +144,28 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     let (inputs, queue) = mpsc::unbounded_channel();
     let journal = Journal::open(layout.root().join("events.jsonl"));
     let nodes = node_names(config.nodes);
-    let mut core = Core::new(seed(&meta.cluster_id), clock::wall_now().0.unsigned_abs() * 1_000, meta.generation, nodes.clone());
-    let mut executor = Executor::new(layout.clone(), exe.clone(), Arc::clone(&store), Arc::clone(&driver), inputs.clone());
-    let empty = Cluster { name: config.cluster.clone(), services: BTreeMap::new() };
+    let mut core = Core::new(
+        seed(&meta.cluster_id),
+        clock::wall_now().0.unsigned_abs() * 1_000,
+        meta.generation,
+        nodes.clone(),
+    );
+    let mut executor = Executor::new(
+        layout.clone(),
+        exe.clone(),
+        Arc::clone(&store),
+        Arc::clone(&driver),
+        inputs.clone(),
+    );
+    let empty = Cluster {
+        name: config.cluster.clone(),
+        services: BTreeMap::new(),
+    };
     let cluster = Arc::new(found.applied.as_ref().map_or(empty, |applied| applied.cluster.clone()));
-    let folder = found.applied.as_ref().and_then(|applied| Agent::folder_of(&applied.path));
+    let folder = found
+        .applied
+        .as_ref()
+        .and_then(|applied| Agent::folder_of(&applied.path));
     executor.declare(Arc::clone(&cluster), folder);
     let adopted = adopt(&driver, &layout, &cluster, &found, &nodes, &mut executor).await?;
     let mut fronts = Fronts::default();
@@ -160,7 +187,10 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     for (node, how) in found.away {
         let event = match how.as_str() {
             "drained" => Event::NodeDrained { node },
-            _ => Event::NodeLost { node, because: Reason::DrillAsked },
+            _ => Event::NodeLost {
+                node,
+                because: Reason::DrillAsked,
+            },
         };
         core.handle(event, clock::now());
     }
@@ -180,7 +210,12 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     };
     keeper.watch(&inputs);
     let changed = watch::Sender::new(0);
-    let door = http::Door { inputs: inputs.clone(), changed: changed.subscribe(), news: journal.news(), store: Arc::clone(&store) };
+    let door = http::Door {
+        inputs: inputs.clone(),
+        changed: changed.subscribe(),
+        news: journal.news(),
+        store: Arc::clone(&store),
+    };
     http::listen(&layout.api_socket(), config.api, door)?;
     let link = ProxyLink::start(&layout, &exe, inputs.clone());
     watch_signals(&inputs)?;
@@ -218,7 +253,10 @@ fn make_folder(path: &Path) -> Result<(), StartError> {
         .recursive(true)
         .mode(0o711)
         .create(path)
-        .map_err(|source| StartError::MakeFolder { path: path.into(), source })
+        .map_err(|source| StartError::MakeFolder {
+            path: path.into(),
+            source,
+        })
 }
 
 /// The path by which this program was found; after an upgrade the same path leads to the new one.
@@ -240,10 +278,21 @@ async fn meta(store: &dyn Store) -> Result<Meta, StartError> {
         return Ok(meta);
     }
     let mut random = [0_u8; 16];
-    io::Read::read_exact(&mut File::open("/dev/urandom").map_err(StartError::Random)?, &mut random).map_err(StartError::Random)?;
+    io::Read::read_exact(
+        &mut File::open("/dev/urandom").map_err(StartError::Random)?,
+        &mut random,
+    )
+    .map_err(StartError::Random)?;
     let cluster_id = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    let meta = Meta { cluster_id, generation: 0, format: record::FORMAT };
-    let value = serde_json::to_vec(&meta).map_err(|source| StartError::Record { key: record::META.into(), source })?;
+    let meta = Meta {
+        cluster_id,
+        generation: 0,
+        format: record::FORMAT,
+    };
+    let value = serde_json::to_vec(&meta).map_err(|source| StartError::Record {
+        key: record::META.into(),
+        source,
+    })?;
     store.txn(Txn::new().then(Op::put(record::META, value))).await?;
     Ok(meta)
 }
@@ -260,14 +309,23 @@ async fn read(store: &dyn Store) -> Result<Found, StartError> {
     let mut instances = BTreeMap::new();
     for entry in store.list(record::INSTANCES).await?.0 {
         let record: record::Instance = parse(&entry.key, &entry.value)?;
-        if let Some(id) = entry.key.strip_prefix(record::INSTANCES).and_then(|id| id.parse::<InstanceId>().ok()) {
+        if let Some(id) = entry
+            .key
+            .strip_prefix(record::INSTANCES)
+            .and_then(|id| id.parse::<InstanceId>().ok())
+        {
             instances.insert(id, record);
         }
     }
     let mut numbers = Vec::new();
     for entry in store.list(record::NUMBERS).await?.0 {
-        let service = entry.key.strip_prefix(record::NUMBERS).and_then(|name| name.parse().ok());
-        let number = String::from_utf8(entry.value).ok().and_then(|number| number.parse().ok());
+        let service = entry
+            .key
+            .strip_prefix(record::NUMBERS)
+            .and_then(|name| name.parse().ok());
+        let number = String::from_utf8(entry.value)
+            .ok()
+            .and_then(|number| number.parse().ok());
         numbers.extend(service.zip(number));
     }
     let paused = store.get(record::PAUSED).await?.is_some();
@@ -275,12 +333,29 @@ async fn read(store: &dyn Store) -> Result<Found, StartError> {
         let node = entry.key.strip_prefix(record::NODES)?.parse().ok()?;
         Some((node, String::from_utf8(entry.value).ok()?))
     };
-    let away = store.list(record::NODES).await?.0.into_iter().filter_map(wish).collect();
-    Ok(Found { applied, applied_at, slots, instances, numbers, paused, away })
+    let away = store
+        .list(record::NODES)
+        .await?
+        .0
+        .into_iter()
+        .filter_map(wish)
+        .collect();
+    Ok(Found {
+        applied,
+        applied_at,
+        slots,
+        instances,
+        numbers,
+        paused,
+        away,
+    })
 }
 
 fn parse<T: serde::de::DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, StartError> {
-    serde_json::from_slice(value).map_err(|source| StartError::Record { key: key.into(), source })
+    serde_json::from_slice(value).map_err(|source| StartError::Record {
+        key: key.into(),
+        source,
+    })
 }
 
 /// What still runs is adopted, what runs and is not known is ended.
@@ -300,7 +375,11 @@ async fn adopt(
             continue;
         }
         executor.know_port(id, record.port);
-        let node = if nodes.contains(&record.node) { record.node.clone() } else { nodes[0].clone() };
+        let node = if nodes.contains(&record.node) {
+            record.node.clone()
+        } else {
+            nodes[0].clone()
+        };
         let adopted = Adopted {
             instance: id.clone(),
             node,
@@ -346,7 +425,9 @@ async fn adopt(
                 let node = entry.node.clone();
                 executor.adopt(&id, node, run, process, memo);
             }
-            Ok(process::Adopted::Gone(gone)) => tracing::info!(instance = %gone.instance, because = ?gone.because, "an instance is gone"),
+            Ok(process::Adopted::Gone(gone)) => {
+                tracing::info!(instance = %gone.instance, because = ?gone.because, "an instance is gone");
+            }
             Err(error) => {
                 tracing::warn!(path = %path.display(), error = %crate::executor::chain(&error), "a record of a running instance is of no use");
                 let _ = std::fs::remove_file(&path);
@@ -381,7 +462,9 @@ fn spread(instances: &mut BTreeMap<InstanceId, Adopted>, nodes: &[NodeName]) {
 }
 
 fn record_files(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
     let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     paths.sort();
@@ -392,7 +475,11 @@ fn record_files(folder: &Path) -> Vec<PathBuf> {
 async fn adopt_proxy(layout: &Layout, fronts: &mut Fronts) -> Vec<(ServiceName, u64)> {
     match proxy::client::ProxyClient::connect(&layout.proxy_socket()).await {
         Ok((_, hello)) => {
-            let routes = hello.fronts.iter().map(|(front, _)| (front.service.clone(), front.revision)).collect();
+            let routes = hello
+                .fronts
+                .iter()
+                .map(|(front, _)| (front.service.clone(), front.revision))
+                .collect();
             fronts.adopt(hello.fronts);
             routes
         }
@@ -402,7 +489,10 @@ async fn adopt_proxy(layout: &Layout, fronts: &mut Fronts) -> Vec<(ServiceName, 
 
 /// `a`, `b`, … `z`.
 fn node_names(count: u32) -> Vec<NodeName> {
-    ('a'..='z').take(count.clamp(1, 26) as usize).filter_map(|name| NodeName::new(name).ok()).collect()
+    ('a'..='z')
+        .take(count.clamp(1, 26) as usize)
+        .filter_map(|name| NodeName::new(name).ok())
+        .collect()
 }
 
 fn seed(cluster_id: &str) -> u64 {
@@ -430,7 +520,10 @@ async fn rotate_logs(inputs: Inputs) {
     loop {
         tokio::time::sleep(ROTATE_EVERY).await;
         let (answer, logs) = tokio::sync::oneshot::channel();
-        if inputs.send(Input::Request(crate::input::Request::Rotations(answer))).is_err() {
+        if inputs
+            .send(Input::Request(crate::input::Request::Rotations(answer)))
+            .is_err()
+        {
             return;
         }
         let Ok(logs) = logs.await else { return };

@@ -40,7 +40,9 @@ impl Words<'_> {
     /// Fills in a check.
     pub(crate) fn check(&self, kind: &CheckKind) -> Result<CheckKind, String> {
         Ok(match kind {
-            CheckKind::Exec { command } => CheckKind::Exec { command: self.argv(command)? },
+            CheckKind::Exec { command } => CheckKind::Exec {
+                command: self.argv(command)?,
+            },
             CheckKind::Http { path, status, body } => CheckKind::Http {
                 path: self.fill(path)?,
                 status: status.clone(),
@@ -93,20 +95,30 @@ impl Words<'_> {
     /// `db.address`, `db.host`, `db.port`: where the clients of another service go.
     fn of_service(&self, name: &str) -> Option<String> {
         let (service, _) = name.rsplit_once('.')?;
-        let (service, declared) = self.cluster.services.iter().find(|(name, _)| name.as_str() == service)?;
+        let (service, declared) = self
+            .cluster
+            .services
+            .iter()
+            .find(|(name, _)| name.as_str() == service)?;
         address_part(name, &BTreeMap::from([(service.to_string(), declared.listen?)]))
     }
 }
 
 /// Writes the addresses of services into whatever names them, so that a service whose neighbour moves is seen to change.
 pub(crate) fn with_addresses(mut cluster: Cluster) -> Cluster {
-    let listens: BTreeMap<String, SocketAddr> =
-        cluster.services.iter().filter_map(|(name, service)| Some((name.to_string(), service.listen?))).collect();
+    let listens: BTreeMap<String, SocketAddr> = cluster
+        .services
+        .iter()
+        .filter_map(|(name, service)| Some((name.to_string(), service.listen?)))
+        .collect();
     let fill = |text: &mut String| {
         // The file was checked: every placeholder is well formed and names a service that listens.
         let found = placeholders(text).unwrap_or_default();
         for placeholder in found.into_iter().rev() {
-            let value = placeholder.name.strip_prefix("service.").and_then(|name| address_part(name, &listens));
+            let value = placeholder
+                .name
+                .strip_prefix("service.")
+                .and_then(|name| address_part(name, &listens));
             if let Some(value) = value {
                 text.replace_range(placeholder.range, &value);
             }
@@ -116,7 +128,10 @@ pub(crate) fn with_addresses(mut cluster: Cluster) -> Cluster {
         service.command.iter_mut().for_each(fill);
         service.env.values_mut().for_each(fill);
         service.dir.iter_mut().for_each(fill);
-        for hook in [&mut service.on_promote, &mut service.on_demote, &mut service.on_follow].into_iter().flatten() {
+        for hook in [&mut service.on_promote, &mut service.on_demote, &mut service.on_follow]
+            .into_iter()
+            .flatten()
+        {
             hook.command.iter_mut().for_each(fill);
         }
         for check in [&mut service.check, &mut service.standby_check].into_iter().flatten() {

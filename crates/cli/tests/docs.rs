@@ -36,7 +36,13 @@ fn the_api_document_is_up_to_date_and_names_every_route() {
         "docs/openapi.json is out of date: run this test with UPDATE_DOCS=1"
     );
     let document: serde_json::Value = serde_json::from_str(&written).unwrap();
-    for route in ["/v1/status", "/v1/events/stream", "/v1/apply", "/v1/switchover", "/v1/down"] {
+    for route in [
+        "/v1/status",
+        "/v1/events/stream",
+        "/v1/apply",
+        "/v1/switchover",
+        "/v1/down",
+    ] {
         assert!(document["paths"][route].is_object(), "{route} is missing");
     }
 }

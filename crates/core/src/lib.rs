@@ -220,7 +220,11 @@ impl Core {
         for (name, declared) in recovered.cluster.services {
             self.services.insert(name.clone(), Service::new(name, declared, now));
         }
-        let of_slots = recovered.slots.iter().filter(|slot| slot.held).map(|slot| &slot.slot.service);
+        let of_slots = recovered
+            .slots
+            .iter()
+            .filter(|slot| slot.held)
+            .map(|slot| &slot.slot.service);
         let of_instances = recovered.instances.iter().map(|adopted| adopted.instance.service());
         let of_routes = recovered.routes.iter().map(|(name, _)| name);
         for name in of_slots.chain(of_instances).chain(of_routes) {

@@ -249,10 +249,13 @@ impl Slot {
         }
     }
 
-    /// Whether nobody is known to have newer data. Whoever holds the slot in the store had all of them when it claimed it, and
-    /// after a restart of the agent that is all that is known.
+    /// Whether nobody is known to have newer data. Whoever holds the slot in the store, or will when a write is through, had all
+    /// of them when it claimed it, and after a restart of the agent that is all that is known.
     pub(crate) fn held_last(&self, id: &InstanceId) -> bool {
-        self.last_holder() == Some(id) || self.data.as_ref().is_some_and(|(holder, _)| holder == id)
+        self.last_holder() == Some(id)
+            || matches!(&self.phase, Phase::Claiming { to, .. } if to == id)
+            || self.unclear.contains(id)
+            || self.data.as_ref().is_some_and(|(holder, _)| holder == id)
     }
 
     /// Whether an instance is or may be about to be its holder.

@@ -72,7 +72,11 @@ pub(crate) fn hook(name: &str) -> Hook {
 
 /// A cluster as a seed has it, and its nodes.
 pub(crate) fn random(rng: &mut Rng) -> (Cluster, Vec<NodeName>) {
-    let nodes: Vec<NodeName> = ["a", "b", "c"].into_iter().take(rng.usize(1..=3)).filter_map(|name| NodeName::new(name).ok()).collect();
+    let nodes: Vec<NodeName> = ["a", "b", "c"]
+        .into_iter()
+        .take(rng.usize(1..=3))
+        .filter_map(|name| NodeName::new(name).ok())
+        .collect();
     let mut services: BTreeMap<ServiceName, Service> = BTreeMap::new();
     let names = ["api", "db", "mail", "queue", "web"];
     for (index, name) in names.into_iter().take(rng.usize(1..=5)).enumerate() {

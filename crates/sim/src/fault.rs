@@ -244,7 +244,9 @@ impl fmt::Display for Fault {
             }
             Fault::StoreHealed => f.write_str("the store works again"),
             Fault::AgentDies { decisions: 0, .. } => f.write_str("the agent is killed"),
-            Fault::AgentDies { decisions, .. } => write!(f, "the agent will be killed after {decisions} more decisions"),
+            Fault::AgentDies { decisions, .. } => {
+                write!(f, "the agent will be killed after {decisions} more decisions")
+            }
             Fault::AgentBack => f.write_str("the agent is started"),
             Fault::AgentStops { span } => write!(f, "the agent is stopped for {}", lasting(span)),
             Fault::ProxyDies { back } => write!(f, "the proxy is killed, back in {}", lasting(back)),

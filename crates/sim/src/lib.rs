@@ -46,6 +46,10 @@ impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let micros = self.at.0;
         let (seconds, millis) = (micros / 1_000_000, micros % 1_000_000 / 1_000);
-        write!(f, "{} is violated at {seconds}.{millis:03}s: {}", self.invariant, self.what)
+        write!(
+            f,
+            "{} is violated at {seconds}.{millis:03}s: {}",
+            self.invariant, self.what
+        )
     }
 }

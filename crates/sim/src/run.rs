@@ -111,7 +111,10 @@ fn only(schedule: Vec<Draw>, only: Option<&[usize]>) -> Vec<Draw> {
     let Some(only) = only else {
         return schedule;
     };
-    let kept = schedule.into_iter().enumerate().filter(|(index, _)| only.contains(index));
+    let kept = schedule
+        .into_iter()
+        .enumerate()
+        .filter(|(index, _)| only.contains(index));
     kept.map(|(_, draw)| draw).collect()
 }
 
@@ -127,7 +130,10 @@ fn recover(world: &mut World) {
             return;
         };
         if world.truth.now >= deadline {
-            world.violate(promise, format!("{}s after the last fault: {what}", HEAL_WITHIN.as_secs()));
+            world.violate(
+                promise,
+                format!("{}s after the last fault: {what}", HEAL_WITHIN.as_secs()),
+            );
             return;
         }
     }
@@ -152,7 +158,11 @@ fn take_down(world: &mut World) {
     if world.violation.is_some() {
         return;
     }
-    let running = world.truth.instances.iter().find(|(_, instance)| instance.process.is_some());
+    let running = world
+        .truth
+        .instances
+        .iter()
+        .find(|(_, instance)| instance.process.is_some());
     let held = world.truth.store.slots.values().find(|known| known.held);
     let what = match (running, held) {
         _ if !world.tally.all_stopped => "the core never says that everything is stopped".to_owned(),

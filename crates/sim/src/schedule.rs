@@ -110,7 +110,10 @@ impl Draw {
 fn running(truth: &Truth, rng: &mut Rng) -> Option<InstanceId> {
     let runs = |acting: bool| {
         let processes = truth.instances.iter().filter(move |(_, instance)| {
-            instance.process.as_ref().is_some_and(|process| process.main && (!acting || process.acting.is_some()))
+            instance
+                .process
+                .as_ref()
+                .is_some_and(|process| process.main && (!acting || process.acting.is_some()))
         });
         processes.map(|(id, _)| id.clone()).collect::<Vec<InstanceId>>()
     };
@@ -154,7 +157,12 @@ fn ail(truth: &Truth, rng: &mut Rng, ailment: Ailment, span: Duration) -> Option
 }
 
 fn hooks(truth: &Truth, rng: &mut Rng, trouble: HookTrouble, span: Duration) -> Option<Fault> {
-    let hook = [None, Some(HookKind::Promote), Some(HookKind::Demote), Some(HookKind::Follow)][rng.usize(0..4)];
+    let hook = [
+        None,
+        Some(HookKind::Promote),
+        Some(HookKind::Demote),
+        Some(HookKind::Follow),
+    ][rng.usize(0..4)];
     Some(Fault::Hooks {
         service: service(truth, rng)?,
         hook,

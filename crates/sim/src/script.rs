@@ -16,6 +16,7 @@ use crate::fault::{Ailment, Fault, HookTrouble, Patient, StoreTrouble};
 use crate::invariants::healed;
 use crate::pace::Pace;
 use crate::transcript::Transcript;
+use crate::world::proxy::Clients;
 use crate::world::{Setup, World};
 use crate::{Violation, script::words::Words};
 use model::{Cluster, HookKind, NodeName, ServiceName};
@@ -146,8 +147,12 @@ impl Player {
             "status" => return self.note_status(),
             "change" | "remove" => self.apply(verb, words)?,
             "kill" => kill(words)?,
-            "hang" => Fault::Hang { instance: words.name()? },
-            "unhang" => Fault::Unhang { instance: words.name()? },
+            "hang" => Fault::Hang {
+                instance: words.name()?,
+            },
+            "unhang" => Fault::Unhang {
+                instance: words.name()?,
+            },
             "ail" => ail(words)?,
             "cure" => Fault::Cure {
                 patient: patient(words)?,
@@ -170,10 +175,14 @@ impl Player {
                 words.expect("dies")?;
                 Fault::ProxyDies { back: words.span()? }
             }
-            "suspect" => Fault::Suspect { instance: words.name()? },
+            "suspect" => Fault::Suspect {
+                instance: words.name()?,
+            },
             "pause" => Fault::Pause { span: None },
             "resume" => Fault::Resume,
-            "retry" => Fault::Retry { instance: words.name()? },
+            "retry" => Fault::Retry {
+                instance: words.name()?,
+            },
             "down" => Fault::Shutdown,
             other => return wrong(format!("nothing is called `{other}`"), VERBS),
         };
@@ -232,6 +241,12 @@ impl Player {
         }
         let now = world.truth.now;
         world.transcript.begin_here(now);
+        for clients in world.truth.proxy.clients.values_mut() {
+            *clients = Clients {
+                last: now,
+                ..Clients::default()
+            };
+        }
         Ok(world)
     }
 
@@ -334,10 +349,12 @@ fn patient(words: &mut Words<'_>) -> Result<Patient, Wrong> {
     };
     let instance = word.parse().map(Patient::Instance);
     let service = || word.parse().map(Patient::Service);
-    instance.or_else(|_| service()).map_err(|error: model::InvalidName| Wrong {
-        problem: error.to_string(),
-        help: "name an instance or a service".into(),
-    })
+    instance
+        .or_else(|_| service())
+        .map_err(|error: model::InvalidName| Wrong {
+            problem: error.to_string(),
+            help: "name an instance or a service".into(),
+        })
 }
 
 fn ail(words: &mut Words<'_>) -> Result<Fault, Wrong> {
@@ -370,7 +387,12 @@ fn hook(words: &mut Words<'_>) -> Result<Fault, Wrong> {
         "demote" => Some(HookKind::Demote),
         "follow" => Some(HookKind::Follow),
         "any" => None,
-        other => return wrong(format!("no hook is called `{other}`"), "known are: promote, demote, follow, any"),
+        other => {
+            return wrong(
+                format!("no hook is called `{other}`"),
+                "known are: promote, demote, follow, any",
+            );
+        }
     };
     let trouble = match words.next().unwrap_or_default() {
         "fails" => HookTrouble::Fails,

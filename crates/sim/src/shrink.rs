@@ -27,7 +27,11 @@ pub(crate) fn shrink(failed: &Report, options: &Options) -> (Vec<usize>, Report)
                     ..options.clone()
                 },
             );
-            if attempt.violation.as_ref().is_some_and(|violation| violation.invariant == promise) {
+            if attempt
+                .violation
+                .as_ref()
+                .is_some_and(|violation| violation.invariant == promise)
+            {
                 kept = fewer;
                 best = attempt;
             } else {

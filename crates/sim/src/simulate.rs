@@ -72,6 +72,9 @@ impl Failure {
 
     /// The command that replays the smallest schedule that still breaks it.
     pub fn smaller_command(&self) -> String {
+        if self.only.is_empty() {
+            return format!("understudy simulate --seed {} --faults 0", self.seed);
+        }
         let numbers: Vec<String> = self.only.iter().map(ToString::to_string).collect();
         format!("{} --only {}", self.command(), numbers.join(","))
     }
@@ -105,7 +108,10 @@ impl Outcome {
         self.failovers += report.failovers;
         self.switchovers += report.switchovers;
         self.lasted += report.lasted;
-        if self.worst_failover.is_none_or(|(worst, _)| report.worst_failover > worst) {
+        if self
+            .worst_failover
+            .is_none_or(|(worst, _)| report.worst_failover > worst)
+        {
             self.worst_failover = Some((report.worst_failover, report.seed));
         }
     }

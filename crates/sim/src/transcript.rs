@@ -74,7 +74,11 @@ impl Transcript {
     /// The last lines.
     pub(crate) fn last(&self, count: usize) -> Vec<String> {
         let skip = self.lines.len().saturating_sub(count);
-        self.lines.iter().skip(skip).map(|(at, line)| self.words(*at, line)).collect()
+        self.lines
+            .iter()
+            .skip(skip)
+            .map(|(at, line)| self.words(*at, line))
+            .collect()
     }
 
     fn push(&mut self, now: Timestamp, line: Line) {
@@ -141,7 +145,9 @@ fn action_in_words(action: &Action) -> String {
             (HookKind::Follow, None) => format!("let {instance} follow, epoch {epoch}"),
         },
         Action::ProbeNow { instance } => format!("check {instance}"),
-        Action::Write(write) if write.held => format!("claim {} for {}, epoch {}", write.slot, write.holder, write.epoch),
+        Action::Write(write) if write.held => {
+            format!("claim {} for {}, epoch {}", write.slot, write.holder, write.epoch)
+        }
         Action::Write(write) => format!("release {}, last held by {}", write.slot, write.holder),
         Action::Route { service, targets, .. } if targets.is_empty() => format!("hold the clients of {service}"),
         Action::Route { service, targets, .. } => {

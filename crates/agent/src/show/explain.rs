@@ -13,22 +13,33 @@ const EVENTS: usize = 12;
 
 /// Explains a service, an instance or a node; `None` if there is none of that name.
 pub(crate) fn explain(name: &str, view: &View, executor: &Executor, journal: &Journal) -> Option<Explanation> {
-    let (summary, facts, if_it_dies) = if let Some(service) = view.services.iter().find(|service| service.name.as_str() == name) {
-        of_service(service)
-    } else if let Some((service, instance)) = find_instance(view, name) {
-        of_instance(service, instance, executor)
-    } else {
-        of_node(view, name)?
-    };
+    let (summary, facts, if_it_dies) =
+        if let Some(service) = view.services.iter().find(|service| service.name.as_str() == name) {
+            of_service(service)
+        } else if let Some((service, instance)) = find_instance(view, name) {
+            of_instance(service, instance, executor)
+        } else {
+            of_node(view, name)?
+        };
     let events = journal.latest_about(name, EVENTS);
-    Some(Explanation { version: api::VERSION, about: name.into(), summary, facts, if_it_dies, events })
+    Some(Explanation {
+        version: api::VERSION,
+        about: name.into(),
+        summary,
+        facts,
+        if_it_dies,
+        events,
+    })
 }
 
 type Parts = (String, Vec<String>, Vec<String>);
 
 fn find_instance<'a>(view: &'a View, name: &str) -> Option<(&'a ServiceView, &'a InstanceView)> {
     view.services.iter().find_map(|service| {
-        let instance = service.instances.iter().find(|instance| instance.id.to_string() == name)?;
+        let instance = service
+            .instances
+            .iter()
+            .find(|instance| instance.id.to_string() == name)?;
         Some((service, instance))
     })
 }
@@ -60,24 +71,41 @@ fn of_service(service: &ServiceView) -> Parts {
     if service.rolling {
         facts.push("a rollout is under way: some processes run from an earlier declaration".into());
     }
-    let summary = format!("{} is {} since {}, because {}", service.name, service.state, shown(service.since), service.because);
+    let summary = format!(
+        "{} is {} since {}, because {}",
+        service.name,
+        service.state,
+        shown(service.since),
+        service.because
+    );
     (summary, facts, if_an_active_dies(service))
 }
 
 fn if_an_active_dies(service: &ServiceView) -> Vec<String> {
     let hold = service.declared.hold_timeout;
-    let serving = service.slots.iter().filter(|slot| slot.phase == SlotPhase::Serving).count();
+    let serving = service
+        .slots
+        .iter()
+        .filter(|slot| slot.phase == SlotPhase::Serving)
+        .count();
     let mut lines = Vec::new();
     match (service.state, service.failover_order.first()) {
         (ServiceState::Down, _) => lines.push("it is down already".into()),
         (_, Some(next)) => {
-            lines.push(format!("{next} takes the slot at the next epoch; new connections wait up to {hold} meanwhile"));
+            lines.push(format!(
+                "{next} takes the slot at the next epoch; new connections wait up to {hold} meanwhile"
+            ));
             lines.push("the one that died is started again and becomes a standby; nothing moves back".into());
         }
         (_, None) if serving > 1 => {
-            lines.push(format!("the other {} go on serving; the one that died is started again", serving - 1));
+            lines.push(format!(
+                "the other {} go on serving; the one that died is started again",
+                serving - 1
+            ));
         }
-        (_, None) => lines.push(format!("it is down until it was started again; new connections wait up to {hold}, then fail")),
+        (_, None) => lines.push(format!(
+            "it is down until it was started again; new connections wait up to {hold}, then fail"
+        )),
     }
     lines.push(match service.distance {
         0 => "distance to outage: 0, it is down".into(),
@@ -89,20 +117,35 @@ fn if_an_active_dies(service: &ServiceView) -> Vec<String> {
 
 fn of_instance(service: &ServiceView, instance: &InstanceView, executor: &Executor) -> Parts {
     let mut facts = vec![instance_line(instance)];
-    let slot = service.slots.iter().find(|slot| slot.instance.as_ref() == Some(&instance.id));
+    let slot = service
+        .slots
+        .iter()
+        .find(|slot| slot.instance.as_ref() == Some(&instance.id));
     if let Some(slot) = slot {
-        facts.push(format!("it holds slot {} at epoch {} since {}, because {}", slot.slot, slot.epoch, shown(slot.since), slot.because));
+        facts.push(format!(
+            "it holds slot {} at epoch {} since {}, because {}",
+            slot.slot,
+            slot.epoch,
+            shown(slot.since),
+            slot.because
+        ));
     }
     facts.push(match &instance.ready {
         Ok(()) if instance.role == Role::Active => "it serves clients".into(),
         Ok(()) => match service.failover_order.iter().position(|id| *id == instance.id) {
-            Some(place) => format!("it could take over now; it is number {} in the failover order", place + 1),
+            Some(place) => format!(
+                "it could take over now; it is number {} in the failover order",
+                place + 1
+            ),
             None => "it could take over now".into(),
         },
         Err(why) => format!("it could not take over now: {why}"),
     });
     if let Some(pid) = executor.pid(&instance.id) {
-        facts.push(format!("its process is {pid}, started {} times before", instance.restarts));
+        facts.push(format!(
+            "its process is {pid}, started {} times before",
+            instance.restarts
+        ));
     }
     if let Some(at) = instance.next_try.filter(|at| *at != model::Timestamp::NEVER) {
         facts.push(format!("it is tried again at {}", shown(at)));
@@ -118,7 +161,11 @@ fn of_instance(service: &ServiceView, instance: &InstanceView, executor: &Execut
     } else {
         vec![
             "clients notice nothing; it is started again as a standby".into(),
-            format!("until then {} of {} other standbys are ready", service.failover_order.iter().filter(|id| **id != instance.id).count(), service.declared.standby.saturating_sub(1)),
+            format!(
+                "until then {} of {} other standbys are ready",
+                service.failover_order.iter().filter(|id| **id != instance.id).count(),
+                service.declared.standby.saturating_sub(1)
+            ),
         ]
     };
     let summary = format!(
@@ -158,22 +205,50 @@ fn of_node(view: &View, name: &str) -> Option<Parts> {
         decisions::NodeState::Drained => "drained",
         decisions::NodeState::Offline => "offline",
     };
-    let summary = format!("node {name} is {state} since {}, because {}", shown(node.since), node.because);
-    let here = view.services.iter().flat_map(|service| &service.instances).filter(|instance| instance.node.as_str() == name);
+    let summary = format!(
+        "node {name} is {state} since {}, because {}",
+        shown(node.since),
+        node.because
+    );
+    let here = view
+        .services
+        .iter()
+        .flat_map(|service| &service.instances)
+        .filter(|instance| instance.node.as_str() == name);
     let facts = here.map(instance_line).collect();
-    let if_it_dies = view.services.iter().filter_map(|service| what_if_node(service, name)).collect();
+    let if_it_dies = view
+        .services
+        .iter()
+        .filter_map(|service| what_if_node(service, name))
+        .collect();
     Some((summary, facts, if_it_dies))
 }
 
 fn what_if_node(service: &ServiceView, node: &str) -> Option<String> {
     let on_it = |instance: &&InstanceView| instance.node.as_str() == node;
-    let actives = service.instances.iter().filter(on_it).filter(|instance| instance.role == Role::Active).count();
+    let actives = service
+        .instances
+        .iter()
+        .filter(on_it)
+        .filter(|instance| instance.role == Role::Active)
+        .count();
     let total = service.instances.iter().filter(on_it).count();
     if total == 0 {
         return None;
     }
-    let left = service.instances.iter().filter(|instance| !on_it(instance) && instance.ready.is_ok()).count();
+    let left = service
+        .instances
+        .iter()
+        .filter(|instance| !on_it(instance) && instance.ready.is_ok())
+        .count();
     let need = service.declared.need as usize;
-    let verdict = if left >= need { "it goes on" } else { "it is down until instances were started elsewhere" };
-    Some(format!("{} loses {actives} of its actives ({total} instances); {left} fit ones are left and {need} must serve: {verdict}", service.name))
+    let verdict = if left >= need {
+        "it goes on"
+    } else {
+        "it is down until instances were started elsewhere"
+    };
+    Some(format!(
+        "{} loses {actives} of its actives ({total} instances); {left} fit ones are left and {need} must serve: {verdict}",
+        service.name
+    ))
 }

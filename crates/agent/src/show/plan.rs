@@ -6,21 +6,41 @@ use model::{Cluster, Service, StandbyMode};
 
 /// Compares what runs with what a file wants.
 pub(crate) fn plan(against: u64, old: &Cluster, new: &Cluster, view: &View) -> Plan {
-    let mut changes: Vec<Change> = spec::diff(old, new).into_iter().map(|diff| change(&diff, old, new, view)).collect();
+    let mut changes: Vec<Change> = spec::diff(old, new)
+        .into_iter()
+        .map(|diff| change(&diff, old, new, view))
+        .collect();
     // In the order in which services start, removals last.
     let order: Vec<&str> = new.start_order().into_iter().map(model::ServiceName::as_str).collect();
-    changes.sort_by_key(|change| order.iter().position(|name| *name == change.service).unwrap_or(usize::MAX));
-    Plan { version: api::VERSION, against, changes }
+    changes.sort_by_key(|change| {
+        order
+            .iter()
+            .position(|name| *name == change.service)
+            .unwrap_or(usize::MAX)
+    });
+    Plan {
+        version: api::VERSION,
+        against,
+        changes,
+    }
 }
 
 fn change(diff: &spec::ServiceDiff, old: &Cluster, new: &Cluster, view: &View) -> Change {
     let name = diff.service.to_string();
-    let find = |cluster: &Cluster| cluster.services.iter().find(|(n, _)| n.as_str() == name).map(|(_, s)| s.clone());
+    let find = |cluster: &Cluster| {
+        cluster
+            .services
+            .iter()
+            .find(|(n, _)| n.as_str() == name)
+            .map(|(_, s)| s.clone())
+    };
     let running = view.services.iter().find(|service| service.name.as_str() == name);
     let (kind, starts, stops, risk) = match (find(old), find(new)) {
         (None, Some(new)) => (ChangeKind::Add, started(&new), 0, None),
         (Some(old), None) => {
-            let risk = old.listen.map(|listen| format!("clients of {listen} are refused from then on"));
+            let risk = old
+                .listen
+                .map(|listen| format!("clients of {listen} are refused from then on"));
             (ChangeKind::Remove, 0, old.wanted(), risk)
         }
         (Some(old), Some(new)) => {
@@ -34,7 +54,14 @@ fn change(diff: &spec::ServiceDiff, old: &Cluster, new: &Cluster, view: &View) -
         }
         (None, None) => (ChangeKind::Update, 0, 0, None),
     };
-    Change { service: name, kind, details: diff.lines.clone(), starts, stops, risk }
+    Change {
+        service: name,
+        kind,
+        details: diff.lines.clone(),
+        starts,
+        stops,
+        risk,
+    }
 }
 
 fn started(service: &Service) -> u32 {
@@ -54,7 +81,11 @@ fn roll_risk(new: &Service, running: Option<&ServiceView>) -> Option<String> {
             model::Millis(new.drain_timeout.0.min(new.hold_timeout.0 / 2))
         ),
     };
-    Some(if new.standby > 0 && ready == 0 { format!("{gap}; no standby is ready now, so it waits until one is") } else { gap })
+    Some(if new.standby > 0 && ready == 0 {
+        format!("{gap}; no standby is ready now, so it waits until one is")
+    } else {
+        gap
+    })
 }
 
 fn update_risk(old: &Service, new: &Service) -> Option<String> {

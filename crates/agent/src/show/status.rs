@@ -8,7 +8,14 @@ use decisions::{InstancePhase, InstanceView, ServiceView, SlotPhase, View};
 use model::{ServiceState, Timestamp};
 
 /// Everything as it is.
-pub(crate) fn status(name: &str, revision: u64, view: &View, executor: &Executor, fronts: &Fronts, extra: Vec<Problem>) -> Status {
+pub(crate) fn status(
+    name: &str,
+    revision: u64,
+    view: &View,
+    executor: &Executor,
+    fronts: &Fronts,
+    extra: Vec<Problem>,
+) -> Status {
     let mut problems: Vec<Problem> = view.services.iter().flat_map(problems).chain(extra).collect();
     problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
     Status {
@@ -16,7 +23,11 @@ pub(crate) fn status(name: &str, revision: u64, view: &View, executor: &Executor
         cluster: name.into(),
         at: clock::shown_wall(clock::wall_now()),
         revision,
-        services: view.services.iter().map(|service| service_status(service, executor, fronts)).collect(),
+        services: view
+            .services
+            .iter()
+            .map(|service| service_status(service, executor, fronts))
+            .collect(),
         nodes: view.nodes.iter().map(node_status).collect(),
         problems,
         paused: view.paused.map(shown),
@@ -40,7 +51,11 @@ fn node_status(node: &decisions::NodeView) -> NodeStatus {
 fn service_status(service: &ServiceView, executor: &Executor, fronts: &Fronts) -> ServiceStatus {
     let node_of = |slot: &decisions::SlotView| {
         let holder = slot.instance.as_ref()?;
-        service.instances.iter().find(|instance| instance.id == *holder).map(|instance| instance.node.to_string())
+        service
+            .instances
+            .iter()
+            .find(|instance| instance.id == *holder)
+            .map(|instance| instance.node.to_string())
     };
     let slots = service.slots.iter().map(|slot| SlotStatus {
         slot: slot.slot,
@@ -64,7 +79,11 @@ fn service_status(service: &ServiceView, executor: &Executor, fronts: &Fronts) -
         protection: protection(service),
         listen: service.declared.listen.map(|listen| listen.to_string()),
         slots: slots.collect(),
-        instances: service.instances.iter().map(|instance| instance_status(instance, executor)).collect(),
+        instances: service
+            .instances
+            .iter()
+            .map(|instance| instance_status(instance, executor))
+            .collect(),
         failover_order: service.failover_order.iter().map(ToString::to_string).collect(),
         traffic: fronts.totals(&service.name).map(|totals| Traffic {
             open: totals.open,
@@ -131,7 +150,10 @@ fn protection(service: &ServiceView) -> String {
     let hang = match &declared.check {
         Some(check) => {
             let bound = check.every.duration() * check.fail_after + check.timeout.duration();
-            format!("a hang: its check, within {}", model::Millis(u64::try_from(bound.as_millis()).unwrap_or(u64::MAX)))
+            format!(
+                "a hang: its check, within {}",
+                model::Millis(u64::try_from(bound.as_millis()).unwrap_or(u64::MAX))
+            )
         }
         None => "a hang is not noticed: no check is declared".into(),
     };
@@ -142,7 +164,14 @@ fn protection(service: &ServiceView) -> String {
 fn problems(service: &ServiceView) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut add = |code: &str, severity, about: String, text: String, hint: String, at: Timestamp| {
-        problems.push(Problem { code: code.into(), severity, about, text, hint, since: since(at) });
+        problems.push(Problem {
+            code: code.into(),
+            severity,
+            about,
+            text,
+            hint,
+            since: since(at),
+        });
     };
     let name = service.name.to_string();
     if !service.removed {
@@ -169,7 +198,11 @@ fn problems(service: &ServiceView) -> Vec<Problem> {
     for instance in &service.instances {
         let id = instance.id.to_string();
         if instance.phase == InstancePhase::Failed {
-            let last = instance.last_failure.clone().map(|last| format!(", last: {last}")).unwrap_or_default();
+            let last = instance
+                .last_failure
+                .clone()
+                .map(|last| format!(", last: {last}"))
+                .unwrap_or_default();
             add(
                 "given-up",
                 Severity::Error,
@@ -183,7 +216,10 @@ fn problems(service: &ServiceView) -> Vec<Problem> {
                 "instance-failing",
                 Severity::Warning,
                 id.clone(),
-                format!("{id} does not run: {}", instance.last_failure.clone().unwrap_or_default()),
+                format!(
+                    "{id} does not run: {}",
+                    instance.last_failure.clone().unwrap_or_default()
+                ),
                 format!("`understudy logs {id}` shows its output"),
                 instance.since,
             );

@@ -33,13 +33,25 @@ struct FailureReport {
 /// `simulate`
 pub(super) fn run(session: &Session, args: &args::Simulate) -> Result<Done, Error> {
     let first = args.seed.unwrap_or_else(|| if args.runs > 1 { 1 } else { random() });
-    let options = Options { faults: args.faults, only: args.only.clone(), events: args.events, ..Options::default() };
+    let options = Options {
+        faults: args.faults,
+        only: args.only.clone(),
+        events: args.events,
+        ..Options::default()
+    };
     if args.events {
         let report = sim::run(first, &options);
         session.output.answer_line(&report.transcript.join("\n"));
-        return Ok(verdict(session, report.violation.map(|violation| violation.to_string())));
+        return Ok(verdict(
+            session,
+            report.violation.map(|violation| violation.to_string()),
+        ));
     }
-    let simulation = Simulation { seeds: first..first.saturating_add(args.runs), options, threads: args.threads };
+    let simulation = Simulation {
+        seeds: first..first.saturating_add(args.runs),
+        options,
+        threads: args.threads,
+    };
     let shows_progress = args.runs > 1 && std::io::stderr().is_terminal();
     let runs = args.runs;
     let outcome = sim::simulate(&simulation, &|done| {
@@ -59,7 +71,9 @@ pub(super) fn run(session: &Session, args: &args::Simulate) -> Result<Done, Erro
             switchovers: outcome.switchovers,
             decisions: outcome.decisions,
             virtual_seconds: outcome.lasted.as_secs(),
-            worst_failover_us: outcome.worst_failover.map(|(worst, _)| u64::try_from(worst.as_micros()).unwrap_or(u64::MAX)),
+            worst_failover_us: outcome
+                .worst_failover
+                .map(|(worst, _)| u64::try_from(worst.as_micros()).unwrap_or(u64::MAX)),
             failure: outcome.failure.as_ref().map(|failure| FailureReport {
                 seed: failure.seed,
                 invariant: failure.violation.invariant.to_owned(),
@@ -72,7 +86,9 @@ pub(super) fn run(session: &Session, args: &args::Simulate) -> Result<Done, Erro
         session.output.answer_line(&to_json(&report));
         return Ok(if outcome.failure.is_none() { Done::Yes } else { Done::No });
     }
-    session.output.answer_line(&format!("seeds {first} to {}: {outcome}", first + args.runs - 1));
+    session
+        .output
+        .answer_line(&format!("seeds {first} to {}: {outcome}", first + args.runs - 1));
     Ok(verdict(session, outcome.failure.map(|failure| failure.to_string())))
 }
 

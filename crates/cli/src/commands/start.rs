@@ -111,7 +111,18 @@ pub(super) async fn start(
         })?;
     let begun = async {
         await_agent(layout, client, &logs, Some(&guard)).await?;
-        act::done(client.post::<_, Outcome>("/v1/apply", &api::ApplyRequest { first: true, ..file.request(None) }).await?.value)
+        act::done(
+            client
+                .post::<_, Outcome>(
+                    "/v1/apply",
+                    &api::ApplyRequest {
+                        first: true,
+                        ..file.request(None)
+                    },
+                )
+                .await?
+                .value,
+        )
     };
     if let Err(error) = begun.await {
         session.output.say("stopping what was started");

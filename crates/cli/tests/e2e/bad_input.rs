@@ -50,16 +50,31 @@ impl Calm {
 #[test]
 fn mistakes_in_the_file_are_refused_with_their_place() {
     let calm = Calm::up();
-    calm.refuses("[service.web]\ncomand = [\"sleep\", \"1\"]\n", &["new.toml:5", "comand", "did you mean `command`"]);
-    calm.refuses("[service.web]\ncommand = [\"sleep\", \"1\"]\nactive = \"two\"\n", &["new.toml:6", "active", "two"]);
+    calm.refuses(
+        "[service.web]\ncomand = [\"sleep\", \"1\"]\n",
+        &["new.toml:5", "comand", "did you mean `command`"],
+    );
+    calm.refuses(
+        "[service.web]\ncommand = [\"sleep\", \"1\"]\nactive = \"two\"\n",
+        &["new.toml:6", "active", "two"],
+    );
     calm.refuses("[service.a]\ncommand = [\"sleep\", \"1\"]\nneeds = [\"b\"]\n[service.b]\ncommand = [\"sleep\", \"1\"]\nneeds = [\"a\"]\n", &["a", "b", "needs"]);
     calm.refuses(
         "[service.a]\ncommand = [\"sleep\", \"1\"]\nlisten = \"127.0.0.1:7001\"\n[service.b]\ncommand = [\"sleep\", \"1\"]\nlisten = \"127.0.0.1:7001\"\n",
         &["127.0.0.1:7001"],
     );
-    calm.refuses("[service.web]\ncommand = [\"no-such-program\"]\n", &["no-such-program", "PATH"]);
-    calm.refuses("[service.web]\ncommand = [\"/etc/passwd\"]\n", &["/etc/passwd", "not executable"]);
-    calm.refuses("[service.web]\ncommand = [\"sleep\", \"1\"]\nuser = \"nobody-at-all\"\n", &["nobody-at-all"]);
+    calm.refuses(
+        "[service.web]\ncommand = [\"no-such-program\"]\n",
+        &["no-such-program", "PATH"],
+    );
+    calm.refuses(
+        "[service.web]\ncommand = [\"/etc/passwd\"]\n",
+        &["/etc/passwd", "not executable"],
+    );
+    calm.refuses(
+        "[service.web]\ncommand = [\"sleep\", \"1\"]\nuser = \"nobody-at-all\"\n",
+        &["nobody-at-all"],
+    );
     calm.refuses("this is not toml", &["new.toml"]);
 }
 
@@ -68,7 +83,10 @@ fn an_address_in_use_is_refused_with_its_holder() {
     let calm = Calm::up();
     let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = holder.local_addr().unwrap();
-    calm.refuses(&format!("[service.web]\ncommand = [\"sleep\", \"1\"]\nlisten = \"{address}\"\n"), &["in use", &address.to_string()]);
+    calm.refuses(
+        &format!("[service.web]\ncommand = [\"sleep\", \"1\"]\nlisten = \"{address}\"\n"),
+        &["in use", &address.to_string()],
+    );
 }
 
 #[test]
@@ -82,9 +100,19 @@ fn a_service_that_exits_at_once_is_given_up_loudly_and_tried_again_when_asked() 
     let bad = rig::service(&status, "bad").unwrap();
     assert_eq!(bad.state, "down");
     let instance = bad.instances[0].clone();
-    assert!(instance.last_failure.clone().is_some_and(|last| last.contains("exit code 3")), "{instance:?}");
+    assert!(
+        instance
+            .last_failure
+            .clone()
+            .is_some_and(|last| last.contains("exit code 3")),
+        "{instance:?}"
+    );
     let logs = calm.rig.run(&["logs", &instance.id]).unwrap();
-    assert!(text(&logs.stdout).contains("the reason is here"), "{}", text(&logs.stdout));
+    assert!(
+        text(&logs.stdout).contains("the reason is here"),
+        "{}",
+        text(&logs.stdout)
+    );
     assert!(calm.rig.run(&["retry", &instance.id]).unwrap().status.success());
     calm.is_untouched();
 }
@@ -127,9 +155,18 @@ fn a_damaged_store_is_refused_and_not_touched() {
 fn commands_without_a_cluster_say_how_to_start_one() {
     let folder = tempfile::tempdir().unwrap();
     for words in [&["status"][..], &["switchover", "db"], &["events"], &["down"]] {
-        let output = Command::new(PROGRAM).arg("--state-dir").arg(folder.path()).args(words).output().unwrap();
+        let output = Command::new(PROGRAM)
+            .arg("--state-dir")
+            .arg(folder.path())
+            .args(words)
+            .output()
+            .unwrap();
         assert_eq!(output.status.code(), Some(1), "{words:?}");
-        assert!(text(&output.stderr).contains("understudy up"), "{}", text(&output.stderr));
+        assert!(
+            text(&output.stderr).contains("understudy up"),
+            "{}",
+            text(&output.stderr)
+        );
     }
     let usage = Command::new(PROGRAM).arg("swichover").output().unwrap();
     assert_eq!(usage.status.code(), Some(2));
@@ -139,19 +176,40 @@ fn commands_without_a_cluster_say_how_to_start_one() {
 #[test]
 fn a_full_disk_is_told_and_nothing_is_lost() {
     let folder = tempfile::tempdir().unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(folder.path()).status().unwrap();
-    assert!(mounted.success(), "this test mounts a small file system: run it as root");
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"])
+        .arg(folder.path())
+        .status()
+        .unwrap();
+    assert!(
+        mounted.success(),
+        "this test mounts a small file system: run it as root"
+    );
     let _unmount = Unmount(folder.path());
     let file = folder.path().join("file.toml");
-    let text_of = |marker: &str| format!("name = \"full\"\n[service.sleeper]\ncommand = [\"sleep\", \"1000\"]\nenv = {{ MARKER = \"{marker}\" }}\n");
+    let text_of = |marker: &str| {
+        format!(
+            "name = \"full\"\n[service.sleeper]\ncommand = [\"sleep\", \"1000\"]\nenv = {{ MARKER = \"{marker}\" }}\n"
+        )
+    };
     std::fs::write(&file, text_of("one")).unwrap();
-    let run = |words: &[&str]| Command::new(PROGRAM).arg("--state-dir").arg(folder.path()).args(words).output().unwrap();
+    let run = |words: &[&str]| {
+        Command::new(PROGRAM)
+            .arg("--state-dir")
+            .arg(folder.path())
+            .args(words)
+            .output()
+            .unwrap()
+    };
     let up = run(&["up", file.to_str().unwrap(), "--detach"]);
     assert!(up.status.success(), "{}", text(&up.stderr));
     let before = rig::pids(&serde_json::from_slice(&run(&["status", "--json"]).stdout).unwrap());
     // Fill it to the last byte.
     let filler = folder.path().join("filler");
-    let _ = Command::new("dd").args(["if=/dev/zero", "bs=4096"]).arg(format!("of={}", filler.display())).output();
+    let _ = Command::new("dd")
+        .args(["if=/dev/zero", "bs=4096"])
+        .arg(format!("of={}", filler.display()))
+        .output();
     let big = format!("{}# {}\n", text_of("two"), "x".repeat(400_000));
     let other = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     std::fs::write(other.path(), big).unwrap();

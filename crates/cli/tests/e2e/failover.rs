@@ -27,7 +27,9 @@ async fn a_stopped_web_server_is_found_and_its_requests_are_answered_by_another(
     let stopped = Instant::now();
     process::signal(pid, Signal::STOP).unwrap();
     shop.rig
-        .wait_for("another holder", HEAL, |status| rig::holder(status, "web", 0).is_ok_and(|(now, _)| now != instance))
+        .wait_for("another holder", HEAL, |status| {
+            rig::holder(status, "web", 0).is_ok_and(|(now, _)| now != instance)
+        })
         .unwrap();
     let found = stopped.elapsed();
     shop.until_redundant_without("web", &[pid]);
@@ -48,7 +50,10 @@ async fn a_killed_database_loses_no_acknowledged_write_and_its_epoch_rises() {
         let (_, pid) = shop.holder("db");
         kill(pid);
         let after = count(shop.db);
-        assert!(after > acknowledged, "round {round}: {acknowledged} was acknowledged, then {after}");
+        assert!(
+            after > acknowledged,
+            "round {round}: {acknowledged} was acknowledged, then {after}"
+        );
         acknowledged = after;
         shop.until_redundant_without("db", &[pid]);
     }
@@ -91,14 +96,21 @@ async fn a_switchover_without_a_ready_standby_is_refused_and_changes_nothing() {
     let refused = shop.rig.run(&["switchover", "db", "--to", &before.0]).unwrap();
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     let unknown = shop.rig.run(&["switchover", "dbb"]).unwrap();
-    assert!(super::text(&unknown.stderr).contains("`db`"), "{}", super::text(&unknown.stderr));
+    assert!(
+        super::text(&unknown.stderr).contains("`db`"),
+        "{}",
+        super::text(&unknown.stderr)
+    );
     assert_eq!(shop.holder("db"), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn posts_are_never_repeated() {
     let shop = Shop::up();
-    let plan = Plan { duration: Duration::from_secs(4), ..Plan::post(shop.db, "/counter", 100.0) };
+    let plan = Plan {
+        duration: Duration::from_secs(4),
+        ..Plan::post(shop.db, "/counter", 100.0)
+    };
     let load = load::start(plan).unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
     let (_, pid) = shop.holder("db");
@@ -108,7 +120,10 @@ async fn posts_are_never_repeated() {
     let counted = counter(shop.db, "GET").unwrap();
     // One that failed may have been counted or not; none was counted twice.
     assert!(counted >= report.succeeded, "{counted} counted, {report}");
-    assert!(counted <= report.succeeded + report.failed(), "{counted} counted, {report}");
+    assert!(
+        counted <= report.succeeded + report.failed(),
+        "{counted} counted, {report}"
+    );
 }
 
 /// One request of its own connection; the counter's value.
@@ -116,9 +131,14 @@ fn counter(db: std::net::SocketAddr, method: &str) -> std::io::Result<u64> {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(db)?;
     stream.set_read_timeout(Some(HEAL))?;
-    write!(stream, "{method} /counter HTTP/1.1\r\nHost: db\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "{method} /counter HTTP/1.1\r\nHost: db\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let value = answer.split_once("\"counter\":").and_then(|(_, rest)| rest.split(['}', ',']).next()?.trim().parse().ok());
+    let value = answer
+        .split_once("\"counter\":")
+        .and_then(|(_, rest)| rest.split(['}', ',']).next()?.trim().parse().ok());
     value.ok_or_else(|| std::io::Error::other(format!("not a counter: {answer}")))
 }

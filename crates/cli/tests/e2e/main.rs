@@ -1,5 +1,7 @@
 //! The whole thing: the real program, real services, real signals. Each test has a folder and ports of its own.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod bad_input;
 mod failover;
 mod nodes;
@@ -37,7 +39,13 @@ impl Shop {
         let witness = folder.path().join("witness");
         let (web, db) = (rig::free_address().unwrap(), rig::free_address().unwrap());
         let rig = Rig::up(Path::new(PROGRAM), "shop", &shop_file(web, db, &witness)).unwrap();
-        Self { rig, web, db, witness, _folder: folder }
+        Self {
+            rig,
+            web,
+            db,
+            witness,
+            _folder: folder,
+        }
     }
 
     /// 200 requests a second, each over a connection of its own.
@@ -51,7 +59,9 @@ impl Shop {
 
     fn until_redundant_without(&self, service: &str, gone: &[u32]) {
         self.rig
-            .wait_for("redundancy", HEAL, |status| rig::redundant_without(status, service, gone))
+            .wait_for("redundancy", HEAL, |status| {
+                rig::redundant_without(status, service, gone)
+            })
             .unwrap();
     }
 
@@ -106,7 +116,12 @@ fn text(bytes: &[u8]) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn up_needs_nothing_and_down_leaves_nothing() {
     let shop = Shop::up();
-    let report = load::run(Plan { duration: Duration::from_secs(1), ..Plan::get(shop.web, "/", 100.0) }).await.unwrap();
+    let report = load::run(Plan {
+        duration: Duration::from_secs(1),
+        ..Plan::get(shop.web, "/", 100.0)
+    })
+    .await
+    .unwrap();
     assert_no_failures(&report);
     let folder = shop.rig.folder().to_owned();
     let own = shop.rig.own().unwrap();
@@ -117,5 +132,8 @@ async fn up_needs_nothing_and_down_leaves_nothing() {
         std::thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(process::belonging_to(&folder), Vec::<u32>::new(), "processes are left");
-    assert!(tokio::net::TcpStream::connect(shop.web).await.is_err(), "somebody still listens");
+    assert!(
+        tokio::net::TcpStream::connect(shop.web).await.is_err(),
+        "somebody still listens"
+    );
 }

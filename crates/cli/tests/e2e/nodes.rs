@@ -13,7 +13,12 @@ async fn a_node_that_is_drilled_away_costs_no_request_and_its_instances_come_up_
     let file = folder.path().join("shop.toml");
     std::fs::write(&file, super::shop_file(web, db, &folder.path().join("witness"))).unwrap();
     let run = |words: &[&str]| {
-        let output = Command::new(PROGRAM).arg("--state-dir").arg(folder.path()).args(words).output().unwrap();
+        let output = Command::new(PROGRAM)
+            .arg("--state-dir")
+            .arg(folder.path())
+            .args(words)
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{words:?}: {}", super::text(&output.stderr));
         output.stdout
     };
@@ -33,7 +38,12 @@ async fn a_node_that_is_drilled_away_costs_no_request_and_its_instances_come_up_
         let instances = status.services.iter().flat_map(|service| &service.instances);
         let away = instances.clone().all(|instance| instance.node != active_on);
         if away && status.services.iter().all(|service| service.state == "redundant") {
-            assert!(status.nodes.iter().any(|node| node.name == active_on && node.state == api::NodeState::Offline));
+            assert!(
+                status
+                    .nodes
+                    .iter()
+                    .any(|node| node.name == active_on && node.state == api::NodeState::Offline)
+            );
             break;
         }
         assert!(begun.elapsed() < HEAL, "not healed: {status:?}");
@@ -49,7 +59,11 @@ struct Down<'a>(&'a Path);
 
 impl Drop for Down<'_> {
     fn drop(&mut self) {
-        let _ = Command::new(PROGRAM).arg("--state-dir").arg(self.0).args(["down", "--yes"]).output();
+        let _ = Command::new(PROGRAM)
+            .arg("--state-dir")
+            .arg(self.0)
+            .args(["down", "--yes"])
+            .output();
     }
 }
 
@@ -61,7 +75,10 @@ async fn of_a_hundred_instances_ten_are_killed_and_the_others_are_not_touched() 
     assert_eq!(before.len(), 100);
     let killed: Vec<u32> = before.values().copied().step_by(10).collect();
     killed.iter().for_each(|pid| kill(*pid));
-    rig.wait_for("replacements", HEAL, |status| rig::redundant_without(status, "sleeper", &killed)).unwrap();
+    rig.wait_for("replacements", HEAL, |status| {
+        rig::redundant_without(status, "sleeper", &killed)
+    })
+    .unwrap();
     let after = rig::pids(&rig.status().unwrap());
     let untouched = before.iter().filter(|(id, pid)| after.get(*id) == Some(*pid)).count();
     assert_eq!(untouched, 90);

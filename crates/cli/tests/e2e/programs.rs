@@ -19,7 +19,10 @@ fn example(name: &str, declared: &str, address: SocketAddr) -> String {
 }
 
 fn redis(port: u16, words: &[&str]) -> String {
-    let output = Command::new("redis-cli").args(["-h", "127.0.0.1", "-p", &port.to_string()]).args(words).output();
+    let output = Command::new("redis-cli")
+        .args(["-h", "127.0.0.1", "-p", &port.to_string()])
+        .args(words)
+        .output();
     let output = output.expect("redis-cli is missing: apt-get install redis-tools");
     text(&output.stdout).trim().to_owned()
 }
@@ -27,7 +30,12 @@ fn redis(port: u16, words: &[&str]) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_replica_is_promoted_under_load_and_the_old_active_comes_back_as_replica() {
     let address = rig::free_address().unwrap();
-    let rig = Rig::up(Path::new(PROGRAM), "redis", &example("redis.toml", "127.0.0.1:6379", address)).unwrap();
+    let rig = Rig::up(
+        Path::new(PROGRAM),
+        "redis",
+        &example("redis.toml", "127.0.0.1:6379", address),
+    )
+    .unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let writer = std::thread::spawn({
         let stop = Arc::clone(&stop);
@@ -45,7 +53,10 @@ async fn a_redis_replica_is_promoted_under_load_and_the_old_active_comes_back_as
     std::thread::sleep(Duration::from_millis(500));
     let (instance, pid) = rig::holder(&rig.status().unwrap(), "redis", 0).unwrap();
     kill(pid);
-    rig.wait_for("redundancy", HEAL, |status| rig::redundant_without(status, "redis", &[pid])).unwrap();
+    rig.wait_for("redundancy", HEAL, |status| {
+        rig::redundant_without(status, "redis", &[pid])
+    })
+    .unwrap();
     let before = redis(address.port(), &["get", "writes"]).parse::<u32>().unwrap();
     let begun = Instant::now();
     while redis(address.port(), &["get", "writes"]).parse::<u32>().unwrap() <= before {
@@ -57,9 +68,18 @@ async fn a_redis_replica_is_promoted_under_load_and_the_old_active_comes_back_as
     let (now, _) = rig::holder(&rig.status().unwrap(), "redis", 0).unwrap();
     assert_ne!(now, instance, "the replica was promoted");
     let status = rig.status().unwrap();
-    let old = rig::service(&status, "redis").unwrap().instances.iter().find(|other| other.id == instance).unwrap().clone();
+    let old = rig::service(&status, "redis")
+        .unwrap()
+        .instances
+        .iter()
+        .find(|other| other.id == instance)
+        .unwrap()
+        .clone();
     let port = old.address.unwrap().parse::<SocketAddr>().unwrap().port();
-    assert!(redis(port, &["info", "replication"]).contains("role:slave"), "the old active is no replica");
+    assert!(
+        redis(port, &["info", "replication"]).contains("role:slave"),
+        "the old active is no replica"
+    );
     // A planned move loses nothing: the new active has every write.
     let written = redis(address.port(), &["get", "writes"]);
     assert!(rig.switchover("redis").unwrap().done);
@@ -69,12 +89,20 @@ async fn a_redis_replica_is_promoted_under_load_and_the_old_active_comes_back_as
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_nginx_costs_no_request() {
     let address = rig::free_address().unwrap();
-    let rig = Rig::up(Path::new(PROGRAM), "nginx", &example("nginx.toml", "127.0.0.1:8081", address)).unwrap();
+    let rig = Rig::up(
+        Path::new(PROGRAM),
+        "nginx",
+        &example("nginx.toml", "127.0.0.1:8081", address),
+    )
+    .unwrap();
     let load = load::start(Plan::get(address, "/", 200.0)).unwrap();
     for _ in 0..3 {
         let (_, pid) = rig::holder(&rig.status().unwrap(), "nginx", 0).unwrap();
         kill(pid);
-        rig.wait_for("redundancy", HEAL, |status| rig::redundant_without(status, "nginx", &[pid])).unwrap();
+        rig.wait_for("redundancy", HEAL, |status| {
+            rig::redundant_without(status, "nginx", &[pid])
+        })
+        .unwrap();
     }
     assert_no_failures(&load.finish().await);
 }

@@ -46,7 +46,9 @@ impl Rollout {
         let wanted = format!("MARKER={marker}");
         let has = |pid: &u32| {
             let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
+            environment
+                .split(|byte| *byte == 0)
+                .any(|entry| entry == wanted.as_bytes())
         };
         self.rig
             .wait_for("the rollout", HEAL * 2, |status| {
@@ -121,10 +123,23 @@ async fn a_broken_new_version_stops_at_the_first_standby_and_clients_notice_noth
     let status = rollout.rig.status().unwrap();
     let service = rig::service(&status, "web").unwrap();
     assert_ne!(service.state, "down");
-    let serving: Vec<u32> = service.slots.iter().filter_map(|slot| rig::pids(&status).get(slot.instance.as_ref()?).copied()).collect();
+    let serving: Vec<u32> = service
+        .slots
+        .iter()
+        .filter_map(|slot| rig::pids(&status).get(slot.instance.as_ref()?).copied())
+        .collect();
     assert_eq!(serving.len(), 2);
-    assert!(serving.iter().all(|pid| before.values().any(|old| old == pid)), "an old active was touched");
-    assert!(status.problems.iter().any(|problem| problem.code == "instance-failing" || problem.code == "not-redundant"), "{status:?}");
+    assert!(
+        serving.iter().all(|pid| before.values().any(|old| old == pid)),
+        "an old active was touched"
+    );
+    assert!(
+        status
+            .problems
+            .iter()
+            .any(|problem| problem.code == "instance-failing" || problem.code == "not-redundant"),
+        "{status:?}"
+    );
     let back = rollout.rig.run(&["rollback", "--yes"]).unwrap();
     assert!(back.status.success(), "{}", text(&back.stderr));
     rollout.until_all_run("one", 3);

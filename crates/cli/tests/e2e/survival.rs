@@ -24,7 +24,10 @@ async fn survive(pick: impl Fn(&rig::Own) -> u32) {
 }
 
 fn until_back(rig: &Rig, is_back: impl Fn(&rig::Own) -> bool) {
-    let back = || rig.own().is_ok_and(|own| own.proxy.is_some() && own.pids().into_iter().all(process::is_alive) && is_back(&own));
+    let back = || {
+        rig.own()
+            .is_ok_and(|own| own.proxy.is_some() && own.pids().into_iter().all(process::is_alive) && is_back(&own))
+    };
     let begun = std::time::Instant::now();
     while !back() {
         assert!(begun.elapsed() < HEAL, "not back within {HEAL:?}");
@@ -58,7 +61,11 @@ async fn a_killed_proxy_comes_back_on_the_same_sockets() {
         until_back(&shop.rig, |now| now.proxy != own.proxy);
         shop.until_redundant_without("web", &[]);
     }
-    assert_eq!(before, rig::pids(&shop.rig.status().unwrap()), "a service was restarted");
+    assert_eq!(
+        before,
+        rig::pids(&shop.rig.status().unwrap()),
+        "a service was restarted"
+    );
     let report = load.finish().await;
     // At 200 a second and a millisecond each, one or two may have been on their way through it.
     assert!(report.failed() <= 3 * killed, "{report}");
@@ -76,7 +83,11 @@ async fn an_active_that_dies_while_the_agent_is_dead_is_replaced_when_it_is_back
     process::signal(own.guard, Signal::CONT).unwrap();
     until_back(&shop.rig, |now| now.agent != own.agent);
     shop.until_redundant_without("db", &[pid]);
-    assert_ne!(shop.holder("db").0, instance, "the standby had all the data and was there first");
+    assert_ne!(
+        shop.holder("db").0,
+        instance,
+        "the standby had all the data and was there first"
+    );
     shop.assert_never_two_actives();
 }
 
@@ -92,7 +103,10 @@ async fn a_stopped_agent_judges_nobody_when_it_goes_on() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let status = shop.rig.status().unwrap();
     assert_eq!(before, rig::pids(&status), "a service was restarted");
-    assert!(status.services.iter().all(|service| service.state == "redundant"), "{status:?}");
+    assert!(
+        status.services.iter().all(|service| service.state == "redundant"),
+        "{status:?}"
+    );
     assert_no_failures(&load.finish().await);
 }
 
@@ -121,7 +135,11 @@ async fn a_second_agent_of_the_same_cluster_is_refused() {
     let shop = Shop::up();
     let refused = shop.rig.run(&["agent"]).unwrap();
     assert_eq!(refused.status.code(), Some(1));
-    assert!(super::text(&refused.stderr).contains("held by process"), "{}", super::text(&refused.stderr));
+    assert!(
+        super::text(&refused.stderr).contains("held by process"),
+        "{}",
+        super::text(&refused.stderr)
+    );
     let pids: BTreeMap<String, u32> = rig::pids(&shop.rig.status().unwrap());
     assert_eq!(pids.len(), 5);
 }

@@ -27,9 +27,18 @@ fn up_failover_and_down_work_for_a_user_without_root() {
     std::os::unix::fs::chown(&home, Some(65534), Some(65534)).unwrap();
     let run = |words: &[&str]| -> Output {
         let mut command = Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(&program).args(words);
-        command.env_clear().env("HOME", &home).env("PATH", "/usr/bin:/bin").current_dir(&home);
-        command.output().expect("setpriv is missing: apt-get install util-linux")
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+            .arg(&program)
+            .args(words);
+        command
+            .env_clear()
+            .env("HOME", &home)
+            .env("PATH", "/usr/bin:/bin")
+            .current_dir(&home);
+        command
+            .output()
+            .expect("setpriv is missing: apt-get install util-linux")
     };
     let up = run(&["up", file.to_str().unwrap(), "--detach"]);
     assert!(up.status.success(), "{}", text(&up.stderr));
@@ -45,7 +54,11 @@ fn up_failover_and_down_work_for_a_user_without_root() {
     assert!(down.status.success(), "{}", text(&down.stderr));
     let begun = Instant::now();
     while !process::belonging_to(&home).is_empty() {
-        assert!(begun.elapsed() < super::HEAL, "left: {:?}", process::belonging_to(&home));
+        assert!(
+            begun.elapsed() < super::HEAL,
+            "left: {:?}",
+            process::belonging_to(&home)
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }

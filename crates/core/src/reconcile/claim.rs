@@ -103,8 +103,10 @@ impl Service {
             self.instances.get(*id).is_some_and(free) && !self.is_held_for_another(index, id)
         };
         let mut order = order.iter().filter(here);
-        // A holder that is there and fit keeps its slot, unless somebody wants it moved: so it is after a restart of the agent.
-        let wanted = wanted.or_else(|| self.slots[index].last_holder().filter(|_| planned.is_none()));
+        // A holder that may act and is fit keeps its slot, unless somebody wants it moved: so it is after a restart of the agent.
+        let acts =
+            |id: &&InstanceId| planned.is_none() && self.instances.get(*id).is_some_and(|instance| instance.acts);
+        let wanted = wanted.or_else(|| self.slots[index].last_holder().filter(acts));
         let asked = wanted.and_then(|to| order.clone().find(|id| *id == to));
         asked.or_else(|| order.next()).cloned()
     }
@@ -126,7 +128,9 @@ impl Service {
 
     /// The store says that it holds another slot, which is vacant: it takes that one again, or it is released first (I7).
     fn is_held_for_another(&self, index: usize, id: &InstanceId) -> bool {
-        self.held.get(id).is_some_and(|slots| slots.iter().any(|other| *other != index))
+        self.held
+            .get(id)
+            .is_some_and(|slots| slots.iter().any(|other| *other != index))
     }
 
     /// Vacant slots are claimed; surplus ones released.
@@ -158,7 +162,10 @@ impl Service {
                     continue;
                 }
                 if let Some(holder) = self.acting_holder(index).filter(|holder| *holder != to) {
-                    let last = self.instances.get(&holder).and_then(|holder| holder.last_failure.clone());
+                    let last = self
+                        .instances
+                        .get(&holder)
+                        .and_then(|holder| holder.last_failure.clone());
                     let because = Reason::HolderUnhealthy {
                         instance: holder.clone(),
                         last: last.unwrap_or_default(),
@@ -206,7 +213,11 @@ impl Service {
     }
 
     fn write_claim(&mut self, index: usize, to: InstanceId, cx: &mut Context<'_>) {
-        let Some((node, run)) = self.instances.get(&to).map(|instance| (instance.node.clone(), instance.run)) else {
+        let Some((node, run)) = self
+            .instances
+            .get(&to)
+            .map(|instance| (instance.node.clone(), instance.run))
+        else {
             return;
         };
         let attempt = cx.next_attempt();

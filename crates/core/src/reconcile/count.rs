@@ -22,9 +22,10 @@ impl Service {
             ));
         }
         while self.slots.len() > active
-            && self.slots.last().is_some_and(|slot| {
-                slot.phase == slot::Phase::Vacant && slot.maybe_held().is_none()
-            })
+            && self
+                .slots
+                .last()
+                .is_some_and(|slot| slot.phase == slot::Phase::Vacant && slot.maybe_held().is_none())
         {
             // Its record stays in the store: should the slot come back, its epochs go on from there.
             self.slots.pop();
@@ -112,12 +113,19 @@ impl Service {
     /// It served last and nobody serves now: it stays until another one does, for it has all the data.
     fn data_only_with(&self, id: &InstanceId) -> bool {
         self.declared.on_follow.is_some()
-            && self.slots.iter().any(|slot| slot.held_last(id) && slot.serving().is_none())
+            && self
+                .slots
+                .iter()
+                .any(|slot| slot.held_last(id) && slot.serving().is_none())
     }
 
     /// The store says that it holds a slot that nobody serves: it is the first to ask.
     fn may_hold_again(&self, id: &InstanceId) -> bool {
-        let holds = |slot: &Slot| slot.record.as_ref().is_some_and(|record| record.held && record.holder == *id);
+        let holds = |slot: &Slot| {
+            slot.record
+                .as_ref()
+                .is_some_and(|record| record.held && record.holder == *id)
+        };
         let declared = self.slots.iter().take(self.declared.active as usize);
         declared.filter(|slot| slot.phase == slot::Phase::Vacant).any(holds)
     }

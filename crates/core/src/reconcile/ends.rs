@@ -130,9 +130,11 @@ impl Service {
             match instance.phase {
                 Phase::Starting { started: true, .. } if self.declared.check.is_none() => {}
                 // Nothing was heard of it for a while: we stood still ourselves, and it may be up long since.
-                Phase::Starting { started, deadline } if cx.now >= deadline && start_is_unjudged(instance, check, cx.now) => {
+                Phase::Starting { started, deadline }
+                    if cx.now >= deadline && start_is_unjudged(instance, check, cx.now) =>
+                {
                     instance.start_extended = true;
-                    let deadline = cx.now + HEAR_AGAIN.max(check.map_or(Duration::ZERO, |check| hear_within(check)));
+                    let deadline = cx.now + HEAR_AGAIN.max(check.map_or(Duration::ZERO, hear_within));
                     instance.phase = Phase::Starting { started, deadline };
                 }
                 Phase::Starting { deadline, .. } if cx.now >= deadline => {
@@ -170,7 +172,8 @@ impl Service {
         if let Some(index) = holds {
             // Somebody else can take over: a hung active is as good as dead.
             if self.candidate(index, cx).is_some() {
-                self.slots[index].begin_takeover(false, because.clone(), cx.now);
+                let detected = instance.unhealthy_since.unwrap_or(cx.now);
+                self.slots[index].begin_takeover(false, because.clone(), detected);
                 self.kill(id, because, cx.now, cx.out);
                 return;
             }

@@ -46,7 +46,10 @@ impl Service {
         if cold_start_due || instance.is_some_and(Instance::is_alive) {
             return;
         }
-        let stopping = slot.planned.as_ref().is_some_and(|planned| planned.stage == Stage::Stopping);
+        let stopping = slot
+            .planned
+            .as_ref()
+            .is_some_and(|planned| planned.stage == Stage::Stopping);
         if stopping && instance.is_some_and(|instance| instance.phase == Phase::Stopping) {
             return;
         }
@@ -60,7 +63,8 @@ impl Service {
         // Died before it answered anybody: the promotion itself may be what kills.
         let takeover = slot.takeover.as_ref();
         let unproven = was_promoting || takeover.is_some_and(|takeover| takeover.promoted.is_some());
-        slot.begin_takeover(false, because.clone(), cx.now);
+        let detected = instance.and_then(|instance| instance.unhealthy_since).unwrap_or(cx.now);
+        slot.begin_takeover(false, because.clone(), detected);
         if let Some(takeover) = &mut slot.takeover {
             (takeover.claimed, takeover.promoted, takeover.routed, takeover.answered) = (None, None, None, None);
         }

@@ -121,9 +121,16 @@ impl Service {
             return slots.filter(|slot| release(slot)).map(|slot| slot.write_after).min();
         }
         let of_slots = slots.filter_map(|slot| slot_wakeup(slot, cx));
-        let of_instances = self.instances.values().filter_map(|instance| self.instance_wakeup(instance, cx));
+        let of_instances = self
+            .instances
+            .values()
+            .filter_map(|instance| self.instance_wakeup(instance, cx));
         let stuck = self.rolling_wakeup();
-        of_slots.chain(of_instances).chain(stuck).filter(|at| *at > cx.now).min()
+        of_slots
+            .chain(of_instances)
+            .chain(stuck)
+            .filter(|at| *at > cx.now)
+            .min()
     }
 
     fn instance_wakeup(&self, instance: &Instance, cx: &Context<'_>) -> Option<Timestamp> {
@@ -150,7 +157,16 @@ fn slot_wakeup(slot: &Slot, cx: &Context<'_>) -> Option<Timestamp> {
         Stage::Draining { deadline } => Some(deadline),
         _ => None,
     });
-    let answer = slot.request.and(slot.takeover.as_ref()).map(|takeover| takeover.detected + ANSWER_WITHIN);
-    let times = [slot.report_at, draining, answer, Some(slot.write_after), Some(slot.claim_after)];
+    let answer = slot
+        .request
+        .and(slot.takeover.as_ref())
+        .map(|takeover| takeover.detected + ANSWER_WITHIN);
+    let times = [
+        slot.report_at,
+        draining,
+        answer,
+        Some(slot.write_after),
+        Some(slot.claim_after),
+    ];
     times.into_iter().flatten().filter(|at| *at > cx.now).min()
 }

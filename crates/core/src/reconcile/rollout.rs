@@ -77,7 +77,9 @@ impl Service {
     }
 
     fn is_misplaced(&self, index: usize, cx: &Context<'_>) -> bool {
-        let holder = self.slots[index].serving().and_then(|holder| self.instances.get(holder));
+        let holder = self.slots[index]
+            .serving()
+            .and_then(|holder| self.instances.get(holder));
         holder.is_some_and(|holder| !cx.online(&holder.node))
     }
 

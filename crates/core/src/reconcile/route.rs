@@ -99,7 +99,8 @@ impl Service {
                     && let Some(request) = slot.request.take()
                 {
                     let what = format!("the slot is still {}: {}", slot.state_name(), slot.because);
-                    cx.out.push_back(Decision::answer(request, Err(Refusal::Failed { what })));
+                    cx.out
+                        .push_back(Decision::answer(request, Err(Refusal::Failed { what })));
                 }
                 continue;
             }

@@ -31,7 +31,9 @@ impl Service {
             if cold {
                 // Who is looked over again could be started until we hear otherwise.
                 instance.phase = match instance.phase {
-                    Phase::Prepared { .. } => Phase::Prepared { again: Timestamp::NEVER },
+                    Phase::Prepared { .. } => Phase::Prepared {
+                        again: Timestamp::NEVER,
+                    },
                     _ => Phase::Preparing,
                 };
                 cx.out.push_back(Decision {
@@ -69,7 +71,12 @@ impl Service {
                 && !self.bound.contains_key(&instance.id)
                 && !self.has_clients(&instance.id)
         };
-        let idle: Vec<InstanceId> = self.instances.values().filter(idle).map(|instance| instance.id.clone()).collect();
+        let idle: Vec<InstanceId> = self
+            .instances
+            .values()
+            .filter(idle)
+            .map(|instance| instance.id.clone())
+            .collect();
         for id in idle {
             self.stop(&id, Reason::ColdStandby, cx.now, cx.out);
         }

@@ -26,11 +26,7 @@ impl Service {
             return false;
         };
         let claimed = match slot.phase.clone() {
-            slot::Phase::Claiming {
-                to,
-                run,
-                attempt: ours,
-            } if ours == attempt => Some((to, run)),
+            slot::Phase::Claiming { to, run, attempt: ours } if ours == attempt => Some((to, run)),
             slot::Phase::Clearing { attempt: ours } if ours == attempt => None,
             _ => return false,
         };

@@ -67,7 +67,13 @@ impl Service {
                 let Some(instance) = self.instances.get_mut(&id) else {
                     return false;
                 };
-                if !matches!(instance.phase, Phase::Preparing | Phase::Prepared { again: Timestamp::NEVER }) {
+                if !matches!(
+                    instance.phase,
+                    Phase::Preparing
+                        | Phase::Prepared {
+                            again: Timestamp::NEVER
+                        }
+                ) {
                     return false;
                 }
                 match result {
@@ -264,7 +270,7 @@ impl Service {
             };
             out.push_back(Decision::note(Note::about_instance(kind, id, &node), because));
         }
-        if health == Health::Healthy {
+        if was == Health::Starting && health == Health::Healthy {
             self.replacements = 0;
         }
         let answers = passed && promoted.is_some_and(|epoch| self.answered(id, epoch, now));

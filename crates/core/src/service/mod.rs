@@ -119,7 +119,9 @@ impl Service {
             // Nothing will ever say again that it is well.
             if check_ends && instance.health == Health::Unhealthy {
                 instance.became_healthy(now);
-                instance.because = Reason::LivesWithoutCheck { after: instance::SETTLE };
+                instance.because = Reason::LivesWithoutCheck {
+                    after: instance::SETTLE,
+                };
             }
             instance.current = match &instance.launched_from {
                 _ if !instance.has_process() => true,
@@ -199,8 +201,7 @@ impl Service {
 
     /// No process of it runs and nothing is being written.
     pub(crate) fn is_stopped(&self) -> bool {
-        let settled =
-            |slot: &Slot| slot.phase == slot::Phase::Vacant && slot.maybe_held().is_none();
+        let settled = |slot: &Slot| slot.phase == slot::Phase::Vacant && slot.maybe_held().is_none();
         self.is_empty() && self.slots.iter().all(settled)
     }
 

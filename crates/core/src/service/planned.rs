@@ -81,13 +81,7 @@ impl Service {
     }
 
     /// Begins to move a slot on. Clients are kept away from an exclusive holder first; a shared one serves until the next does.
-    pub(crate) fn begin_planned(
-        &mut self,
-        index: usize,
-        change: Change,
-        now: Timestamp,
-        out: &mut VecDeque<Decision>,
-    ) {
+    pub(crate) fn begin_planned(&mut self, index: usize, change: Change, now: Timestamp, out: &mut VecDeque<Decision>) {
         let Change { to, request, because } = change;
         let deadline = now + self.drain().duration() + Duration::from_secs(1);
         let has_clients = self.declared.listen.is_some();

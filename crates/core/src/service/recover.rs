@@ -120,10 +120,7 @@ fn undeclared() -> model::Service {
             give_up_after: 3,
             retry_after: Millis(600_000),
         },
-        logs: Logs {
-            max_bytes: 0,
-            keep: 0,
-        },
+        logs: Logs { max_bytes: 0, keep: 0 },
         drain_timeout: Millis(5_000),
         hold_timeout: Millis(5_000),
         hold_max: 0,

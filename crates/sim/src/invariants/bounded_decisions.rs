@@ -28,6 +28,10 @@ impl Invariant for BoundedDecisions {
         if self.this_second <= bound {
             return Ok(());
         }
-        Err(format!("{} decisions within a second for {} instances", self.this_second, truth.instances.len()))
+        Err(format!(
+            "{} decisions within a second for {} instances",
+            self.this_second,
+            truth.instances.len()
+        ))
     }
 }

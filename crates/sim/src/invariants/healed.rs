@@ -14,13 +14,21 @@ pub(crate) fn missing(truth: &Truth, view: Option<&View>) -> Option<(&'static st
             Some(declared) => unserved(truth, name, declared)
                 .or_else(|| unready(truth, name, declared, view))
                 .or_else(|| misrouted(truth, name, declared)),
-            None => truth.of(name).next().map(|(id, _)| ("L8", format!("{id} is left over"))),
+            None => truth
+                .of(name)
+                .next()
+                .map(|(id, _)| ("L8", format!("{id} is left over"))),
         };
         if problem.is_some() {
             return problem;
         }
     }
-    if let Some(name) = truth.proxy.routes.keys().find(|name| !truth.declared.contains_key(*name)) {
+    if let Some(name) = truth
+        .proxy
+        .routes
+        .keys()
+        .find(|name| !truth.declared.contains_key(*name))
+    {
         return Some(("L8", format!("the address of {name} is left over")));
     }
     let left = view.and_then(|view| view.services.iter().find(|service| service.removed));
@@ -46,13 +54,21 @@ fn unserved(truth: &Truth, name: &ServiceName, declared: &Service) -> Option<(&'
         let acts = process.and_then(|process| process.acting);
         let knows = process.is_some_and(|process| Truth::was_told(process, declared));
         if knows && !acts.is_some_and(|acting| Truth::acts_for(declared, acting, slot.slot, known.epoch)) {
-            return Some(("L2", format!("{holder} holds {slot} and was not promoted at epoch {}", known.epoch)));
+            return Some((
+                "L2",
+                format!("{holder} holds {slot} and was not promoted at epoch {}", known.epoch),
+            ));
         }
     }
     None
 }
 
-fn unready(truth: &Truth, name: &ServiceName, declared: &Service, view: Option<&View>) -> Option<(&'static str, String)> {
+fn unready(
+    truth: &Truth,
+    name: &ServiceName,
+    declared: &Service,
+    view: Option<&View>,
+) -> Option<(&'static str, String)> {
     let all: Vec<(&InstanceId, &Instance)> = truth.of(name).collect();
     let (have, wanted) = (all.len(), declared.wanted() as usize);
     if have != wanted {
@@ -63,7 +79,11 @@ fn unready(truth: &Truth, name: &ServiceName, declared: &Service, view: Option<&
     if view.is_none_or(|view| view.state != ServiceState::Redundant || view.slots.len() != slots) {
         return Some(("L2", format!("{name} is not redundant, the core says")));
     }
-    let leader = truth.store.of(name).find(|known| known.slot.slot == 0).map(|known| &known.holder);
+    let leader = truth
+        .store
+        .of(name)
+        .find(|known| known.slot.slot == 0)
+        .map(|known| &known.holder);
     for (id, instance) in all {
         let holds = truth.store.held_by(id).next().is_some();
         let cold = declared.standby_mode == StandbyMode::Cold;
@@ -103,16 +123,29 @@ fn unready(truth: &Truth, name: &ServiceName, declared: &Service, view: Option<&
 
 fn misrouted(truth: &Truth, name: &ServiceName, declared: &Service) -> Option<(&'static str, String)> {
     let Some(route) = truth.proxy.routes.get(name) else {
-        return declared.listen.is_some().then(|| ("L8", format!("clients of {name} are sent nowhere")));
+        return declared
+            .listen
+            .is_some()
+            .then(|| ("L8", format!("clients of {name} are sent nowhere")));
     };
     if declared.listen.is_none() {
         return Some(("L8", format!("the address of {name} is left over")));
     }
-    let targets = route.targets.iter().map(|target| (target.slot, &target.instance, target.epoch));
+    let targets = route
+        .targets
+        .iter()
+        .map(|target| (target.slot, &target.instance, target.epoch));
     let targets: BTreeSet<_> = targets.collect();
     let held = truth.store.of(name).filter(|known| known.held);
-    let holders: BTreeSet<_> = held.map(|known| (known.slot.slot, &known.holder, known.epoch)).collect();
-    (targets != holders).then(|| ("L8", format!("clients of {name} are sent to {targets:?} instead of {holders:?}")))
+    let holders: BTreeSet<_> = held
+        .map(|known| (known.slot.slot, &known.holder, known.epoch))
+        .collect();
+    (targets != holders).then(|| {
+        (
+            "L8",
+            format!("clients of {name} are sent to {targets:?} instead of {holders:?}"),
+        )
+    })
 }
 
 /// No slot is held that is not declared.

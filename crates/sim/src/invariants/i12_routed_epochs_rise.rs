@@ -30,7 +30,10 @@ impl Invariant for RoutedEpochsRise {
             };
             let highest = self.highest.entry(slot.clone()).or_default();
             if target.epoch < *highest {
-                return Err(format!("clients of {slot} are sent to epoch {} after {highest}", target.epoch));
+                return Err(format!(
+                    "clients of {slot} are sent to epoch {} after {highest}",
+                    target.epoch
+                ));
             }
             *highest = target.epoch;
         }

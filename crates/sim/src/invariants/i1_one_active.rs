@@ -15,11 +15,17 @@ impl Invariant for OneActive {
         let Moment::Acts { instance, slot, .. } = moment else {
             return Ok(());
         };
-        if truth.declared.get(&slot.service).is_none_or(|service| !service.exclusive) {
+        if truth
+            .declared
+            .get(&slot.service)
+            .is_none_or(|service| !service.exclusive)
+        {
             return Ok(());
         }
         // Who was started while the service was shared may outlive that.
-        let mut others = truth.acting(slot).filter(|(id, process)| id != instance && process.from.exclusive);
+        let mut others = truth
+            .acting(slot)
+            .filter(|(id, process)| id != instance && process.from.exclusive);
         match others.next() {
             Some((other, _)) => Err(format!("{instance} begins to act for {slot} while {other} still acts")),
             None => Ok(()),

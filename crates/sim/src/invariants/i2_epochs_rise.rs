@@ -21,7 +21,10 @@ impl Invariant for EpochsRise {
             Moment::Committed { write } if write.held => {
                 let highest = self.highest.entry(write.slot.clone()).or_default();
                 if write.epoch <= *highest {
-                    return Err(format!("{} was claimed at epoch {} after {highest}", write.slot, write.epoch));
+                    return Err(format!(
+                        "{} was claimed at epoch {} after {highest}",
+                        write.slot, write.epoch
+                    ));
                 }
                 *highest = write.epoch;
                 Ok(())
@@ -29,14 +32,18 @@ impl Invariant for EpochsRise {
             Moment::Acts {
                 instance, slot, epoch, ..
             } => {
-                let (Some(declared), Some(process)) = (truth.declared.get(&slot.service), truth.process(instance)) else {
+                let (Some(declared), Some(process)) = (truth.declared.get(&slot.service), truth.process(instance))
+                else {
                     return Ok(());
                 };
                 // Where nothing tells it, a process does not know its epoch: another one may have it after the agent was away.
                 let told = Truth::was_told(process, declared);
                 let run = if told { process.run } else { RunId(0) };
                 let who = ((*instance).clone(), run);
-                let first = self.acted.entry(((*slot).clone(), *epoch)).or_insert_with(|| who.clone());
+                let first = self
+                    .acted
+                    .entry(((*slot).clone(), *epoch))
+                    .or_insert_with(|| who.clone());
                 if first.0 == who.0 && (first.1 == run || run == RunId(0) || first.1 == RunId(0)) {
                     return Ok(());
                 }

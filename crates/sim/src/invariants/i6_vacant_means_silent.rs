@@ -15,7 +15,11 @@ impl Invariant for VacantMeansSilent {
         let Moment::Committed { write } = moment else {
             return Ok(());
         };
-        if truth.declared.get(&write.slot.service).is_none_or(|service| !service.exclusive) {
+        if truth
+            .declared
+            .get(&write.slot.service)
+            .is_none_or(|service| !service.exclusive)
+        {
             return Ok(());
         }
         let what = if write.held { "claimed" } else { "released" };

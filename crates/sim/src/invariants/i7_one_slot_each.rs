@@ -15,9 +15,15 @@ impl Invariant for OneSlotEach {
     fn observe(&mut self, truth: &Truth, moment: &Moment<'_>) -> Result<(), String> {
         match moment {
             Moment::Committed { write } if write.held => {
-                let other = truth.store.held_by(&write.holder).find(|known| known.slot != write.slot);
+                let other = truth
+                    .store
+                    .held_by(&write.holder)
+                    .find(|known| known.slot != write.slot);
                 match other {
-                    Some(other) => Err(format!("{} holds {} and now {} too", write.holder, other.slot, write.slot)),
+                    Some(other) => Err(format!(
+                        "{} holds {} and now {} too",
+                        write.holder, other.slot, write.slot
+                    )),
                     None => Ok(()),
                 }
             }
@@ -26,9 +32,10 @@ impl Invariant for OneSlotEach {
                 slot,
                 before: Some(before),
                 ..
-            } if before.slot != slot.slot && still_holds(truth, instance, *before) => {
-                Err(format!("{instance} acts for slot {} and now for {slot} too", before.slot))
-            }
+            } if before.slot != slot.slot && still_holds(truth, instance, *before) => Err(format!(
+                "{instance} acts for slot {} and now for {slot} too",
+                before.slot
+            )),
             _ => Ok(()),
         }
     }
@@ -36,5 +43,8 @@ impl Invariant for OneSlotEach {
 
 /// A shared active without a demote hook is a standby as soon as it lost its slot.
 fn still_holds(truth: &Truth, instance: &InstanceId, before: Acting) -> bool {
-    truth.store.held_by(instance).any(|known| known.slot.slot == before.slot && known.epoch == before.epoch)
+    truth
+        .store
+        .held_by(instance)
+        .any(|known| known.slot.slot == before.slot && known.epoch == before.epoch)
 }

@@ -33,12 +33,16 @@ impl Invariant for DiskThenPromoteThenRoute {
                 }
                 _ => Ok(()),
             },
-            Moment::Acts { instance, slot, epoch, .. } => {
+            Moment::Acts {
+                instance, slot, epoch, ..
+            } => {
                 let claimed = truth.store.claims.get(&((*slot).clone(), *epoch));
                 if claimed == Some(instance) {
                     return Ok(());
                 }
-                Err(format!("{instance} acts for {slot} at epoch {epoch}, which it never claimed"))
+                Err(format!(
+                    "{instance} acts for {slot} at epoch {epoch}, which it never claimed"
+                ))
             }
             _ => Ok(()),
         }
@@ -49,7 +53,9 @@ fn on_disk(truth: &Truth, instance: &InstanceId, epoch: Epoch) -> Result<(), Str
     if truth.store.held_by(instance).any(|known| known.epoch == epoch) {
         return Ok(());
     }
-    Err(format!("{instance} is promoted at epoch {epoch}, but the store does not say that it holds a slot at it"))
+    Err(format!(
+        "{instance} is promoted at epoch {epoch}, but the store does not say that it holds a slot at it"
+    ))
 }
 
 fn promoted(truth: &Truth, service: &ServiceName, target: &RouteTarget) -> Result<(), String> {
@@ -59,7 +65,9 @@ fn promoted(truth: &Truth, service: &ServiceName, target: &RouteTarget) -> Resul
         slot: target.slot,
     };
     if truth.store.claims.get(&(slot, epoch)) != Some(instance) {
-        return Err(format!("clients are sent to {instance} at epoch {epoch}, which it never claimed"));
+        return Err(format!(
+            "clients are sent to {instance} at epoch {epoch}, which it never claimed"
+        ));
     }
     let Some(process) = truth.process(instance).filter(|process| process.main) else {
         // It died a moment ago: whoever comes finds nobody.
@@ -69,9 +77,13 @@ fn promoted(truth: &Truth, service: &ServiceName, target: &RouteTarget) -> Resul
         return Ok(());
     };
     let by_itself = Truth::was_told(process, declared);
-    let acts = process.acting.is_some_and(|acting| Truth::acts_for(declared, acting, target.slot, epoch));
+    let acts = process
+        .acting
+        .is_some_and(|acting| Truth::acts_for(declared, acting, target.slot, epoch));
     if acts || !by_itself {
         return Ok(());
     }
-    Err(format!("clients are sent to {instance}, which is not promoted at epoch {epoch}"))
+    Err(format!(
+        "clients are sent to {instance}, which is not promoted at epoch {epoch}"
+    ))
 }

@@ -15,7 +15,11 @@ impl Invariant for NoWriteLost {
         let Moment::Acts { instance, slot, .. } = moment else {
             return Ok(());
         };
-        if truth.declared.get(&slot.service).is_none_or(|service| !Truth::keeps_history(service)) {
+        if truth
+            .declared
+            .get(&slot.service)
+            .is_none_or(|service| !Truth::keeps_history(service))
+        {
             return Ok(());
         }
         let acknowledged = truth.acknowledged.get(&slot.service).copied().unwrap_or_default();

@@ -45,7 +45,10 @@ impl Alarmed {
         }
         for (name, declared) in &truth.declared {
             // Where neither hook nor client makes an active, nothing shows who is one.
-            if declared.listen.is_none() && !Truth::acts_by_itself(declared) {
+            let mut processes = truth.of(name).filter_map(|(_, instance)| instance.process.as_ref());
+            let unmarked =
+                !Truth::acts_by_itself(declared) || processes.any(|process| !Truth::acts_by_itself(&process.from));
+            if declared.listen.is_none() && unmarked {
                 continue;
             }
             for number in 0..declared.active {
@@ -53,14 +56,23 @@ impl Alarmed {
                     service: name.clone(),
                     slot: number,
                 };
-                let holder = truth.store.slots.get(&slot).filter(|known| known.held).map(|known| &known.holder);
-                let served = holder.and_then(|holder| truth.process(holder)).is_some_and(|process| process.main);
+                let holder = truth
+                    .store
+                    .slots
+                    .get(&slot)
+                    .filter(|known| known.held)
+                    .map(|known| &known.holder);
+                let served = holder
+                    .and_then(|holder| truth.process(holder))
+                    .is_some_and(|process| process.main);
                 // During a shared slot's handover the old holder serves on.
                 let served = served || truth.acting(&slot).any(|(_, process)| process.main);
                 let seconds = self.unserved.entry(slot.clone()).or_default();
                 *seconds = if served { 0 } else { *seconds + 1 };
                 if *seconds > PATIENCE && self.told.get(name) == Some(&ServiceState::Redundant) {
-                    return Err(format!("nobody holds {slot} for {seconds}s and {name} is said to be redundant"));
+                    return Err(format!(
+                        "nobody holds {slot} for {seconds}s and {name} is said to be redundant"
+                    ));
                 }
             }
         }

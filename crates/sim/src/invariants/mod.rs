@@ -76,7 +76,9 @@ impl Invariants {
 
     pub(crate) fn observe(&mut self, truth: &Truth, moment: &Moment<'_>) -> Result<(), (&'static str, String)> {
         for invariant in &mut self.all {
-            invariant.observe(truth, moment).map_err(|what| (invariant.name(), what))?;
+            invariant
+                .observe(truth, moment)
+                .map_err(|what| (invariant.name(), what))?;
         }
         Ok(())
     }

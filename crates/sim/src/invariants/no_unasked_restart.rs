@@ -29,7 +29,9 @@ impl Invariant for NoUnaskedRestart {
         let Action::Stop { instance, run, .. } = &decision.action else {
             return Ok(());
         };
-        let process = truth.process(instance).filter(|process| process.run == *run && process.main);
+        let process = truth
+            .process(instance)
+            .filter(|process| process.run == *run && process.main);
         // Who is dead already may be stopped for any reason: nothing is lost.
         let Some(process) = process else {
             return Ok(());
@@ -37,7 +39,10 @@ impl Invariant for NoUnaskedRestart {
         if self.justified(truth, decision, instance, process) {
             return Ok(());
         }
-        Err(format!("{instance} is stopped because {}, and that is not so", decision.because))
+        Err(format!(
+            "{instance} is stopped because {}, and that is not so",
+            decision.because
+        ))
     }
 }
 
@@ -47,11 +52,17 @@ impl NoUnaskedRestart {
             return true;
         };
         let evidence = &process.evidence;
-        let node = truth.instances.get(id).and_then(|instance| truth.nodes.get(&instance.node));
+        let node = truth
+            .instances
+            .get(id)
+            .and_then(|instance| truth.nodes.get(&instance.node));
         match &decision.because {
             Reason::HolderUnhealthy { .. } | Reason::ChecksFailed { .. } => evidence.unhealthy,
             Reason::NotHealthyInTime { .. } => {
-                let limit = declared.start_timeout.duration().min(process.from.start_timeout.duration());
+                let limit = declared
+                    .start_timeout
+                    .duration()
+                    .min(process.from.start_timeout.duration());
                 !evidence.passed_once && truth.now.since(process.since) + Duration::from_millis(500) >= limit
             }
             Reason::HookFailed { .. } => evidence.hook_failed,
@@ -71,7 +82,11 @@ impl NoUnaskedRestart {
             return true;
         };
         let recorded = truth.of(id.service()).filter(|(other, instance)| {
-            let since = instance.process.as_ref().map(|process| process.since).unwrap_or_default();
+            let since = instance
+                .process
+                .as_ref()
+                .map(|process| process.since)
+                .unwrap_or_default();
             instance.recorded && !self.surplus.contains(&((*other).clone(), since, truth.agent_starts))
         });
         let too_many = recorded.count() > declared.wanted() as usize;

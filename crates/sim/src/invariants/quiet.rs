@@ -19,7 +19,10 @@ impl Invariant for Quiet {
         match &decision.action {
             // Cold standbys are looked over every now and then; a late answer may complete a report.
             Action::Prepare { .. } | Action::Report(_) | Action::Answer { .. } | Action::ProbeNow { .. } => Ok(()),
-            action => Err(format!("all was well, and yet: {action:?} because {}", decision.because)),
+            action => Err(format!(
+                "all was well, and yet: {action:?} because {}",
+                decision.because
+            )),
         }
     }
 }

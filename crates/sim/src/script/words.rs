@@ -78,7 +78,10 @@ impl<'a> Words<'a> {
             _ => None,
         };
         let number: Option<u64> = number.parse().ok();
-        match factor_ms.zip(number).and_then(|(factor, number)| number.checked_mul(factor)) {
+        match factor_ms
+            .zip(number)
+            .and_then(|(factor, number)| number.checked_mul(factor))
+        {
             Some(ms) => Ok(Duration::from_millis(ms)),
             None => wrong(format!("`{word}` is not a span of time"), "write `500ms`, `2s` or `1m`"),
         }

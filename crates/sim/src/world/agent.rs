@@ -76,7 +76,12 @@ impl World {
         let now = self.truth.now;
         if let Some(core) = &mut self.agent.core {
             // As the agent does: what a standby check said counts while there is an active to stand by for.
-            if let Event::Probed { instance, standby: true, outcome, .. } = &event
+            if let Event::Probed {
+                instance,
+                standby: true,
+                outcome,
+                ..
+            } = &event
                 && let Some(passed) = outcome.verdict()
                 && core.judges_standbys(instance.service())
                 && let Some(known) = self.truth.instances.get_mut(instance)
@@ -118,7 +123,10 @@ impl World {
         if wakes_at <= now && idle {
             self.agent.wakes_in_place += 1;
             if self.agent.wakes_in_place > WAKES_IN_PLACE_MAX {
-                self.violate("bounded decisions", format!("the core wants to be woken at {wakes_at:?} for ever"));
+                self.violate(
+                    "bounded decisions",
+                    format!("the core wants to be woken at {wakes_at:?} for ever"),
+                );
                 return;
             }
         } else {
@@ -297,7 +305,11 @@ impl World {
                 write.epoch = known.map_or(write.epoch, |known| known.epoch);
             }
             Some(BrokenRule::OneStandbyForTwoSlots) if write.held => {
-                let other = self.truth.store.of(&write.slot.service).find(|known| known.slot != write.slot);
+                let other = self
+                    .truth
+                    .store
+                    .of(&write.slot.service)
+                    .find(|known| known.slot != write.slot);
                 write.holder = other.map_or(write.holder, |other| other.holder.clone());
             }
             Some(BrokenRule::PromoteBeforeCommit) => {
@@ -380,7 +392,11 @@ impl World {
     }
 
     fn note_probe(&mut self, id: &InstanceId, run: RunId, outcome: &ProbeOutcome) {
-        let check = self.truth.declared.get(id.service()).and_then(|service| service.check.as_ref());
+        let check = self
+            .truth
+            .declared
+            .get(id.service())
+            .and_then(|service| service.check.as_ref());
         let (fail_after, pass_after) = check.map_or((1, 1), |check| (check.fail_after, check.pass_after));
         let Some(process) = self.truth.process_mut(id, run) else {
             return;

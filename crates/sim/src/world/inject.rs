@@ -177,7 +177,11 @@ impl World {
     }
 
     fn kill_main(&mut self, id: &InstanceId, child_survives: bool) -> bool {
-        let process = self.truth.instances.get_mut(id).and_then(|instance| instance.process.as_mut());
+        let process = self
+            .truth
+            .instances
+            .get_mut(id)
+            .and_then(|instance| instance.process.as_mut());
         let Some(process) = process.filter(|process| process.main) else {
             return false;
         };
@@ -188,7 +192,11 @@ impl World {
     }
 
     fn hang(&mut self, id: &InstanceId, hung: bool) -> bool {
-        let process = self.truth.instances.get_mut(id).and_then(|instance| instance.process.as_mut());
+        let process = self
+            .truth
+            .instances
+            .get_mut(id)
+            .and_then(|instance| instance.process.as_mut());
         let Some(process) = process.filter(|process| process.main && process.hung != hung) else {
             return false;
         };
@@ -198,7 +206,9 @@ impl World {
 
     fn cure(&mut self, patient: &Patient) {
         self.truth.ailing.retain(|(who, _, _)| who != patient);
-        self.truth.hook_trouble.retain(|(service, ..)| *patient != Patient::Service(service.clone()));
+        self.truth
+            .hook_trouble
+            .retain(|(service, ..)| *patient != Patient::Service(service.clone()));
         let cured: Vec<InstanceId> = match patient {
             Patient::Instance(id) => vec![id.clone()],
             Patient::Service(name) => self.truth.of(name).map(|(id, _)| id.clone()).collect(),
@@ -210,7 +220,12 @@ impl World {
 
     fn cure_process(&mut self, id: &InstanceId) {
         let now = self.truth.now;
-        if let Some(process) = self.truth.instances.get_mut(id).and_then(|instance| instance.process.as_mut()) {
+        if let Some(process) = self
+            .truth
+            .instances
+            .get_mut(id)
+            .and_then(|instance| instance.process.as_mut())
+        {
             process.hung = false;
             process.answers_from = process.answers_from.min(now + Duration::from_millis(20));
         }
@@ -221,7 +236,11 @@ impl World {
             return false;
         }
         self.truth.nodes.insert(node.clone(), Node::Lost);
-        let on_it = self.truth.instances.iter_mut().filter(|(_, instance)| instance.node == node);
+        let on_it = self
+            .truth
+            .instances
+            .iter_mut()
+            .filter(|(_, instance)| instance.node == node);
         let mut gone: Vec<(InstanceId, RunId)> = Vec::new();
         for (id, instance) in on_it {
             if instance.process.is_some() || instance.starting.take().is_some() {
@@ -245,9 +264,15 @@ impl World {
     /// The file in force from now on, as the store has it.
     pub(super) fn apply(&mut self, cluster: &Cluster) {
         let old = std::mem::take(&mut self.truth.declared);
-        self.truth.declared = cluster.services.iter().map(|(name, service)| (name.clone(), Arc::new(service.clone()))).collect();
+        self.truth.declared = cluster
+            .services
+            .iter()
+            .map(|(name, service)| (name.clone(), Arc::new(service.clone())))
+            .collect();
         // Who takes a service away begins anew with it.
-        self.truth.acknowledged.retain(|name, _| self.truth.declared.contains_key(name));
+        self.truth
+            .acknowledged
+            .retain(|name, _| self.truth.declared.contains_key(name));
         let changed: Vec<(InstanceId, RunId)> = self
             .truth
             .instances
@@ -261,7 +286,11 @@ impl World {
             })
             .collect();
         for (id, run) in changed {
-            let checked = self.truth.declared.get(id.service()).is_some_and(|service| service.check.is_some());
+            let checked = self
+                .truth
+                .declared
+                .get(id.service())
+                .is_some_and(|service| service.check.is_some());
             if let Some(process) = self.truth.process_mut(&id, run) {
                 process.evidence.unhealthy &= checked;
             }

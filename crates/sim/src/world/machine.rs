@@ -24,19 +24,31 @@ impl World {
         let boot = self.pace.span(BOOT_US);
         let lives = self.pace.between(Duration::from_millis(300), Duration::from_secs(1));
         let ails = |ailment| self.truth.ails(id, ailment);
-        let (fails, exits, crashes) =
-            (ails(Ailment::StartFails), ails(Ailment::ExitsAtOnce), ails(Ailment::Crashes));
+        let (fails, exits, crashes) = (
+            ails(Ailment::StartFails),
+            ails(Ailment::ExitsAtOnce),
+            ails(Ailment::Crashes),
+        );
         let answers_from = match (ails(Ailment::NeverHealthy), ails(Ailment::SlowStart)) {
             (true, _) => Timestamp::NEVER,
             (false, true) => now + boot * 40,
             (false, false) => now + boot,
         };
         let slot = self.truth.store.held_by(id).next().map(|known| known.slot.slot);
-        let Some(instance) = self.truth.instances.get_mut(id).filter(|instance| instance.starting == Some(run)) else {
+        let Some(instance) = self
+            .truth
+            .instances
+            .get_mut(id)
+            .filter(|instance| instance.starting == Some(run))
+        else {
             return;
         };
         instance.starting = None;
-        let online = self.truth.nodes.get(&instance.node).is_some_and(|node| *node != Node::Lost);
+        let online = self
+            .truth
+            .nodes
+            .get(&instance.node)
+            .is_some_and(|node| *node != Node::Lost);
         let Some(from) = spawn.from.filter(|_| online && !fails) else {
             let (instance, error) = (spawn.instance, "command not found".into());
             self.tell(Event::StartFailed { instance, run, error });
@@ -69,7 +81,12 @@ impl World {
     /// A process may do from now on what only the active of a slot may.
     fn begin_to_act(&mut self, id: &InstanceId, slot: u32, epoch: Epoch) {
         let acting = Acting { slot, epoch };
-        let Some(process) = self.truth.instances.get_mut(id).and_then(|instance| instance.process.as_mut()) else {
+        let Some(process) = self
+            .truth
+            .instances
+            .get_mut(id)
+            .and_then(|instance| instance.process.as_mut())
+        else {
             return;
         };
         if process.acting == Some(acting) {
@@ -239,7 +256,10 @@ impl World {
     /// Does to the process what the hook is there for. Returns false if that could not be done.
     pub(super) fn hook_takes_effect(&mut self, hook: &HookRun) -> bool {
         let id = &hook.instance;
-        let running = self.truth.process(id).is_some_and(|process| process.run == hook.run && process.main);
+        let running = self
+            .truth
+            .process(id)
+            .is_some_and(|process| process.run == hook.run && process.main);
         if !hook.takes_effect || !running {
             return running;
         }
@@ -264,7 +284,10 @@ impl World {
         };
         let leader = self.truth.instances.get(active);
         let Some((run, position)) = leader.and_then(|leader| {
-            let process = leader.process.as_ref().filter(|process| process.main && !process.hung)?;
+            let process = leader
+                .process
+                .as_ref()
+                .filter(|process| process.main && !process.hung)?;
             let acts = process.acting.is_some() || !Truth::acts_by_itself(&process.from);
             acts.then_some((process.run, leader.position))
         }) else {
@@ -281,7 +304,11 @@ impl World {
     }
 
     pub(super) fn send_order(&mut self, order: Order) {
-        let slow = if self.truth.now < self.truth.proxy.slow_until { 500 } else { 1 };
+        let slow = if self.truth.now < self.truth.proxy.slow_until {
+            500
+        } else {
+            1
+        };
         let span = self.pace.span(200 * slow);
         let at = (self.truth.now + span).max(self.truth.proxy.last_arrival);
         self.truth.proxy.last_arrival = at;
@@ -335,8 +362,8 @@ impl World {
         for (target, run) in order.targets.iter().flatten().zip(&order.runs) {
             let process = self.truth.process(&target.instance);
             // A route that is late sends clients to whoever has the address by then; that makes nobody an active.
-            let is_the_same = process
-                .is_some_and(|process| process.main && process.run == *run && target.epoch > process.demoted);
+            let is_the_same =
+                process.is_some_and(|process| process.main && process.run == *run && target.epoch > process.demoted);
             if is_the_same && targets.contains(target) {
                 self.begin_to_act(&target.instance, target.slot, target.epoch);
             }
@@ -345,7 +372,12 @@ impl World {
             return;
         }
         let store = &self.truth.store;
-        for (id, instance) in self.truth.instances.iter_mut().filter(|(id, _)| id.service() == service) {
+        for (id, instance) in self
+            .truth
+            .instances
+            .iter_mut()
+            .filter(|(id, _)| id.service() == service)
+        {
             // A sick one gets no clients for a while and is an active all the same.
             if targets.iter().all(|target| target.instance != *id)
                 && store.held_by(id).next().is_none()
@@ -378,8 +410,13 @@ impl World {
         if self.truth.proxy.alive {
             return;
         }
+        self.before_all();
         self.truth.proxy.alive = true;
-        let with_address = self.truth.declared.iter().filter(|(_, service)| service.listen.is_some());
+        let with_address = self
+            .truth
+            .declared
+            .iter()
+            .filter(|(_, service)| service.listen.is_some());
         let services: Vec<ServiceName> = with_address.map(|(name, _)| name.clone()).collect();
         for service in services {
             self.tell(Event::ProxyReset { service });
@@ -390,7 +427,11 @@ impl World {
 impl Truth {
     /// Counts the requests since the last time.
     pub(crate) fn count_clients(&mut self, service: &ServiceName) {
-        if self.declared.get(service).is_none_or(|declared| declared.listen.is_none()) {
+        if self
+            .declared
+            .get(service)
+            .is_none_or(|declared| declared.listen.is_none())
+        {
             return;
         }
         let what = self.meets(service);
@@ -400,19 +441,18 @@ impl Truth {
 
     /// What a request to a service meets now.
     fn meets(&self, service: &ServiceName) -> proxy::Service {
+        // The agent keeps the listening socket: while the proxy is started anew, clients wait in its queue.
         let Some(route) = self.proxy.routes.get(service) else {
-            return if self.proxy.alive {
-                proxy::Service::Held
-            } else {
-                proxy::Service::Failed
-            };
+            return proxy::Service::Held;
         };
         let mut hangs = false;
         for target in &route.targets {
             if self.answers(&target.instance) {
                 return proxy::Service::Ok;
             }
-            hangs |= self.process(&target.instance).is_some_and(|process| process.main && process.hung);
+            hangs |= self
+                .process(&target.instance)
+                .is_some_and(|process| process.main && process.hung);
         }
         if hangs {
             proxy::Service::Failed

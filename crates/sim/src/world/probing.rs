@@ -89,7 +89,11 @@ impl World {
                 outcome,
             });
         }
-        let wait = if starting && !passes { every.min(STARTING_EVERY) } else { every };
+        let wait = if starting && !passes {
+            every.min(STARTING_EVERY)
+        } else {
+            every
+        };
         self.probe_again(id, run, standby, prober, wait);
     }
 

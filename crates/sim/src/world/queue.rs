@@ -19,13 +19,20 @@ pub(crate) enum Due {
         how: &'static str,
     },
     /// Nothing of a process is left, because it was stopped.
-    TreeEnds { instance: InstanceId, run: RunId, life: u32 },
+    TreeEnds {
+        instance: InstanceId,
+        run: RunId,
+        life: u32,
+    },
     /// A hook ends.
     HookEnds(HookRun),
     /// A message reaches the proxy.
     Order(Order),
     /// The last connection to an instance is closed.
-    Drains { service: ServiceName, instance: InstanceId },
+    Drains {
+        service: ServiceName,
+        instance: InstanceId,
+    },
     /// A client gets its first answer from a new active.
     Answers {
         service: ServiceName,
@@ -38,7 +45,10 @@ pub(crate) enum Due {
     NodeReturns(NodeName),
     Resumes,
     /// Something that the agent itself does.
-    Agent { life: u32, task: Task },
+    Agent {
+        life: u32,
+        task: Task,
+    },
 }
 
 /// What the agent does in the background. It dies and is stopped with it.
@@ -156,7 +166,10 @@ impl Queue {
 
     /// Takes out everything for which `taken` is true, in order.
     pub(crate) fn take(&mut self, taken: impl Fn(&Due) -> bool) -> Vec<Due> {
-        let mut entries: Vec<Entry> = std::mem::take(&mut self.heap).into_iter().map(|Reverse(entry)| entry).collect();
+        let mut entries: Vec<Entry> = std::mem::take(&mut self.heap)
+            .into_iter()
+            .map(|Reverse(entry)| entry)
+            .collect();
         entries.sort_unstable();
         let mut out = Vec::new();
         for entry in entries {

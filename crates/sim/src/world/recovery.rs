@@ -96,7 +96,9 @@ impl World {
             slots: self.truth.store.slots.values().cloned().collect(),
             instances: adopted.collect(),
             numbers: self.truth.numbers.clone().into_iter().collect(),
-            routes: routes.map(|(service, route)| (service.clone(), route.revision)).collect(),
+            routes: routes
+                .map(|(service, route)| (service.clone(), route.revision))
+                .collect(),
         }
     }
 }

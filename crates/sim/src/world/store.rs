@@ -23,7 +23,8 @@ impl Records {
     pub(crate) fn put(&mut self, write: &SlotWrite) {
         self.revision += 1;
         if write.held {
-            self.claims.insert((write.slot.clone(), write.epoch), write.holder.clone());
+            self.claims
+                .insert((write.slot.clone(), write.epoch), write.holder.clone());
         }
         let known = SlotKnown {
             slot: write.slot.clone(),
@@ -55,7 +56,8 @@ impl Records {
 
     /// Slots that say that an instance holds them.
     pub(crate) fn held_by<'a>(&'a self, id: &'a InstanceId) -> impl Iterator<Item = &'a SlotKnown> {
-        self.of(id.service()).filter(move |known| known.held && known.holder == *id)
+        self.of(id.service())
+            .filter(move |known| known.held && known.holder == *id)
     }
 
     pub(crate) fn of<'a>(&'a self, service: &'a model::ServiceName) -> impl Iterator<Item = &'a SlotKnown> {

@@ -115,7 +115,10 @@ impl Truth {
         Self {
             now: Timestamp(0),
             name,
-            declared: declared.into_iter().map(|(name, service)| (name, Arc::new(service))).collect(),
+            declared: declared
+                .into_iter()
+                .map(|(name, service)| (name, Arc::new(service)))
+                .collect(),
             nodes: nodes.into_iter().map(|node| (node, Node::Online)).collect(),
             instances: BTreeMap::new(),
             numbers: BTreeMap::new(),
@@ -134,7 +137,10 @@ impl Truth {
     }
 
     pub(crate) fn cluster(&self) -> model::Cluster {
-        let services = self.declared.iter().map(|(name, service)| (name.clone(), (**service).clone()));
+        let services = self
+            .declared
+            .iter()
+            .map(|(name, service)| (name.clone(), (**service).clone()));
         model::Cluster {
             name: self.name.clone(),
             services: services.collect(),
@@ -143,7 +149,9 @@ impl Truth {
 
     pub(crate) fn of<'a>(&'a self, service: &'a ServiceName) -> impl Iterator<Item = (&'a InstanceId, &'a Instance)> {
         let first = InstanceId::new(service.clone(), 0);
-        self.instances.range(first..).take_while(move |(id, _)| id.service() == service)
+        self.instances
+            .range(first..)
+            .take_while(move |(id, _)| id.service() == service)
     }
 
     pub(crate) fn process(&self, id: &InstanceId) -> Option<&Process> {
@@ -151,7 +159,11 @@ impl Truth {
     }
 
     pub(crate) fn process_mut(&mut self, id: &InstanceId, run: RunId) -> Option<&mut Process> {
-        self.instances.get_mut(id)?.process.as_mut().filter(|process| process.run == run)
+        self.instances
+            .get_mut(id)?
+            .process
+            .as_mut()
+            .filter(|process| process.run == run)
     }
 
     /// Processes that act for a slot.
@@ -176,14 +188,14 @@ impl Truth {
     pub(crate) fn hook_trouble(&self, service: &ServiceName, hook: HookKind) -> Option<HookTrouble> {
         self.hook_trouble
             .iter()
-            .find(|(name, kind, _, until)| {
-                name == service && kind.is_none_or(|kind| kind == hook) && self.now < *until
-            })
+            .find(|(name, kind, _, until)| name == service && kind.is_none_or(|kind| kind == hook) && self.now < *until)
             .map(|(_, _, trouble, _)| *trouble)
     }
 
     pub(crate) fn store_trouble(&self) -> Option<StoreTrouble> {
-        self.store_trouble.filter(|(_, until)| self.now < *until).map(|(trouble, _)| trouble)
+        self.store_trouble
+            .filter(|(_, until)| self.now < *until)
+            .map(|(trouble, _)| trouble)
     }
 
     /// Whether a process answers its checks.
@@ -236,7 +248,10 @@ impl Truth {
         *position += 1;
         let position = *position;
         for (id, instance) in self.instances.iter_mut().filter(|(id, _)| id.service() == service) {
-            let in_sync = instance.process.as_ref().and_then(|process| process.in_sync_with.as_ref());
+            let in_sync = instance
+                .process
+                .as_ref()
+                .and_then(|process| process.in_sync_with.as_ref());
             if *id == writer.0 || in_sync == Some(&writer) {
                 instance.position = position;
             }
