@@ -64,6 +64,11 @@ impl Agent {
                 return code;
             }
             let wakeup = [self.core.next_wakeup(), self.down_by].into_iter().flatten().min();
+            if wakeup.is_some_and(|at| at <= clock::now()) {
+                // News in plenty must not keep time-outs from being seen.
+                self.tick();
+                self.carry_out();
+            }
             let input = tokio::select! {
                 biased;
                 input = queue.recv() => input,
@@ -120,7 +125,10 @@ impl Agent {
                     && let Some(passed) = outcome.verdict()
                     && self.core.judges_standbys(instance.service())
                 {
-                    self.executor.standby_checked(instance, *run, passed);
+                    self.executor.standby_checked(instance, *run, passed, at);
+                }
+                if let Event::Probed { instance, run, standby: false, outcome: decisions::ProbeOutcome::Pass } = &event {
+                    self.executor.passed(instance, *run);
                 }
                 let quiet = matches!(event, Event::Probed { .. });
                 self.core.handle(event, at);
@@ -208,21 +216,26 @@ impl Agent {
                 error: Some(error),
             } => {
                 let text = format!("the proxy cannot serve {service}");
-                self.journal.tell(Severity::Error, "not-served", text, error);
+                self.journal.tell(Severity::Error, "not-served", text, error.clone());
+                self.fronts.told(service, Some(error));
             }
-            FromProxy::Served { .. } | FromProxy::Hello { .. } => {}
+            FromProxy::Served { service, error: None } => self.fronts.told(service, None),
+            FromProxy::Hello { .. } | FromProxy::Pong => {}
         }
     }
 
     fn greet_proxy(&mut self, fronts: Vec<(api::proxy::Front, std::net::TcpListener)>, pid: u32, now: Timestamp) {
         tracing::info!(pid, fronts = fronts.len(), "connected to the proxy");
         self.proxy_is_up = true;
+        let follows: BTreeMap<ServiceName, u64> =
+            fronts.iter().map(|(front, _)| (front.service.clone(), front.revision)).collect();
         self.fronts.adopt(fronts);
         self.fronts.serve(&self.cluster, &self.link);
         self.fronts.only(&self.cluster, &self.link);
         let services: Vec<ServiceName> = self.cluster.services.keys().cloned().collect();
         for service in services {
-            self.core.handle(Event::ProxyReset { service }, now);
+            let revision = follows.get(&service).copied().unwrap_or(0);
+            self.core.handle(Event::ProxyReset { service, revision }, now);
         }
     }
 
@@ -249,12 +262,7 @@ impl Agent {
                     }
                 }
                 Action::Unroute { service } => {
-                    let drain = self
-                        .cluster
-                        .services
-                        .get(&service)
-                        .map_or(Millis(0), |service| service.drain_timeout);
-                    self.fronts.remove(&service, drain, &self.link);
+                    self.fronts.remove(&service, &self.link);
                 }
                 Action::Answer { request, answer } => {
                     if let Some(waiting) = self.switchovers.remove(&request) {
@@ -343,6 +351,9 @@ impl Agent {
             }
             Request::Rotations(answer) => {
                 let _ = answer.send(self.executor.rotations());
+                // Comes every few seconds: the time to try again what did not go.
+                let cluster = Arc::clone(&self.cluster);
+                self.fronts.mend(&cluster, &self.link);
             }
             Request::Down { answer } => {
                 self.down.push(answer);
@@ -368,8 +379,31 @@ impl Agent {
             &self.core.view(now),
             &self.executor,
             &self.fronts,
-            Vec::new(),
+            self.own_problems(),
         )
+    }
+
+    /// What is wrong with our own parts.
+    fn own_problems(&self) -> Vec<api::Problem> {
+        let since = clock::shown_wall(clock::wall_now());
+        let problem = |code: &str, about: &str, text: String, hint: &str| api::Problem {
+            code: code.into(),
+            severity: Severity::Error,
+            about: about.into(),
+            text,
+            hint: hint.into(),
+            since: since.clone(),
+        };
+        let mut problems = Vec::new();
+        if !self.proxy_is_up && self.cluster.services.values().any(|service| service.listen.is_some()) {
+            let text = "there is no proxy: clients wait at the door".to_owned();
+            problems.push(problem("proxy-down", "proxy", text, "it is started again by itself; `run/proxy.log` says why it ended"));
+        }
+        for (service, why) in self.fronts.trouble() {
+            let text = format!("clients of {service} cannot come: {why}");
+            problems.push(problem("not-served", service.as_str(), text, "free the address; it is tried again every few seconds"));
+        }
+        problems
     }
 
     fn log_file(&self, instance: &str) -> Result<LogSource, Outcome> {

@@ -17,6 +17,10 @@ use std::sync::Arc;
 use store::{Compare, Op, Txn};
 use tokio::sync::oneshot;
 
+/// A store that cannot tell what became of a write is asked again so often, and after so long each time.
+const SETTLE_LOOKS: u32 = 100;
+const SETTLE_LOOK: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// A file that was written, or not.
 pub(crate) struct Written {
     applied: Applied,
@@ -138,17 +142,35 @@ async fn store_applied(store: &dyn store::Store, applied: &Applied, expect: Revi
         .when(compare)
         .then(Op::put(record::CURRENT, value.clone()))
         .then(Op::put(record::history_key(applied.revision), value));
-    let result = store
-        .txn(txn)
-        .await
-        .map_err(|error| refused_by(&error, error.hint().map(Into::into)))?;
-    if result.succeeded {
-        Ok(result.revision)
-    } else {
-        Err(refused(
+    let answer = match store.txn(txn).await {
+        Err(store::Error::Unknown { .. } | store::Error::Unsettled { .. }) => settled(store, applied).await,
+        answer => answer.map(|result| result.succeeded.then_some(result.revision)),
+    };
+    match answer {
+        Ok(Some(revision)) => Ok(revision),
+        Ok(None) => Err(refused(
             "another file was applied at the same moment",
             Some("look at `understudy history`".into()),
-        ))
+        )),
+        Err(error) => Err(refused_by(&error, error.hint().map(Into::into))),
+    }
+}
+
+/// Whether a write of which the store could not tell is there: what is told must be what the next agent finds.
+async fn settled(store: &dyn store::Store, applied: &Applied) -> Result<Option<Revision>, store::Error> {
+    let mut looks = 0;
+    loop {
+        match store.get(record::CURRENT).await {
+            Ok(entry) => {
+                let is_ours = |entry: &store::Entry| {
+                    serde_json::from_slice::<Applied>(&entry.value).is_ok_and(|found| found == *applied)
+                };
+                return Ok(entry.filter(is_ours).map(|entry| entry.modified));
+            }
+            Err(error) if looks >= SETTLE_LOOKS => return Err(error),
+            Err(_) => looks += 1,
+        }
+        tokio::time::sleep(SETTLE_LOOK).await;
     }
 }
 

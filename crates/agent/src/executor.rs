@@ -13,7 +13,7 @@ use drivers::preflight::{self, PreflightEnv};
 use drivers::probe::{ExecEnv, ProbeResult, Prober, ProberHandle};
 use drivers::process::{Driver, Launch, Process};
 use drivers::{environment, program};
-use model::{Addressing, Check, CheckKind, Cluster, Epoch, HookKind, InstanceId, NodeName, Role, RunId, SlotId};
+use model::{Addressing, Check, CheckKind, Cluster, Epoch, HookKind, InstanceId, NodeName, Role, RunId, SlotId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -30,6 +30,8 @@ const UNKNOWN_RETRY: Duration = Duration::from_millis(50);
 const UNKNOWN_RETRIES: u32 = 40;
 /// Our own logs are rotated past this size.
 const OWN_LOG_BYTES_MAX: u64 = 8 << 20;
+/// What a standby check says is written down at each change, and this often: it is of use only while it is fresh.
+const VERDICT_NOTED_EVERY: Duration = Duration::from_secs(1);
 /// A process that hangs in the kernel is looked for again after this long.
 const STUCK_RETRY: Duration = Duration::from_secs(1);
 
@@ -41,9 +43,12 @@ pub(crate) struct Memo {
     pub(crate) promoted: Option<Epoch>,
     /// Epoch of the active that it follows.
     pub(crate) followed: Option<Epoch>,
-    /// What its standby check said last.
+    /// What its standby check said last, and when (microseconds since boot).
     #[serde(default)]
-    pub(crate) stands_by: Option<bool>,
+    pub(crate) stands_by: Option<(bool, Timestamp)>,
+    /// It passed a check since its start.
+    #[serde(default)]
+    pub(crate) healthy: bool,
     /// What it was started from, as JSON of `Service::launch`.
     pub(crate) launch: String,
     /// Started as active.
@@ -60,12 +65,31 @@ struct Live {
     stop_when_started: Option<bool>,
     checks: Option<ProberHandle>,
     standby_checks: Option<ProberHandle>,
+    /// The hook that runs for it. It must not outlive the process: the next one may have the same port.
+    hook: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Live {
+    fn hook_is_done(&self) -> bool {
+        self.hook.as_ref().is_none_or(tokio::task::JoinHandle::is_finished)
+    }
+
+    /// Writes down what is remembered. A hook that runs writes it itself, when it is through.
+    fn keep_memo(&self, instance: &InstanceId) {
+        if let Some(process) = &self.process
+            && self.hook_is_done()
+            && let Err(error) = note(process, &self.memo)
+        {
+            tracing::warn!(%instance, error, "cannot write what is known of it; some of it is done again if the agent restarts");
+        }
+    }
 }
 
 /// Carries decisions out.
 pub(crate) struct Executor {
     layout: Layout,
     exe: PathBuf,
+    cluster_id: String,
     cluster: Arc<Cluster>,
     /// The folder of the operator's file: relative programs are taken from it.
     folder: Option<PathBuf>,
@@ -81,6 +105,7 @@ impl Executor {
     pub(crate) fn new(
         layout: Layout,
         exe: PathBuf,
+        cluster_id: String,
         store: Arc<dyn Store>,
         driver: Arc<Driver>,
         inputs: Inputs,
@@ -92,6 +117,7 @@ impl Executor {
         Self {
             layout,
             exe,
+            cluster_id,
             cluster: Arc::new(cluster),
             folder: None,
             store,
@@ -142,6 +168,7 @@ impl Executor {
             stop_when_started: None,
             checks: None,
             standby_checks: None,
+            hook: None,
         };
         self.live.insert(instance.clone(), live);
     }
@@ -251,6 +278,7 @@ impl Executor {
             stop_when_started: None,
             checks: None,
             standby_checks: None,
+            hook: None,
         };
         self.live.insert(instance.clone(), live);
         let (starts, driver, store, inputs) = (
@@ -335,6 +363,11 @@ impl Executor {
             memo: serde_json::to_value(&memo).map_err(|error| error.to_string())?,
         };
         Ok((launch, memo))
+    }
+
+    /// By this a hook or check that outlived its agent is found and ended by the next one. No process of a service has run 0.
+    fn marker_of_helpers(&self, instance: &InstanceId) -> String {
+        format!("{}/{instance}/0", self.cluster_id)
     }
 
     /// The command with the path of its program: relative ones are taken from the folder of the operator's file.
@@ -429,7 +462,8 @@ impl Executor {
         let service = self.cluster.services.get(instance.service())?;
         let words = self.words(instance, &live.node, live.memo.port);
         let filled = || {
-            let env = words.env(&service.env)?;
+            let mut env = words.env(&service.env)?;
+            env.insert("UNDERSTUDY_INSTANCE".into(), self.marker_of_helpers(instance));
             let kind = match words.check(&check.kind)? {
                 CheckKind::Exec { command } => CheckKind::Exec {
                     command: self.located(command, &env)?,
@@ -492,8 +526,14 @@ impl Executor {
             live.stop_when_started = Some(polite);
             return;
         };
+        let hook = live.hook.take();
         let (inputs, instance) = (self.inputs.clone(), instance.clone());
         tokio::spawn(async move {
+            if let Some(hook) = hook {
+                // Dropped with its task, its whole group is killed; only then may anybody else be promoted.
+                hook.abort();
+                let _ = hook.await;
+            }
             let mut stopped = if polite {
                 process.stop(&policy).await
             } else {
@@ -554,6 +594,7 @@ impl Executor {
     fn run_hook(&mut self, instance: InstanceId, run: RunId, kind: HookKind, epoch: Epoch, active: Option<InstanceId>) {
         let active = active.and_then(|active| self.address(&active));
         let command = self.hook_command(&instance, kind, epoch, active);
+        let instance_of_hook = instance.clone();
         let Some(live) = self.live.get_mut(&instance).filter(|live| live.run == run) else {
             return;
         };
@@ -569,6 +610,8 @@ impl Executor {
             HookKind::Follow => {
                 live.memo.followed = None;
                 live.memo.stands_by = None;
+                // A verdict about the active before must not count for this one.
+                live.standby_checks = None;
             }
         }
         let before = live.memo.clone();
@@ -586,7 +629,7 @@ impl Executor {
             live.memo.followed = None;
         }
         let inputs = self.inputs.clone();
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             let ran = async {
                 let command = command?;
                 if kind == HookKind::Demote {
@@ -611,6 +654,9 @@ impl Executor {
                 at: clock::now(),
             });
         });
+        if let Some(live) = self.live.get_mut(&instance_of_hook) {
+            live.hook = Some(task);
+        }
     }
 
     fn hook_command(
@@ -650,6 +696,7 @@ impl Executor {
         if let Some(active) = active {
             env.insert("UNDERSTUDY_ACTIVE".into(), active.to_string());
         }
+        env.insert("UNDERSTUDY_INSTANCE".into(), self.marker_of_helpers(instance));
         let argv = self.located(words.argv(&hook.command)?, &env)?;
         Ok(HookCommand {
             argv,
@@ -680,6 +727,8 @@ impl Executor {
             HookKind::Demote => live.memo.promoted = None,
             HookKind::Follow => live.memo.followed = Some(*epoch),
         }
+        live.hook = None;
+        live.keep_memo(instance);
         let stands_by = *hook != HookKind::Promote && live.standby_checks.is_none();
         if stands_by {
             let id = instance.clone();
@@ -708,27 +757,30 @@ impl Executor {
         };
         live.memo.promoted = Some(epoch);
         live.standby_checks = None;
-        if let Some(process) = &live.process
-            && let Err(error) = note(process, &live.memo)
-        {
-            tracing::warn!(%instance, error, "cannot note a promotion; it is repeated if the agent restarts");
-        }
+        live.keep_memo(instance);
     }
 
     /// What a standby check said is remembered when it changes: should agent and active die together, the next agent must know
     /// whether the standby had everything.
-    pub(crate) fn standby_checked(&mut self, instance: &InstanceId, run: RunId, passed: bool) {
-        let Some(live) = self.live.get_mut(instance).filter(|live| live.run == run) else {
+    pub(crate) fn standby_checked(&mut self, instance: &InstanceId, run: RunId, passed: bool, at: Timestamp) {
+        let Some(live) = self.live.get_mut(instance).filter(|live| live.run == run && live.hook_is_done()) else {
             return;
         };
-        if live.memo.stands_by == Some(passed) {
-            return;
+        let is_news = match live.memo.stands_by {
+            Some((before, since)) => before != passed || at.since(since) >= VERDICT_NOTED_EVERY,
+            None => true,
+        };
+        if is_news {
+            live.memo.stands_by = Some((passed, at));
+            live.keep_memo(instance);
         }
-        live.memo.stands_by = Some(passed);
-        if let Some(process) = &live.process
-            && let Err(error) = note(process, &live.memo)
-        {
-            tracing::warn!(%instance, error, "cannot note what a standby check said");
+    }
+
+    /// An instance passed a check: should the agent die, the next one need not wait for that.
+    pub(crate) fn passed(&mut self, instance: &InstanceId, run: RunId) {
+        if let Some(live) = self.live.get_mut(instance).filter(|live| live.run == run && !live.memo.healthy) {
+            live.memo.healthy = true;
+            live.keep_memo(instance);
         }
     }
 

@@ -19,6 +19,10 @@ pub(crate) struct Fronts {
     /// Where the proxy has a socket already.
     proxy_has: BTreeSet<(ServiceName, SocketAddr)>,
     totals: BTreeMap<ServiceName, Totals>,
+    /// How long clients of a service may finish when it goes away.
+    drains: BTreeMap<ServiceName, Millis>,
+    /// Services whose clients cannot come, and why.
+    trouble: BTreeMap<ServiceName, String>,
 }
 
 impl Fronts {
@@ -100,6 +104,48 @@ impl Fronts {
             link.queue(message, socket);
             self.proxy_has.insert((name.clone(), listen));
             self.served.insert(name.clone(), listen);
+            self.drains.insert(name.clone(), service.drain_timeout);
+        }
+    }
+
+    /// What the proxy said of a service that it was to serve.
+    pub(crate) fn told(&mut self, service: ServiceName, error: Option<String>) {
+        match error {
+            Some(error) => self.trouble.insert(service, error),
+            None => self.trouble.remove(&service),
+        };
+    }
+
+    /// Services whose clients cannot come, and why.
+    pub(crate) fn trouble(&self) -> &BTreeMap<ServiceName, String> {
+        &self.trouble
+    }
+
+    /// Tries once more what could not be opened or served.
+    pub(crate) fn mend(&mut self, cluster: &Cluster, link: &ProxyLink) {
+        let lacks = |service: &model::Service| service.listen.is_some_and(|listen| !self.sockets.contains_key(&listen));
+        if self.trouble.is_empty() && !cluster.services.values().any(lacks) {
+            return;
+        }
+        for name in cluster.services.keys() {
+            let one = Cluster {
+                name: cluster.name.clone(),
+                services: cluster.services.iter().filter(|(other, _)| *other == name).map(|(n, s)| (n.clone(), s.clone())).collect(),
+            };
+            match self.open(&one) {
+                Ok(()) if self.trouble.contains_key(name) => {
+                    if let Some(listen) = one.services[name].listen {
+                        self.proxy_has.remove(&(name.clone(), listen));
+                    }
+                    self.serve(&one, link);
+                }
+                Ok(()) => {}
+                Err(failed) => {
+                    for (service, error) in failed {
+                        self.trouble.insert(service, crate::executor::chain(&error));
+                    }
+                }
+            }
         }
     }
 
@@ -115,8 +161,10 @@ impl Fronts {
     }
 
     /// The service's clients are not served any more.
-    pub(crate) fn remove(&mut self, service: &ServiceName, drain: Millis, link: &ProxyLink) {
+    pub(crate) fn remove(&mut self, service: &ServiceName, link: &ProxyLink) {
         self.served.remove(service);
+        self.trouble.remove(service);
+        let drain = self.drains.remove(service).unwrap_or(Millis(0));
         self.proxy_has.retain(|(name, _)| name != service);
         self.totals.remove(service);
         link.queue(

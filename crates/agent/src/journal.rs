@@ -328,8 +328,8 @@ fn read(path: &Path) -> VecDeque<Event> {
     for path in [previous(path), path.to_owned()] {
         let Ok(file) = std::fs::File::open(&path) else { continue };
         // A torn last line of an agent that was killed is no event.
-        let lines = BufReader::new(file).lines().map_while(Result::ok);
-        events.extend(lines.filter_map(|line| serde_json::from_str::<Event>(&line).ok()));
+        let lines = BufReader::new(file).split(b'\n').map_while(Result::ok);
+        events.extend(lines.filter_map(|line| serde_json::from_slice::<Event>(&line).ok()));
     }
     while events.len() > KEPT {
         events.pop_front();

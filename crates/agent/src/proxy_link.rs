@@ -5,7 +5,7 @@
 use crate::input::Input;
 use crate::journal::Inputs;
 use api::layout::Layout;
-use api::proxy::ToProxy;
+use api::proxy::{FromProxy, ToProxy};
 use proxy::client::{ConnectError, ProxyClient};
 use std::net::TcpListener;
 use std::os::fd::AsFd;
@@ -19,6 +19,11 @@ use tokio::sync::mpsc;
 /// A started proxy answers within a few milliseconds; on a machine that swaps, within this.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const START_POLL: Duration = Duration::from_millis(2);
+/// A proxy that runs greets within this.
+const GREETING: Duration = Duration::from_secs(2);
+/// A proxy that leaves so many pings in a row unanswered hangs.
+const PING_EVERY: Duration = Duration::from_millis(500);
+const PINGS_UNANSWERED_MAX: u32 = 4;
 /// A proxy that lived this long did not die of its start.
 const YOUNG: Duration = Duration::from_millis(200);
 /// A proxy that dies at once is started again after this, doubling to the maximum.
@@ -77,7 +82,7 @@ impl Keeper {
                     if self.inputs.send(Input::ProxyUp { fronts, pid }).is_err() {
                         return;
                     }
-                    if self.talk(client, &mut queue).await.is_none() {
+                    if self.talk(client, pid, &mut queue).await.is_none() {
                         return;
                     }
                     let _ = self.inputs.send(Input::ProxyDown);
@@ -96,12 +101,17 @@ impl Keeper {
 
     async fn connect(&self) -> Result<(ProxyClient, u32, Vec<(api::proxy::Front, TcpListener)>), String> {
         let socket = self.layout.proxy_socket();
-        match ProxyClient::connect(&socket).await {
-            Ok((client, hello)) => return Ok((client, hello.pid, hello.fronts)),
-            Err(ConnectError::NotRunning { .. }) => {}
-            // One of another version, or a stranger: a new one takes its place; the old one drains by itself.
-            Err(error) => {
-                tracing::warn!(error = %crate::executor::chain(&error), "cannot talk to the proxy that runs; starting another");
+        match tokio::time::timeout(GREETING, ProxyClient::connect(&socket)).await {
+            Ok(Ok((client, hello))) => return Ok((client, hello.pid, hello.fronts)),
+            Ok(Err(ConnectError::NotRunning { .. })) => {}
+            // One of another version, or one that hangs: it would follow no route any more.
+            Ok(Err(error)) => {
+                tracing::warn!(error = %crate::executor::chain(&error), "cannot talk to the proxy that runs; replacing it");
+                end_owner(&socket).await;
+            }
+            Err(_) => {
+                tracing::warn!("the proxy that runs does not answer; replacing it");
+                end_owner(&socket).await;
             }
         }
         let mut child = self
@@ -152,9 +162,29 @@ impl Keeper {
     }
 
     /// Passes messages until the connection ends; `None` when the agent ends.
-    async fn talk(&self, mut client: ProxyClient, queue: &mut mpsc::UnboundedReceiver<Outgoing>) -> Option<()> {
+    async fn talk(
+        &self,
+        mut client: ProxyClient,
+        pid: u32,
+        queue: &mut mpsc::UnboundedReceiver<Outgoing>,
+    ) -> Option<()> {
+        let mut pings = tokio::time::interval(PING_EVERY);
+        // After a stall of our own the proxy gets its time anew.
+        pings.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut unanswered = 0;
         loop {
             tokio::select! {
+                _ = pings.tick() => {
+                    unanswered += 1;
+                    if unanswered > PINGS_UNANSWERED_MAX {
+                        tracing::warn!(pid, "the proxy hangs; replacing it");
+                        end(pid).await;
+                        return Some(());
+                    }
+                    if client.queue(&ToProxy::Ping, None).is_err() {
+                        return Some(());
+                    }
+                }
                 outgoing = queue.recv() => {
                     let (message, socket) = outgoing?;
                     let last = matches!(message, ToProxy::Shutdown { .. });
@@ -169,7 +199,9 @@ impl Keeper {
                     }
                 }
                 received = client.receive() => match received {
+                    Ok((FromProxy::Pong, _)) => unanswered = 0,
                     Ok((message, _)) => {
+                        unanswered = 0;
                         if self.inputs.send(Input::Proxy(message)).is_err() {
                             return None;
                         }
@@ -184,5 +216,25 @@ impl Keeper {
                 },
             }
         }
+    }
+}
+
+/// Ends the process that holds a socket of ours, whatever state it is in.
+async fn end_owner(socket: &Path) {
+    let Ok(stream) = std::os::unix::net::UnixStream::connect(socket) else {
+        return;
+    };
+    if let Ok(owner) = rustix::net::sockopt::socket_peercred(&stream) {
+        end(owner.pid.as_raw_nonzero().get().unsigned_abs()).await;
+    }
+}
+
+async fn end(pid: u32) {
+    let Some(process) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else {
+        return;
+    };
+    if rustix::process::kill_process(process, rustix::process::Signal::KILL).is_ok() {
+        // Its sockets are free when it is gone.
+        let _ = tokio::task::spawn_blocking(move || guard::watch::end_of(pid)).await;
     }
 }

@@ -15,7 +15,7 @@ use api::record::{self, Applied, Meta};
 use decisions::{Adopted, Core, Event, Reason, Recovered, SlotKnown};
 use drivers::logs::Rotator;
 use drivers::process::{self, Driver};
-use model::{Cluster, InstanceId, NodeName, Revision, RunId, ServiceName};
+use model::{Cluster, Epoch, InstanceId, NodeName, Revision, RunId, ServiceName, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
@@ -29,6 +29,9 @@ use tokio::sync::{mpsc, watch};
 
 /// Logs are looked at this often; a service that writes 10 MB/s overshoots its bound by 50 MB.
 const ROTATE_EVERY: Duration = Duration::from_secs(5);
+
+/// A verdict is written down once a second at most.
+const VERDICT_SLACK: Duration = Duration::from_millis(1_500);
 
 /// Why an agent cannot work.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +56,9 @@ pub(crate) enum StartError {
 
     #[error("failed to get ready for processes")]
     Driver(#[from] process::DriverError),
+
+    #[error("failed to adopt an instance")]
+    Adopt(#[source] process::AdoptError),
 
     #[error("failed to look for processes of an earlier agent")]
     Sweep(#[from] process::SweepError),
@@ -144,15 +150,10 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     let (inputs, queue) = mpsc::unbounded_channel();
     let journal = Journal::open(layout.root().join("events.jsonl"));
     let nodes = node_names(config.nodes);
-    let mut core = Core::new(
-        seed(&meta.cluster_id),
-        clock::wall_now().0.unsigned_abs() * 1_000,
-        meta.generation,
-        nodes.clone(),
-    );
     let mut executor = Executor::new(
         layout.clone(),
         exe.clone(),
+        meta.cluster_id.clone(),
         Arc::clone(&store),
         Arc::clone(&driver),
         inputs.clone(),
@@ -169,10 +170,20 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     executor.declare(Arc::clone(&cluster), folder);
     let adopted = adopt(&driver, &layout, &cluster, &found, &nodes, &mut executor).await?;
     let mut fronts = Fronts::default();
-    let routes = adopt_proxy(&layout, &mut fronts).await;
+    let (routes, routed_epoch) = adopt_proxy(&layout, &mut fronts).await;
+    let seen = adopted.iter().filter_map(|instance| instance.promoted).chain(routed_epoch).max();
+    let generation = generation(store.as_ref(), &meta, &found.slots, seen).await?;
+    let mut core = Core::new(
+        seed(&meta.cluster_id),
+        clock::wall_now().0.unsigned_abs() * 1_000,
+        generation,
+        nodes.clone(),
+    );
     if let Err(failed) = fronts.open(&cluster) {
         for (service, error) in failed {
-            tracing::error!(%service, error = %crate::executor::chain(&error), "clients cannot come: its address is not to be had");
+            let error = crate::executor::chain(&error);
+            tracing::error!(%service, error, "clients cannot come: its address is not to be had");
+            fronts.told(service, Some(error));
         }
     }
     let recovered = Recovered {
@@ -182,8 +193,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         numbers: found.numbers,
         routes,
     };
-    core.handle(Event::Recovered(recovered), clock::now());
-    // What the operator wished is not forgotten with the agent.
+    // What the operator wished is not forgotten with the agent; and it comes first, so that nothing is begun against it.
     for (node, how) in found.away {
         let event = match how.as_str() {
             "drained" => Event::NodeDrained { node },
@@ -197,6 +207,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     if found.paused {
         core.handle(Event::Paused(true), clock::now());
     }
+    core.handle(Event::Recovered(recovered), clock::now());
     executor.check_all();
 
     let keeper = Keeper {
@@ -297,6 +308,31 @@ async fn meta(store: &dyn Store) -> Result<Meta, StartError> {
     Ok(meta)
 }
 
+/// A store that knows less than what runs was put back from an older copy: its epochs would be given out a second time. A new
+/// generation puts every epoch above all that anybody saw.
+async fn generation(
+    store: &dyn Store,
+    meta: &Meta,
+    slots: &[SlotKnown],
+    seen: Option<Epoch>,
+) -> Result<u32, StartError> {
+    let kept = slots.iter().map(|slot| slot.epoch).max().unwrap_or_default();
+    let Some(seen) = seen.filter(|seen| *seen > kept) else {
+        return Ok(meta.generation);
+    };
+    let raised = Meta {
+        generation: meta.generation.max(seen.generation()) + 1,
+        ..meta.clone()
+    };
+    tracing::warn!(%kept, %seen, generation = raised.generation, "the store is older than what runs; all epochs begin a new generation");
+    let value = serde_json::to_vec(&raised).map_err(|source| StartError::Record {
+        key: record::META.into(),
+        source,
+    })?;
+    store.txn(Txn::new().then(Op::put(record::META, value))).await?;
+    Ok(raised.generation)
+}
+
 async fn read(store: &dyn Store) -> Result<Found, StartError> {
     let current = store.get(record::CURRENT).await?;
     let applied_at = current.as_ref().map(|entry| entry.modified).unwrap_or_default();
@@ -389,6 +425,7 @@ async fn adopt(
             promoted: None,
             followed: None,
             stands_by: None,
+            healthy: true,
         };
         instances.insert(id.clone(), adopted);
     }
@@ -414,13 +451,15 @@ async fn adopt(
                     promoted: None,
                     followed: None,
                     stands_by: None,
+                    healthy: true,
                 });
                 entry.run = run;
                 entry.running = true;
                 entry.current = memo.launch == launch_digest(service);
                 entry.promoted = memo.promoted;
                 entry.followed = memo.followed;
-                entry.stands_by = memo.stands_by;
+                entry.stands_by = memo.stands_by.map(|(passed, at)| passed && is_fresh(service, at));
+                entry.healthy = service.check.is_none() || memo.healthy;
                 known.insert((id.clone(), run));
                 let node = entry.node.clone();
                 executor.adopt(&id, node, run, process, memo);
@@ -428,19 +467,42 @@ async fn adopt(
             Ok(process::Adopted::Gone(gone)) => {
                 tracing::info!(instance = %gone.instance, because = ?gone.because, "an instance is gone");
             }
-            Err(error) => {
-                tracing::warn!(path = %path.display(), error = %crate::executor::chain(&error), "a record of a running instance is of no use");
+            Err(process::AdoptError::Record(error @ process::ReadError::Damaged { .. })) => {
+                tracing::warn!(error = %crate::executor::chain(&error), "a damaged record; its process is ended as a stray");
                 let _ = std::fs::remove_file(&path);
             }
+            // Killed processes that hang in the kernel run no code of their own any more: they keep only their slot.
+            Err(process::AdoptError::Leftovers(error)) => {
+                tracing::error!(error = %crate::executor::chain(&error), "processes hang in the kernel");
+            }
+            // Without a look at it nobody may end or replace what may run well: the guard tries again.
+            Err(error) => return Err(StartError::Adopt(error)),
         }
     }
-    for swept in driver.sweep(&known).await? {
-        tracing::warn!(what = swept.what, pids = ?swept.pids, "ended processes of an earlier agent that nobody knows");
+    match driver.sweep(&known).await {
+        Ok(swept) => {
+            for swept in swept {
+                tracing::warn!(what = swept.what, pids = ?swept.pids, "ended processes of an earlier agent that nobody knows");
+            }
+        }
+        // As above; one process that hangs must not keep all other services without an agent.
+        Err(error @ process::SweepError::Stuck { .. }) => {
+            tracing::error!(error = %crate::executor::chain(&error), "strays hang in the kernel");
+        }
+        Err(error) => return Err(error.into()),
     }
     if instances.values().all(|instance| !instance.running) {
         spread(&mut instances, nodes);
     }
     Ok(instances.into_values().collect())
+}
+
+/// Whether a standby check is recent enough to say something about an active that may have died since.
+fn is_fresh(service: &model::Service, at: Timestamp) -> bool {
+    let bound = service.standby_check.as_ref().map_or(Duration::ZERO, |check| {
+        (check.every.duration() + check.timeout.duration()) * 2 + VERDICT_SLACK
+    });
+    clock::now().since(at) <= bound
 }
 
 /// Nothing runs, so nothing has to stay where it was: a cluster that comes up on more pretend nodes than before uses them.
@@ -472,18 +534,23 @@ fn record_files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// The sockets and routes of a proxy that outlived the last agent.
-async fn adopt_proxy(layout: &Layout, fronts: &mut Fronts) -> Vec<(ServiceName, u64)> {
-    match proxy::client::ProxyClient::connect(&layout.proxy_socket()).await {
-        Ok((_, hello)) => {
+async fn adopt_proxy(layout: &Layout, fronts: &mut Fronts) -> (Vec<(ServiceName, u64)>, Option<Epoch>) {
+    let socket = layout.proxy_socket();
+    let greeting = proxy::client::ProxyClient::connect(&socket);
+    // One that hangs is replaced later; nothing waits for it here.
+    match tokio::time::timeout(Duration::from_secs(1), greeting).await {
+        Ok(Ok((_, hello))) => {
             let routes = hello
                 .fronts
                 .iter()
                 .map(|(front, _)| (front.service.clone(), front.revision))
                 .collect();
+            let targets = hello.fronts.iter().flat_map(|(front, _)| &front.targets);
+            let epoch = targets.map(|target| target.epoch).max();
             fronts.adopt(hello.fronts);
-            routes
+            (routes, epoch)
         }
-        Err(_) => Vec::new(),
+        _ => (Vec::new(), None),
     }
 }
 

@@ -49,6 +49,8 @@ pub enum ToProxy {
         /// Services that stay.
         services: Vec<ServiceName>,
     },
+    /// Are you there? Answered by `Pong`.
+    Ping,
     /// Stop accepting, drain, exit 0.
     Shutdown {
         /// Then close what is left.
@@ -111,6 +113,8 @@ pub enum FromProxy {
         /// Why not.
         error: Option<String>,
     },
+    /// Answer to `Ping`.
+    Pong,
     /// A route is in force: no new connection or request goes by the one before.
     Routed {
         /// The service.

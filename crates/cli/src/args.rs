@@ -364,6 +364,9 @@ pub(crate) struct Down {
 /// `simulate`
 #[derive(Debug, Args)]
 pub(crate) struct Simulate {
+    /// A script to play instead: what happens, line by line; prints what was decided, and why
+    #[arg(conflicts_with_all = ["seed", "runs", "faults", "only", "threads", "events", "json"])]
+    pub(crate) script: Option<PathBuf>,
     /// The run to begin with, or to replay [default: 1 with --runs, else a random one]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,

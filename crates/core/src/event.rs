@@ -8,7 +8,8 @@ use model::{Cluster, Epoch, HookKind, InstanceId, NodeName, Revision, RunId, Ser
 pub enum Event {
     /// The time asked for by `next_wakeup` has come.
     Tick,
-    /// The agent came (back) up: what the store and the machine say. First event, before `Applied`.
+    /// The agent came (back) up: what the store and the machine say. Before it only `NodeLost`, `NodeDrained` and `Paused`, for what
+    /// was so when the last agent died: nothing must be started where nothing may run. Hooks of an earlier agent have ended.
     Recovered(Recovered),
     /// This file is in force from now on.
     Applied(Cluster),
@@ -120,6 +121,8 @@ pub enum Event {
     ProxyReset {
         /// Whose route.
         service: ServiceName,
+        /// The revision that it follows nevertheless, from an earlier agent; 0 if none. The next one is above it.
+        revision: u64,
     },
     /// Nothing is connected to an instance any more that is no target.
     Drained {
@@ -182,7 +185,7 @@ impl Event {
             | Event::Suspected { instance }
             | Event::Retry { instance } => Some(instance.service()),
             Event::Committed { slot, .. } => Some(&slot.service),
-            Event::Routed { service, .. } | Event::ProxyReset { service } | Event::Switchover { service, .. } => {
+            Event::Routed { service, .. } | Event::ProxyReset { service, .. } | Event::Switchover { service, .. } => {
                 Some(service)
             }
         }
@@ -253,9 +256,9 @@ pub struct SlotKnown {
 pub struct Recovered {
     /// The file in force.
     pub cluster: Cluster,
-    /// The slots.
+    /// The slots, also of services that are no longer declared.
     pub slots: Vec<SlotKnown>,
-    /// The instances that exist, running or not.
+    /// The instances that exist, running or not, also of services that are no longer declared: those are taken away.
     pub instances: Vec<Adopted>,
     /// Highest instance number ever used, by service.
     pub numbers: Vec<(ServiceName, u32)>,
@@ -272,14 +275,17 @@ pub struct Adopted {
     pub node: NodeName,
     /// Its last start; of a running one the present one.
     pub run: RunId,
-    /// Whether its process runs.
+    /// Whether anything of it runs. If the main process is gone and others of its tree are not, `Exited` follows.
     pub running: bool,
     /// Whether it was started from what is declared now.
     pub current: bool,
-    /// Epoch for which its promote hook went through, if it is active.
+    /// Epoch at which this process became active: by its promote hook, by having been started so, or without either by being sent
+    /// clients; and it was not demoted since. An active of which that was not noted claims its slot anew, at a higher epoch.
     pub promoted: Option<Epoch>,
-    /// Epoch of the active that it follows.
+    /// Epoch of the active that this process follows: its follow hook went through.
     pub followed: Option<Epoch>,
-    /// What its standby check said last.
+    /// What its standby check said last, not long before the earlier agent died.
     pub stands_by: Option<bool>,
+    /// Whether this process passed its check once, or has none: if not, it is still starting.
+    pub healthy: bool,
 }

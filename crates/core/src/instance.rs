@@ -64,6 +64,7 @@ pub(crate) struct Instance {
     pub(crate) last_failure: Option<String>,
     /// What the `standby_check` says; `None` before its first answer.
     pub(crate) standby_check: Option<Result<(), String>>,
+    pub(crate) standby_checked_at: Timestamp,
     /// Unhealthy since, for the restart of one that does not recover.
     pub(crate) unhealthy_since: Option<Timestamp>,
     pub(crate) hook: Option<RunningHook>,
@@ -111,6 +112,7 @@ impl Instance {
             passes: 0,
             last_failure: None,
             standby_check: None,
+            standby_checked_at: now,
             unhealthy_since: None,
             hook: None,
             promoted: None,

@@ -115,6 +115,7 @@ impl Control {
                     self.remove(&service, Millis(0));
                 }
             }
+            ToProxy::Ping => self.outbox.push(FromProxy::Pong),
             ToProxy::Shutdown { drain } => self.shutdown(drain),
         }
     }

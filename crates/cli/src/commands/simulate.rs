@@ -4,6 +4,7 @@ use super::{Done, Error, Session, to_json};
 use crate::args;
 use sim::{Options, Simulation};
 use std::io::IsTerminal;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What `simulate --json` prints.
@@ -32,6 +33,9 @@ struct FailureReport {
 
 /// `simulate`
 pub(super) fn run(session: &Session, args: &args::Simulate) -> Result<Done, Error> {
+    if let Some(script) = &args.script {
+        return play(session, script);
+    }
     let first = args.seed.unwrap_or_else(|| if args.runs > 1 { 1 } else { random() });
     let options = Options {
         faults: args.faults,
@@ -90,6 +94,30 @@ pub(super) fn run(session: &Session, args: &args::Simulate) -> Result<Done, Erro
         .output
         .answer_line(&format!("seeds {first} to {}: {outcome}", first + args.runs - 1));
     Ok(verdict(session, outcome.failure.map(|failure| failure.to_string())))
+}
+
+/// Plays a script and prints what was decided, line by line.
+fn play(session: &Session, path: &Path) -> Result<Done, Error> {
+    let script = std::fs::read_to_string(path).map_err(|source| Error::ReadFile {
+        path: path.to_owned(),
+        source,
+    })?;
+    match sim::play(&script) {
+        Ok(played) => {
+            session.output.answer_line(&played.transcript);
+            Ok(match played.violation {
+                None => Done::Yes,
+                Some(violation) => {
+                    session.output.say(&violation.to_string());
+                    Done::No
+                }
+            })
+        }
+        Err(error) => {
+            session.output.say(&format!("error: {}: {error}", path.display()));
+            Ok(Done::No)
+        }
+    }
 }
 
 fn verdict(session: &Session, broken: Option<String>) -> Done {

@@ -4,12 +4,14 @@ use crate::instance::{Instance, Phase};
 use crate::service::Service;
 use crate::slot::{self, Slot, Stage};
 use crate::{Context, Decision, Note, NoteKind, Reason};
-use model::Millis;
+use model::{Millis, Timestamp};
 use std::time::Duration;
 
 /// So many promotions in a row may fail before the next one waits.
 const PROMOTIONS_FREE: u32 = 2;
 const PROMOTION_WAIT: Duration = Duration::from_secs(1);
+/// What a verdict about a standby may be late on a busy machine.
+const VERDICT_SLACK: Duration = Duration::from_millis(500);
 const PROMOTION_WAIT_MAX: Duration = Duration::from_secs(60);
 
 impl Service {
@@ -53,6 +55,11 @@ impl Service {
         if stopping && instance.is_some_and(|instance| instance.phase == Phase::Stopping) {
             return;
         }
+        if index == 0 && !was_promoting {
+            self.age_standby_checks(cx.now);
+        }
+        let slot = &mut self.slots[index];
+        let instance = self.instances.get(&holder);
         let because = match instance {
             Some(instance) => instance.because.clone(),
             None => Reason::HolderGone {
@@ -81,6 +88,23 @@ impl Service {
         } else {
             slot.confirm_dead(cx.now);
             slot.set(slot::Phase::Vacant, cx.now, because);
+        }
+    }
+}
+
+impl Service {
+    /// The active is lost. A standby that was last checked long before may have fallen behind since: it is held back.
+    fn age_standby_checks(&mut self, now: Timestamp) {
+        let Some(check) = &self.declared.standby_check else {
+            return;
+        };
+        let fresh = (check.every.duration() + check.timeout.duration()) * 2 + VERDICT_SLACK;
+        for instance in self.instances.values_mut() {
+            let age = now.since(instance.standby_checked_at);
+            if instance.standby_check == Some(Ok(())) && age > fresh {
+                let age_ms = Millis(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+                instance.standby_check = Some(Err(format!("it was last checked {age_ms} before the active was lost")));
+            }
         }
     }
 }

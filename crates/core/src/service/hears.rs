@@ -142,6 +142,12 @@ impl Service {
             } => self.hook_done(&instance, run, HookEnd { hook, epoch, outcome }, now, out),
             Event::Committed { slot, attempt, result } => self.committed(&slot, attempt, result, now, out),
             Event::Routed { revision, at, .. } => {
+                if revision > self.route_revision {
+                    // It follows a route that is not ours, of an agent we do not remember: ours must be above it.
+                    self.route_known(revision);
+                    self.route = None;
+                    return true;
+                }
                 for slot in &mut self.slots {
                     if slot.awaits_route.is_some_and(|awaited| revision >= awaited) {
                         slot.awaits_route = None;
@@ -152,7 +158,8 @@ impl Service {
                 }
                 true
             }
-            Event::ProxyReset { .. } => {
+            Event::ProxyReset { revision, .. } => {
+                self.route_known(revision);
                 self.route = None;
                 self.draining.clear();
                 true
@@ -239,9 +246,11 @@ impl Service {
             return false;
         };
         if standby {
-            if !judges_standbys {
+            // Nor does one that is just being told whom to follow.
+            if !judges_standbys || instance.hook.is_some() {
                 return false;
             }
+            instance.standby_checked_at = now;
             let result = match outcome {
                 crate::ProbeOutcome::Pass => Ok(()),
                 crate::ProbeOutcome::Fail(what) => Err(what),

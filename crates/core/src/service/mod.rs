@@ -111,6 +111,9 @@ impl Service {
         let mode_changes = self.declared.standby_mode != declared.standby_mode;
         let check_ends = declared.check.is_none();
         self.declared = Arc::new(declared);
+        if self.declared.listen.is_none() {
+            self.trust_no_unfinished_promotion();
+        }
         for instance in self.instances.values_mut() {
             // A cold standby is looked over, a warm one started.
             if mode_changes && let Phase::Prepared { .. } | Phase::Preparing = instance.phase {
@@ -135,6 +138,19 @@ impl Service {
             }
         }
         self.replacements = 0;
+    }
+
+    /// Without an address of the service clients may know those of the instances: whoever is being promoted may be written to
+    /// already, whatever becomes of its hook.
+    fn trust_no_unfinished_promotion(&mut self) {
+        for slot in &mut self.slots {
+            let slot::Phase::Promoting { holder } = &slot.phase else {
+                continue;
+            };
+            if self.instances.get(holder).is_some_and(|instance| instance.acts) {
+                slot.data = Some((holder.clone(), slot.epoch()));
+            }
+        }
     }
 
     pub(crate) fn remove(&mut self) {

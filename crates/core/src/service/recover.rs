@@ -5,7 +5,7 @@ use crate::instance::{Instance, Phase};
 use crate::slot::{self, Slot};
 use crate::{Adopted, Reason, SlotKnown};
 use model::{
-    Addressing, Limits, Logs, Millis, Protocol, Restart, ServiceName, SlotId, Spread, StandbyMode, Stop, StopSignal,
+    Addressing, Health, Limits, Logs, Millis, Protocol, Restart, ServiceName, SlotId, Spread, StandbyMode, Stop, StopSignal,
     Timestamp,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,10 +41,15 @@ impl Service {
     pub(crate) fn recover_instance(&mut self, adopted: Adopted, now: Timestamp) {
         self.numbers_used(adopted.instance.number());
         let id = adopted.instance.clone();
-        let (running, promoted) = (adopted.running, adopted.promoted);
+        let (running, promoted, healthy) = (adopted.running, adopted.promoted, adopted.healthy);
         let mut instance = Instance::adopted(adopted, now);
         if running && instance.current {
             instance.launched_from = Some(Arc::clone(&self.declared));
+        }
+        if running && !healthy {
+            let deadline = now + self.declared.start_timeout.duration();
+            let started = Phase::Starting { started: true, deadline };
+            instance.set(started, Health::Starting, now, Reason::Adopted);
         }
         instance.acts = promoted.is_some();
         // A hook told it its epoch, or others follow it at that epoch.
@@ -57,6 +62,10 @@ impl Service {
             if !running {
                 slot.begin_takeover(false, Reason::HolderGone { instance: id.clone() }, now);
                 slot.confirm_dead(now);
+            } else if promoted == Some(record.epoch) && !healthy {
+                // A cold start that the earlier agent began.
+                holds = true;
+                slot.set(slot::Phase::Promoting { holder: id.clone() }, now, Reason::Adopted);
             } else if promoted == Some(record.epoch) {
                 holds = true;
                 slot.routed = Some((id.clone(), record.epoch));

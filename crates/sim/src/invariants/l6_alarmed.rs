@@ -27,6 +27,8 @@ impl Invariant for Alarmed {
                     && let (NoteKind::ServiceState(state), Some(service)) = (&note.kind, &note.service)
                 {
                     self.told.insert(service.clone(), *state);
+                    // It was so at this moment: what matters is how long it is not.
+                    self.unserved.retain(|slot, _| slot.service != *service);
                 }
                 Ok(())
             }

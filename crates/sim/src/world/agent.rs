@@ -1,4 +1,4 @@
-//! The agent: tells the core what happened and carries out what it decides. It may die or be stopped at any step.
+//! The agent: tells the core what happened and carries out what it decides.
 
 use super::World;
 use super::proxy::Order;
@@ -7,10 +7,9 @@ use super::truth::{Instance, Node};
 use crate::fault::{Ailment, StoreTrouble};
 use crate::invariants::Moment;
 use crate::sabotage::BrokenRule;
-use decisions::{Action, Commit, Decision, Event, HookOutcome, ProbeOutcome, RouteTarget, SlotWrite};
-use model::{HookKind, InstanceId, NodeName, Revision, Role, RunId, Timestamp};
+use decisions::{Action, Commit, Decision, Event, HookOutcome, RouteTarget, SlotWrite};
+use model::{HookKind, InstanceId, NodeName, Revision, Role};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// From something that happens to the core's hearing of it.
 const TELL_US: u64 = 50;
@@ -136,19 +135,6 @@ impl World {
             self.agent.wakes_at = Some(wakes_at);
             self.plan_task(wakes_at.since(now), Task::Wake);
         }
-    }
-
-    /// The agent was to die after so many decisions.
-    fn dies_now(&mut self) -> bool {
-        let Some((left, back)) = self.agent.dies else {
-            return false;
-        };
-        if left > 0 {
-            self.agent.dies = Some((left - 1, back));
-            return false;
-        }
-        self.agent_dies(back);
-        true
     }
 
     fn carry_out(&mut self, decision: &Decision) {
@@ -345,160 +331,6 @@ impl World {
             (false, true) => Commit::Done(self.truth.store.revision_of(&write.slot)),
             (false, false) if self.broken == Some(BrokenRule::ConflictIgnored) => Commit::Done(write.expect),
             (false, false) => self.truth.store.conflict(&write.slot),
-        }
-    }
-
-    /// Counts for itself what the core is told, and keeps the memo that the agent keeps.
-    fn note_evidence(&mut self, event: &Event) {
-        match event {
-            Event::Probed {
-                instance,
-                run,
-                standby: false,
-                outcome,
-            } => self.note_probe(instance, *run, outcome),
-            Event::HookDone {
-                instance: id,
-                run,
-                hook,
-                epoch,
-                outcome,
-            } => {
-                let Some(instance) = self.truth.instances.get_mut(id) else {
-                    return;
-                };
-                let Some(process) = instance.process.as_mut().filter(|process| process.run == *run) else {
-                    return;
-                };
-                match (hook, outcome) {
-                    (HookKind::Promote, HookOutcome::Done) => instance.memo.promoted = Some(*epoch),
-                    (HookKind::Follow, HookOutcome::Done) => instance.memo.followed = Some(*epoch),
-                    (HookKind::Demote, HookOutcome::Done) | (HookKind::Follow, HookOutcome::Failed(_)) => {}
-                    (_, HookOutcome::Failed(_)) => process.evidence.hook_failed = true,
-                }
-            }
-            // What operators want is written down when the agent hears of it, before the core does.
-            Event::Applied(cluster) => self.apply(cluster),
-            Event::Paused(paused) => self.truth.paused = *paused,
-            Event::Shutdown => self.truth.shutdown = true,
-            Event::NodeDrained { node } => {
-                self.truth.nodes.insert(node.clone(), Node::Drained);
-            }
-            Event::NodeBack { node, .. } => {
-                self.truth.nodes.insert(node.clone(), Node::Online);
-            }
-            _ => {}
-        }
-    }
-
-    fn note_probe(&mut self, id: &InstanceId, run: RunId, outcome: &ProbeOutcome) {
-        let check = self
-            .truth
-            .declared
-            .get(id.service())
-            .and_then(|service| service.check.as_ref());
-        let (fail_after, pass_after) = check.map_or((1, 1), |check| (check.fail_after, check.pass_after));
-        let Some(process) = self.truth.process_mut(id, run) else {
-            return;
-        };
-        let evidence = &mut process.evidence;
-        match outcome {
-            ProbeOutcome::Unsure => {}
-            ProbeOutcome::Pass => {
-                evidence.fails = 0;
-                evidence.passes += 1;
-                evidence.unhealthy &= evidence.passes < pass_after;
-                evidence.passed_once = true;
-            }
-            ProbeOutcome::Fail(_) => {
-                evidence.passes = 0;
-                evidence.fails += 1;
-                evidence.unhealthy |= evidence.fails >= fail_after;
-            }
-        }
-    }
-
-    pub(super) fn agent_dies(&mut self, back: Option<Duration>) {
-        self.agent.core = None;
-        self.agent.stopped = false;
-        self.agent.dies = None;
-        self.agent.wakes_at = None;
-        self.truth.agent_runs = false;
-        self.truth.switchovers.clear();
-        let life = self.agent.life;
-        let half_done = self.queue.take(|due| match due {
-            Due::Agent { .. } => true,
-            Due::HookEnds(hook) => hook.life == life,
-            _ => false,
-        });
-        let deferred = std::mem::take(&mut self.agent.deferred);
-        let deferred = deferred.into_iter().map(|task| Due::Agent { life, task });
-        // What was being done is done or not; in neither case anybody hears of it.
-        for due in half_done.into_iter().chain(deferred) {
-            if !self.pace.coin() {
-                continue;
-            }
-            match due {
-                Due::HookEnds(hook) => {
-                    self.hook_takes_effect(&hook);
-                }
-                Due::Agent {
-                    task: Task::Spawn(spawn),
-                    ..
-                } => self.spawn(spawn),
-                Due::Agent {
-                    task: Task::Commit(write),
-                    ..
-                } => {
-                    self.commit(&write);
-                }
-                _ => {}
-            }
-        }
-        for instance in self.truth.instances.values_mut() {
-            instance.starting = None;
-        }
-        // Nobody is left to hear what the half-done things had to tell.
-        self.agent.life += 1;
-        self.agent.last_told = Timestamp(0);
-        if let Some(back) = back {
-            self.plan(back, Due::AgentReturns);
-        }
-    }
-
-    pub(super) fn agent_stops(&mut self, span: Duration) {
-        self.agent.stopped = true;
-        self.truth.agent_runs = false;
-        self.plan(span, Due::AgentContinues);
-    }
-
-    /// What came meanwhile comes at once; checks of that time say nothing.
-    pub(super) fn agent_continues(&mut self) {
-        if !self.agent.stopped {
-            return;
-        }
-        self.agent.stopped = false;
-        self.truth.agent_runs = true;
-        let life = self.agent.life;
-        for task in std::mem::take(&mut self.agent.deferred) {
-            if self.violation.is_some() || self.agent.life != life {
-                return;
-            }
-            match task {
-                Task::Probe {
-                    instance,
-                    run,
-                    standby,
-                    prober,
-                } => self.probe(instance, run, standby, prober, true),
-                Task::ProbeTimeout {
-                    instance,
-                    run,
-                    standby,
-                    prober,
-                } => self.probe_timeout(instance, run, standby, prober, true),
-                task => self.attend(task),
-            }
         }
     }
 }

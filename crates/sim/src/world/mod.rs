@@ -10,12 +10,15 @@
 //! The invariants look at the truth alone, never at what the core believes.
 
 mod agent;
+mod evidence;
 mod inject;
+mod life;
 mod machine;
 mod probing;
 pub(crate) mod proxy;
 mod queue;
 mod recovery;
+mod routing;
 pub(crate) mod store;
 pub(crate) mod truth;
 
