@@ -599,6 +599,8 @@ impl Executor {
             return;
         };
         let Some(process) = live.process.clone() else { return };
+        // Hooks are run for those that are fit.
+        live.memo.healthy = true;
         // From the moment a demotion begins nobody may believe that the instance was promoted; and who is being promoted
         // follows nobody any more.
         match kind {
@@ -756,6 +758,7 @@ impl Executor {
             return;
         };
         live.memo.promoted = Some(epoch);
+        live.memo.healthy = true;
         live.standby_checks = None;
         live.keep_memo(instance);
     }

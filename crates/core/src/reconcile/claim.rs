@@ -162,6 +162,14 @@ impl Service {
                     continue;
                 }
                 if let Some(holder) = self.acting_holder(index).filter(|holder| *holder != to) {
+                    // Found starting when the agent came back: it answers soon, or its time to start is over soon.
+                    if self
+                        .instances
+                        .get(&holder)
+                        .is_some_and(|holder| holder.phase != Phase::Running)
+                    {
+                        continue;
+                    }
                     let last = self
                         .instances
                         .get(&holder)

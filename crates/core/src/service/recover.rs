@@ -5,8 +5,8 @@ use crate::instance::{Instance, Phase};
 use crate::slot::{self, Slot};
 use crate::{Adopted, Reason, SlotKnown};
 use model::{
-    Addressing, Health, Limits, Logs, Millis, Protocol, Restart, ServiceName, SlotId, Spread, StandbyMode, Stop, StopSignal,
-    Timestamp,
+    Addressing, Health, Limits, Logs, Millis, Protocol, Restart, ServiceName, SlotId, Spread, StandbyMode, Stop,
+    StopSignal, Timestamp,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -48,7 +48,10 @@ impl Service {
         }
         if running && !healthy {
             let deadline = now + self.declared.start_timeout.duration();
-            let started = Phase::Starting { started: true, deadline };
+            let started = Phase::Starting {
+                started: true,
+                deadline,
+            };
             instance.set(started, Health::Starting, now, Reason::Adopted);
         }
         instance.acts = promoted.is_some();
@@ -70,6 +73,10 @@ impl Service {
                 holds = true;
                 slot.routed = Some((id.clone(), record.epoch));
                 slot.set(slot::Phase::Serving { holder: id.clone() }, now, Reason::Adopted);
+            } else if !healthy {
+                // It was started as a standby after it had lost its slot, and was never fit to be promoted.
+                slot.begin_takeover(false, Reason::HolderGone { instance: id.clone() }, now);
+                slot.confirm_dead(now);
             } else if epoch_matters {
                 // Its hook was not begun, or nobody noted that it was through; or it is another process than the one that
                 // was promoted. It claims its slot anew, for no epoch reaches two processes.

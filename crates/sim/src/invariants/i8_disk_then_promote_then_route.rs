@@ -77,9 +77,10 @@ fn promoted(truth: &Truth, service: &ServiceName, target: &RouteTarget) -> Resul
         return Ok(());
     };
     let by_itself = Truth::was_told(process, declared);
+    // Promoted anew in place, it may be further than the news of it.
     let acts = process
         .acting
-        .is_some_and(|acting| Truth::acts_for(declared, acting, target.slot, epoch));
+        .is_some_and(|acting| Truth::acts_for(declared, acting, target.slot, epoch.max(acting.epoch)));
     if acts || !by_itself {
         return Ok(());
     }

@@ -179,6 +179,9 @@ impl World {
                 epoch,
                 active,
             } => {
+                if let Some(known) = self.truth.instances.get_mut(instance) {
+                    known.memo.was_fit = true;
+                }
                 let early = match self.broken {
                     Some(BrokenRule::RouteBeforePromoted) => *hook == HookKind::Promote,
                     Some(BrokenRule::FollowNotAwaited) => *hook == HookKind::Follow,
@@ -210,6 +213,7 @@ impl World {
                 for target in targets {
                     if let Some(instance) = self.truth.instances.get_mut(&target.instance) {
                         instance.memo.promoted = Some(target.epoch);
+                        instance.memo.was_fit = true;
                     }
                 }
                 for (instance, _) in leaving {

@@ -60,6 +60,7 @@ impl World {
             promoted: spawn.active_at,
             followed: None,
             stands_by: None,
+            was_fit: false,
         };
         instance.process = Some(Process::new(run, from, now, answers_from));
         if let Some((epoch, slot)) = spawn.active_at.zip(slot) {

@@ -87,7 +87,10 @@ impl World {
                     .is_none_or(|(process, declared)| process.from.launch() == declared.launch()),
                 promoted: instance.memo.promoted.filter(|_| process.is_some()),
                 followed: instance.memo.followed.filter(|_| process.is_some()),
-                healthy: process.is_some_and(|process| process.evidence.passed_once || process.from.check.is_none()),
+                healthy: process.is_some_and(|process| {
+                    let unchecked = declared.is_none_or(|declared| declared.check.is_none());
+                    unchecked || process.evidence.passed_once || instance.memo.was_fit
+                }),
                 stands_by: instance.memo.stands_by.filter(|_| process.is_some()),
             }
         });

@@ -67,6 +67,8 @@ pub(crate) struct Memo {
     pub(crate) followed: Option<Epoch>,
     /// What its standby check said last.
     pub(crate) stands_by: Option<bool>,
+    /// It was fit once since its start: a hook was run for it, or clients were sent to it.
+    pub(crate) was_fit: bool,
 }
 
 /// A process tree.
