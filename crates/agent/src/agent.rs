@@ -127,7 +127,13 @@ impl Agent {
                 {
                     self.executor.standby_checked(instance, *run, passed, at);
                 }
-                if let Event::Probed { instance, run, standby: false, outcome: decisions::ProbeOutcome::Pass } = &event {
+                if let Event::Probed {
+                    instance,
+                    run,
+                    standby: false,
+                    outcome: decisions::ProbeOutcome::Pass,
+                } = &event
+                {
                     self.executor.passed(instance, *run);
                 }
                 let quiet = matches!(event, Event::Probed { .. });
@@ -227,8 +233,10 @@ impl Agent {
     fn greet_proxy(&mut self, fronts: Vec<(api::proxy::Front, std::net::TcpListener)>, pid: u32, now: Timestamp) {
         tracing::info!(pid, fronts = fronts.len(), "connected to the proxy");
         self.proxy_is_up = true;
-        let follows: BTreeMap<ServiceName, u64> =
-            fronts.iter().map(|(front, _)| (front.service.clone(), front.revision)).collect();
+        let follows: BTreeMap<ServiceName, u64> = fronts
+            .iter()
+            .map(|(front, _)| (front.service.clone(), front.revision))
+            .collect();
         self.fronts.adopt(fronts);
         self.fronts.serve(&self.cluster, &self.link);
         self.fronts.only(&self.cluster, &self.link);
@@ -397,11 +405,21 @@ impl Agent {
         let mut problems = Vec::new();
         if !self.proxy_is_up && self.cluster.services.values().any(|service| service.listen.is_some()) {
             let text = "there is no proxy: clients wait at the door".to_owned();
-            problems.push(problem("proxy-down", "proxy", text, "it is started again by itself; `run/proxy.log` says why it ended"));
+            problems.push(problem(
+                "proxy-down",
+                "proxy",
+                text,
+                "it is started again by itself; `run/proxy.log` says why it ended",
+            ));
         }
         for (service, why) in self.fronts.trouble() {
             let text = format!("clients of {service} cannot come: {why}");
-            problems.push(problem("not-served", service.as_str(), text, "free the address; it is tried again every few seconds"));
+            problems.push(problem(
+                "not-served",
+                service.as_str(),
+                text,
+                "free the address; it is tried again every few seconds",
+            ));
         }
         problems
     }

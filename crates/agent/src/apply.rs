@@ -48,6 +48,12 @@ pub(crate) fn begin(
     how: String,
     answer: oneshot::Sender<Result<Outcome, Outcome>>,
 ) {
+    let says_the_same = |applied: &Applied| applied.text == request.text && applied.path == request.path;
+    if let Some(applied) = agent.applied.as_ref().filter(|applied| says_the_same(applied)) {
+        let text = format!("nothing to do: revision {} already says the same", applied.revision);
+        let _ = answer.send(Ok(done(text)));
+        return;
+    }
     match prepare(agent, request, how) {
         Ok(applied) => write(agent, applied, answer),
         Err(outcome) => {

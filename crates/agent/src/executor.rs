@@ -13,7 +13,9 @@ use drivers::preflight::{self, PreflightEnv};
 use drivers::probe::{ExecEnv, ProbeResult, Prober, ProberHandle};
 use drivers::process::{Driver, Launch, Process};
 use drivers::{environment, program};
-use model::{Addressing, Check, CheckKind, Cluster, Epoch, HookKind, InstanceId, NodeName, Role, RunId, SlotId, Timestamp};
+use model::{
+    Addressing, Check, CheckKind, Cluster, Epoch, HookKind, InstanceId, NodeName, Role, RunId, SlotId, Timestamp,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -638,7 +640,11 @@ impl Executor {
                     note(&process, &before)?;
                 }
                 hook::run(command).await.map_err(|error| chain(&error))?;
-                note(&process, &after)
+                // Without the note it is only done once more if the agent restarts; on a full disk, say.
+                if let Err(error) = note(&process, &after) {
+                    tracing::warn!(%kind, error, "a hook went through and that cannot be written down");
+                }
+                Ok(())
             };
             let outcome = match ran.await {
                 Ok(()) => HookOutcome::Done,
@@ -766,7 +772,11 @@ impl Executor {
     /// What a standby check said is remembered when it changes: should agent and active die together, the next agent must know
     /// whether the standby had everything.
     pub(crate) fn standby_checked(&mut self, instance: &InstanceId, run: RunId, passed: bool, at: Timestamp) {
-        let Some(live) = self.live.get_mut(instance).filter(|live| live.run == run && live.hook_is_done()) else {
+        let Some(live) = self
+            .live
+            .get_mut(instance)
+            .filter(|live| live.run == run && live.hook_is_done())
+        else {
             return;
         };
         let is_news = match live.memo.stands_by {
@@ -781,7 +791,11 @@ impl Executor {
 
     /// An instance passed a check: should the agent die, the next one need not wait for that.
     pub(crate) fn passed(&mut self, instance: &InstanceId, run: RunId) {
-        if let Some(live) = self.live.get_mut(instance).filter(|live| live.run == run && !live.memo.healthy) {
+        if let Some(live) = self
+            .live
+            .get_mut(instance)
+            .filter(|live| live.run == run && !live.memo.healthy)
+        {
             live.memo.healthy = true;
             live.keep_memo(instance);
         }

@@ -130,7 +130,12 @@ impl Fronts {
         for name in cluster.services.keys() {
             let one = Cluster {
                 name: cluster.name.clone(),
-                services: cluster.services.iter().filter(|(other, _)| *other == name).map(|(n, s)| (n.clone(), s.clone())).collect(),
+                services: cluster
+                    .services
+                    .iter()
+                    .filter(|(other, _)| *other == name)
+                    .map(|(n, s)| (n.clone(), s.clone()))
+                    .collect(),
             };
             match self.open(&one) {
                 Ok(()) if self.trouble.contains_key(name) => {

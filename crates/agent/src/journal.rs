@@ -234,7 +234,7 @@ pub(crate) fn timeline(takeover: &Takeover) -> Failover {
         (Step::Routed, takeover.routed),
         (Step::FirstAnswer, takeover.answered),
     ];
-    let steps: Vec<FailoverStep> = moments
+    let mut steps: Vec<FailoverStep> = moments
         .into_iter()
         .filter_map(|(step, at)| {
             Some(FailoverStep {
@@ -243,6 +243,8 @@ pub(crate) fn timeline(takeover: &Takeover) -> Failover {
             })
         })
         .collect();
+    // One worker of the proxy may serve the first client before the last one has heard of the route.
+    steps.sort_by_key(|step| step.at_us);
     Failover {
         service: takeover.slot.service.to_string(),
         slot: takeover.slot.slot,

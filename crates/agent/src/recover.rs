@@ -171,7 +171,11 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     let adopted = adopt(&driver, &layout, &cluster, &found, &nodes, &mut executor).await?;
     let mut fronts = Fronts::default();
     let (routes, routed_epoch) = adopt_proxy(&layout, &mut fronts).await;
-    let seen = adopted.iter().filter_map(|instance| instance.promoted).chain(routed_epoch).max();
+    let seen = adopted
+        .iter()
+        .filter_map(|instance| instance.promoted)
+        .chain(routed_epoch)
+        .max();
     let generation = generation(store.as_ref(), &meta, &found.slots, seen).await?;
     let mut core = Core::new(
         seed(&meta.cluster_id),

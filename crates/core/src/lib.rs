@@ -217,6 +217,13 @@ impl Core {
     }
 
     fn recover(&mut self, recovered: Recovered, now: Timestamp) {
+        for node in self
+            .nodes
+            .values_mut()
+            .filter(|node| node.because == Reason::AgentStarted)
+        {
+            node.since = now;
+        }
         for (name, declared) in recovered.cluster.services {
             self.services.insert(name.clone(), Service::new(name, declared, now));
         }

@@ -67,9 +67,10 @@ pub fn lock(path: &Path) -> Result<File, LockError> {
 
 /// Replaces what the lock file says.
 pub fn write_lock(file: &mut File, text: &str) -> io::Result<()> {
-    file.set_len(0)?;
     file.rewind()?;
-    file.write_all(text.as_bytes())
+    file.write_all(text.as_bytes())?;
+    // Shortened after the write: on a full disk a file that was emptied first could not be written again.
+    file.set_len(text.len() as u64)
 }
 
 /// What the lock file says: the process id of its (last) holder.

@@ -255,7 +255,8 @@ pub(crate) static SERVICE: TableKind = TableKind {
                 max: hours(1),
             },
             default: Default::Is(r#""10s""#),
-            doc: "How long a planned move lets requests under way finish before their connections are closed.",
+            doc: "How long a planned move lets requests under way finish before their connections are closed. For an exclusive service \
+                  at most half of `hold.time`: those that wait meanwhile must not be sent away.",
             example: r#""1m""#,
         },
         Key {

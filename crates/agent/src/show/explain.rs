@@ -13,7 +13,7 @@ const EVENTS: usize = 12;
 
 /// Explains a service, an instance or a node; `None` if there is none of that name.
 pub(crate) fn explain(name: &str, view: &View, executor: &Executor, journal: &Journal) -> Option<Explanation> {
-    let (summary, facts, if_it_dies) =
+    let (summary, mut facts, mut if_it_dies) =
         if let Some(service) = view.services.iter().find(|service| service.name.as_str() == name) {
             of_service(service)
         } else if let Some((service, instance)) = find_instance(view, name) {
@@ -21,6 +21,10 @@ pub(crate) fn explain(name: &str, view: &View, executor: &Executor, journal: &Jo
         } else {
             of_node(view, name)?
         };
+    if let Some(since) = view.paused {
+        facts.push(format!("automatic actions are paused since {}", shown(since)));
+        if_it_dies = vec!["nothing follows while automatic actions are paused; `understudy resume` ends that".into()];
+    }
     let events = journal.latest_about(name, EVENTS);
     Some(Explanation {
         version: api::VERSION,
@@ -83,6 +87,7 @@ fn of_service(service: &ServiceView) -> Parts {
 
 fn if_an_active_dies(service: &ServiceView) -> Vec<String> {
     let hold = service.declared.hold_timeout;
+    let has_clients = service.declared.listen.is_some();
     let serving = service
         .slots
         .iter()
@@ -92,9 +97,11 @@ fn if_an_active_dies(service: &ServiceView) -> Vec<String> {
     match (service.state, service.failover_order.first()) {
         (ServiceState::Down, _) => lines.push("it is down already".into()),
         (_, Some(next)) => {
-            lines.push(format!(
-                "{next} takes the slot at the next epoch; new connections wait up to {hold} meanwhile"
-            ));
+            let waiting = match has_clients {
+                true => format!("; new connections wait up to {hold} meanwhile"),
+                false => String::new(),
+            };
+            lines.push(format!("{next} takes the slot at the next epoch{waiting}"));
             lines.push("the one that died is started again and becomes a standby; nothing moves back".into());
         }
         (_, None) if serving > 1 => {
@@ -103,9 +110,10 @@ fn if_an_active_dies(service: &ServiceView) -> Vec<String> {
                 serving - 1
             ));
         }
-        (_, None) => lines.push(format!(
+        (_, None) if has_clients => lines.push(format!(
             "it is down until it was started again; new connections wait up to {hold}, then fail"
         )),
+        (_, None) => lines.push("it is down until it was started again".into()),
     }
     lines.push(match service.distance {
         0 => "distance to outage: 0, it is down".into(),

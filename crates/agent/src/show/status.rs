@@ -180,7 +180,14 @@ fn problems(service: &ServiceView) -> Vec<Problem> {
                 "service-down",
                 Severity::Error,
                 name.clone(),
-                format!("{name} is down: {}", service.because),
+                match service
+                    .instances
+                    .iter()
+                    .find_map(|instance| instance.last_failure.as_ref())
+                {
+                    Some(last) => format!("{name} is down: {}; the last failure: {last}", service.because),
+                    None => format!("{name} is down: {}", service.because),
+                },
                 format!("`understudy explain {name}` says what keeps its instances from serving"),
                 service.since,
             ),

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod failover;
+mod hooks;
 mod nodes;
 mod programs;
 mod rollout;

@@ -143,3 +143,33 @@ async fn a_second_agent_of_the_same_cluster_is_refused() {
     let pids: BTreeMap<String, u32> = rig::pids(&shop.rig.status().unwrap());
     assert_eq!(pids.len(), 5);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_proxy_is_replaced() {
+    let shop = Shop::up();
+    let own = shop.rig.own().unwrap();
+    process::signal(own.proxy.unwrap(), Signal::STOP).unwrap();
+    until_back(&shop.rig, |now| now.proxy != own.proxy);
+    let plan = bench::load::Plan {
+        duration: Duration::from_millis(500),
+        ..bench::load::Plan::get(shop.web, "/", 100.0)
+    };
+    assert_no_failures(&bench::load::run(plan).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_outlives_the_agent() {
+    let shop = Shop::up();
+    assert!(shop.rig.run(&["pause"]).unwrap().status.success());
+    let own = shop.rig.own().unwrap();
+    kill(own.agent);
+    until_back(&shop.rig, |now| now.agent != own.agent);
+    let (_, pid) = shop.holder("web");
+    kill(pid);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let status = shop.rig.status().unwrap();
+    assert!(status.paused.is_some(), "the pause was forgotten");
+    assert_eq!(rig::pids(&status).len(), 4, "something was started in a pause");
+    assert!(shop.rig.run(&["resume"]).unwrap().status.success());
+    shop.until_redundant_without("web", &[pid]);
+}

@@ -74,9 +74,16 @@ impl Service {
                 slot.routed = Some((id.clone(), record.epoch));
                 slot.set(slot::Phase::Serving { holder: id.clone() }, now, Reason::Adopted);
             } else if !healthy {
-                // It was started as a standby after it had lost its slot, and was never fit to be promoted.
+                // It seems to have been started as a standby after it had lost its slot, and never to have been fit to be promoted.
+                // But a cold one acts from its first instruction, and checks come and go with files: before somebody else has an
+                // exclusive slot, it is waited for.
                 slot.begin_takeover(false, Reason::HolderGone { instance: id.clone() }, now);
-                slot.confirm_dead(now);
+                if self.declared.exclusive {
+                    holds = true;
+                    instance.acts = true;
+                } else {
+                    slot.confirm_dead(now);
+                }
             } else if epoch_matters {
                 // Its hook was not begun, or nobody noted that it was through; or it is another process than the one that
                 // was promoted. It claims its slot anew, for no epoch reaches two processes.
