@@ -282,7 +282,7 @@ impl Agent {
                     self.finish_down(&done(text));
                 }
                 Action::Create { .. } | Action::Note(_) | Action::Report(_) => {}
-                action => self.executor.carry_out(action),
+                action => self.executor.carry_out(action, &because),
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::ports::Ports;
 use crate::words::Words;
 use api::layout::Layout;
 use api::record;
-use decisions::{Action, Commit, Event, HookOutcome, ProbeOutcome, SlotKnown, SlotWrite};
+use decisions::{Action, Commit, Event, HookOutcome, ProbeOutcome, Reason, SlotKnown, SlotWrite};
 use drivers::hook::{self, HookCommand};
 use drivers::preflight::{self, PreflightEnv};
 use drivers::probe::{ExecEnv, ProbeResult, Prober, ProberHandle};
@@ -221,7 +221,7 @@ impl Executor {
     }
 
     /// Carries out a decision about processes, hooks, checks or slots. Others are not its business.
-    pub(crate) fn carry_out(&mut self, action: Action) {
+    pub(crate) fn carry_out(&mut self, action: Action, because: &Reason) {
         match action {
             Action::Start {
                 instance,
@@ -244,7 +244,7 @@ impl Executor {
                     checks.probe_now();
                 }
             }
-            Action::Write(write) => self.write(write),
+            Action::Write(write) => self.write(write, because.to_string()),
             Action::Forget { instance } => self.forget(instance),
             _ => {}
         }
@@ -803,15 +803,20 @@ impl Executor {
 
     /// An instance serves no more: it stands by, and is checked as a standby.
     pub(crate) fn stands_by(&mut self, instance: &InstanceId) {
-        if let Some(live) = self.live.get_mut(instance).filter(|live| live.memo.promoted.is_some()) {
+        let service = self.cluster.services.get(instance.service());
+        // Until its demote hook runs, the next agent must know that it is due.
+        if service.is_some_and(|service| service.on_demote.is_some()) {
+            return;
+        }
+        let live = self.live.get_mut(instance);
+        if let Some(live) = live.filter(|live| live.memo.promoted.is_some()) {
             live.memo.promoted = None;
             self.check(instance);
         }
     }
 
-    fn write(&self, write: SlotWrite) {
+    fn write(&self, write: SlotWrite, because: String) {
         let (store, inputs) = (Arc::clone(&self.store), self.inputs.clone());
-        let because = String::new();
         tokio::spawn(async move {
             let (slot, attempt) = (write.slot.clone(), write.attempt);
             let result = write_slot(store.as_ref(), write, because).await;
@@ -840,7 +845,37 @@ impl Executor {
     }
 }
 
-/// What a process was started from: two that agree need no restart.
+/// Whether a process that was started from `noted` is what `service` declares. A program that knows more settings than the one
+/// that wrote it down must restart nothing: what is missing there had no value.
+pub(crate) fn is_launched_from(noted: &str, service: &model::Service) -> bool {
+    let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+    match (parse(noted), parse(&launch_digest(service))) {
+        (Some(noted), Some(declared)) => says_the_same(&noted, &declared),
+        _ => false,
+    }
+}
+
+fn says_the_same(noted: &serde_json::Value, declared: &serde_json::Value) -> bool {
+    use serde_json::Value;
+    match (noted, declared) {
+        (Value::Object(noted), Value::Object(declared)) => {
+            let keys: BTreeSet<&String> = noted.keys().chain(declared.keys()).collect();
+            let of = |map: &serde_json::Map<String, Value>, key: &String| map.get(key).cloned().unwrap_or(Value::Null);
+            keys.into_iter()
+                .all(|key| says_the_same(&of(noted, key), &of(declared, key)))
+        }
+        (Value::Array(noted), Value::Array(declared)) => {
+            noted.len() == declared.len()
+                && noted
+                    .iter()
+                    .zip(declared)
+                    .all(|(noted, declared)| says_the_same(noted, declared))
+        }
+        (noted, declared) => noted == declared,
+    }
+}
+
+/// What a process was started from.
 pub(crate) fn launch_digest(service: &model::Service) -> String {
     serde_json::to_string(&service.launch()).unwrap_or_default()
 }
@@ -977,4 +1012,27 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(command: &str) -> model::Service {
+        let file = format!("[service.web]\ncommand = [\"{command}\"]\n");
+        let parsed = spec::parse(&file, "test.toml").unwrap();
+        parsed.cluster.services.into_values().next().unwrap()
+    }
+
+    #[test]
+    fn a_setting_that_an_older_program_did_not_know_restarts_nothing() {
+        let declared = service("sleep");
+        let older = launch_digest(&declared)
+            .replace("\"core_bytes\":null,", "")
+            .replace(",\"core_bytes\":null", "");
+        assert_ne!(older, launch_digest(&declared), "the test removes nothing");
+        assert!(is_launched_from(&older, &declared));
+        assert!(!is_launched_from(&older, &service("other")));
+        assert!(!is_launched_from("", &declared));
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::agent::Agent;
 use crate::clock;
-use crate::executor::{Executor, Memo, known_slot, launch_digest};
+use crate::executor::{Executor, Memo, is_launched_from, known_slot};
 use crate::fronts::Fronts;
 use crate::http;
 use crate::input::Input;
@@ -459,7 +459,7 @@ async fn adopt(
                 });
                 entry.run = run;
                 entry.running = true;
-                entry.current = memo.launch == launch_digest(service);
+                entry.current = is_launched_from(&memo.launch, service);
                 entry.promoted = memo.promoted;
                 entry.followed = memo.followed;
                 entry.stands_by = memo.stands_by.map(|(passed, at)| passed && is_fresh(service, at));

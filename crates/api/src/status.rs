@@ -53,6 +53,9 @@ pub struct ServiceStatus {
     pub slots: Vec<SlotStatus>,
     /// Its instances.
     pub instances: Vec<InstanceStatus>,
+    /// Some of its processes run from an earlier declaration and are being replaced.
+    #[serde(default)]
+    pub rolling: bool,
     /// Who takes over, best first.
     pub failover_order: Vec<String>,
     /// What the proxy counted; absent for a service without `listen`.

@@ -84,6 +84,7 @@ fn service_status(service: &ServiceView, executor: &Executor, fronts: &Fronts) -
             .iter()
             .map(|instance| instance_status(instance, executor))
             .collect(),
+        rolling: service.rolling,
         failover_order: service.failover_order.iter().map(ToString::to_string).collect(),
         traffic: fronts.totals(&service.name).map(|totals| Traffic {
             open: totals.open,

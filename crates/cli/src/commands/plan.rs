@@ -4,9 +4,12 @@ use super::files::{self, File};
 use super::{Done, Error, Session, act};
 use crate::args;
 use crate::client::{Answer, Client};
+use crate::feed::{self, News};
 use crate::render::{self, change};
 use crate::who;
 use api::{HistoryEntry, Plan, RollbackRequest};
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
 /// `plan`
 pub(super) async fn show(session: &Session, args: &args::PlanArgs) -> Result<Done, Error> {
@@ -27,7 +30,47 @@ pub(super) async fn show(session: &Session, args: &args::PlanArgs) -> Result<Don
 pub(super) async fn apply(session: &Session, args: &args::Apply) -> Result<Done, Error> {
     let file = files::read(session, &args.file)?;
     let client = session.client_of(&file.cluster_of(session)?);
-    carry_out(session, &client, &file, args.yes, args.json).await
+    let done = carry_out(session, &client, &file, args.yes, args.json).await?;
+    match args.wait {
+        Some(limit) if done == Done::Yes => until_it_runs(session, client, limit).await,
+        _ => Ok(done),
+    }
+}
+
+/// Waits until every service is redundant and runs as the file says; tells what it waits for.
+async fn until_it_runs(session: &Session, client: Client, limit: Duration) -> Result<Done, Error> {
+    let deadline = Instant::now() + limit;
+    let mut news = feed::follow(client);
+    let mut waits_for: Vec<String> = Vec::new();
+    loop {
+        let status = match timeout_at(deadline, news.recv()).await {
+            Ok(Some(News::Status(answer, _))) => answer.value,
+            Ok(Some(News::Trouble(_))) => continue,
+            Ok(Some(News::Failed(error))) => return Err(error.into()),
+            Ok(None) | Err(_) => {
+                session.output.say(&format!(
+                    "not everything runs as the file says after {}:",
+                    render::span(limit)
+                ));
+                for line in &waits_for {
+                    session.output.say(&format!("  {line}"));
+                }
+                return Ok(Done::No);
+            }
+        };
+        let behind = status
+            .services
+            .iter()
+            .filter(|service| service.rolling || service.state != "redundant");
+        let now: Vec<String> = behind
+            .map(|service| format!("{}: {}, {}", service.name, service.state, service.because))
+            .collect();
+        if now.is_empty() {
+            session.output.say("everything runs as the file says and is redundant");
+            return Ok(Done::Yes);
+        }
+        waits_for = now;
+    }
 }
 
 /// Shows the plan of a file, asks, and applies it to exactly the revision that was shown.

@@ -38,6 +38,7 @@ pub(crate) fn shop() -> Status {
                 listen: Some("127.0.0.1:6380".into()),
                 slots: vec![slot(0, "serving", Some(("db-1", "a")), 3)],
                 instances: vec![instance("db-1", "a", "active"), instance("db-2", "b", "standby")],
+                rolling: false,
                 failover_order: vec!["db-2".into()],
                 traffic: Some(Traffic {
                     open: 4,
@@ -74,6 +75,7 @@ pub(crate) fn shop() -> Status {
                         ..instance("web-3", "b", "standby")
                     },
                 ],
+                rolling: false,
                 failover_order: vec![],
                 traffic: Some(Traffic {
                     open: 0,

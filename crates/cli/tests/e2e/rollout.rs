@@ -41,6 +41,14 @@ impl Rollout {
         self.rig.run(&["apply", path.to_str().unwrap(), "--yes"]).unwrap()
     }
 
+    fn apply_and_wait(&self, file: &str, limit: &str) -> std::process::Output {
+        let path = self.rig.folder().join("new.toml");
+        std::fs::write(&path, file).unwrap();
+        self.rig
+            .run(&["apply", path.to_str().unwrap(), "--yes", &format!("--wait={limit}")])
+            .unwrap()
+    }
+
     /// Waits until every process has this marker in its environment.
     fn until_all_run(&self, marker: &str, count: usize) {
         let wanted = format!("MARKER={marker}");
@@ -63,7 +71,7 @@ impl Rollout {
 async fn a_changed_environment_is_rolled_out_and_back_without_a_failed_request() {
     let rollout = Rollout::up();
     let load = load::start(Plan::get(rollout.listen, "/healthz", 200.0)).unwrap();
-    let applied = rollout.apply(&web_file(rollout.listen, 2, "two"));
+    let applied = rollout.apply_and_wait(&web_file(rollout.listen, 2, "two"), "1m");
     assert!(applied.status.success(), "{}", text(&applied.stderr));
     rollout.until_all_run("two", 3);
     let back = rollout.rig.run(&["rollback", "--yes"]).unwrap();
@@ -120,6 +128,9 @@ async fn a_broken_new_version_stops_at_the_first_standby_and_clients_notice_noth
     let broken = web_file(rollout.listen, 2, "two").replace("\"sample\", \"web\"", "\"sample\", \"wep\"");
     assert!(rollout.apply(&broken).status.success());
     std::thread::sleep(std::time::Duration::from_secs(3));
+    let waited = rollout.apply_and_wait(&broken, "1s");
+    assert_eq!(waited.status.code(), Some(1), "{}", text(&waited.stderr));
+    assert!(text(&waited.stderr).contains("web:"), "{}", text(&waited.stderr));
     let status = rollout.rig.status().unwrap();
     let service = rig::service(&status, "web").unwrap();
     assert_ne!(service.state, "down");
