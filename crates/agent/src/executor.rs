@@ -3,59 +3,35 @@
 use crate::clock;
 use crate::input::{Input, StartFailure};
 use crate::journal::Inputs;
+use crate::memo::{Memo, launch_digest, note};
 use crate::ports::Ports;
+use crate::slots::{forget, keep_record, write_slot};
 use crate::words::Words;
 use api::layout::Layout;
 use api::record;
-use decisions::{Action, Commit, Event, HookOutcome, ProbeOutcome, Reason, SlotKnown, SlotWrite};
+use decisions::{Action, Event, HookOutcome, ProbeOutcome, Reason, SlotWrite};
 use drivers::hook::{self, HookCommand};
 use drivers::preflight::{self, PreflightEnv};
 use drivers::probe::{ExecEnv, ProbeResult, Prober, ProberHandle};
 use drivers::process::{Driver, Launch, Process};
 use drivers::{environment, program};
-use model::{
-    Addressing, Check, CheckKind, Cluster, Epoch, HookKind, InstanceId, NodeName, Role, RunId, SlotId, Timestamp,
-};
-use serde::{Deserialize, Serialize};
+use model::{Addressing, Check, CheckKind, Cluster, Epoch, HookKind, InstanceId, NodeName, Role, RunId, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use store::{Compare, Op, Store, Txn};
+use store::Store;
 use tokio::sync::Semaphore;
 
 /// Starts under way at once: each costs a fork and a few files; more only make each slower.
 const STARTS_AT_ONCE: usize = 8;
-/// A write whose outcome is unknown is asked for again after this long, this often, before the slot is read anew.
-const UNKNOWN_RETRY: Duration = Duration::from_millis(50);
-const UNKNOWN_RETRIES: u32 = 40;
 /// Our own logs are rotated past this size.
 const OWN_LOG_BYTES_MAX: u64 = 8 << 20;
 /// What a standby check says is written down at each change, and this often: it is of use only while it is fresh.
 const VERDICT_NOTED_EVERY: Duration = Duration::from_secs(1);
 /// A process that hangs in the kernel is looked for again after this long.
 const STUCK_RETRY: Duration = Duration::from_secs(1);
-
-/// What the agent keeps beside a running process, to find it again.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Memo {
-    pub(crate) port: Option<u16>,
-    /// Epoch for which the promote hook went through.
-    pub(crate) promoted: Option<Epoch>,
-    /// Epoch of the active that it follows.
-    pub(crate) followed: Option<Epoch>,
-    /// What its standby check said last, and when (microseconds since boot).
-    #[serde(default)]
-    pub(crate) stands_by: Option<(bool, Timestamp)>,
-    /// It passed a check since its start.
-    #[serde(default)]
-    pub(crate) healthy: bool,
-    /// What it was started from, as JSON of `Service::launch`.
-    pub(crate) launch: String,
-    /// Started as active.
-    pub(crate) started_active: bool,
-}
 
 /// An instance with a process, or on its way to one.
 struct Live {
@@ -845,48 +821,6 @@ impl Executor {
     }
 }
 
-/// Whether a process that was started from `noted` is what `service` declares. A program that knows more settings than the one
-/// that wrote it down must restart nothing: what is missing there had no value.
-pub(crate) fn is_launched_from(noted: &str, service: &model::Service) -> bool {
-    let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
-    match (parse(noted), parse(&launch_digest(service))) {
-        (Some(noted), Some(declared)) => says_the_same(&noted, &declared),
-        _ => false,
-    }
-}
-
-fn says_the_same(noted: &serde_json::Value, declared: &serde_json::Value) -> bool {
-    use serde_json::Value;
-    match (noted, declared) {
-        (Value::Object(noted), Value::Object(declared)) => {
-            let keys: BTreeSet<&String> = noted.keys().chain(declared.keys()).collect();
-            let of = |map: &serde_json::Map<String, Value>, key: &String| map.get(key).cloned().unwrap_or(Value::Null);
-            keys.into_iter()
-                .all(|key| says_the_same(&of(noted, key), &of(declared, key)))
-        }
-        (Value::Array(noted), Value::Array(declared)) => {
-            noted.len() == declared.len()
-                && noted
-                    .iter()
-                    .zip(declared)
-                    .all(|(noted, declared)| says_the_same(noted, declared))
-        }
-        (noted, declared) => noted == declared,
-    }
-}
-
-/// What a process was started from.
-pub(crate) fn launch_digest(service: &model::Service) -> String {
-    serde_json::to_string(&service.launch()).unwrap_or_default()
-}
-
-fn note(process: &Process, memo: &Memo) -> Result<(), String> {
-    let memo = serde_json::to_value(memo).map_err(|error| error.to_string())?;
-    process
-        .set_memo(memo)
-        .map_err(|error| format!("cannot write what is known of it: {error}"))
-}
-
 fn make_data(data: &Path, user: Option<&str>) -> Result<(), String> {
     let fail = |what: &str, error: &dyn std::fmt::Display| {
         format!("cannot {what} its data folder `{}`: {error}", data.display())
@@ -903,102 +837,6 @@ fn make_data(data: &Path, user: Option<&str>) -> Result<(), String> {
     Ok(())
 }
 
-async fn keep_record(store: &dyn Store, instance: &InstanceId, record: &record::Instance) -> Result<(), String> {
-    let key = record::instance_key(instance);
-    let value = serde_json::to_vec(record).map_err(|error| error.to_string())?;
-    if store
-        .get(&key)
-        .await
-        .is_ok_and(|entry| entry.is_some_and(|entry| entry.value == value))
-    {
-        return Ok(());
-    }
-    store
-        .txn(Txn::new().then(Op::put(key, value)))
-        .await
-        .map(drop)
-        .map_err(|error| chain(&error))
-}
-
-async fn forget(store: &dyn Store, instance: &InstanceId) -> Result<(), store::Error> {
-    let number_key = format!("{}{}", record::NUMBERS, instance.service());
-    let known = store.get(&number_key).await?;
-    let known: u32 = known
-        .and_then(|entry| String::from_utf8(entry.value).ok()?.parse().ok())
-        .unwrap_or(0);
-    let mut txn = Txn::new().then(Op::delete(record::instance_key(instance)));
-    if instance.number() > known {
-        txn = txn.then(Op::put(number_key, instance.number().to_string()));
-    }
-    store.txn(txn).await.map(drop)
-}
-
-/// Writes a slot by compare-and-swap, and does not come back before it is known whether it is written (or cannot be known).
-async fn write_slot(store: &dyn Store, write: SlotWrite, because: String) -> Commit {
-    let key = record::slot_key(&write.slot);
-    let state = if write.held {
-        record::SlotState::Held
-    } else {
-        record::SlotState::Released
-    };
-    let slot = record::Slot {
-        state,
-        holder: write.holder,
-        node: write.node,
-        epoch: write.epoch,
-        attempt: write.attempt,
-        since: clock::wall_now(),
-        because,
-    };
-    let value = match serde_json::to_vec(&slot) {
-        Ok(value) => value,
-        Err(error) => return Commit::Failed(error.to_string()),
-    };
-    let expected = if write.expect.0 == 0 {
-        Compare::absent(&*key)
-    } else {
-        Compare::modified(&*key, write.expect)
-    };
-    let txn = Txn::new()
-        .when(expected)
-        .then(Op::put(&*key, value))
-        .otherwise(Op::get(&*key));
-    for _ in 0..UNKNOWN_RETRIES {
-        let answer = store.txn(txn.clone()).await;
-        return match answer {
-            Ok(result) if result.succeeded => Commit::Done(result.revision),
-            Ok(result) => {
-                let found = result.reads.into_iter().flatten().next();
-                let known = found.and_then(|entry| known_slot(&write.slot, &entry));
-                match known {
-                    // Our own write, whose answer was lost.
-                    Some(known) if known.attempt == write.attempt => Commit::Done(known.revision),
-                    known => Commit::Conflict(known),
-                }
-            }
-            Err(store::Error::Unknown { .. } | store::Error::Unsettled { .. }) => {
-                tokio::time::sleep(UNKNOWN_RETRY).await;
-                continue;
-            }
-            Err(error) => Commit::Failed(chain(&error)),
-        };
-    }
-    Commit::Failed("the store does not tell whether it was written".into())
-}
-
-/// A slot as the store has it.
-pub(crate) fn known_slot(slot: &SlotId, entry: &store::Entry) -> Option<SlotKnown> {
-    let record: record::Slot = serde_json::from_slice(&entry.value).ok()?;
-    Some(SlotKnown {
-        slot: slot.clone(),
-        held: record.state == record::SlotState::Held,
-        holder: record.holder,
-        epoch: record.epoch,
-        revision: entry.modified,
-        attempt: record.attempt,
-    })
-}
-
 /// An error with all its causes, in one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -1012,27 +850,4 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn service(command: &str) -> model::Service {
-        let file = format!("[service.web]\ncommand = [\"{command}\"]\n");
-        let parsed = spec::parse(&file, "test.toml").unwrap();
-        parsed.cluster.services.into_values().next().unwrap()
-    }
-
-    #[test]
-    fn a_setting_that_an_older_program_did_not_know_restarts_nothing() {
-        let declared = service("sleep");
-        let older = launch_digest(&declared)
-            .replace("\"core_bytes\":null,", "")
-            .replace(",\"core_bytes\":null", "");
-        assert_ne!(older, launch_digest(&declared), "the test removes nothing");
-        assert!(is_launched_from(&older, &declared));
-        assert!(!is_launched_from(&older, &service("other")));
-        assert!(!is_launched_from("", &declared));
-    }
 }

@@ -19,11 +19,13 @@ mod http;
 mod input;
 mod journal;
 mod keeper;
+mod memo;
 mod ports;
 mod preflight;
 mod proxy_link;
 mod recover;
 mod show;
+mod slots;
 mod words;
 
 pub use http::openapi;

@@ -2,13 +2,15 @@
 
 use crate::agent::Agent;
 use crate::clock;
-use crate::executor::{Executor, Memo, is_launched_from, known_slot};
+use crate::executor::Executor;
 use crate::fronts::Fronts;
 use crate::http;
 use crate::input::Input;
 use crate::journal::{Inputs, Journal};
 use crate::keeper::{Keeper, guard_pid};
+use crate::memo::{Memo, is_launched_from};
 use crate::proxy_link::ProxyLink;
+use crate::slots::known_slot;
 use crate::{Config, EXIT_REFUSED};
 use api::layout::Layout;
 use api::record::{self, Applied, Meta};

@@ -1,0 +1,92 @@
+//! What the agent keeps beside a running process, to find it again.
+
+use drivers::process::Process;
+use model::{Epoch, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// What the agent keeps beside a running process, to find it again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Memo {
+    pub(crate) port: Option<u16>,
+    /// Epoch for which the promote hook went through.
+    pub(crate) promoted: Option<Epoch>,
+    /// Epoch of the active that it follows.
+    pub(crate) followed: Option<Epoch>,
+    /// What its standby check said last, and when (microseconds since boot).
+    #[serde(default)]
+    pub(crate) stands_by: Option<(bool, Timestamp)>,
+    /// It passed a check since its start.
+    #[serde(default)]
+    pub(crate) healthy: bool,
+    /// What it was started from, as JSON of `Service::launch`.
+    pub(crate) launch: String,
+    /// Started as active.
+    pub(crate) started_active: bool,
+}
+
+/// Whether a process that was started from `noted` is what `service` declares. A program that knows more settings than the one
+/// that wrote it down must restart nothing: what is missing there had no value.
+pub(crate) fn is_launched_from(noted: &str, service: &model::Service) -> bool {
+    let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+    match (parse(noted), parse(&launch_digest(service))) {
+        (Some(noted), Some(declared)) => says_the_same(&noted, &declared),
+        _ => false,
+    }
+}
+
+fn says_the_same(noted: &serde_json::Value, declared: &serde_json::Value) -> bool {
+    use serde_json::Value;
+    match (noted, declared) {
+        (Value::Object(noted), Value::Object(declared)) => {
+            let keys: BTreeSet<&String> = noted.keys().chain(declared.keys()).collect();
+            let of = |map: &serde_json::Map<String, Value>, key: &String| map.get(key).cloned().unwrap_or(Value::Null);
+            keys.into_iter()
+                .all(|key| says_the_same(&of(noted, key), &of(declared, key)))
+        }
+        (Value::Array(noted), Value::Array(declared)) => {
+            noted.len() == declared.len()
+                && noted
+                    .iter()
+                    .zip(declared)
+                    .all(|(noted, declared)| says_the_same(noted, declared))
+        }
+        (noted, declared) => noted == declared,
+    }
+}
+
+/// What a process was started from.
+pub(crate) fn launch_digest(service: &model::Service) -> String {
+    serde_json::to_string(&service.launch()).unwrap_or_default()
+}
+
+/// Writes it down. In words why not, if that fails.
+pub(crate) fn note(process: &Process, memo: &Memo) -> Result<(), String> {
+    let memo = serde_json::to_value(memo).map_err(|error| error.to_string())?;
+    process
+        .set_memo(memo)
+        .map_err(|error| format!("cannot write what is known of it: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(command: &str) -> model::Service {
+        let file = format!("[service.web]\ncommand = [\"{command}\"]\n");
+        let parsed = spec::parse(&file, "test.toml").unwrap();
+        parsed.cluster.services.into_values().next().unwrap()
+    }
+
+    #[test]
+    fn a_setting_that_an_older_program_did_not_know_restarts_nothing() {
+        let declared = service("sleep");
+        let older = launch_digest(&declared)
+            .replace("\"core_bytes\":null,", "")
+            .replace(",\"core_bytes\":null", "");
+        assert_ne!(older, launch_digest(&declared), "the test removes nothing");
+        assert!(is_launched_from(&older, &declared));
+        assert!(!is_launched_from(&older, &service("other")));
+        assert!(!is_launched_from("", &declared));
+    }
+}

@@ -1,0 +1,113 @@
+//! Slots and instances in the store.
+
+use crate::clock;
+use crate::executor::chain;
+use api::record;
+use decisions::{Commit, SlotKnown, SlotWrite};
+use model::{InstanceId, SlotId};
+use std::time::Duration;
+use store::{Compare, Op, Store, Txn};
+
+/// A write whose outcome is unknown is asked for again after this long, this often, before the slot is read anew.
+const UNKNOWN_RETRY: Duration = Duration::from_millis(50);
+const UNKNOWN_RETRIES: u32 = 40;
+
+pub(crate) async fn keep_record(
+    store: &dyn Store,
+    instance: &InstanceId,
+    record: &record::Instance,
+) -> Result<(), String> {
+    let key = record::instance_key(instance);
+    let value = serde_json::to_vec(record).map_err(|error| error.to_string())?;
+    if store
+        .get(&key)
+        .await
+        .is_ok_and(|entry| entry.is_some_and(|entry| entry.value == value))
+    {
+        return Ok(());
+    }
+    store
+        .txn(Txn::new().then(Op::put(key, value)))
+        .await
+        .map(drop)
+        .map_err(|error| chain(&error))
+}
+
+pub(crate) async fn forget(store: &dyn Store, instance: &InstanceId) -> Result<(), store::Error> {
+    let number_key = format!("{}{}", record::NUMBERS, instance.service());
+    let known = store.get(&number_key).await?;
+    let known: u32 = known
+        .and_then(|entry| String::from_utf8(entry.value).ok()?.parse().ok())
+        .unwrap_or(0);
+    let mut txn = Txn::new().then(Op::delete(record::instance_key(instance)));
+    if instance.number() > known {
+        txn = txn.then(Op::put(number_key, instance.number().to_string()));
+    }
+    store.txn(txn).await.map(drop)
+}
+
+/// Writes a slot by compare-and-swap, and does not come back before it is known whether it is written (or cannot be known).
+pub(crate) async fn write_slot(store: &dyn Store, write: SlotWrite, because: String) -> Commit {
+    let key = record::slot_key(&write.slot);
+    let state = if write.held {
+        record::SlotState::Held
+    } else {
+        record::SlotState::Released
+    };
+    let slot = record::Slot {
+        state,
+        holder: write.holder,
+        node: write.node,
+        epoch: write.epoch,
+        attempt: write.attempt,
+        since: clock::wall_now(),
+        because,
+    };
+    let value = match serde_json::to_vec(&slot) {
+        Ok(value) => value,
+        Err(error) => return Commit::Failed(error.to_string()),
+    };
+    let expected = if write.expect.0 == 0 {
+        Compare::absent(&*key)
+    } else {
+        Compare::modified(&*key, write.expect)
+    };
+    let txn = Txn::new()
+        .when(expected)
+        .then(Op::put(&*key, value))
+        .otherwise(Op::get(&*key));
+    for _ in 0..UNKNOWN_RETRIES {
+        let answer = store.txn(txn.clone()).await;
+        return match answer {
+            Ok(result) if result.succeeded => Commit::Done(result.revision),
+            Ok(result) => {
+                let found = result.reads.into_iter().flatten().next();
+                let known = found.and_then(|entry| known_slot(&write.slot, &entry));
+                match known {
+                    // Our own write, whose answer was lost.
+                    Some(known) if known.attempt == write.attempt => Commit::Done(known.revision),
+                    known => Commit::Conflict(known),
+                }
+            }
+            Err(store::Error::Unknown { .. } | store::Error::Unsettled { .. }) => {
+                tokio::time::sleep(UNKNOWN_RETRY).await;
+                continue;
+            }
+            Err(error) => Commit::Failed(chain(&error)),
+        };
+    }
+    Commit::Failed("the store does not tell whether it was written".into())
+}
+
+/// A slot as the store has it.
+pub(crate) fn known_slot(slot: &SlotId, entry: &store::Entry) -> Option<SlotKnown> {
+    let record: record::Slot = serde_json::from_slice(&entry.value).ok()?;
+    Some(SlotKnown {
+        slot: slot.clone(),
+        held: record.state == record::SlotState::Held,
+        holder: record.holder,
+        epoch: record.epoch,
+        revision: entry.modified,
+        attempt: record.attempt,
+    })
+}
