@@ -4,15 +4,19 @@
 
 mod declared;
 mod ids;
+mod mark;
 pub mod template;
 mod time;
+pub mod timing;
 
 pub use declared::{
     Addressing, Check, CheckKind, Cluster, Hook, HookKind, Limits, Logs, Protocol, Restart, Service, Spread,
     StandbyMode, Stop, StopSignal,
 };
 pub use ids::{Epoch, InstanceId, InvalidName, NodeName, Revision, RunId, ServiceName, SlotId, name_problem};
+pub use mark::Mark;
 pub use time::{Millis, Timestamp, WallTime};
+pub use timing::{Profile, Timing};
 
 use serde::{Deserialize, Serialize};
 
