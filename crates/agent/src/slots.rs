@@ -62,6 +62,10 @@ pub(crate) async fn write_slot(store: &dyn Store, write: SlotWrite, because: Str
         attempt: write.attempt,
         since: clock::wall_now(),
         because,
+        session: write.session,
+        served: write.served,
+        data: write.data.filter(|_| write.session.is_some()),
+        detected_ago_ms: write.detected_ago.filter(|_| write.session.is_some()),
     };
     let value = match serde_json::to_vec(&slot) {
         Ok(value) => value,
@@ -109,5 +113,11 @@ pub(crate) fn known_slot(slot: &SlotId, entry: &store::Entry) -> Option<SlotKnow
         epoch: record.epoch,
         revision: entry.modified,
         attempt: record.attempt,
+        node: record.node,
+        session: record.session,
+        served: record.served,
+        data: record.data,
+        because: record.because,
+        detected_ago: record.detected_ago_ms,
     })
 }

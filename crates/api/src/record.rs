@@ -1,6 +1,6 @@
 //! What the store keeps, as JSON, and under which keys.
 
-use model::{Cluster, Epoch, InstanceId, NodeName, ServiceName, SlotId, WallTime};
+use model::{Cluster, Epoch, InstanceId, Millis, NodeName, Revision, ServiceName, SlotId, WallTime};
 use serde::{Deserialize, Serialize};
 
 /// Version of the records; a store written by a newer one is refused.
@@ -34,6 +34,18 @@ pub struct Slot {
     pub since: WallTime,
     /// Why.
     pub because: String,
+    /// Under which session of that node, several machines only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Revision>,
+    /// Whether the holder was promoted at this epoch, several machines only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub served: bool,
+    /// Who served last before, and at which epoch, several machines only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<(InstanceId, Epoch)>,
+    /// How long before this was written the takeover was first seen to be needed, several machines only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detected_ago_ms: Option<Millis>,
 }
 
 /// State of a slot in the store.

@@ -1,6 +1,6 @@
 //! What the core wants done.
 
-use crate::Reason;
+use crate::{Condemn, Reason};
 use model::{Epoch, HookKind, InstanceId, Millis, NodeName, Revision, Role, RunId, ServiceName, SlotId, Timestamp};
 
 /// Something for the agent to do, and why.
@@ -90,6 +90,31 @@ pub enum Action {
         /// Which.
         instance: InstanceId,
     },
+    /// An instance on another node shall go away: note it with its record. No answer.
+    Retire {
+        /// Which.
+        instance: InstanceId,
+        /// Where.
+        node: NodeName,
+    },
+    /// Another node shall start an instance again, from the present declaration. No answer.
+    AskRenew {
+        /// Which.
+        instance: InstanceId,
+        /// Where.
+        node: NodeName,
+    },
+    /// Another node shall let a slot move on. No answer.
+    AskMove {
+        /// Which.
+        slot: SlotId,
+        /// The node that holds it.
+        node: NodeName,
+        /// To whom; the first in line if not given.
+        to: Option<InstanceId>,
+        /// Whether because its node is being emptied; else because of a rollout.
+        drain: bool,
+    },
     /// Write a slot, if its revision is still as expected. `Committed`.
     Write(SlotWrite),
     /// Send clients there. `Routed`, `Drained`, `FirstAnswer`.
@@ -140,6 +165,20 @@ pub struct SlotWrite {
     pub node: NodeName,
     /// Its epoch.
     pub epoch: Epoch,
+    /// Whether the holder was promoted at this epoch: clients may have been told something by it.
+    pub served: bool,
+    /// Who served last before, and at which epoch.
+    pub data: Option<(InstanceId, Epoch)>,
+    /// Who held it until now, if somebody did.
+    pub previous: Option<InstanceId>,
+    /// Number of the session of the new holder's node; none on one machine.
+    pub session: Option<Revision>,
+    /// These nodes must have these sessions (0: none).
+    pub sessions: Vec<(NodeName, Revision)>,
+    /// Ends this session with it.
+    pub condemn: Option<Condemn>,
+    /// How long ago the takeover that this is part of was first seen to be needed.
+    pub detected_ago: Option<Millis>,
 }
 
 /// An active to send clients to.

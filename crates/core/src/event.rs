@@ -1,7 +1,7 @@
 //! What the core is told.
 
-use crate::Reason;
-use model::{Cluster, Epoch, HookKind, InstanceId, NodeName, Revision, RunId, ServiceName, SlotId, Timestamp};
+use crate::{ClusterEvent, Reason};
+use model::{Cluster, Epoch, HookKind, InstanceId, Millis, NodeName, Revision, RunId, ServiceName, SlotId, Timestamp};
 
 /// Something that happened. Events about a process carry its run, so that late news of an earlier one is ignored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,6 +154,8 @@ pub enum Event {
         /// Who; the first in the failover order if not given.
         to: Option<InstanceId>,
     },
+    /// What the other nodes do.
+    Cluster(ClusterEvent),
     /// The operator wants an instance that was given up to be tried again now.
     Retry {
         /// Which.
@@ -172,7 +174,8 @@ impl Event {
             | Event::Shutdown
             | Event::NodeLost { .. }
             | Event::NodeDrained { .. }
-            | Event::NodeBack { .. } => None,
+            | Event::NodeBack { .. }
+            | Event::Cluster(_) => None,
             Event::Started { instance, .. }
             | Event::StartFailed { instance, .. }
             | Event::Prepared { instance, .. }
@@ -249,6 +252,18 @@ pub struct SlotKnown {
     pub revision: Revision,
     /// The attempt that wrote it.
     pub attempt: u64,
+    /// Where.
+    pub node: NodeName,
+    /// Under which session of that node; none on one machine.
+    pub session: Option<Revision>,
+    /// Whether the holder was promoted at this epoch.
+    pub served: bool,
+    /// Who served last before, and at which epoch, if that is written.
+    pub data: Option<(InstanceId, Epoch)>,
+    /// Why it is held.
+    pub because: String,
+    /// How long before it was written the takeover was first seen to be needed.
+    pub detected_ago: Option<Millis>,
 }
 
 /// What an agent finds when it comes up.

@@ -1,6 +1,7 @@
 //! What is known of one instance, and how its failures are counted.
 
-use crate::{Adopted, ProbeOutcome, Reason, jitter};
+use crate::view::InstancePhase;
+use crate::{Adopted, ProbeOutcome, Reason, Report, jitter};
 use model::{Epoch, Health, HookKind, InstanceId, Millis, NodeName, RunId, Timestamp};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -94,6 +95,14 @@ pub(crate) struct Instance {
     pub(crate) restarts: u32,
     /// The agent keeps a record of it.
     pub(crate) created: bool,
+    /// On another node: how often it died of late, as told.
+    pub(crate) told_deaths: usize,
+    /// On another node: what that says of it.
+    pub(crate) told: Option<Box<Report>>,
+    /// On another node: it is down because that is lost.
+    pub(crate) lost_with_node: bool,
+    /// When the controller may ask its node again to start it anew.
+    pub(crate) ask_again: Timestamp,
 }
 
 impl Instance {
@@ -131,6 +140,10 @@ impl Instance {
             deaths: VecDeque::new(),
             restarts: 0,
             created: false,
+            told_deaths: 0,
+            told: None,
+            lost_with_node: false,
+            ask_again: Timestamp(0),
         }
     }
 
@@ -165,6 +178,18 @@ impl Instance {
     /// Its process runs, was healthy and passes its checks.
     pub(crate) fn is_fit(&self) -> bool {
         self.phase == Phase::Running && self.health == Health::Healthy
+    }
+
+    /// What its process does, as it is told.
+    pub(crate) fn shown_phase(&self) -> InstancePhase {
+        match self.phase {
+            Phase::Waiting { .. } | Phase::Preparing | Phase::Ended => InstancePhase::Waiting,
+            Phase::Prepared { .. } => InstancePhase::Prepared,
+            Phase::Starting { .. } => InstancePhase::Starting,
+            Phase::Running => InstancePhase::Running,
+            Phase::Stopping => InstancePhase::Stopping,
+            Phase::Failed { .. } => InstancePhase::Failed,
+        }
     }
 
     pub(crate) fn set(&mut self, phase: Phase, health: Health, now: Timestamp, because: Reason) {
@@ -310,7 +335,8 @@ impl Instance {
     }
 
     pub(crate) fn recent_deaths(&self, now: Timestamp) -> usize {
-        self.deaths.iter().filter(|at| now.since(**at) <= DEATHS_WINDOW).count()
+        let own = self.deaths.iter().filter(|at| now.since(**at) <= DEATHS_WINDOW).count();
+        own + self.told_deaths
     }
 
     fn forget_old_deaths(&mut self, now: Timestamp) {

@@ -16,8 +16,10 @@
 //! sends clients only after that.
 
 mod action;
+mod cluster;
 mod event;
 mod instance;
+mod peers;
 mod reason;
 mod reconcile;
 mod service;
@@ -26,6 +28,7 @@ mod view;
 
 pub use action::{Action, Decision, Note, NoteKind, Refusal, RouteTarget, SlotWrite, Takeover};
 pub use event::{Adopted, Commit, Event, HookOutcome, ProbeOutcome, Recovered, SlotKnown};
+pub use peers::{ClusterEvent, Condemn, Report};
 pub use reason::Reason;
 pub use view::{InstancePhase, InstanceView, NodeView, ServiceView, SlotPhase, SlotView, View};
 
@@ -48,6 +51,8 @@ pub struct Core {
     paused: Option<Timestamp>,
     shutdown: Option<Timestamp>,
     shutdown_told: bool,
+    /// In a cluster: us, and the others.
+    peers: Option<peers::Peers>,
 }
 
 /// Numbers that only rise, also over the absence of a service.
@@ -64,6 +69,8 @@ pub(crate) struct Node {
     pub(crate) state: NodeState,
     pub(crate) since: Timestamp,
     pub(crate) because: Reason,
+    /// In a cluster: the operator wants nothing to run there.
+    pub(crate) drained: bool,
 }
 
 /// Whether a node may run anything.
@@ -93,6 +100,8 @@ pub(crate) struct Context<'a> {
     pub(crate) missing: Option<ServiceName>,
     /// While everything stops: services that need this one still run.
     pub(crate) needed: bool,
+    /// In a cluster: us, and the others.
+    pub(crate) peers: Option<&'a peers::Peers>,
 }
 
 impl Context<'_> {
@@ -102,6 +111,28 @@ impl Context<'_> {
 
     pub(crate) fn online(&self, node: &NodeName) -> bool {
         self.nodes.get(node).is_some_and(|node| node.state == NodeState::Online)
+    }
+
+    /// Whether we decide what exists where, and what is moved on.
+    pub(crate) fn is_controller(&self) -> bool {
+        self.peers
+            .is_none_or(|peers| peers.controller && peers.session.is_some())
+    }
+
+    /// Whether an instance there counts as one that is there: one on a lost node does for a while, for it may come back.
+    pub(crate) fn counts(&self, node: &NodeName) -> bool {
+        let comes_back = |node: &Node| {
+            self.peers.is_some()
+                && !node.drained
+                && node.state == NodeState::Offline
+                && self.now.since(node.since) < peers::LOST_GRACE
+        };
+        self.online(node) || self.nodes.get(node).is_some_and(comes_back)
+    }
+
+    /// Whether a node could take a slot now.
+    pub(crate) fn can_act(&self, node: &NodeName) -> bool {
+        self.online(node) && self.peers.is_none_or(|peers| peers.lives(node))
     }
 
     pub(crate) fn next_attempt(&mut self) -> u64 {
@@ -119,6 +150,7 @@ impl Core {
                 state: NodeState::Online,
                 since: Timestamp(0),
                 because: Reason::AgentStarted,
+                drained: false,
             };
             (name, fresh)
         };
@@ -134,6 +166,7 @@ impl Core {
             paused: None,
             shutdown: None,
             shutdown_told: false,
+            peers: None,
         }
     }
 
@@ -152,6 +185,7 @@ impl Core {
                 self.paused = None;
                 self.reconcile_all(now);
             }
+            Event::Cluster(event) => self.hear_of_cluster(event, now),
             Event::NodeLost { node, because } => self.node(&node, NodeState::Offline, because, now),
             Event::NodeDrained { node } => self.node(&node, NodeState::Drained, Reason::DrainAsked, now),
             Event::NodeBack { node, because } => self.node(&node, NodeState::Online, because, now),
@@ -207,7 +241,8 @@ impl Core {
             match self.services.get_mut(&name) {
                 Some(service) => service.redeclare(declared, now),
                 None => {
-                    let mut service = Service::new(name.clone(), declared, now);
+                    let me = self.peers.as_ref().map(|peers| peers.me.clone());
+                    let mut service = Service::new(name.clone(), declared, now).seen_from(me);
                     service.go_on_from(self.former.remove(&name).unwrap_or_default());
                     self.services.insert(name, service);
                 }
@@ -224,8 +259,10 @@ impl Core {
         {
             node.since = now;
         }
+        let me = self.peers.as_ref().map(|peers| peers.me.clone());
         for (name, declared) in recovered.cluster.services {
-            self.services.insert(name.clone(), Service::new(name, declared, now));
+            let service = Service::new(name.clone(), declared, now).seen_from(me.clone());
+            self.services.insert(name, service);
         }
         let of_slots = recovered
             .slots
@@ -235,7 +272,7 @@ impl Core {
         let of_instances = recovered.instances.iter().map(|adopted| adopted.instance.service());
         let of_routes = recovered.routes.iter().map(|(name, _)| name);
         for name in of_slots.chain(of_instances).chain(of_routes) {
-            let left_over = || Service::left_over(name.clone(), now);
+            let left_over = || Service::left_over(name.clone(), now).seen_from(me.clone());
             self.services.entry(name.clone()).or_insert_with(left_over);
         }
         for slot in recovered.slots {
@@ -270,6 +307,12 @@ impl Core {
         let Some(node) = self.nodes.get_mut(name) else {
             return;
         };
+        if self.peers.is_some() {
+            node.drained = state == NodeState::Drained;
+            self.judge_node(name, because, now);
+            self.reconcile_all(now);
+            return;
+        }
         if node.state == state {
             return;
         }
@@ -277,6 +320,7 @@ impl Core {
             state,
             since: now,
             because: because.clone(),
+            drained: false,
         };
         let kind = match state {
             NodeState::Online => NoteKind::NodeBack,
@@ -325,6 +369,7 @@ impl Core {
                 stopping: self.shutdown.is_some(),
                 missing,
                 needed,
+                peers: self.peers.as_ref(),
             };
             service.reconcile(&mut context);
             let after = (service.is_up(), service.is_empty());

@@ -95,6 +95,22 @@ pub enum Reason {
     NodeLost {
         node: NodeName,
     },
+    SessionEnded {
+        node: NodeName,
+    },
+    SessionExpired {
+        node: NodeName,
+    },
+    OwnSessionLost,
+    SessionOpen {
+        node: NodeName,
+    },
+    HandedOver {
+        because: String,
+    },
+    Told {
+        what: String,
+    },
     StandbyByRole,
     ColdStandby,
     NotReady {
@@ -202,6 +218,14 @@ impl fmt::Display for Reason {
             Reason::BackAsked => f.write_str("the operator put it back"),
             Reason::DownAsked => f.write_str("the operator takes everything down"),
             Reason::NodeLost { node } => write!(f, "node {node} is lost"),
+            Reason::SessionEnded { node } => write!(f, "node {node} has no session"),
+            Reason::SessionExpired { node } => write!(f, "the session of node {node} ran out"),
+            Reason::OwnSessionLost => f.write_str("this node's session ran out"),
+            Reason::SessionOpen { node } => write!(f, "node {node} has its session"),
+            Reason::HandedOver { because } if because.is_empty() => f.write_str("it was handed over"),
+            Reason::HandedOver { because } => f.write_str(because),
+            Reason::Told { what } if what.is_empty() => f.write_str("its node says so"),
+            Reason::Told { what } => f.write_str(what),
             Reason::StandbyByRole => f.write_str("every slot has its active"),
             Reason::ColdStandby => f.write_str("a cold standby starts when it takes a slot"),
             Reason::NotReady { what } => f.write_str(what),

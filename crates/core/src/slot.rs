@@ -1,7 +1,7 @@
 //! One of the N places for an active.
 
 use crate::{Action, Decision, Reason, Refusal, SlotKnown, Takeover};
-use model::{Epoch, InstanceId, Revision, RunId, SlotId, Timestamp};
+use model::{Epoch, InstanceId, Millis, NodeName, Revision, RunId, SlotId, Timestamp};
 use std::collections::{BTreeSet, VecDeque};
 
 /// After this long a takeover is told even if nobody asked the new active anything yet.
@@ -31,6 +31,9 @@ pub(crate) struct Record {
     pub(crate) holder: InstanceId,
     pub(crate) epoch: Epoch,
     pub(crate) revision: Revision,
+    pub(crate) node: NodeName,
+    pub(crate) session: Option<Revision>,
+    pub(crate) served: bool,
 }
 
 /// A planned change under way, before the slot is claimed by the next holder.
@@ -68,6 +71,20 @@ pub(crate) struct Slot {
     pub(crate) unclear: BTreeSet<InstanceId>,
     /// Epoch of the write under way.
     pub(crate) claiming: Epoch,
+    /// For which node and session it is, and whether its holder needs no promotion.
+    pub(crate) claiming_at: Option<(NodeName, Option<Revision>, bool)>,
+    /// Attempt of the write that says that the holder was promoted.
+    pub(crate) marking: Option<u64>,
+    /// In a cluster: why the record says it is so, and how long before it was written that was first seen.
+    pub(crate) told: Option<(String, Millis)>,
+    /// In a cluster: who held it before the record that we know.
+    pub(crate) before: Option<InstanceId>,
+    /// In a cluster: the epoch of the holder on our node that we decide for.
+    pub(crate) driven: Option<Epoch>,
+    /// In a cluster: who could claim it but is asked first has until then.
+    pub(crate) turn_at: Option<Timestamp>,
+    /// When the controller may ask the holder's node again to move it on.
+    pub(crate) ask_again: Timestamp,
     /// Whom clients are sent to for this slot.
     pub(crate) routed: Option<(InstanceId, Epoch)>,
     pub(crate) planned: Option<Planned>,
@@ -97,6 +114,13 @@ impl Slot {
             data: None,
             unclear: BTreeSet::new(),
             claiming: Epoch::default(),
+            claiming_at: None,
+            marking: None,
+            told: None,
+            before: None,
+            driven: None,
+            turn_at: None,
+            ask_again: Timestamp(0),
             routed: None,
             planned: None,
             takeover: None,
@@ -113,7 +137,11 @@ impl Slot {
     /// Takes in what the store has.
     pub(crate) fn know(&mut self, known: SlotKnown) {
         // While this agent lives nobody else promotes: what it knows of the data stands, whatever an unclear write left behind.
-        if self.data.is_none() {
+        if known.session.is_some() {
+            // In a cluster it is written who served last.
+            let served = known.served.then(|| (known.holder.clone(), known.epoch));
+            self.data = served.or_else(|| known.data.clone()).or_else(|| self.data.take());
+        } else if self.data.is_none() {
             self.data = Some((known.holder.clone(), known.epoch));
         }
         self.record = Some(Record {
@@ -121,6 +149,9 @@ impl Slot {
             holder: known.holder,
             epoch: known.epoch,
             revision: known.revision,
+            node: known.node,
+            session: known.session,
+            served: known.served,
         });
     }
 
@@ -137,6 +168,14 @@ impl Slot {
             Phase::Promoting { holder } | Phase::Serving { holder } => Some(holder),
             Phase::Releasing => self.record.as_ref().map(|record| &record.holder),
             Phase::Vacant | Phase::Clearing { .. } => None,
+        }
+    }
+
+    /// Number of the write under way that changes who holds it.
+    pub(crate) fn attempt(&self) -> Option<u64> {
+        match &self.phase {
+            Phase::Claiming { attempt, .. } | Phase::Clearing { attempt } => Some(*attempt),
+            _ => None,
         }
     }
 
@@ -239,12 +278,18 @@ impl Slot {
     pub(crate) fn maybe_held(&self) -> Option<Record> {
         match (&self.record, self.unclear.first()) {
             (Some(record), unclear) => (record.held || unclear.is_some()).then(|| record.clone()),
-            (None, Some(claimant)) => Some(Record {
-                held: false,
-                holder: claimant.clone(),
-                epoch: self.claiming,
-                revision: Revision(0),
-            }),
+            (None, Some(claimant)) => {
+                let (node, session, _) = self.claiming_at.clone()?;
+                Some(Record {
+                    held: false,
+                    holder: claimant.clone(),
+                    epoch: self.claiming,
+                    revision: Revision(0),
+                    node,
+                    session,
+                    served: false,
+                })
+            }
             (None, None) => None,
         }
     }

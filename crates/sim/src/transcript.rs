@@ -145,6 +145,15 @@ fn action_in_words(action: &Action) -> String {
             (HookKind::Follow, None) => format!("let {instance} follow, epoch {epoch}"),
         },
         Action::ProbeNow { instance } => format!("check {instance}"),
+        Action::Retire { instance, node } => format!("ask node {node} to take {instance} away"),
+        Action::AskRenew { instance, node } => format!("ask node {node} to start {instance} anew"),
+        Action::AskMove { slot, node, .. } => format!("ask node {node} to move {slot} on"),
+        Action::Write(write) if write.held && write.previous.as_ref() == Some(&write.holder) && write.served => {
+            format!(
+                "note that {} serves {}, epoch {}",
+                write.holder, write.slot, write.epoch
+            )
+        }
         Action::Write(write) if write.held => {
             format!("claim {} for {}, epoch {}", write.slot, write.holder, write.epoch)
         }

@@ -1,15 +1,58 @@
 //! Planned changes, step by step, and the claims of slots.
 
+use super::mirror::turn;
 use crate::instance::{Instance, Phase, RunningHook};
+use crate::peers::{Hold, Peers};
 use crate::service::{Change, Service};
 use crate::slot::{self, Stage};
-use crate::{Action, Context, Decision, Note, NoteKind, Reason, SlotWrite, epoch_after};
-use model::{HookKind, InstanceId};
+use crate::{Action, Condemn, Context, Decision, Note, NoteKind, Reason, SlotWrite, epoch_after};
+use model::{HookKind, InstanceId, Millis, NodeName, Revision};
+
+/// What a claim asks of sessions.
+pub(super) struct Terms {
+    pub(super) session: Option<Revision>,
+    pub(super) sessions: Vec<(NodeName, Revision)>,
+    pub(super) condemn: Option<Condemn>,
+}
+
+impl Terms {
+    /// Of a slot that goes to `node`: both we and it must have our sessions, and the last holder's must be gone or end with this.
+    pub(super) fn of(peers: Option<&Peers>, node: &NodeName, hold: &Hold, record: Option<&slot::Record>) -> Self {
+        let Some(peers) = peers else {
+            return Self {
+                session: None,
+                sessions: Vec::new(),
+                condemn: None,
+            };
+        };
+        let mut sessions = vec![(peers.me.clone(), peers.session_of(&peers.me))];
+        if *node != peers.me {
+            sessions.push((node.clone(), peers.session_of(node)));
+        }
+        let mut condemn = None;
+        if let Hold::Open(open) = hold {
+            condemn = open.clone();
+            let last = record.filter(|record| record.held && open.is_none());
+            // Another session than that under which it was held, or none: exactly the one that we know.
+            if let Some(last) = last.filter(|last| sessions.iter().all(|(node, _)| *node != last.node)) {
+                sessions.push((last.node.clone(), peers.session_of(&last.node)));
+            }
+        }
+        Self {
+            session: Some(peers.session_of(node)),
+            sessions,
+            condemn,
+        }
+    }
+}
 
 impl Service {
     /// Carries planned changes on, and begins those of slots that are no longer declared.
     pub(super) fn planned(&mut self, cx: &mut Context<'_>) {
         for index in 0..self.slots.len() {
+            if !self.is_driven(&self.slots[index]) {
+                continue;
+            }
             let surplus = self.is_surplus(index);
             let slot = &self.slots[index];
             if surplus && !cx.paused && slot.serving().is_some() && slot.planned.is_none() {
@@ -93,22 +136,43 @@ impl Service {
 
     /// Who takes a slot next: whom somebody wants, if he can, or the first in the failover order.
     pub(super) fn candidate(&self, index: usize, cx: &Context<'_>) -> Option<InstanceId> {
+        self.candidates(index, cx).into_iter().next()
+    }
+
+    /// Who could take a slot now, best first.
+    fn candidates(&self, index: usize, cx: &Context<'_>) -> Vec<InstanceId> {
         let planned = self.slots[index].planned.as_ref();
         let wanted = planned.and_then(|planned| planned.to.as_ref());
         let order = self.failover_order(Some(index), cx.now);
         let here = |id: &&InstanceId| {
             // Who holds it already is not asked to move, even if its node is emptied.
             let holds = planned.is_none() && self.slots[index].last_holder() == Some(*id);
-            let free = |instance: &Instance| cx.online(&instance.node) || (holds && instance.acts);
+            let free = |instance: &Instance| cx.can_act(&instance.node) || (holds && instance.acts);
             self.instances.get(*id).is_some_and(free) && !self.is_held_for_another(index, id)
         };
-        let mut order = order.iter().filter(here);
+        let mut order: Vec<InstanceId> = order.iter().filter(here).cloned().collect();
         // A holder that may act and is fit keeps its slot, unless somebody wants it moved: so it is after a restart of the agent.
         let acts =
             |id: &&InstanceId| planned.is_none() && self.instances.get(*id).is_some_and(|instance| instance.acts);
         let wanted = wanted.or_else(|| self.slots[index].last_holder().filter(acts));
-        let asked = wanted.and_then(|to| order.clone().find(|id| *id == to));
-        asked.or_else(|| order.next()).cloned()
+        if let Some(asked) = wanted.and_then(|to| order.iter().position(|id| id == to)) {
+            let asked = order.remove(asked);
+            order.insert(0, asked);
+        }
+        order
+    }
+
+    /// Who takes a slot, as far as that is for us to say: of an open one the first in line of our node, when those of other nodes
+    /// before it had their time.
+    fn candidate_of_ours(&mut self, index: usize, hold: &Hold, cx: &Context<'_>) -> Option<InstanceId> {
+        let (Some(peers), Hold::Open(_)) = (cx.peers, hold) else {
+            return self.candidate(index, cx);
+        };
+        let order = self.candidates(index, cx);
+        let node_of = |id: &InstanceId| self.instances.get(id).map(|instance| instance.node.clone());
+        let (id, at) = turn(&order, node_of, peers, self.slots[index].since)?;
+        self.slots[index].turn_at = (cx.now < at).then_some(at);
+        (cx.now >= at).then_some(id)
     }
 
     /// Of an exclusive service, somebody without a slot acts and is being ended: nobody is claimed before that is done.
@@ -123,7 +187,9 @@ impl Service {
         let record = self.slots[index].record.as_ref().filter(|record| record.held)?;
         let holder = &record.holder;
         let acts = |holder: &Instance| holder.acts && holder.has_process();
-        (self.declared.exclusive && self.instances.get(holder).is_some_and(acts)).then(|| holder.clone())
+        let mine = |holder: &Instance| self.is_mine(holder);
+        let holder_acts = |holder: &Instance| acts(holder) && mine(holder);
+        (self.declared.exclusive && self.instances.get(holder).is_some_and(holder_acts)).then(|| holder.clone())
     }
 
     /// The store says that it holds another slot, which is vacant: it takes that one again, or it is released first (I7).
@@ -138,8 +204,15 @@ impl Service {
         // With a thousand vacant slots and nobody free, nobody is looked for a thousand times.
         let mut free = self.ready_standbys();
         for index in 0..self.slots.len() {
+            let hold = self.hold(index, cx);
+            if hold == Hold::Theirs || self.slots[index].marking.is_some() {
+                continue;
+            }
             if self.is_surplus(index) {
                 self.release_surplus(index, cx);
+                continue;
+            }
+            if cx.peers.is_some_and(|peers| peers.session.is_none()) {
                 continue;
             }
             let slot = &self.slots[index];
@@ -154,7 +227,7 @@ impl Service {
             }
             let candidate = match free {
                 0 if self.slots[index].unclear.is_empty() => None,
-                _ => self.candidate(index, cx),
+                _ => self.candidate_of_ours(index, &hold, cx),
             };
             if let Some(to) = candidate {
                 free = free.saturating_sub(1);
@@ -187,7 +260,7 @@ impl Service {
                 self.stay(index, cx.out);
             } else if let Some(old) = self.slots[index].routed.as_ref().map(|(old, _)| old.clone()) {
                 // A handover that did not come about: who serves until now takes the slot again.
-                if self.instances.get(&old).is_some_and(Instance::is_fit) {
+                if hold == Hold::Ours && self.instances.get(&old).is_some_and(Instance::is_fit) {
                     self.write_claim(index, old, cx);
                 }
             } else {
@@ -221,13 +294,17 @@ impl Service {
     }
 
     fn write_claim(&mut self, index: usize, to: InstanceId, cx: &mut Context<'_>) {
-        let Some((node, run)) = self
+        let Some((node, run, fit)) = self
             .instances
             .get(&to)
-            .map(|instance| (instance.node.clone(), instance.run))
+            .map(|instance| (instance.node.clone(), instance.run, instance.is_fit()))
         else {
             return;
         };
+        let hold = self.hold(index, cx);
+        let terms = Terms::of(cx.peers, &node, &hold, self.slots[index].record.as_ref());
+        // Nothing has to be done to it: whoever hears of the claim sends clients there.
+        let served = cx.peers.is_some() && fit && self.declared.on_promote.is_none() && !self.is_cold();
         let attempt = cx.next_attempt();
         let epoch = epoch_after(self.epoch, cx.generation);
         self.epoch = epoch;
@@ -241,16 +318,30 @@ impl Service {
             takeover.epoch = epoch;
             takeover.confirmed.get_or_insert(cx.now);
         }
+        let detected_ago = slot.takeover.as_ref().map(|takeover| {
+            let ago = cx.now.since(takeover.detected).as_millis();
+            Millis(u64::try_from(ago).unwrap_or(u64::MAX))
+        });
+        let held = slot.record.as_ref().filter(|record| record.held);
         let write = SlotWrite {
             slot: slot.id.clone(),
             attempt,
             expect: slot.record.as_ref().map(|record| record.revision).unwrap_or_default(),
             held: true,
             holder: to.clone(),
-            node,
+            node: node.clone(),
             epoch,
+            served,
+            data: slot.data.clone(),
+            previous: held.map(|record| record.holder.clone()),
+            session: terms.session,
+            sessions: terms.sessions,
+            condemn: terms.condemn,
+            detected_ago,
         };
         slot.claiming = epoch;
+        slot.claiming_at = Some((node, terms.session, served));
+        slot.turn_at = None;
         slot.told_held_back = false;
         slot.set(
             slot::Phase::Claiming {

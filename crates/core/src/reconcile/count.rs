@@ -1,6 +1,6 @@
 //! As many instances as declared, on nodes that are there.
 
-use crate::instance::Instance;
+use crate::instance::{Instance, Phase};
 use crate::service::Service;
 use crate::slot::{self, Slot};
 use crate::{Action, Context, Decision, NodeState, Note, NoteKind, Reason};
@@ -34,9 +34,13 @@ impl Service {
         if cx.stopping {
             return;
         }
+        self.leave(cx);
+        if !cx.is_controller() {
+            return;
+        }
         self.leave_nodes(cx);
         let wanted = self.declared.wanted() + u32::from(self.surge);
-        let counts = |instance: &Instance, cx: &Context<'_>| !instance.retiring && cx.online(&instance.node);
+        let counts = |instance: &Instance, cx: &Context<'_>| !instance.retiring && cx.counts(&instance.node);
         let mut have =
             u32::try_from(self.instances.values().filter(|instance| counts(instance, cx)).count()).unwrap_or(u32::MAX);
         let mut load: BTreeMap<NodeName, u32> = cx.load.clone();
@@ -49,7 +53,11 @@ impl Service {
             let id = InstanceId::new(self.name.clone(), self.numbers);
             let because = Reason::TooFew { have, wanted };
             *load.entry(node.clone()).or_default() += 1;
-            let instance = Instance::new(id.clone(), node.clone(), cx.now, because.clone());
+            let mut instance = Instance::new(id.clone(), node.clone(), cx.now, because.clone());
+            if !self.is_mine(&instance) {
+                let until = model::Timestamp::NEVER;
+                instance.set(Phase::Waiting { until }, model::Health::Down, cx.now, because.clone());
+            }
             cx.decide(
                 Action::Create {
                     instance: id.clone(),
@@ -68,6 +76,23 @@ impl Service {
             for id in surplus {
                 self.retire(&id, Reason::TooMany { wanted }, cx);
             }
+        }
+    }
+
+    /// In a cluster: instances of ours that shall go away do.
+    fn leave(&mut self, cx: &mut Context<'_>) {
+        if cx.peers.is_none() {
+            return;
+        }
+        let going = self
+            .instances
+            .values()
+            .filter(|instance| self.is_mine(instance) && instance.retiring && !self.bound.contains_key(&instance.id))
+            .filter(|instance| !matches!(instance.phase, Phase::Stopping | Phase::Ended));
+        let going: Vec<InstanceId> = going.map(|instance| instance.id.clone()).collect();
+        let wanted = self.declared.wanted();
+        for id in going {
+            self.retire(&id, Reason::TooMany { wanted }, cx);
         }
     }
 
@@ -91,6 +116,7 @@ impl Service {
             .filter(|instance| {
                 !instance.retiring && !cx.online(&instance.node) && !self.bound.contains_key(&instance.id)
             })
+            .filter(|instance| cx.peers.is_none() || !cx.counts(&instance.node))
             .filter(|instance| match cx.nodes.get(&instance.node).map(|node| node.state) {
                 Some(NodeState::Drained) => spare && self.slots.iter().all(|slot| slot.serving().is_some()),
                 // Whoever was active last may have the only copy of the data: it waits for its node.
@@ -138,7 +164,7 @@ impl Service {
         let own = |name: &NodeName| copies.get(name).copied().unwrap_or(0);
         cx.nodes
             .keys()
-            .filter(|name| cx.online(name))
+            .filter(|name| cx.can_act(name))
             .filter(|name| self.declared.spread == Spread::Prefer || own(name) == 0)
             .min_by_key(|name| (own(name), load.get(*name).copied().unwrap_or(0), (*name).clone()))
             .cloned()
@@ -185,8 +211,23 @@ impl Service {
         let Some(instance) = self.instances.get_mut(id) else {
             return;
         };
+        let mine = self.me.as_ref().is_none_or(|me| *me == instance.node);
+        if !mine && cx.can_act(&instance.node) {
+            if !instance.retiring {
+                instance.retiring = true;
+                let node = instance.node.clone();
+                cx.decide(
+                    Action::Retire {
+                        instance: id.clone(),
+                        node,
+                    },
+                    because,
+                );
+            }
+            return;
+        }
         instance.retiring = true;
-        if instance.has_process() {
+        if mine && instance.has_process() {
             self.stop(id, because, cx.now, cx.out);
         } else {
             self.instances.remove(id);

@@ -21,7 +21,7 @@ impl Service {
         let ended: Vec<InstanceId> = self
             .instances
             .values()
-            .filter(|instance| instance.phase == Phase::Ended)
+            .filter(|instance| instance.phase == Phase::Ended && self.is_mine(instance))
             .map(|instance| instance.id.clone())
             .collect();
         for id in ended {
@@ -107,7 +107,9 @@ impl Service {
         if self.declared.check.is_some() {
             return;
         }
-        for instance in self.instances.values_mut() {
+        let me = self.me.clone();
+        let mine = |instance: &&mut Instance| me.as_ref().is_none_or(|me| *me == instance.node);
+        for instance in self.instances.values_mut().filter(mine) {
             if let Phase::Starting { started: true, .. } = instance.phase
                 && cx.now >= instance.since + SETTLE.duration()
             {
@@ -122,7 +124,8 @@ impl Service {
     pub(super) fn watch(&mut self, cx: &mut Context<'_>) {
         let declared = Arc::clone(&self.declared);
         let check = declared.check.as_ref();
-        let ids: Vec<InstanceId> = self.instances.keys().cloned().collect();
+        let mine = self.instances.values().filter(|instance| self.is_mine(instance));
+        let ids: Vec<InstanceId> = mine.map(|instance| instance.id.clone()).collect();
         for id in ids {
             let Some(instance) = self.instances.get_mut(&id) else {
                 continue;

@@ -11,7 +11,9 @@ impl Service {
         let demoted: Vec<InstanceId> = self
             .instances
             .values()
-            .filter(|instance| instance.demote.is_some() && instance.is_fit() && instance.hook.is_none())
+            .filter(|instance| {
+                self.is_mine(instance) && instance.demote.is_some() && instance.is_fit() && instance.hook.is_none()
+            })
             .filter(|instance| !self.has_clients(&instance.id) && !self.bound.contains_key(&instance.id))
             .map(|instance| instance.id.clone())
             .collect();
@@ -47,7 +49,9 @@ impl Service {
         let Some((active, epoch)) = leader.active().map(|(active, epoch)| (active.clone(), epoch)) else {
             return;
         };
-        for instance in self.instances.values_mut() {
+        let me = self.me.clone();
+        let mine = |instance: &&mut crate::instance::Instance| me.as_ref().is_none_or(|me| *me == instance.node);
+        for instance in self.instances.values_mut().filter(mine) {
             let free = instance.is_fit() && instance.hook.is_none() && instance.demote.is_none() && !instance.retiring;
             if !free
                 || self.bound.contains_key(&instance.id)

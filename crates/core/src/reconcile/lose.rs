@@ -41,6 +41,9 @@ impl Service {
             slot::Phase::Promoting { holder } => (holder.clone(), true),
             _ => return,
         };
+        if !self.is_driven(&self.slots[index]) {
+            return;
+        }
         let slot = &mut self.slots[index];
         let instance = self.instances.get(&holder);
         let prepared = instance.is_some_and(|instance| matches!(instance.phase, Phase::Prepared { .. }));
@@ -99,7 +102,9 @@ impl Service {
             return;
         };
         let fresh = (check.every.duration() + check.timeout.duration()) * 2 + VERDICT_SLACK;
-        for instance in self.instances.values_mut() {
+        let me = self.me.clone();
+        let mine = |instance: &&mut Instance| me.as_ref().is_none_or(|me| *me == instance.node);
+        for instance in self.instances.values_mut().filter(mine) {
             let age = now.since(instance.standby_checked_at);
             if instance.standby_check == Some(Ok(())) && age > fresh {
                 let age_ms = Millis(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));

@@ -5,6 +5,7 @@ mod count;
 mod ends;
 mod follow;
 mod lose;
+mod mirror;
 mod promote;
 mod rollout;
 mod route;
@@ -12,9 +13,10 @@ mod start;
 mod wind_down;
 
 use crate::instance::{Instance, Phase, SETTLE};
+use crate::peers::LOST_GRACE;
 use crate::service::Service;
 use crate::slot::{self, Slot, Stage};
-use crate::{Context, Decision, Note, NoteKind, Reason};
+use crate::{Context, Decision, NodeState, Note, NoteKind, Reason};
 use model::{Health, ServiceState, Timestamp};
 use route::ANSWER_WITHIN;
 use std::time::Duration;
@@ -36,6 +38,7 @@ impl Service {
 
     fn pass(&mut self, cx: &mut Context<'_>) {
         self.refresh_bound();
+        self.mirror(cx);
         self.lose_slots(cx);
         self.after_end(cx);
         let winding_down = self.removed || (cx.stopping && !cx.needed);
@@ -124,11 +127,13 @@ impl Service {
         let of_instances = self
             .instances
             .values()
+            .filter(|instance| self.is_mine(instance))
             .filter_map(|instance| self.instance_wakeup(instance, cx));
         let stuck = self.rolling_wakeup();
         of_slots
             .chain(of_instances)
             .chain(stuck)
+            .chain(self.replacement_due(cx))
             .filter(|at| *at > cx.now)
             .min()
     }
@@ -152,6 +157,20 @@ impl Service {
     }
 }
 
+impl Service {
+    /// When the controller may replace what was on a lost node.
+    fn replacement_due(&self, cx: &Context<'_>) -> Option<Timestamp> {
+        if !cx.is_controller() || cx.peers.is_none() {
+            return None;
+        }
+        let due = |instance: &Instance| {
+            let node = cx.nodes.get(&instance.node)?;
+            (node.state == NodeState::Offline).then(|| node.since + LOST_GRACE)
+        };
+        self.instances.values().filter_map(due).filter(|at| *at > cx.now).min()
+    }
+}
+
 fn slot_wakeup(slot: &Slot, cx: &Context<'_>) -> Option<Timestamp> {
     let draining = slot.planned.as_ref().and_then(|planned| match planned.stage {
         Stage::Draining { deadline } => Some(deadline),
@@ -167,6 +186,7 @@ fn slot_wakeup(slot: &Slot, cx: &Context<'_>) -> Option<Timestamp> {
         answer,
         Some(slot.write_after),
         Some(slot.claim_after),
+        slot.turn_at,
     ];
     times.into_iter().flatten().filter(|at| *at > cx.now).min()
 }

@@ -1,9 +1,11 @@
 //! Who holds a slot is promoted, then serves.
 
+use super::claim::Terms;
 use crate::instance::{Phase, RunningHook};
+use crate::peers::Hold;
 use crate::service::Service;
 use crate::slot::{self, REPORT_AFTER};
-use crate::{Action, Context, Reason};
+use crate::{Action, Context, Reason, SlotWrite};
 use model::{HookKind, InstanceId, Role};
 use std::sync::Arc;
 
@@ -14,6 +16,9 @@ impl Service {
             let slot::Phase::Promoting { holder } = &self.slots[index].phase else {
                 continue;
             };
+            if !self.is_driven(&self.slots[index]) {
+                continue;
+            }
             let holder = holder.clone();
             let epoch = self.slots[index].epoch();
             let declared = Arc::clone(&self.declared);
@@ -68,8 +73,50 @@ impl Service {
             }
             instance.promoted = Some(epoch);
             instance.acts = true;
-            self.serve(index, &holder, cx);
+            if self.is_marked(index, cx) {
+                self.serve(index, &holder, cx);
+            }
         }
+    }
+
+    /// In a cluster it is written that the holder was promoted before clients reach it: from then on it may have what nobody else has,
+    /// and should its node be lost, others must know.
+    fn is_marked(&mut self, index: usize, cx: &mut Context<'_>) -> bool {
+        let Some(peers) = cx.peers else {
+            return true;
+        };
+        let Some(record) = self.slots[index].record.clone() else {
+            return false;
+        };
+        if record.served {
+            return true;
+        }
+        if self.slots[index].marking.is_some() || !self.slots[index].may_write(cx.now) || peers.session.is_none() {
+            return false;
+        }
+        let terms = Terms::of(cx.peers, &record.node, &Hold::Ours, Some(&record));
+        let attempt = cx.next_attempt();
+        let slot = &mut self.slots[index];
+        slot.marking = Some(attempt);
+        let write = SlotWrite {
+            slot: slot.id.clone(),
+            attempt,
+            expect: record.revision,
+            held: true,
+            holder: record.holder.clone(),
+            node: record.node,
+            epoch: record.epoch,
+            served: true,
+            data: slot.data.clone(),
+            previous: Some(record.holder),
+            session: record.session,
+            sessions: terms.sessions,
+            condemn: None,
+            detected_ago: slot.told.as_ref().map(|(_, ago)| *ago),
+        };
+        let because = slot.because.clone();
+        cx.decide(Action::Write(write), because);
+        false
     }
 
     fn serve(&mut self, index: usize, holder: &InstanceId, cx: &mut Context<'_>) {

@@ -2,16 +2,22 @@
 
 use crate::instance::Phase;
 use crate::service::{Change, Rolling, Service};
-use crate::{Context, Decision, Note, NoteKind, Reason};
+use crate::{Action, Context, Decision, Note, NoteKind, Reason};
 use model::{InstanceId, Timestamp};
 use std::time::Duration;
 
 /// A rollout that did not get on for this long is told to be stuck. An instance that starts slowly has its time.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
 
+/// A node that was asked to move something on is asked again after this long.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
 impl Service {
     /// One step of a rollout, or of emptying a node: one instance at a time, and only from a state that can bear it.
     pub(super) fn move_on(&mut self, cx: &mut Context<'_>) {
+        if !cx.is_controller() {
+            return;
+        }
         let outdated: Vec<InstanceId> = self
             .instances
             .values()
@@ -42,7 +48,7 @@ impl Service {
         if let Some(index) = misplaced {
             let to = self.candidate(index, cx);
             if to.is_some() {
-                self.begin_planned(index, Change::unasked(to, Reason::DrainAsked), cx.now, cx.out);
+                self.move_slot(index, Change::unasked(to, Reason::DrainAsked), cx);
             }
             return;
         }
@@ -54,8 +60,38 @@ impl Service {
     }
 
     fn renew(&mut self, id: &InstanceId, cx: &mut Context<'_>) {
-        self.rolling = Some(Rolling::since(cx.now));
-        self.stop(id, Reason::RolloutNeeds, cx.now, cx.out);
+        let Some(instance) = self.instances.get_mut(id) else {
+            return;
+        };
+        if self.me.as_ref().is_none_or(|me| *me == instance.node) {
+            self.rolling = Some(Rolling::since(cx.now));
+            self.stop(id, Reason::RolloutNeeds, cx.now, cx.out);
+        } else if cx.now >= instance.ask_again {
+            instance.ask_again = cx.now + ASK_AGAIN;
+            let (instance, node) = (id.clone(), instance.node.clone());
+            self.rolling = Some(Rolling::since(cx.now));
+            cx.decide(Action::AskRenew { instance, node }, Reason::RolloutNeeds);
+        }
+    }
+
+    /// Moves a slot on: if another node holds it, that is asked to.
+    fn move_slot(&mut self, index: usize, change: Change, cx: &mut Context<'_>) {
+        if self.is_driven(&self.slots[index]) {
+            self.begin_planned(index, change, cx.now, cx.out);
+            return;
+        }
+        let slot = &mut self.slots[index];
+        let Some(record) = slot.record.as_ref().filter(|_| cx.now >= slot.ask_again) else {
+            return;
+        };
+        let action = Action::AskMove {
+            slot: slot.id.clone(),
+            node: record.node.clone(),
+            to: change.to,
+            drain: change.because == Reason::DrainAsked,
+        };
+        slot.ask_again = cx.now + ASK_AGAIN;
+        cx.decide(action, change.because);
     }
 
     /// Its slot goes to a new standby first; a service without standbys gets one more instance for that time.
@@ -66,7 +102,7 @@ impl Service {
         let current = |id: &InstanceId| self.instances.get(id).is_some_and(|instance| instance.current);
         if let Some(to) = self.candidate(index, cx).filter(current) {
             self.rolling = Some(Rolling::since(cx.now));
-            self.begin_planned(index, Change::unasked(Some(to), Reason::RolloutNeeds), cx.now, cx.out);
+            self.move_slot(index, Change::unasked(Some(to), Reason::RolloutNeeds), cx);
         } else if self.declared.standby == 0 && !self.surge {
             self.surge = true;
             self.look_again = true;

@@ -14,7 +14,9 @@ impl Service {
         }
         let declared = Arc::clone(&self.declared);
         let cold = self.is_cold();
-        for instance in self.instances.values_mut() {
+        let me = self.me.clone();
+        let mine = |instance: &&mut Instance| me.as_ref().is_none_or(|me| *me == instance.node);
+        for instance in self.instances.values_mut().filter(mine) {
             let due = match instance.phase {
                 Phase::Waiting { until } => cx.now >= until,
                 Phase::Prepared { again } => cold && cx.now >= again && !self.bound.contains_key(&instance.id),
@@ -66,6 +68,7 @@ impl Service {
         }
         let idle = |instance: &&Instance| {
             instance.is_alive()
+                && self.is_mine(instance)
                 && !instance.acts
                 && instance.hook.is_none()
                 && !self.bound.contains_key(&instance.id)

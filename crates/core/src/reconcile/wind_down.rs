@@ -1,10 +1,12 @@
 //! A service goes away, or everything stops.
 
+use super::claim::Terms;
 use crate::instance::Instance;
+use crate::peers::Hold;
 use crate::service::Service;
 use crate::slot;
 use crate::{Action, Context, Reason, SlotWrite};
-use model::{InstanceId, NodeName};
+use model::InstanceId;
 
 impl Service {
     /// The service goes away, or everything stops.
@@ -24,7 +26,17 @@ impl Service {
         }
         let ids: Vec<InstanceId> = self.instances.keys().cloned().collect();
         for id in ids {
-            self.stop(&id, because.clone(), cx.now, cx.out);
+            let Some(instance) = self.instances.get(&id) else {
+                continue;
+            };
+            // Others end theirs; who is lost with its node is forgotten by the controller.
+            let ours = self.is_mine(instance) || (cx.is_controller() && !cx.counts(&instance.node));
+            if !ours {
+                continue;
+            }
+            if self.is_mine(instance) {
+                self.stop(&id, because.clone(), cx.now, cx.out);
+            }
             let idle = self.instances.get(&id).is_some_and(|instance| !instance.has_process());
             if idle && self.removed {
                 self.instances.remove(&id);
@@ -39,6 +51,9 @@ impl Service {
 
     fn lose_slots_quietly(&mut self, cx: &mut Context<'_>) {
         for slot in &mut self.slots {
+            if self.me.is_some() && slot.driven.is_none() {
+                continue;
+            }
             let Some(holder) = slot.bound().cloned() else {
                 continue;
             };
@@ -60,6 +75,15 @@ impl Service {
         let Some(record) = slot.maybe_held() else {
             return;
         };
+        let hold = self.hold(index, cx);
+        let ours = match &hold {
+            Hold::Ours => true,
+            Hold::Open(_) => cx.is_controller() && record.held,
+            Hold::Theirs => false,
+        };
+        if !ours || cx.peers.is_some_and(|peers| peers.session.is_none()) {
+            return;
+        }
         if self
             .instances
             .get(&record.holder)
@@ -67,9 +91,8 @@ impl Service {
         {
             return;
         }
-        let Some(node) = self.node_of(&record.holder, cx) else {
-            return;
-        };
+        let me = cx.peers.map(|peers| peers.me.clone());
+        let terms = Terms::of(cx.peers, me.as_ref().unwrap_or(&record.node), &hold, Some(&record));
         let attempt = cx.next_attempt();
         let write = SlotWrite {
             slot: self.slots[index].id.clone(),
@@ -77,8 +100,15 @@ impl Service {
             expect: record.revision,
             held: false,
             holder: record.holder.clone(),
-            node,
+            node: record.node.clone(),
             epoch: record.epoch,
+            served: record.served,
+            data: self.slots[index].data.clone(),
+            previous: Some(record.holder.clone()),
+            session: record.session,
+            sessions: terms.sessions,
+            condemn: terms.condemn,
+            detected_ago: None,
         };
         let because = Reason::HolderGone {
             instance: record.holder,
@@ -86,13 +116,5 @@ impl Service {
         let slot = &mut self.slots[index];
         slot.set(slot::Phase::Clearing { attempt }, cx.now, because.clone());
         cx.decide(Action::Write(write), because);
-    }
-
-    fn node_of(&self, id: &InstanceId, cx: &Context<'_>) -> Option<NodeName> {
-        self.instances
-            .get(id)
-            .map(|instance| &instance.node)
-            .or_else(|| cx.nodes.keys().next())
-            .cloned()
     }
 }

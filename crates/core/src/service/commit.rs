@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// First wait after a failed write of a slot; doubles up to [`WRITE_RETRY_MAX`].
 const WRITE_RETRY: Duration = Duration::from_millis(100);
+/// After a conflict in a cluster what changed is on its way to us.
+const CONFLICT_RETRY: Duration = Duration::from_millis(5);
 const WRITE_RETRY_MAX: Duration = Duration::from_secs(5);
 
 impl Service {
@@ -25,6 +27,25 @@ impl Service {
         let Some(slot) = self.slots.get_mut(index) else {
             return false;
         };
+        if slot.marking == Some(attempt) {
+            slot.marking = None;
+            match result {
+                Commit::Done(revision) => {
+                    if let Some(record) = &mut slot.record {
+                        record.revision = record.revision.max(revision);
+                        record.served = true;
+                        slot.data = Some((record.holder.clone(), record.epoch));
+                    }
+                }
+                Commit::Conflict(Some(known)) => {
+                    self.epoch = self.epoch.max(known.epoch);
+                    slot.know(known);
+                }
+                Commit::Conflict(None) => slot.record = None,
+                Commit::Failed(_) => slot.write_after = now + WRITE_RETRY,
+            }
+            return true;
+        }
         let claimed = match slot.phase.clone() {
             slot::Phase::Claiming { to, run, attempt: ours } if ours == attempt => Some((to, run)),
             slot::Phase::Clearing { attempt: ours } if ours == attempt => None,
@@ -45,11 +66,23 @@ impl Service {
                     return true;
                 };
                 let epoch = slot.claiming;
+                let Some((node, session, served)) = slot.claiming_at.clone() else {
+                    return false;
+                };
+                let mine = self.me.as_ref().is_none_or(|me| *me == node);
+                slot.driven = (self.me.is_some() && mine).then_some(epoch);
+                slot.before = slot.record.as_ref().map(|record| record.holder.clone());
+                if served {
+                    slot.data = Some((to.clone(), epoch));
+                }
                 slot.record = Some(slot::Record {
                     held: true,
                     holder: to.clone(),
                     epoch,
                     revision,
+                    node,
+                    session,
+                    served,
                 });
                 if let Some(takeover) = &mut slot.takeover {
                     takeover.claimed.get_or_insert(now);
@@ -76,12 +109,23 @@ impl Service {
                 };
                 // Now it is clear what the store has.
                 slot.unclear.clear();
+                let clustered = self.me.is_some();
                 match known {
                     Some(known) => {
                         self.epoch = self.epoch.max(known.epoch);
-                        slot.know(known);
+                        let older = |record: &slot::Record| record.revision < known.revision;
+                        if slot.record.as_ref().is_none_or(older) {
+                            slot.told = Some((known.because.clone(), known.detected_ago.unwrap_or_default()));
+                            slot.know(known);
+                        }
                     }
                     None => slot.record = None,
+                }
+                if clustered {
+                    // Another node was quicker, or a session changed under us: the store will tell.
+                    slot.set(slot::Phase::Vacant, now, because);
+                    slot.write_after = now + CONFLICT_RETRY;
+                    return true;
                 }
                 because
             }

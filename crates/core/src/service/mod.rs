@@ -1,6 +1,7 @@
 //! One service: its slots, its instances, and what it hears.
 
 mod commit;
+mod elsewhere;
 mod hears;
 mod planned;
 mod ready;
@@ -12,13 +13,15 @@ use crate::RouteTarget;
 use crate::instance::{Instance, Instances, Phase};
 use crate::slot::{self, Slot};
 use crate::{Former, Reason, instance};
-use model::{Epoch, Health, InstanceId, Millis, Role, ServiceName, ServiceState, StandbyMode, Timestamp};
+use model::{Epoch, Health, InstanceId, Millis, NodeName, Role, ServiceName, ServiceState, StandbyMode, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
     pub(crate) name: ServiceName,
+    /// In a cluster: the node that we decide for.
+    pub(crate) me: Option<NodeName>,
     pub(crate) declared: Arc<model::Service>,
     pub(crate) removed: bool,
     pub(crate) slots: Vec<Slot>,
@@ -70,6 +73,7 @@ impl Service {
     pub(crate) fn new(name: ServiceName, declared: model::Service, now: Timestamp) -> Self {
         Self {
             name,
+            me: None,
             declared: Arc::new(declared),
             removed: false,
             slots: Vec::new(),
@@ -99,6 +103,12 @@ impl Service {
         }
     }
 
+    /// One of a cluster, seen from node `me`.
+    pub(crate) fn seen_from(mut self, me: Option<NodeName>) -> Self {
+        self.me = me;
+        self
+    }
+
     pub(crate) fn redeclare(&mut self, declared: model::Service, now: Timestamp) {
         self.removed = false;
         if *self.declared == declared {
@@ -114,7 +124,9 @@ impl Service {
         if self.declared.listen.is_none() {
             self.trust_no_unfinished_promotion();
         }
-        for instance in self.instances.values_mut() {
+        let me = self.me.clone();
+        let mine = |instance: &&mut Instance| me.as_ref().is_none_or(|me| *me == instance.node);
+        for instance in self.instances.values_mut().filter(mine) {
             // A cold standby is looked over, a warm one started.
             if mode_changes && let Phase::Prepared { .. } | Phase::Preparing = instance.phase {
                 instance.set(Phase::Waiting { until: now }, Health::Down, now, Reason::Declared);
@@ -210,14 +222,16 @@ impl Service {
         self.state != ServiceState::Down
     }
 
-    /// No process of it runs.
+    /// No process of it runs that is ours.
     pub(crate) fn is_empty(&self) -> bool {
-        !self.instances.values().any(Instance::has_process)
+        let runs = |instance: &Instance| self.is_mine(instance) && instance.has_process();
+        !self.instances.values().any(runs)
     }
 
     /// No process of it runs and nothing is being written.
     pub(crate) fn is_stopped(&self) -> bool {
-        let settled = |slot: &Slot| slot.phase == slot::Phase::Vacant && slot.maybe_held().is_none();
+        let vacant = |slot: &Slot| slot.phase == slot::Phase::Vacant && slot.maybe_held().is_none();
+        let settled = |slot: &Slot| vacant(slot) || (!self.is_driven(slot) && slot.attempt().is_none());
         self.is_empty() && self.slots.iter().all(settled)
     }
 

@@ -2,11 +2,11 @@
 
 use super::Service;
 use crate::instance::{Instance, Phase};
-use crate::slot::{self, Slot};
+use crate::slot;
 use crate::{Adopted, Reason, SlotKnown};
 use model::{
-    Addressing, Health, Limits, Logs, Millis, Protocol, Restart, ServiceName, SlotId, Spread, StandbyMode, Stop,
-    StopSignal, Timestamp,
+    Addressing, Health, Limits, Logs, Millis, Protocol, Restart, ServiceName, Spread, StandbyMode, Stop, StopSignal,
+    Timestamp,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,15 +21,13 @@ impl Service {
 
     pub(crate) fn recover_slot(&mut self, known: SlotKnown, now: Timestamp) {
         let index = known.slot.slot as usize;
-        while self.slots.len() <= index {
-            let id = SlotId {
-                service: self.name.clone(),
-                slot: u32::try_from(self.slots.len()).unwrap_or(u32::MAX),
-            };
-            self.slots.push(Slot::new(id, now));
-        }
+        self.grow_slots(index, now);
         self.epoch = self.epoch.max(known.epoch);
-        self.slots[index].know(known);
+        let slot = &mut self.slots[index];
+        // What runs of its holder is compared with it when that is found.
+        slot.driven = (known.held && self.me.as_ref() == Some(&known.node)).then_some(known.epoch);
+        slot.told = Some((known.because.clone(), known.detected_ago.unwrap_or_default()));
+        slot.know(known);
         self.is_new = false;
     }
 

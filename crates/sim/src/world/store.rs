@@ -33,6 +33,12 @@ impl Records {
             epoch: write.epoch,
             revision: Revision(self.revision),
             attempt: write.attempt,
+            node: write.node.clone(),
+            session: write.session,
+            served: write.served,
+            data: write.data.clone(),
+            because: String::new(),
+            detected_ago: write.detected_ago,
         };
         self.slots.insert(write.slot.clone(), known);
     }

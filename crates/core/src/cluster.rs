@@ -1,0 +1,274 @@
+//! A core that is one of several: what it hears of the others.
+
+use crate::peers::{ClusterEvent, Peer, Peers, lost_because};
+use crate::service::Service;
+use crate::{Core, Decision, Node, NodeState, Note, NoteKind, Reason, Report};
+use model::{InstanceId, NodeName, Revision, ServiceName, Timestamp};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+impl Core {
+    /// A core that decides for the instances on node `me` only, and knows of others what it is told by [`ClusterEvent`]s. In the
+    /// failover order each rank waits `stagger` for the one before it.
+    pub fn clustered(seed: u64, attempt: u64, generation: u32, me: NodeName, stagger: Duration) -> Self {
+        let mut core = Self::new(seed, attempt, generation, [me.clone()]);
+        core.peers = Some(Peers {
+            me,
+            session: None,
+            controller: false,
+            others: BTreeMap::new(),
+            stagger,
+        });
+        core
+    }
+
+    /// The claims of this core are above every epoch of an earlier generation from now on.
+    pub fn raise_generation(&mut self, generation: u32) {
+        self.generation = self.generation.max(generation);
+    }
+
+    /// What we tell others of an instance of ours; its session is still to be filled in.
+    pub fn report_of(&self, id: &InstanceId, now: Timestamp) -> Option<Report> {
+        self.services.get(id.service())?.report_of(id, now)
+    }
+
+    /// Our instances.
+    pub fn own_instances(&self) -> Vec<InstanceId> {
+        let own = |service: &Service| {
+            let mine = service.instances.values().filter(|instance| service.is_mine(instance));
+            mine.map(|instance| instance.id.clone()).collect::<Vec<_>>()
+        };
+        self.services.values().flat_map(own).collect()
+    }
+
+    /// Whether one of our instances holds an exclusive slot, or is about to.
+    pub fn holds_exclusive(&self) -> bool {
+        self.services.values().any(|service| {
+            service.declared.exclusive
+                && service
+                    .slots
+                    .iter()
+                    .any(|slot| slot.driven.is_some() || matches!(slot.phase, crate::slot::Phase::Claiming { .. }))
+        })
+    }
+
+    /// Exclusive instances of ours that may act now, whatever the store says.
+    pub fn acting_exclusive(&self) -> Vec<InstanceId> {
+        let acting = |service: &Service| {
+            let acts = service
+                .instances
+                .values()
+                .filter(|instance| service.is_mine(instance) && instance.acts && instance.has_process());
+            acts.map(|instance| instance.id.clone()).collect::<Vec<_>>()
+        };
+        let exclusive = self.services.values().filter(|service| service.declared.exclusive);
+        exclusive.flat_map(acting).collect()
+    }
+
+    /// Who holds a slot at which node and under which revision of its record, as far as we know.
+    pub fn holder_node(&self, service: &ServiceName, slot: u32) -> Option<NodeName> {
+        let service = self.services.get(service)?;
+        let record = service.slots.get(slot as usize)?.record.as_ref()?;
+        record.held.then(|| record.node.clone())
+    }
+
+    pub(crate) fn hear_of_cluster(&mut self, event: ClusterEvent, now: Timestamp) {
+        match event {
+            ClusterEvent::OwnSession(session) => self.own_session(session, now),
+            ClusterEvent::Session { node, session } => self.session(node, session, now),
+            ClusterEvent::Expired {
+                node,
+                session,
+                modified,
+            } => {
+                if let Some(peer) = self.peer(&node).filter(|peer| peer.session == Some(session)) {
+                    peer.expired = Some(modified);
+                    self.reconcile_all(now);
+                }
+            }
+            ClusterEvent::Renewed { node } => {
+                if let Some(peer) = self.peer(&node).filter(|peer| peer.expired.is_some()) {
+                    peer.expired = None;
+                    self.reconcile_all(now);
+                }
+            }
+            ClusterEvent::Controller(controller) => {
+                if let Some(peers) = &mut self.peers {
+                    peers.controller = controller;
+                }
+                self.reconcile_all(now);
+            }
+            ClusterEvent::Member {
+                node,
+                runs_services,
+                member,
+            } => self.member(node, runs_services, member, now),
+            ClusterEvent::Slot(known) => {
+                let name = known.slot.service.clone();
+                if let Some(service) = self.services.get_mut(&name) {
+                    if service.slot_seen(known, now) {
+                        self.reconcile(&name, now);
+                    }
+                } else {
+                    let former = self.former.entry(name).or_default();
+                    former.epoch = former.epoch.max(known.epoch);
+                }
+            }
+            ClusterEvent::Assigned {
+                instance,
+                node,
+                retiring,
+            } => {
+                let name = instance.service().clone();
+                let mine = self.peers.as_ref().is_some_and(|peers| peers.me == node);
+                let me = self.peers.as_ref().map(|peers| peers.me.clone());
+                if !self.services.contains_key(&name) {
+                    if !mine {
+                        return;
+                    }
+                    let left_over = Service::left_over(name.clone(), now).seen_from(me);
+                    self.services.insert(name.clone(), left_over);
+                }
+                self.with_service(&name, now, |service, _| service.assigned(instance, node, retiring, now));
+            }
+            ClusterEvent::Unassigned { instance } => {
+                let name = instance.service().clone();
+                self.with_service(&name, now, |service, _| service.unassigned(&instance));
+            }
+            ClusterEvent::Reported(report) => {
+                let name = report.instance.service().clone();
+                self.with_service(&name, now, |service, _| service.reported(report));
+            }
+            ClusterEvent::RenewAsked { instance } => {
+                let name = instance.service().clone();
+                self.with_service(&name, now, |service, out| service.renew_asked(&instance, now, out));
+            }
+            ClusterEvent::MoveAsked {
+                service: name,
+                slot,
+                to,
+                drain,
+            } => self.with_service(&name, now, |service, out| {
+                service.move_asked(slot as usize, to, drain, now, out)
+            }),
+        }
+    }
+
+    fn with_service(
+        &mut self,
+        name: &ServiceName,
+        now: Timestamp,
+        hear: impl FnOnce(&mut Service, &mut std::collections::VecDeque<Decision>) -> bool,
+    ) {
+        if let Some(service) = self.services.get_mut(name)
+            && hear(service, &mut self.decisions)
+        {
+            self.reconcile(name, now);
+        }
+    }
+
+    fn peer(&mut self, node: &NodeName) -> Option<&mut Peer> {
+        self.peers.as_mut()?.others.get_mut(node)
+    }
+
+    fn own_session(&mut self, session: Option<Revision>, now: Timestamp) {
+        let Some(peers) = &mut self.peers else { return };
+        if peers.session == session {
+            return;
+        }
+        peers.session = session;
+        let me = peers.me.clone();
+        let lost = session.is_none();
+        if lost {
+            peers.controller = false;
+            for service in self.services.values_mut() {
+                service.fence(now, &mut self.decisions);
+            }
+            let note = Note::about_node(NoteKind::NodeLost, me);
+            self.decisions.push_back(Decision::note(note, Reason::OwnSessionLost));
+        } else {
+            let because = Reason::SessionOpen { node: me.clone() };
+            let note = Note::about_node(NoteKind::NodeBack, me.clone());
+            self.decisions.push_back(Decision::note(note, because.clone()));
+            if let Some(node) = self.nodes.get_mut(&me) {
+                (node.since, node.because) = (now, because);
+            }
+        }
+        self.reconcile_all(now);
+    }
+
+    fn session(&mut self, node: NodeName, session: Option<Revision>, now: Timestamp) {
+        let Some(peers) = self.peers.as_mut().filter(|peers| peers.me != node) else {
+            return;
+        };
+        let peer = peers.others.entry(node.clone()).or_default();
+        if peer.session == session && peer.expired.is_none() {
+            return;
+        }
+        peer.session = session;
+        peer.expired = None;
+        let because = match session {
+            Some(_) => Reason::SessionOpen { node: node.clone() },
+            None => lost_because(peers, &node),
+        };
+        self.judge_node(&node, because, now);
+        self.reconcile_all(now);
+    }
+
+    fn member(&mut self, node: NodeName, runs_services: bool, member: bool, now: Timestamp) {
+        let Some(peers) = &mut self.peers else { return };
+        if peers.me != node {
+            if member {
+                peers.others.entry(node.clone()).or_default().runs_services = runs_services;
+            } else {
+                peers.others.remove(&node);
+            }
+        }
+        if member && runs_services {
+            let because = lost_because(peers, &node);
+            let state = if peers.me == node || peers.lives(&node) {
+                NodeState::Online
+            } else {
+                NodeState::Offline
+            };
+            self.nodes.entry(node.clone()).or_insert(Node {
+                state,
+                since: now,
+                because,
+                drained: false,
+            });
+        } else {
+            self.nodes.remove(&node);
+        }
+        self.reconcile_all(now);
+    }
+
+    /// Offline without a session, drained by the operator's wish, else online.
+    pub(crate) fn judge_node(&mut self, name: &NodeName, because: Reason, now: Timestamp) {
+        let lives = self
+            .peers
+            .as_ref()
+            .is_none_or(|peers| peers.me == *name || peers.lives(name));
+        let Some(node) = self.nodes.get_mut(name) else {
+            return;
+        };
+        let state = match (lives, node.drained) {
+            (false, _) => NodeState::Offline,
+            (true, true) => NodeState::Drained,
+            (true, false) => NodeState::Online,
+        };
+        if node.state == state {
+            return;
+        }
+        node.state = state;
+        node.since = now;
+        node.because = because.clone();
+        let kind = match state {
+            NodeState::Online => NoteKind::NodeBack,
+            NodeState::Drained => NoteKind::NodeDrained,
+            NodeState::Offline => NoteKind::NodeLost,
+        };
+        self.decisions
+            .push_back(Decision::note(Note::about_node(kind, name.clone()), because));
+    }
+}

@@ -1,0 +1,219 @@
+//! What an agent of a cluster knows of the others: who has a session, whose has run out, what each says of its instances.
+//!
+//! One machine has none of this: there every node is ours, nothing expires, and we are the controller.
+//!
+//! ```text
+//! a slot is   ours     its holder runs here, under our session: we end it, hand it over, promote it
+//!             open     released, or its holder's session is gone or has run out: the first in line claims it
+//!             theirs   held elsewhere: we send clients there and wait
+//! ```
+
+use crate::view::InstancePhase;
+use crate::{Reason, SlotKnown};
+use model::{Epoch, Health, InstanceId, NodeName, Revision, RunId, Timestamp};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// An instance on a lost node is replaced elsewhere after this long: a machine that only restarts is back by then, with its data.
+pub(crate) const LOST_GRACE: Duration = Duration::from_secs(5);
+
+/// What the store and the session clocks say. Only a core made by [`Core::clustered`](crate::Core::clustered) hears it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClusterEvent {
+    /// Our own session: open under this number, or lost. Once lost, nothing exclusive of ours may act.
+    OwnSession(Option<Revision>),
+    /// Another node's session: open under this number, or gone.
+    Session {
+        /// Whose.
+        node: NodeName,
+        /// Which.
+        session: Option<Revision>,
+    },
+    /// No renewal of a session was seen for the whole wait, and our own writes succeed: whoever claims may condemn it.
+    Expired {
+        /// Whose.
+        node: NodeName,
+        /// Which.
+        session: Revision,
+        /// Its last renewal.
+        modified: Revision,
+    },
+    /// It was renewed after all.
+    Renewed {
+        /// Whose.
+        node: NodeName,
+    },
+    /// Whether we are the controller.
+    Controller(bool),
+    /// A machine belongs to the cluster (no more).
+    Member {
+        /// Which.
+        node: NodeName,
+        /// Whether it runs services: a witness does not.
+        runs_services: bool,
+        /// Whether it is one.
+        member: bool,
+    },
+    /// A slot as the store has it now.
+    Slot(SlotKnown),
+    /// An instance shall exist.
+    Assigned {
+        /// Which.
+        instance: InstanceId,
+        /// Where.
+        node: NodeName,
+        /// It shall go away.
+        retiring: bool,
+    },
+    /// An instance is no more.
+    Unassigned {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// What its node says of an instance.
+    Reported(Report),
+    /// The controller wants an instance of ours started again, from the present declaration.
+    RenewAsked {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// The controller wants a slot of ours to move on.
+    MoveAsked {
+        /// Which service.
+        service: model::ServiceName,
+        /// Which slot.
+        slot: u32,
+        /// To whom; the first in line if not given.
+        to: Option<InstanceId>,
+        /// Whether because its node is being emptied; else because of a rollout.
+        drain: bool,
+    },
+}
+
+/// What a node says of one of its instances: all that others decide by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Which.
+    pub instance: InstanceId,
+    /// Where.
+    pub node: NodeName,
+    /// Under which session; void once that is gone.
+    pub session: Revision,
+    /// Its start.
+    pub run: RunId,
+    /// What its process does.
+    pub phase: InstancePhase,
+    /// Its health.
+    pub health: Health,
+    /// It may act as an active.
+    pub acts: bool,
+    /// At which epoch it was promoted.
+    pub promoted: Option<Epoch>,
+    /// Whom it follows: the active of that epoch.
+    pub followed: Option<Epoch>,
+    /// What its `standby_check` says.
+    pub stands_by: Option<Result<(), String>>,
+    /// A hook runs.
+    pub busy: bool,
+    /// It runs from the present declaration.
+    pub current: bool,
+    /// How often it died of late.
+    pub deaths: u32,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// Since when all this is so, on the clock of who is told.
+    pub since: Timestamp,
+    /// Why.
+    pub because: String,
+    /// What its last failed check said.
+    pub last_failure: Option<String>,
+}
+
+/// Ends another's session with a claim, if it was not renewed since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condemn {
+    /// Whose.
+    pub node: NodeName,
+    /// Which.
+    pub session: Revision,
+    /// The last renewal seen.
+    pub modified: Revision,
+}
+
+/// What is known of another node.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Peer {
+    pub(crate) session: Option<Revision>,
+    pub(crate) expired: Option<Revision>,
+    pub(crate) runs_services: bool,
+}
+
+/// The cluster as one of its agents sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct Peers {
+    pub(crate) me: NodeName,
+    pub(crate) session: Option<Revision>,
+    pub(crate) controller: bool,
+    pub(crate) others: BTreeMap<NodeName, Peer>,
+    /// Each rank of the failover order waits this long for the one before it.
+    pub(crate) stagger: Duration,
+}
+
+/// How we stand to a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// We decide about it.
+    Ours,
+    /// Nobody holds it who could act; claiming it may have to end a session.
+    Open(Option<Condemn>),
+    /// Another node decides about it.
+    Theirs,
+}
+
+impl Peers {
+    /// Whether a node's session is there and has not run out.
+    pub(crate) fn lives(&self, node: &NodeName) -> bool {
+        if *node == self.me {
+            return self.session.is_some();
+        }
+        self.others
+            .get(node)
+            .is_some_and(|peer| peer.session.is_some() && peer.expired.is_none())
+    }
+
+    /// The number of a node's session; 0 if it has none, as the store compares it.
+    pub(crate) fn session_of(&self, node: &NodeName) -> Revision {
+        let session = if *node == self.me {
+            self.session
+        } else {
+            self.others.get(node).and_then(|peer| peer.session)
+        };
+        session.unwrap_or_default()
+    }
+
+    /// How we stand to a slot that is held at `node` under `session`.
+    pub(crate) fn hold(&self, node: &NodeName, session: Revision) -> Hold {
+        if self.session_of(node) != session {
+            return Hold::Open(None);
+        }
+        if *node == self.me {
+            return Hold::Ours;
+        }
+        match self.others.get(node).and_then(|peer| peer.expired) {
+            Some(modified) => Hold::Open(Some(Condemn {
+                node: node.clone(),
+                session,
+                modified,
+            })),
+            None => Hold::Theirs,
+        }
+    }
+}
+
+/// Why a node is not there.
+pub(crate) fn lost_because(peers: &Peers, node: &NodeName) -> Reason {
+    match peers.others.get(node) {
+        Some(peer) if peer.session.is_some() => Reason::SessionExpired { node: node.clone() },
+        _ => Reason::SessionEnded { node: node.clone() },
+    }
+}

@@ -1,0 +1,238 @@
+//! In a cluster: slots and instances of other nodes are as the store says, and what is lost with a session is open.
+
+use crate::instance::{Instance, Phase, RunningHook};
+use crate::peers::{Hold, Peers, lost_because};
+use crate::service::Service;
+use crate::slot::{self, REPORT_AFTER};
+use crate::view::InstancePhase;
+use crate::{Context, Reason, Report};
+use model::{Health, HookKind, NodeName, Timestamp};
+
+impl Service {
+    /// How we stand to a slot.
+    pub(crate) fn hold(&self, index: usize, cx: &Context<'_>) -> Hold {
+        let Some(peers) = cx.peers else {
+            return Hold::Ours;
+        };
+        match self.slots[index].record.as_ref().filter(|record| record.held) {
+            Some(record) => peers.hold(&record.node, record.session.unwrap_or_default()),
+            None => Hold::Open(None),
+        }
+    }
+
+    /// Brings what others decide about up to date.
+    pub(super) fn mirror(&mut self, cx: &mut Context<'_>) {
+        let Some(peers) = cx.peers else {
+            return;
+        };
+        for instance in self.instances.values_mut().filter(|instance| instance.node != peers.me) {
+            hear_of(instance, peers, cx.now);
+        }
+        for index in 0..self.slots.len() {
+            if matches!(
+                self.slots[index].phase,
+                slot::Phase::Claiming { .. } | slot::Phase::Clearing { .. }
+            ) {
+                continue;
+            }
+            let Some(record) = self.slots[index].record.clone() else {
+                continue;
+            };
+            match self.hold(index, cx) {
+                _ if !record.held => self.slot_is_open(index, Reason::Released, cx.now),
+                Hold::Ours => self.slot_is_ours(index, cx.now),
+                Hold::Theirs => self.slot_is_theirs(index, cx.now),
+                Hold::Open(_) => {
+                    let because = if record.node == peers.me {
+                        Reason::OwnSessionLost
+                    } else {
+                        lost_because(peers, &record.node)
+                    };
+                    self.slot_is_open(index, because, cx.now);
+                }
+            }
+        }
+        self.refresh_bound();
+    }
+
+    /// Somebody gave it to an instance of ours, if we do not know it yet.
+    fn slot_is_ours(&mut self, index: usize, now: Timestamp) {
+        let slot = &mut self.slots[index];
+        let Some(record) = slot.record.clone().filter(|record| slot.driven != Some(record.epoch)) else {
+            return;
+        };
+        slot.driven = Some(record.epoch);
+        slot.planned = None;
+        let (what, ago) = slot.told.clone().unwrap_or_default();
+        let because = Reason::HandedOver { because: what };
+        slot.takeover = None;
+        slot.begin_takeover(false, because.clone(), now - ago.duration());
+        if let Some(takeover) = &mut slot.takeover {
+            takeover.to = record.holder.clone();
+            takeover.epoch = record.epoch;
+            takeover.confirmed = Some(now);
+            takeover.claimed = Some(now);
+            takeover.from = slot.before.clone();
+        }
+        let holder = record.holder;
+        if slot.routed.as_ref().is_some_and(|(routed, _)| *routed != holder) && self.declared.exclusive {
+            slot.routed = None;
+        }
+        slot.set(slot::Phase::Promoting { holder }, now, because);
+    }
+
+    /// Held elsewhere: clients are sent to it when it was promoted.
+    fn slot_is_theirs(&mut self, index: usize, now: Timestamp) {
+        let exclusive = self.declared.exclusive;
+        let demotes = self.declared.on_demote.is_some();
+        let slot = &mut self.slots[index];
+        let Some(record) = slot.record.clone() else {
+            return;
+        };
+        slot.driven = None;
+        slot.planned = None;
+        slot.turn_at = None;
+        let holder = record.holder;
+        let acts = record.served && self.instances.get(&holder).is_some_and(Instance::is_alive);
+        let (what, _) = slot.told.clone().unwrap_or_default();
+        if !acts {
+            if slot.bound() != Some(&holder) || slot.serving().is_some() {
+                slot.set(slot::Phase::Promoting { holder }, now, Reason::Told { what });
+            }
+            if exclusive {
+                slot.routed = None;
+            }
+            return;
+        }
+        if slot.serving() == Some(&holder) && slot.routed.as_ref() == Some(&(holder.clone(), record.epoch)) {
+            return;
+        }
+        let old = slot.routed.replace((holder.clone(), record.epoch));
+        slot.set(
+            slot::Phase::Serving { holder: holder.clone() },
+            now,
+            Reason::Told { what },
+        );
+        if let Some(takeover) = &mut slot.takeover {
+            takeover.to = holder.clone();
+            takeover.epoch = record.epoch;
+            takeover.promoted.get_or_insert(now);
+            slot.report_at.get_or_insert(now + REPORT_AFTER);
+        }
+        slot.failed_promotions = 0;
+        if let Some((old, old_epoch)) = old.filter(|(old, _)| *old != holder)
+            && let Some(old) = self.instances.get_mut(&old).filter(|old| old.acts)
+            && self.me.as_ref() == Some(&old.node)
+        {
+            old.stands_by(demotes.then_some(old_epoch));
+        }
+    }
+
+    /// Nobody may act for it any more.
+    fn slot_is_open(&mut self, index: usize, because: Reason, now: Timestamp) {
+        let slot = &mut self.slots[index];
+        slot.driven = None;
+        if slot.phase == slot::Phase::Vacant {
+            return;
+        }
+        let released = because == Reason::Released;
+        slot.begin_takeover(false, because.clone(), now);
+        slot.confirm_dead(now);
+        slot.planned = None;
+        slot.turn_at = None;
+        if !released || self.declared.exclusive {
+            slot.routed = None;
+        }
+        slot.set(slot::Phase::Vacant, now, because);
+    }
+}
+
+/// An instance of another node is what its node says, as long as that has its session.
+fn hear_of(instance: &mut Instance, peers: &Peers, now: Timestamp) {
+    let told = instance.told.take();
+    let holds = told
+        .as_ref()
+        .filter(|told| peers.lives(&instance.node) && told.session == peers.session_of(&instance.node));
+    match holds {
+        Some(told) => hear(instance, told),
+        None if !peers.lives(&instance.node) => lose(instance, peers, now),
+        None => {
+            if instance.is_alive() {
+                lose(instance, peers, now);
+            }
+        }
+    }
+    instance.told = told;
+}
+
+fn lose(instance: &mut Instance, peers: &Peers, now: Timestamp) {
+    let phase = Phase::Waiting {
+        until: Timestamp::NEVER,
+    };
+    if instance.phase == phase && instance.health == Health::Down && instance.lost_with_node {
+        return;
+    }
+    instance.lost_with_node = true;
+    instance.acts = false;
+    instance.promoted = None;
+    instance.followed = instance.followed.take();
+    instance.hook = None;
+    instance.standby_check = None;
+    instance.set(phase, Health::Down, now, lost_because(peers, &instance.node));
+}
+
+fn hear(instance: &mut Instance, told: &Report) {
+    let never = Timestamp::NEVER;
+    instance.lost_with_node = false;
+    instance.run = told.run;
+    instance.phase = match told.phase {
+        InstancePhase::Waiting => Phase::Waiting { until: never },
+        InstancePhase::Prepared => Phase::Prepared { again: never },
+        InstancePhase::Starting => Phase::Starting {
+            started: true,
+            deadline: never,
+        },
+        InstancePhase::Running => Phase::Running,
+        InstancePhase::Stopping => Phase::Stopping,
+        InstancePhase::Failed => Phase::Failed { retry: never },
+    };
+    instance.health = told.health;
+    instance.acts = told.acts;
+    instance.promoted = told.promoted;
+    instance.followed = told.followed;
+    instance.standby_check = told.stands_by.clone();
+    instance.hook = told.busy.then(|| RunningHook {
+        kind: HookKind::Follow,
+        epoch: told.followed.unwrap_or_default(),
+    });
+    instance.current = told.current;
+    instance.told_deaths = told.deaths as usize;
+    instance.restarts = told.restarts;
+    instance.since = told.since;
+    instance.because = Reason::Told {
+        what: told.because.clone(),
+    };
+    instance.last_failure = told.last_failure.clone();
+}
+
+/// Which node may claim an open slot now, and until when the others wait for it.
+pub(super) fn turn(
+    order: &[model::InstanceId],
+    node_of: impl Fn(&model::InstanceId) -> Option<NodeName>,
+    peers: &Peers,
+    since: Timestamp,
+) -> Option<(model::InstanceId, Timestamp)> {
+    // A node of which several instances are in line has its turn with the first of them.
+    let mut before: Vec<NodeName> = Vec::new();
+    for id in order {
+        let Some(node) = node_of(id) else { continue };
+        if node == peers.me {
+            let rank = u32::try_from(before.len()).unwrap_or(u32::MAX);
+            return Some((id.clone(), since + peers.stagger.saturating_mul(rank)));
+        }
+        if !before.contains(&node) {
+            before.push(node);
+        }
+    }
+    None
+}

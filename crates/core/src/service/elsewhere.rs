@@ -1,0 +1,187 @@
+//! What a service is told of other nodes.
+
+use super::Service;
+use crate::instance::{Instance, Phase};
+use crate::service::Change;
+use crate::slot::Slot;
+use crate::{Decision, Reason, Report, SlotKnown};
+use model::{Health, InstanceId, NodeName, SlotId, Timestamp};
+use std::collections::VecDeque;
+
+impl Service {
+    /// Whether we decide for an instance.
+    pub(crate) fn is_mine(&self, instance: &Instance) -> bool {
+        self.me.as_ref().is_none_or(|me| *me == instance.node)
+    }
+
+    /// Whether a slot is held by an instance of ours that we decide for.
+    pub(crate) fn is_driven(&self, slot: &Slot) -> bool {
+        self.me.is_none() || slot.driven.is_some()
+    }
+
+    pub(crate) fn grow_slots(&mut self, index: usize, now: Timestamp) {
+        while self.slots.len() <= index {
+            let id = SlotId {
+                service: self.name.clone(),
+                slot: u32::try_from(self.slots.len()).unwrap_or(u32::MAX),
+            };
+            self.slots.push(Slot::new(id, now));
+        }
+    }
+
+    /// The store has something new of a slot. Returns true if the service must be looked at.
+    pub(crate) fn slot_seen(&mut self, known: SlotKnown, now: Timestamp) -> bool {
+        let index = known.slot.slot as usize;
+        self.grow_slots(index, now);
+        self.epoch = self.epoch.max(known.epoch);
+        let slot = &mut self.slots[index];
+        if slot
+            .record
+            .as_ref()
+            .is_some_and(|record| record.revision >= known.revision)
+        {
+            return false;
+        }
+        self.is_new = false;
+        // The answer to our own write comes by itself.
+        if slot.attempt() == Some(known.attempt) {
+            return false;
+        }
+        if slot.marking == Some(known.attempt) {
+            slot.marking = None;
+        }
+        // Whatever we asked for and heard nothing of expected an older revision: it can not be written any more.
+        slot.unclear.clear();
+        slot.told = Some((known.because.clone(), known.detected_ago.unwrap_or_default()));
+        slot.before = slot.record.as_ref().map(|record| record.holder.clone());
+        slot.know(known);
+        true
+    }
+
+    pub(crate) fn assigned(&mut self, id: InstanceId, node: NodeName, retiring: bool, now: Timestamp) -> bool {
+        self.numbers_used(id.number());
+        if let Some(instance) = self.instances.get_mut(&id) {
+            let changed = instance.retiring != retiring;
+            // Our own wish to see it go comes back before it is written.
+            instance.retiring |= retiring;
+            return changed;
+        }
+        let mine = self.me.as_ref().is_none_or(|me| *me == node);
+        let mut instance = Instance::new(id.clone(), node, now, Reason::Declared);
+        instance.retiring = retiring;
+        instance.created = true;
+        if !mine {
+            let until = Timestamp::NEVER;
+            instance.set(Phase::Waiting { until }, Health::Down, now, Reason::Declared);
+        }
+        self.instances.insert(id, instance);
+        true
+    }
+
+    pub(crate) fn unassigned(&mut self, id: &InstanceId) -> bool {
+        let Some(instance) = self.instances.get(id) else {
+            return false;
+        };
+        if self.is_mine(instance) && instance.has_process() {
+            // Replaced elsewhere while we were away: it ends here.
+            if let Some(instance) = self.instances.get_mut(id) {
+                instance.retiring = true;
+            }
+        } else {
+            self.instances.remove(id);
+        }
+        true
+    }
+
+    pub(crate) fn reported(&mut self, report: Report) -> bool {
+        let Some(instance) = self.instances.get_mut(&report.instance) else {
+            return false;
+        };
+        if self.me.as_ref() == Some(&instance.node) || instance.node != report.node {
+            return false;
+        }
+        instance.told = Some(Box::new(report));
+        true
+    }
+
+    pub(crate) fn renew_asked(&mut self, id: &InstanceId, now: Timestamp, out: &mut VecDeque<Decision>) -> bool {
+        let due = |instance: &Instance| self.is_mine(instance) && !instance.current && instance.is_alive();
+        if !self.instances.get(id).is_some_and(due) || self.slots.iter().any(|slot| slot.concerns(id)) {
+            return false;
+        }
+        self.stop(id, Reason::RolloutNeeds, now, out);
+        true
+    }
+
+    pub(crate) fn move_asked(
+        &mut self,
+        index: usize,
+        to: Option<InstanceId>,
+        drain: bool,
+        now: Timestamp,
+        out: &mut VecDeque<Decision>,
+    ) -> bool {
+        self.refresh_bound();
+        let Some(slot) = self.slots.get(index) else {
+            return false;
+        };
+        if !self.is_driven(slot) || slot.serving().is_none() || slot.planned.is_some() {
+            return false;
+        }
+        let order = self.failover_order(None, now);
+        let to = match to {
+            Some(to) => order.into_iter().find(|id| *id == to),
+            None => order.into_iter().next(),
+        };
+        if to.is_none() {
+            return false;
+        }
+        let because = if drain {
+            Reason::DrainAsked
+        } else {
+            Reason::RolloutNeeds
+        };
+        self.begin_planned(index, Change::unasked(to, because), now, out);
+        true
+    }
+
+    /// Our session is lost: nothing exclusive of ours may act.
+    pub(crate) fn fence(&mut self, now: Timestamp, out: &mut VecDeque<Decision>) {
+        if !self.declared.exclusive {
+            return;
+        }
+        let acting: Vec<InstanceId> = self
+            .instances
+            .values()
+            .filter(|instance| self.is_mine(instance) && instance.acts && instance.is_alive())
+            .map(|instance| instance.id.clone())
+            .collect();
+        for id in acting {
+            self.kill(&id, Reason::OwnSessionLost, now, out);
+        }
+    }
+
+    /// What we tell of an instance of ours, under our session.
+    pub(crate) fn report_of(&self, id: &InstanceId, now: Timestamp) -> Option<Report> {
+        let instance = self.instances.get(id).filter(|instance| self.is_mine(instance))?;
+        Some(Report {
+            instance: id.clone(),
+            node: instance.node.clone(),
+            session: model::Revision(0),
+            run: instance.run,
+            phase: instance.shown_phase(),
+            health: instance.health,
+            acts: instance.acts,
+            promoted: instance.promoted,
+            followed: instance.followed,
+            stands_by: instance.standby_check.clone(),
+            busy: instance.hook.is_some(),
+            current: instance.current,
+            deaths: u32::try_from(instance.recent_deaths(now)).unwrap_or(u32::MAX),
+            restarts: instance.restarts,
+            since: instance.since,
+            because: instance.because.to_string(),
+            last_failure: instance.last_failure.clone(),
+        })
+    }
+}
