@@ -90,6 +90,17 @@ pub enum Action {
         /// Which.
         instance: InstanceId,
     },
+    /// Have the guard end an exclusive active should our session run out: before it acts. `Armed`.
+    Arm {
+        /// Which.
+        instance: InstanceId,
+        /// Which start: the present one, or the next of one that is about to be started.
+        run: RunId,
+        /// For which slot.
+        slot: SlotId,
+        /// At which epoch.
+        epoch: Epoch,
+    },
     /// An instance on another node shall go away: note it with its record. No answer.
     Retire {
         /// Which.

@@ -4,7 +4,7 @@ use crate::peers::{ClusterEvent, Peer, Peers, lost_because};
 use crate::service::Service;
 use crate::{Core, Decision, Node, NodeState, Note, NoteKind, Reason, Report};
 use model::{InstanceId, NodeName, Revision, ServiceName, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 impl Core {
@@ -32,13 +32,20 @@ impl Core {
         self.services.get(id.service())?.report_of(id, now)
     }
 
-    /// Our instances.
-    pub fn own_instances(&self) -> Vec<InstanceId> {
+    /// Our instances of which there may be news since this was last asked, and the services that they are of.
+    pub fn take_touched(&mut self) -> (Vec<InstanceId>, BTreeSet<ServiceName>) {
+        let touched = std::mem::take(&mut self.touched);
         let own = |service: &Service| {
             let mine = service.instances.values().filter(|instance| service.is_mine(instance));
             mine.map(|instance| instance.id.clone()).collect::<Vec<_>>()
         };
-        self.services.values().flat_map(own).collect()
+        let services = touched.iter().filter_map(|name| self.services.get(name));
+        (services.flat_map(own).collect(), touched)
+    }
+
+    /// Looks at everything again, and tells all of our instances again.
+    pub fn tell_all(&mut self) {
+        self.touched.extend(self.services.keys().cloned());
     }
 
     /// Whether one of our instances holds an exclusive slot, or is about to.

@@ -154,6 +154,15 @@ pub enum Event {
         /// Who; the first in the failover order if not given.
         to: Option<InstanceId>,
     },
+    /// The guard will end an instance should our session run out; or it cannot, and then the instance may not act.
+    Armed {
+        /// Which.
+        instance: InstanceId,
+        /// At which epoch.
+        epoch: Epoch,
+        /// Why not.
+        result: Result<(), String>,
+    },
     /// What the other nodes do.
     Cluster(ClusterEvent),
     /// The operator wants an instance that was given up to be tried again now.
@@ -186,6 +195,7 @@ impl Event {
             | Event::Drained { instance }
             | Event::FirstAnswer { instance, .. }
             | Event::Suspected { instance }
+            | Event::Armed { instance, .. }
             | Event::Retry { instance } => Some(instance.service()),
             Event::Committed { slot, .. } => Some(&slot.service),
             Event::Routed { service, .. } | Event::ProxyReset { service, .. } | Event::Switchover { service, .. } => {

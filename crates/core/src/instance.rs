@@ -97,6 +97,8 @@ pub(crate) struct Instance {
     pub(crate) created: bool,
     /// On another node: how often it died of late, as told.
     pub(crate) told_deaths: usize,
+    /// In a cluster: its node could not fence it, so it may not act; until when that counts.
+    pub(crate) unfenced: Option<(String, Timestamp)>,
     /// On another node: what that says of it.
     pub(crate) told: Option<Box<Report>>,
     /// On another node: it is down because that is lost.
@@ -142,6 +144,7 @@ impl Instance {
             created: false,
             told_deaths: 0,
             told: None,
+            unfenced: None,
             lost_with_node: false,
             ask_again: Timestamp(0),
         }

@@ -53,6 +53,8 @@ pub struct Core {
     shutdown_told: bool,
     /// In a cluster: us, and the others.
     peers: Option<peers::Peers>,
+    /// In a cluster: services whose instances may be other than what was told.
+    touched: BTreeSet<ServiceName>,
 }
 
 /// Numbers that only rise, also over the absence of a service.
@@ -167,6 +169,7 @@ impl Core {
             shutdown: None,
             shutdown_told: false,
             peers: None,
+            touched: BTreeSet::new(),
         }
     }
 
@@ -200,6 +203,9 @@ impl Core {
                     }
                     return;
                 };
+                if self.peers.is_some() {
+                    self.touched.insert(name.clone());
+                }
                 if service.absorb(event, now, &mut self.decisions) {
                     self.reconcile(&name, now);
                 }
@@ -345,6 +351,9 @@ impl Core {
         // Needs form no cycle, so each change of "up" travels down the graph at most once per service and edge.
         let mut bound = (self.services.len() + 1).saturating_mul(self.services.len() + 1);
         while let Some(name) = todo.pop_front() {
+            if self.peers.is_some() {
+                self.touched.insert(name.clone());
+            }
             bound = match bound.checked_sub(1) {
                 Some(left) => left,
                 None => return,

@@ -113,6 +113,8 @@ pub struct Report {
     pub followed: Option<Epoch>,
     /// What its `standby_check` says.
     pub stands_by: Option<Result<(), String>>,
+    /// Why its node cannot fence it, if that is so.
+    pub unfenced: Option<String>,
     /// A hook runs.
     pub busy: bool,
     /// It runs from the present declaration.

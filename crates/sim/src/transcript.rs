@@ -145,6 +145,7 @@ fn action_in_words(action: &Action) -> String {
             (HookKind::Follow, None) => format!("let {instance} follow, epoch {epoch}"),
         },
         Action::ProbeNow { instance } => format!("check {instance}"),
+        Action::Arm { instance, epoch, .. } => format!("arm the guard for {instance}, epoch {epoch}"),
         Action::Retire { instance, node } => format!("ask node {node} to take {instance} away"),
         Action::AskRenew { instance, node } => format!("ask node {node} to start {instance} anew"),
         Action::AskMove { slot, node, .. } => format!("ask node {node} to move {slot} on"),

@@ -28,6 +28,11 @@ impl Service {
         for instance in self.instances.values_mut().filter(|instance| instance.node != peers.me) {
             hear_of(instance, peers, cx.now);
         }
+        for instance in self.instances.values_mut() {
+            if instance.unfenced.as_ref().is_some_and(|(_, until)| cx.now >= *until) {
+                instance.unfenced = None;
+            }
+        }
         for index in 0..self.slots.len() {
             if matches!(
                 self.slots[index].phase,
@@ -205,6 +210,7 @@ fn hear(instance: &mut Instance, told: &Report) {
         kind: HookKind::Follow,
         epoch: told.followed.unwrap_or_default(),
     });
+    instance.unfenced = told.unfenced.clone().map(|why| (why, never));
     instance.current = told.current;
     instance.told_deaths = told.deaths as usize;
     instance.restarts = told.restarts;

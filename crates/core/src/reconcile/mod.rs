@@ -134,6 +134,11 @@ impl Service {
             .chain(of_instances)
             .chain(stuck)
             .chain(self.replacement_due(cx))
+            .chain(
+                self.instances
+                    .values()
+                    .filter_map(|instance| Some(instance.unfenced.as_ref()?.1)),
+            )
             .filter(|at| *at > cx.now)
             .min()
     }

@@ -6,7 +6,7 @@ use crate::peers::Hold;
 use crate::service::Service;
 use crate::slot::{self, REPORT_AFTER};
 use crate::{Action, Context, Reason, SlotWrite};
-use model::{HookKind, InstanceId, Role};
+use model::{HookKind, InstanceId, Role, RunId};
 use std::sync::Arc;
 
 impl Service {
@@ -26,6 +26,25 @@ impl Service {
                 continue;
             };
             let because = Reason::Claimed { epoch };
+            let cold_start = matches!(instance.phase, Phase::Prepared { .. });
+            if cx.peers.is_some() && declared.exclusive && (cold_start || instance.is_fit()) {
+                let slot = &mut self.slots[index];
+                if slot.armed != Some((epoch, true)) {
+                    if slot.armed.is_none_or(|(asked, _)| asked != epoch) {
+                        slot.armed = Some((epoch, false));
+                        let run = RunId(instance.run.0 + u64::from(cold_start));
+                        let slot = slot.id.clone();
+                        let action = Action::Arm {
+                            instance: holder,
+                            run,
+                            slot,
+                            epoch,
+                        };
+                        cx.decide(action, because);
+                    }
+                    continue;
+                }
+            }
             if let Phase::Prepared { .. } = instance.phase {
                 instance.begin_run(&declared, cx.now, because.clone());
                 instance.started_at = Some(epoch);

@@ -3,10 +3,13 @@
 use super::Service;
 use crate::instance::{Instance, Phase};
 use crate::service::Change;
-use crate::slot::Slot;
-use crate::{Decision, Reason, Report, SlotKnown};
+use crate::slot::{self, Slot};
+use crate::{Decision, Note, NoteKind, Reason, Report, SlotKnown};
 use model::{Health, InstanceId, NodeName, SlotId, Timestamp};
 use std::collections::VecDeque;
+
+/// An instance that its node could not fence is asked again after this long.
+const UNFENCED_FOR: std::time::Duration = std::time::Duration::from_secs(10);
 
 impl Service {
     /// Whether we decide for an instance.
@@ -145,6 +148,37 @@ impl Service {
         true
     }
 
+    /// The guard answered. Who cannot be fenced must not act: somebody else is asked.
+    pub(crate) fn armed(
+        &mut self,
+        id: &InstanceId,
+        epoch: model::Epoch,
+        result: Result<(), String>,
+        now: Timestamp,
+        out: &mut VecDeque<Decision>,
+    ) -> bool {
+        let holds = |slot: &&mut Slot| slot.armed == Some((epoch, false)) && slot.bound() == Some(id);
+        let Some(slot) = self.slots.iter_mut().find(holds) else {
+            return false;
+        };
+        let Err(error) = result else {
+            slot.armed = Some((epoch, true));
+            return true;
+        };
+        let because = Reason::NotFenced {
+            instance: id.clone(),
+            error: error.clone(),
+        };
+        slot.confirm_dead(now);
+        slot.set(slot::Phase::Vacant, now, because.clone());
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.unfenced = Some((error, now + UNFENCED_FOR));
+            let note = Note::about_instance(NoteKind::HookFailed, id, &instance.node);
+            out.push_back(Decision::note(note, because));
+        }
+        true
+    }
+
     /// Our session is lost: nothing exclusive of ours may act.
     pub(crate) fn fence(&mut self, now: Timestamp, out: &mut VecDeque<Decision>) {
         if !self.declared.exclusive {
@@ -175,6 +209,7 @@ impl Service {
             promoted: instance.promoted,
             followed: instance.followed,
             stands_by: instance.standby_check.clone(),
+            unfenced: instance.unfenced.as_ref().map(|(why, _)| why.clone()),
             busy: instance.hook.is_some(),
             current: instance.current,
             deaths: u32::try_from(instance.recent_deaths(now)).unwrap_or(u32::MAX),

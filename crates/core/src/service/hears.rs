@@ -186,6 +186,11 @@ impl Service {
                 }
                 false
             }
+            Event::Armed {
+                instance,
+                epoch,
+                result,
+            } => self.armed(&instance, epoch, result, now, out),
             Event::Switchover { request, slot, to, .. } => match self.switchover(request, slot, to, now, out) {
                 Ok(()) => true,
                 Err(refusal) => {

@@ -12,6 +12,9 @@ impl Service {
         if instance.retiring {
             return Err("it is being removed".into());
         }
+        if let Some((why, _)) = &instance.unfenced {
+            return Err(format!("its node cannot fence it: {why}"));
+        }
         if self.is_cold() {
             return match &instance.phase {
                 Phase::Prepared { .. } => Ok(()),
