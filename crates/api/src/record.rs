@@ -1,7 +1,8 @@
 //! What the store keeps, as JSON, and under which keys.
 
-use model::{Cluster, Epoch, InstanceId, Millis, NodeName, Revision, ServiceName, SlotId, WallTime};
+use model::{Cluster, Epoch, Health, InstanceId, Millis, NodeName, Revision, RunId, ServiceName, SlotId, WallTime};
 use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, SocketAddr};
 
 /// Version of the records; a store written by a newer one is refused.
 pub const FORMAT: u32 = 1;
@@ -63,8 +64,125 @@ pub enum SlotState {
 pub struct Instance {
     /// On which node.
     pub node: NodeName,
-    /// Its port, kept over restarts while it stays free; 0 for none.
+    /// Its port, kept over restarts while it stays free; 0 for none. Several machines: see [`Live`].
     pub port: u16,
+    /// Its node shall take it away, several machines only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retiring: bool,
+}
+
+/// `member/<node>`: a machine of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its place: a path of failure domains such as `dc1/rack3`.
+    pub zone: String,
+    /// Where its instances and its agent are reached.
+    pub host: IpAddr,
+    /// Port of its agent's API, with mutual TLS.
+    pub agent_port: u16,
+    /// Whether it runs services; a witness only votes in the store.
+    pub runs_services: bool,
+    /// Whether it votes in the store.
+    pub votes: bool,
+    /// Another one for each machine: a second one of the same name is refused by it.
+    pub machine: String,
+    /// When it joined, for people.
+    pub joined: WallTime,
+}
+
+/// `live/<id>`: what its node says of an instance. Void when that session is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Live {
+    /// On which node.
+    pub node: NodeName,
+    /// Under which of its sessions.
+    pub session: Revision,
+    /// Its start.
+    pub run: RunId,
+    /// `waiting`, `prepared`, `starting`, `running`, `stopping` or `failed`.
+    pub phase: String,
+    /// Its health.
+    pub health: Health,
+    /// It may act as an active.
+    pub acts: bool,
+    /// At which epoch it was promoted.
+    pub promoted: Option<Epoch>,
+    /// It follows the active of that epoch.
+    pub followed: Option<Epoch>,
+    /// What its `standby_check` says; an empty text: it passes.
+    pub stands_by: Option<String>,
+    /// Why its node cannot fence it, if that is so.
+    pub unfenced: Option<String>,
+    /// A hook runs.
+    pub busy: bool,
+    /// It runs from the file in force.
+    pub current: bool,
+    /// How often it died of late.
+    pub deaths: u32,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// Since when all this is so, for people.
+    pub since: WallTime,
+    /// Why.
+    pub because: String,
+    /// What its last failed check said.
+    pub last_failure: Option<String>,
+    /// Where it listens.
+    pub address: Option<SocketAddr>,
+    /// Its main process.
+    pub pid: Option<u32>,
+}
+
+/// `controller`: which agent places and replaces instances.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Controller {
+    /// Its node.
+    pub node: NodeName,
+    /// Under which session.
+    pub session: Revision,
+}
+
+/// `ask/<node>/<number>`: something that only that node can do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "what")]
+pub enum Ask {
+    /// Start an instance again, from the file in force. Not answered.
+    Renew {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// Let a slot move on. Not answered.
+    Move {
+        /// Of which service.
+        service: ServiceName,
+        /// Which.
+        slot: u32,
+        /// To whom; the first in line if not given.
+        to: Option<InstanceId>,
+        /// Whether because the node is being emptied.
+        drain: bool,
+    },
+    /// What an operator asked of another node. Answered under `answer/<node>/<number>`.
+    Switchover {
+        /// As it came.
+        request: crate::SwitchoverRequest,
+        /// The node that waits for the answer.
+        from: NodeName,
+    },
+    /// Likewise.
+    Drill {
+        /// As it came.
+        request: crate::DrillRequest,
+        /// The node that waits for the answer.
+        from: NodeName,
+    },
+    /// Likewise.
+    Retry {
+        /// Which instance.
+        instance: String,
+        /// The node that waits for the answer.
+        from: NodeName,
+    },
 }
 
 /// `spec/current` and `spec/<n>`: an applied file.
@@ -103,6 +221,21 @@ pub const NUMBERS: &str = "number/";
 pub const PAUSED: &str = "wish/paused";
 /// Prefix of nodes that are not online: `drained` or `lost`; absent when a node is online.
 pub const NODES: &str = "wish/node/";
+
+/// Prefix of [`Member`]s.
+pub const MEMBERS: &str = "member/";
+/// Prefix of [`Live`]s.
+pub const LIVES: &str = "live/";
+/// Prefix of the slot that an instance holds: an instance holds one at most.
+pub const BINDS: &str = "bind/";
+/// The key of the [`Controller`].
+pub const CONTROLLER: &str = "controller";
+/// Prefix of [`Ask`]s, by node.
+pub const ASKS: &str = "ask/";
+/// Prefix of answers to [`Ask`]s, by the node that asked: an [`Outcome`](crate::Outcome).
+pub const ANSWERS: &str = "answer/";
+/// Prefix of what applications keep; agents do not look at it.
+pub const APPLICATIONS: &str = "app/";
 
 /// The key of a slot.
 pub fn slot_key(slot: &SlotId) -> String {
