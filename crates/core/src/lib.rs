@@ -26,6 +26,8 @@ mod service;
 mod slot;
 mod view;
 
+pub mod lease;
+
 pub use action::{Action, Decision, Note, NoteKind, Refusal, RouteTarget, SlotWrite, Takeover};
 pub use event::{Adopted, Commit, Event, HookOutcome, ProbeOutcome, Recovered, SlotKnown};
 pub use peers::{ClusterEvent, Condemn, Report};

@@ -1,0 +1,20 @@
+//! Leases: when a node may act on its own session, and when another may end it.
+//!
+//! [`Holder`] looks after the node's own session, [`Observer`] after those of the others. Both are told the time as a
+//! [`Mark`](model::Mark) and hold no lock, clock or socket, so the agent, the simulator and the exhaustive model run the
+//! same rules. The letters R, T, A, G, D, W and H are those of `docs/takeover-protocol.md`, which also says why they are
+//! enough.
+//!
+//! ```text
+//!             Open                 Opened            RenewalFenced
+//!   absent ──────────▶ opening ────────────▶ open ──────────────────▶ emptying ──▶ absent …
+//!     ▲                   │ OpenTaken, lost    │ A without an acknowledged renewal
+//!     └───────────────────┘                    ▼
+//!                                    frozen: probe first, then renew ──▶ open
+//! ```
+
+mod holder;
+mod observer;
+
+pub use holder::{Covered, Holder, HolderAction, HolderEvent, HolderOptions, Lost, Still};
+pub use observer::{Condemn, Observer, Wait, Why};
