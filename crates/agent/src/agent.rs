@@ -2,6 +2,7 @@
 
 use crate::apply;
 use crate::clock;
+use crate::cluster::Clustered;
 use crate::executor::{Executor, chain};
 use crate::fronts::Fronts;
 use crate::input::{Input, LogSource, Request, done, refused};
@@ -53,6 +54,8 @@ pub(crate) struct Agent {
     /// Routes that the core wants and the proxy has not been told of because there is none.
     pub(crate) proxy_is_up: bool,
     pub(crate) ending: Option<i32>,
+    /// What an agent that is one of several has beside that.
+    pub(crate) clustered: Option<Clustered>,
 }
 
 impl Agent {
@@ -60,10 +63,12 @@ impl Agent {
     pub(crate) async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Input>) -> i32 {
         loop {
             self.carry_out();
+            self.tell_others(clock::now());
             if let Some(code) = self.ending {
                 return code;
             }
-            let wakeup = [self.core.next_wakeup(), self.down_by].into_iter().flatten().min();
+            let wakeup = [self.core.next_wakeup(), self.down_by, self.cluster_wakeup()];
+            let wakeup = wakeup.into_iter().flatten().min();
             if wakeup.is_some_and(|at| at <= clock::now()) {
                 // News in plenty must not keep time-outs from being seen.
                 self.tick();
@@ -92,6 +97,11 @@ impl Agent {
 
     fn tick(&mut self) {
         let now = clock::now();
+        if self.clustered.is_some() {
+            self.look_at_sessions(now);
+            self.consider_election(now);
+            self.stand_for_election(now);
+        }
         self.core.handle(Event::Tick, now);
         if self.down_by.is_some_and(|by| now >= by) {
             // What is left is still being ended; the answer is only that it takes longer than anyone should wait.
@@ -161,6 +171,21 @@ impl Agent {
                     text,
                     "its connection to the agent ended".into(),
                 );
+            }
+            Input::Session(news) => self.hear_session(news, now),
+            Input::Seen(seen) => {
+                self.hear_store(seen, now);
+                self.look_at_sessions(now);
+            }
+            Input::Later(later) => self.hear_later(later),
+            Input::Answered { number, outcome } => {
+                let waiting = self
+                    .clustered
+                    .as_mut()
+                    .and_then(|cluster| cluster.awaited.remove(&number));
+                if let Some(waiting) = waiting {
+                    let _ = waiting.send(outcome);
+                }
             }
             Input::GuardGone => {
                 let text = "the guard died; another one is being started".to_owned();
@@ -281,7 +306,20 @@ impl Agent {
                     let text = format!("{} is down", self.name);
                     self.finish_down(&done(text));
                 }
+                Action::Create { instance, node } if self.clustered.is_some() => {
+                    self.executor.assign(instance, node);
+                }
                 Action::Create { .. } | Action::Note(_) | Action::Report(_) => {}
+                Action::AskRenew { instance, node } => self.ask(&node, &record::Ask::Renew { instance }),
+                Action::AskMove { slot, node, to, drain } => {
+                    let ask = record::Ask::Move {
+                        service: slot.service,
+                        slot: slot.slot,
+                        to,
+                        drain,
+                    };
+                    self.ask(&node, &ask);
+                }
                 action => self.executor.carry_out(action, &because),
             }
         }
@@ -331,8 +369,27 @@ impl Agent {
                 let _ = answer.send(apply::plan(self, &request));
             }
             Request::Apply { request, how, answer } => apply::begin(self, &request, how, answer),
-            Request::Switchover { request, answer } => self.switchover(&request, answer, now),
+            Request::Switchover { request, answer } => {
+                if let Some((node, from)) = self.held_elsewhere(&request) {
+                    self.forward(&node, &record::Ask::Switchover { request, from }, answer);
+                    return;
+                }
+                let (told, result) = oneshot::channel();
+                self.switchover(&request, told, now);
+                tokio::spawn(async move {
+                    if let Ok(result) = result.await {
+                        let _ = answer.send(crate::http::switchover_outcome(&request.service, result));
+                    }
+                });
+            }
             Request::Drill { request, answer } => {
+                let elsewhere = (request.what == "instance")
+                    .then(|| self.runs_elsewhere(&request.name))
+                    .flatten();
+                if let Some((node, from)) = elsewhere {
+                    self.forward_result(&node, &record::Ask::Drill { request, from }, answer);
+                    return;
+                }
                 let _ = answer.send(self.drill(&request, now));
             }
             Request::Drain { node, back, answer } => {
@@ -355,6 +412,10 @@ impl Agent {
                 let _ = answer.send(done(text));
             }
             Request::Retry { instance, answer } => {
+                if let Some((node, from)) = self.runs_elsewhere(&instance) {
+                    self.forward_result(&node, &record::Ask::Retry { instance, from }, answer);
+                    return;
+                }
                 let _ = answer.send(self.retry(&instance, now));
             }
             Request::Rotations(answer) => {
@@ -443,7 +504,7 @@ impl Agent {
         })
     }
 
-    fn switchover(
+    pub(crate) fn switchover(
         &mut self,
         request: &api::SwitchoverRequest,
         answer: oneshot::Sender<Result<Takeover, String>>,
@@ -477,7 +538,7 @@ impl Agent {
         }
     }
 
-    fn drill(&mut self, request: &api::DrillRequest, now: Timestamp) -> Result<Outcome, Outcome> {
+    pub(crate) fn drill(&mut self, request: &api::DrillRequest, now: Timestamp) -> Result<Outcome, Outcome> {
         let unknown = |what: &str| {
             refused(
                 format!("there is no {what} `{}`", request.name),
@@ -499,6 +560,10 @@ impl Agent {
                     "killed {id} (process {pid}); `understudy events --failovers` shows what followed"
                 )))
             }
+            "node" if self.clustered.is_some() => Err(refused(
+                "the loss of a machine of several cannot be played by its own agent",
+                Some("take its power or its network away, or `understudy drain` it; `understudy drill instance NAME` kills one instance".into()),
+            )),
             "node" => {
                 let node = self.known_node(&request.name).ok_or_else(|| unknown("node"))?;
                 self.leave_others(&node, "lost")?;
@@ -598,7 +663,7 @@ impl Agent {
         ))
     }
 
-    fn retry(&mut self, instance: &str, now: Timestamp) -> Result<Outcome, Outcome> {
+    pub(crate) fn retry(&mut self, instance: &str, now: Timestamp) -> Result<Outcome, Outcome> {
         let unknown = || {
             refused(
                 format!("there is no instance `{instance}`"),

@@ -102,7 +102,10 @@ fn prepare(agent: &mut Agent, request: &ApplyRequest, how: String) -> Result<App
             .collect();
         return Err(refused(lines.join("\n"), Some("nothing was changed".into())));
     }
-    if let Err(failed) = agent.fronts.open(&parsed.cluster) {
+    // Of several machines each has addresses of its own: what this one cannot open is told in `status`.
+    if let Err(failed) = agent.fronts.open(&parsed.cluster)
+        && agent.clustered.is_none()
+    {
         let lines: Vec<String> = failed
             .into_iter()
             .map(|(service, error)| {
@@ -198,7 +201,24 @@ pub(crate) fn written(agent: &mut Agent, written: Written) {
             return;
         }
     };
+    let text = in_force(agent, applied, revision);
+    agent.replay(clock::now());
+    let _ = answer.send(Ok(done(text)));
+}
+
+/// From now on a file counts that is in the store: written here, or by another agent.
+pub(crate) fn in_force(agent: &mut Agent, applied: Applied, revision: Revision) -> String {
     let cluster = Arc::new(applied.cluster.clone());
+    if agent.applied_at >= revision {
+        return format!("revision {} is in force", applied.revision);
+    }
+    if agent.clustered.is_some()
+        && let Err(failed) = agent.fronts.open(&cluster)
+    {
+        for (service, error) in failed {
+            agent.fronts.told(service, Some(crate::executor::chain(&error)));
+        }
+    }
     agent
         .executor
         .declare(Arc::clone(&cluster), Agent::folder_of(&applied.path));
@@ -220,7 +240,7 @@ pub(crate) fn written(agent: &mut Agent, written: Written) {
     }
     agent.fronts.keep(&cluster);
     agent.core.handle(Event::Applied((*cluster).clone()), clock::now());
-    let _ = answer.send(Ok(done(text)));
+    text
 }
 
 fn parse(request: &ApplyRequest) -> Result<spec::Parsed, Outcome> {

@@ -1,11 +1,13 @@
 //! Carries decisions out; what comes of each arrives as an `Input`.
 
 use crate::clock;
+use crate::cluster::fence::Gate;
+use crate::cluster::session::{Order, SessionLink};
 use crate::input::{Input, StartFailure};
 use crate::journal::Inputs;
 use crate::memo::{Memo, launch_digest, note};
 use crate::ports::Ports;
-use crate::slots::{forget, keep_record, write_slot};
+use crate::slots::{assign, forget, keep_record, retire, write_shared_slot, write_slot};
 use crate::words::Words;
 use api::layout::Layout;
 use api::record;
@@ -17,7 +19,7 @@ use drivers::process::{Driver, Launch, Process};
 use drivers::{environment, program};
 use model::{Addressing, Check, CheckKind, Cluster, Epoch, HookKind, InstanceId, NodeName, Role, RunId, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +79,12 @@ pub(crate) struct Executor {
     live: BTreeMap<InstanceId, Live>,
     ports: Ports,
     starts: Arc<Semaphore>,
+    /// Where instances of this node are reached.
+    host: IpAddr,
+    /// In a cluster: who arms the guard.
+    session: Option<SessionLink>,
+    /// In a cluster: where instances of other nodes are reached, and their processes.
+    remote: BTreeMap<InstanceId, (Option<SocketAddr>, Option<u32>)>,
 }
 
 impl Executor {
@@ -104,7 +112,30 @@ impl Executor {
             live: BTreeMap::new(),
             ports: Ports::default(),
             starts: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            session: None,
+            remote: BTreeMap::new(),
         }
+    }
+
+    /// From now on it works for one node of several, whose instances are reached at `host`.
+    pub(crate) fn join(&mut self, host: IpAddr, session: SessionLink) {
+        self.host = host;
+        self.session = Some(session);
+    }
+
+    /// Where an instance of another node is reached, and its process there.
+    pub(crate) fn know_remote(&mut self, instance: &InstanceId, address: Option<SocketAddr>, pid: Option<u32>) {
+        self.remote.insert(instance.clone(), (address, pid));
+    }
+
+    pub(crate) fn forget_remote(&mut self, instance: &InstanceId) {
+        self.remote.remove(instance);
+    }
+
+    /// The cgroup of a running instance, which the guard ends should our session run out.
+    pub(crate) fn cgroup(&self, instance: &InstanceId) -> Option<PathBuf> {
+        self.live.get(instance)?.process.as_ref()?.cgroup()
     }
 
     /// From now on instances are started, checked and promoted as this file says.
@@ -161,16 +192,22 @@ impl Executor {
 
     /// Where an instance listens.
     pub(crate) fn address(&self, instance: &InstanceId) -> Option<SocketAddr> {
+        if let Some((address, _)) = self.remote.get(instance) {
+            return *address;
+        }
         let port = self
             .live
             .get(instance)
             .and_then(|live| live.memo.port)
             .or_else(|| self.ports.of(instance))?;
-        Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        Some(SocketAddr::from((self.host, port)))
     }
 
     /// Its main process.
     pub(crate) fn pid(&self, instance: &InstanceId) -> Option<u32> {
+        if let Some((_, pid)) = self.remote.get(instance) {
+            return *pid;
+        }
         self.live.get(instance)?.process.as_ref().map(|process| process.pid())
     }
 
@@ -221,9 +258,91 @@ impl Executor {
                 }
             }
             Action::Write(write) => self.write(write, because.to_string()),
+            Action::Arm {
+                instance,
+                run,
+                slot,
+                epoch,
+            } => self.arm(instance, run, slot, epoch),
+            Action::Retire { instance, node } => self.retire(instance, node),
             Action::Forget { instance } => self.forget(instance),
             _ => {}
         }
+    }
+
+    /// Has the guard end an instance should our session run out, and tells the decisions whether it will.
+    fn arm(&self, instance: InstanceId, run: RunId, slot: model::SlotId, epoch: Epoch) {
+        let inputs = self.inputs.clone();
+        let tell = move |instance: InstanceId, result| {
+            let event = Event::Armed {
+                instance,
+                epoch,
+                result,
+            };
+            let _ = inputs.send(Input::Event(event, clock::now()));
+        };
+        let Some(session) = &self.session else {
+            tell(instance, Ok(()));
+            return;
+        };
+        let live = self.live.get(&instance);
+        let running = live
+            .and_then(|live| live.process.as_ref())
+            .and_then(|process| process.cgroup());
+        // One that is about to be started must not run an instruction before the guard knows of it.
+        let cgroup = match running {
+            Some(cgroup) => Ok(cgroup),
+            None => self.driver.make_cgroup(&instance, run),
+        };
+        let cgroup = match cgroup {
+            Ok(cgroup) => cgroup,
+            Err(error) => {
+                tell(instance, Err(error));
+                return;
+            }
+        };
+        let port = live
+            .and_then(|live| live.memo.port)
+            .or_else(|| self.ports.of(&instance));
+        let gates = port.map(Gate::Port).into_iter().collect();
+        let (answer, armed) = tokio::sync::oneshot::channel();
+        session.order(Order::Arm {
+            instance: instance.clone(),
+            slot,
+            epoch,
+            cgroup,
+            gates,
+            answer,
+        });
+        tokio::spawn(async move {
+            let result = armed.await.unwrap_or_else(|_| Err("the agent is ending".into()));
+            tell(instance, result);
+        });
+    }
+
+    fn disarm(&self, instance: &InstanceId) {
+        if let Some(session) = &self.session {
+            session.order(Order::Disarm(instance.clone()));
+        }
+    }
+
+    /// Writes down that an instance shall exist, and on which node: nothing else makes that node start it.
+    pub(crate) fn assign(&self, instance: InstanceId, node: NodeName) {
+        let store = Arc::clone(&self.store);
+        tokio::spawn(async move {
+            if let Err(error) = assign(store.as_ref(), &instance, &node).await {
+                tracing::error!(%instance, error, "that it shall exist cannot be written down");
+            }
+        });
+    }
+
+    fn retire(&self, instance: InstanceId, node: NodeName) {
+        let store = Arc::clone(&self.store);
+        tokio::spawn(async move {
+            if let Err(error) = retire(store.as_ref(), &instance, &node).await {
+                tracing::error!(%instance, error, "that it shall go away cannot be written down");
+            }
+        });
     }
 
     fn words<'a>(&'a self, instance: &'a InstanceId, node: &'a NodeName, port: Option<u16>) -> Words<'a> {
@@ -233,6 +352,7 @@ impl Executor {
             exe: &self.exe,
             instance,
             node,
+            host: self.host,
             port,
             role: None,
             epoch: None,
@@ -266,6 +386,7 @@ impl Executor {
             self.inputs.clone(),
         );
         let data = self.layout.data(&instance);
+        let alone = self.session.is_none();
         let user = self
             .cluster
             .services
@@ -277,13 +398,17 @@ impl Executor {
                 // Permits are never closed.
                 let _permit = starts.acquire().await;
                 make_data(&data, user.as_deref()).map_err(StartFailure::Prepare)?;
-                let record = record::Instance {
-                    node,
-                    port: memo.port.unwrap_or(0),
-                };
-                keep_record(store.as_ref(), &instance, &record)
-                    .await
-                    .map_err(StartFailure::Prepare)?;
+                // Of several machines the controller writes that it exists, and its port is told with everything else.
+                if alone {
+                    let record = record::Instance {
+                        node,
+                        port: memo.port.unwrap_or(0),
+                        retiring: false,
+                    };
+                    keep_record(store.as_ref(), &instance, &record)
+                        .await
+                        .map_err(StartFailure::Prepare)?;
+                }
                 Ok(Arc::new(driver.start(launch).await?))
             };
             let result = begun.await;
@@ -462,7 +587,7 @@ impl Executor {
             dir: Some(self.layout.data(instance)),
             user: service.user.clone(),
         };
-        let target = live.memo.port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let target = live.memo.port.map(|port| SocketAddr::from((self.host, port)));
         let check = Check { kind, ..check.clone() };
         let (inputs, id, run) = (self.inputs.clone(), instance.clone(), live.run);
         let sink = move |result: ProbeResult| {
@@ -531,6 +656,7 @@ impl Executor {
     pub(crate) fn gone(&mut self, instance: &InstanceId, run: RunId) {
         if self.live.get(instance).is_some_and(|live| live.run == run) {
             self.live.remove(instance);
+            self.disarm(instance);
         }
     }
 
@@ -545,6 +671,7 @@ impl Executor {
             self.folder.clone(),
         );
         let inputs = self.inputs.clone();
+        let host = self.host;
         tokio::task::spawn_blocking(move || {
             let words = Words {
                 cluster: &cluster,
@@ -552,6 +679,7 @@ impl Executor {
                 exe: &exe,
                 instance: &instance,
                 node: &node,
+                host,
                 // Any number does: nothing is bound to it.
                 port: Some(1),
                 role: Some(Role::Active),
@@ -713,6 +841,12 @@ impl Executor {
         }
         live.hook = None;
         live.keep_memo(instance);
+        if *hook == HookKind::Demote {
+            self.disarm(instance);
+        }
+        let Some(live) = self.live.get_mut(instance) else {
+            return;
+        };
         let stands_by = *hook != HookKind::Promote && live.standby_checks.is_none();
         if stands_by {
             let id = instance.clone();
@@ -795,12 +929,16 @@ impl Executor {
         let (store, inputs) = (Arc::clone(&self.store), self.inputs.clone());
         tokio::spawn(async move {
             let (slot, attempt) = (write.slot.clone(), write.attempt);
-            let result = write_slot(store.as_ref(), write, because).await;
+            let result = match write.session {
+                None => write_slot(store.as_ref(), write, because).await,
+                Some(_) => write_shared_slot(store.as_ref(), write, because).await,
+            };
             let _ = inputs.send(Input::Event(Event::Committed { slot, attempt, result }, clock::now()));
         });
     }
 
     fn forget(&mut self, instance: InstanceId) {
+        self.remote.remove(&instance);
         self.ports.free(&instance);
         let store = Arc::clone(&self.store);
         tokio::spawn(async move {

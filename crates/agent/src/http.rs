@@ -499,18 +499,29 @@ async fn post_switchover(State(door): State<Door>, Json(request): Json<Switchove
         )
         .into());
     };
-    let takeover =
-        answer?.map_err(|problem| refused(problem, Some(format!("`understudy explain {service}` says more"))))?;
+    let outcome = answer?;
+    if !outcome.done {
+        return Err(outcome.into());
+    }
+    Ok(Json(outcome))
+}
+
+/// What became of a switchover, for the operator.
+pub(crate) fn switchover_outcome(service: &str, result: Result<decisions::Takeover, String>) -> Outcome {
+    let takeover = match result {
+        Ok(takeover) => takeover,
+        Err(problem) => return refused(problem, Some(format!("`understudy explain {service}` says more"))),
+    };
     let failover = timeline(&takeover);
     let from = takeover.from.map_or_else(String::new, |from| format!("from {from} "));
     let text = format!(
         "slot {} went {from}to {} at epoch {}",
         takeover.slot, takeover.to, takeover.epoch
     );
-    Ok(Json(Outcome {
+    Outcome {
         failover: Some(failover),
         ..done(text)
-    }))
+    }
 }
 
 /// Breaks something for real.

@@ -1,7 +1,7 @@
 //! Everything that can happen to an agent, on one screen.
 
 use api::proxy::FromProxy;
-use decisions::{Event, Takeover};
+use decisions::Event;
 use drivers::process::{Process, StartError};
 use model::{InstanceId, RunId, Timestamp};
 use std::net::TcpListener;
@@ -33,6 +33,14 @@ pub(crate) enum Input {
     Applied(Box<crate::apply::Written>),
     /// A request of an operator.
     Request(Request),
+    /// News of this node's session.
+    Session(crate::cluster::session::News),
+    /// The store says something new.
+    Seen(crate::cluster::mirror::Seen),
+    /// Something begun earlier is due or done.
+    Later(crate::cluster::Later),
+    /// What was asked of another node was answered, or was not in time.
+    Answered { number: String, outcome: api::Outcome },
     /// The guard is gone.
     GuardGone,
     /// The node put away by a drill comes back.
@@ -78,7 +86,7 @@ pub(crate) enum Request {
     },
     Switchover {
         request: api::SwitchoverRequest,
-        answer: oneshot::Sender<Result<Takeover, String>>,
+        answer: oneshot::Sender<api::Outcome>,
     },
     Drill {
         request: api::DrillRequest,

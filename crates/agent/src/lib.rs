@@ -13,6 +13,7 @@
 mod agent;
 mod apply;
 mod clock;
+mod cluster;
 mod executor;
 mod fronts;
 mod http;

@@ -30,6 +30,7 @@ pub fn preflight(cluster: &Cluster, here: Here<'_>) -> Vec<(ServiceName, Finding
     for (name, service) in &cluster.services {
         let instance = InstanceId::new(name.clone(), 1);
         let words = Words {
+            host: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
             cluster,
             layout: here.layout,
             exe: here.exe,

@@ -2,6 +2,7 @@
 
 use crate::agent::Agent;
 use crate::clock;
+use crate::cluster;
 use crate::executor::Executor;
 use crate::fronts::Fronts;
 use crate::http;
@@ -76,6 +77,15 @@ pub(crate) enum StartError {
 
     #[error("failed to draw an identity for the cluster")]
     Random(#[source] io::Error),
+
+    #[error(transparent)]
+    Node(#[from] api::node::Error),
+
+    #[error("the store is not that of this cluster: this node belongs to {ours}, the store says {found}")]
+    OtherCluster { ours: String, found: String },
+
+    #[error("failed to join the others: {0}")]
+    Join(String),
 }
 
 impl StartError {
@@ -92,6 +102,9 @@ impl StartError {
             StartError::Record { .. } => Some("put a backup of the store in its place".into()),
             StartError::Format { .. } => Some("run the version that wrote it, or a newer one".into()),
             StartError::Listen { .. } => Some("choose another address with `--api`".into()),
+            StartError::OtherCluster { .. } => Some(
+                "it was wiped, or put back from another one: `understudy cluster restore FILE` puts a backup back, `understudy cluster join` joins the new one".into(),
+            ),
             _ => None,
         }
     }
@@ -101,7 +114,11 @@ impl StartError {
             StartError::Store(
                 store::FileError::InUse { .. } | store::FileError::DiskFull { .. } | store::FileError::Io { .. },
             ) => 1,
-            StartError::Store(_) | StartError::Record { .. } | StartError::Format { .. } => EXIT_REFUSED,
+            StartError::Store(_)
+            | StartError::Record { .. }
+            | StartError::Format { .. }
+            | StartError::Node(api::node::Error::Damaged { .. })
+            | StartError::OtherCluster { .. } => EXIT_REFUSED,
             _ => 1,
         }
     }
@@ -117,6 +134,8 @@ struct Found {
     paused: bool,
     /// Nodes that an operator took away, and how.
     away: Vec<(NodeName, String)>,
+    /// There are other nodes, whose instances are none of ours.
+    several: bool,
 }
 
 /// Brings an agent up to the point where it takes events in.
@@ -132,26 +151,23 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     }
     let lock = guard::lock(&layout.agent_lock())?;
     let exe = own_path().map_err(StartError::Exe)?;
-    let store_path = layout.store();
-    // Instances with data had slots and epochs: a store that is gone is recovered, never begun anew.
-    let options = store::Options {
-        create: !layout.root().join("data").exists(),
-        ..store::Options::default()
+    let node = api::node::Node::read(&layout.node())?;
+    let store = match &node {
+        Some(node) => cluster::start::connect(node, &layout).await?,
+        None => open_embedded(&layout).await?,
     };
-    let opened = tokio::task::spawn_blocking(move || Embedded::open(&store_path, &options)).await;
-    let store: Arc<dyn Store> = match opened {
-        Ok(opened) => Arc::new(opened?),
-        Err(error) => return Err(StartError::Exe(io::Error::other(error))),
-    };
-    let meta = meta(store.as_ref()).await?;
-    let found = read(store.as_ref()).await?;
+    let meta = meta(store.as_ref(), node.as_ref()).await?;
+    let mut found = read(store.as_ref()).await?;
     let driver = Arc::new(Driver::new(process::Config::new(&*meta.cluster_id))?);
     let (kind, why) = driver.tree_kind();
     tracing::info!(?kind, why, "processes are held together by");
 
-    let (inputs, queue) = mpsc::unbounded_channel();
+    let (inputs, mut queue) = mpsc::unbounded_channel();
     let journal = Journal::open(layout.root().join("events.jsonl"));
-    let nodes = node_names(config.nodes);
+    let nodes = match &node {
+        Some(node) => vec![node.node.clone()],
+        None => node_names(config.nodes),
+    };
     let mut executor = Executor::new(
         layout.clone(),
         exe.clone(),
@@ -170,6 +186,15 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         .as_ref()
         .and_then(|applied| Agent::folder_of(&applied.path));
     executor.declare(Arc::clone(&cluster), folder);
+    let joined = match &node {
+        Some(node) => Some(cluster::start::join(node, &layout, &store, &inputs, &mut queue, &mut executor).await?),
+        None => None,
+    };
+    if node.is_some() {
+        found.several = true;
+        // Others start and stop what is theirs.
+        found.instances.retain(|_, record| nodes.contains(&record.node));
+    }
     let adopted = adopt(&driver, &layout, &cluster, &found, &nodes, &mut executor).await?;
     let mut fronts = Fronts::default();
     let (routes, routed_epoch) = adopt_proxy(&layout, &mut fronts).await;
@@ -179,12 +204,17 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         .chain(routed_epoch)
         .max();
     let generation = generation(store.as_ref(), &meta, &found.slots, seen).await?;
-    let mut core = Core::new(
-        seed(&meta.cluster_id),
-        clock::wall_now().0.unsigned_abs() * 1_000,
-        generation,
-        nodes.clone(),
-    );
+    let attempt = clock::wall_now().0.unsigned_abs() * 1_000;
+    let mut core = match &joined {
+        Some(joined) => {
+            let stagger = joined.cluster.timing.rank_stagger.duration();
+            // Attempts tell the writes of different nodes apart.
+            let attempt = attempt.wrapping_mul(64) ^ seed(&joined.cluster.node.machine);
+            let me = joined.cluster.me.clone();
+            Core::clustered(seed(&meta.cluster_id), attempt, generation, me, stagger)
+        }
+        None => Core::new(seed(&meta.cluster_id), attempt, generation, nodes.clone()),
+    };
     if let Err(failed) = fronts.open(&cluster) {
         for (service, error) in failed {
             let error = crate::executor::chain(&error);
@@ -198,10 +228,18 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         instances: adopted,
         numbers: found.numbers,
         routes,
+        elsewhere: joined.as_ref().map(|joined| joined.elsewhere()).unwrap_or_default(),
     };
+    if let Some(joined) = &joined {
+        let session = joined.cluster.session;
+        let event = decisions::ClusterEvent::OwnSession(session);
+        core.handle(Event::Cluster(event), clock::now());
+    }
     // What the operator wished is not forgotten with the agent; and it comes first, so that nothing is begun against it.
+    let node_file = node.as_ref();
     for (node, how) in found.away {
         let event = match how.as_str() {
+            _ if node_file.is_some() => Event::NodeDrained { node },
             "drained" => Event::NodeDrained { node },
             _ => Event::NodeLost {
                 node,
@@ -236,7 +274,8 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     http::listen(&layout.api_socket(), config.api, door)?;
     let link = ProxyLink::start(&layout, &exe, inputs.clone());
     watch_signals(&inputs)?;
-    let agent = Agent {
+    let (clustered, started) = joined.map(cluster::start::Joined::split).unzip();
+    let mut agent = Agent {
         name: config.cluster,
         lock,
         layout,
@@ -259,7 +298,9 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         down_by: None,
         proxy_is_up: false,
         ending: None,
+        clustered,
     };
+    agent.begin_with_others(started);
     tokio::spawn(rotate_logs(inputs));
     Ok((agent, queue))
 }
@@ -286,13 +327,39 @@ fn own_path() -> io::Result<PathBuf> {
     })
 }
 
-async fn meta(store: &dyn Store) -> Result<Meta, StartError> {
+async fn open_embedded(layout: &Layout) -> Result<Arc<dyn Store>, StartError> {
+    let store_path = layout.store();
+    // Instances with data had slots and epochs: a store that is gone is recovered, never begun anew.
+    let options = store::Options {
+        create: !layout.root().join("data").exists(),
+        ..store::Options::default()
+    };
+    match tokio::task::spawn_blocking(move || Embedded::open(&store_path, &options)).await {
+        Ok(opened) => Ok(Arc::new(opened?)),
+        Err(error) => Err(StartError::Exe(io::Error::other(error))),
+    }
+}
+
+async fn meta(store: &dyn Store, node: Option<&api::node::Node>) -> Result<Meta, StartError> {
     if let Some(entry) = store.get(record::META).await? {
         let meta: Meta = parse(record::META, &entry.value)?;
         if meta.format > record::FORMAT {
             return Err(StartError::Format { found: meta.format });
         }
+        if let Some(node) = node.filter(|node| node.cluster_id != meta.cluster_id) {
+            return Err(StartError::OtherCluster {
+                ours: node.cluster_id.clone(),
+                found: meta.cluster_id,
+            });
+        }
         return Ok(meta);
+    }
+    // Of several machines it was written when the first of them began the cluster: one without it was wiped.
+    if let Some(node) = node {
+        return Err(StartError::OtherCluster {
+            ours: node.cluster_id.clone(),
+            found: "nothing".into(),
+        });
     }
     let mut random = [0_u8; 16];
     io::Read::read_exact(
@@ -390,6 +457,7 @@ async fn read(store: &dyn Store) -> Result<Found, StartError> {
         numbers,
         paused,
         away,
+        several: false,
     })
 }
 
@@ -448,6 +516,13 @@ async fn adopt(
                     }
                     continue;
                 };
+                if found.several && !found.instances.contains_key(&id) {
+                    // It was replaced elsewhere while this agent was away.
+                    if let Err(error) = process.kill().await {
+                        tracing::error!(instance = %id, error = %crate::executor::chain(&error), "cannot end what is assigned to this node no more");
+                    }
+                    continue;
+                }
                 let entry = instances.entry(id.clone()).or_insert_with(|| Adopted {
                     instance: id.clone(),
                     node: nodes[0].clone(),

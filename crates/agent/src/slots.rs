@@ -4,7 +4,7 @@ use crate::clock;
 use crate::executor::chain;
 use api::record;
 use decisions::{Commit, SlotKnown, SlotWrite};
-use model::{InstanceId, SlotId};
+use model::{InstanceId, NodeName, SlotId};
 use std::time::Duration;
 use store::{Compare, Op, Store, Txn};
 
@@ -39,15 +39,113 @@ pub(crate) async fn forget(store: &dyn Store, instance: &InstanceId) -> Result<(
     let known: u32 = known
         .and_then(|entry| String::from_utf8(entry.value).ok()?.parse().ok())
         .unwrap_or(0);
-    let mut txn = Txn::new().then(Op::delete(record::instance_key(instance)));
+    let mut txn = Txn::new()
+        .then(Op::delete(record::instance_key(instance)))
+        .then(Op::delete(crate::cluster::publish::live_key(instance)));
     if instance.number() > known {
         txn = txn.then(Op::put(number_key, instance.number().to_string()));
     }
     store.txn(txn).await.map(drop)
 }
 
+/// Writes down that an instance shall exist on a node, and that its number is used.
+pub(crate) async fn assign(store: &dyn Store, instance: &InstanceId, node: &NodeName) -> Result<(), String> {
+    let key = record::instance_key(instance);
+    let record = record::Instance {
+        node: node.clone(),
+        port: 0,
+        retiring: false,
+    };
+    let value = serde_json::to_vec(&record).map_err(|error| error.to_string())?;
+    let number_key = format!("{}{}", record::NUMBERS, instance.service());
+    let txn = Txn::new()
+        .when(Compare::absent(&*key))
+        .then(Op::put(&*key, value))
+        .then(Op::put(number_key, instance.number().to_string()));
+    again(|| store.txn(txn.clone())).await
+}
+
+/// Writes down that an instance shall go away, if it is still that of this node.
+pub(crate) async fn retire(store: &dyn Store, instance: &InstanceId, node: &NodeName) -> Result<(), String> {
+    let key = record::instance_key(instance);
+    let found = store.get(&key).await.map_err(|error| chain(&error))?;
+    let Some(entry) = found else { return Ok(()) };
+    let record: record::Instance = serde_json::from_slice(&entry.value).map_err(|error| error.to_string())?;
+    if record.node != *node || record.retiring {
+        return Ok(());
+    }
+    let record = record::Instance {
+        retiring: true,
+        ..record
+    };
+    let value = serde_json::to_vec(&record).map_err(|error| error.to_string())?;
+    let txn = Txn::new()
+        .when(Compare::modified(&*key, entry.modified))
+        .then(Op::put(&*key, value));
+    again(|| store.txn(txn.clone())).await
+}
+
+/// Tries a write that may be done twice until the store answers.
+async fn again<'a>(
+    write: impl Fn() -> store::BoxFuture<'a, Result<store::TxnResult, store::Error>>,
+) -> Result<(), String> {
+    let mut last = String::new();
+    for _ in 0..UNKNOWN_RETRIES {
+        match write().await {
+            Ok(_) => return Ok(()),
+            Err(error) => last = chain(&error),
+        }
+        tokio::time::sleep(UNKNOWN_RETRY * 4).await;
+    }
+    Err(last)
+}
+
+/// Writes a slot of several machines: T5 to T9 of the takeover protocol. Beside the slot's own revision it compares the sessions of
+/// all that are concerned, ends that of a holder that is gone, and keeps an instance to one slot.
+pub(crate) async fn write_shared_slot(store: &dyn Store, write: SlotWrite, because: String) -> Commit {
+    let mut terms = Txn::new();
+    for (node, session) in &write.sessions {
+        terms = terms.when(Compare::created(store::session::session_key(node), *session));
+    }
+    if let Some(condemn) = &write.condemn {
+        let key = store::session::session_key(&condemn.node);
+        let grave = store::session::Grave {
+            cause: store::session::Cause::Expired,
+            by: write.node.to_string(),
+            renewed_at: condemn.modified,
+        };
+        let grave_key = store::session::grave_key(&condemn.node, condemn.session);
+        let value = match serde_json::to_vec(&grave) {
+            Ok(value) => value,
+            Err(error) => return Commit::Failed(error.to_string()),
+        };
+        terms = terms
+            .when(Compare::modified(&*key, condemn.modified))
+            .then(Op::delete(&*key))
+            .then(Op::put(grave_key, value));
+    }
+    let bind = |id: &InstanceId| format!("{}{id}", record::BINDS);
+    let stays = write.held && write.previous.as_ref() == Some(&write.holder);
+    if !stays {
+        if let Some(previous) = &write.previous {
+            terms = terms.then(Op::delete(bind(previous)));
+        }
+        if write.held {
+            let key = bind(&write.holder);
+            terms = terms
+                .when(Compare::absent(&*key))
+                .then(Op::put(key, record::slot_key(&write.slot)));
+        }
+    }
+    write_on(store, write, because, terms).await
+}
+
 /// Writes a slot by compare-and-swap, and does not come back before it is known whether it is written (or cannot be known).
 pub(crate) async fn write_slot(store: &dyn Store, write: SlotWrite, because: String) -> Commit {
+    write_on(store, write, because, Txn::new()).await
+}
+
+async fn write_on(store: &dyn Store, write: SlotWrite, because: String, terms: Txn) -> Commit {
     let key = record::slot_key(&write.slot);
     let state = if write.held {
         record::SlotState::Held
@@ -76,7 +174,7 @@ pub(crate) async fn write_slot(store: &dyn Store, write: SlotWrite, because: Str
     } else {
         Compare::modified(&*key, write.expect)
     };
-    let txn = Txn::new()
+    let txn = terms
         .when(expected)
         .then(Op::put(&*key, value))
         .otherwise(Op::get(&*key));

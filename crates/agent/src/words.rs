@@ -4,11 +4,8 @@ use api::layout::Layout;
 use model::template::{expand, placeholders};
 use model::{CheckKind, Cluster, Epoch, InstanceId, NodeName, Role};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-
-/// Instances of this machine are reached here.
-pub(crate) const HOST: &str = "127.0.0.1";
 
 /// What the placeholders of one instance stand for.
 #[derive(Clone, Copy)]
@@ -19,6 +16,8 @@ pub(crate) struct Words<'a> {
     pub(crate) exe: &'a Path,
     pub(crate) instance: &'a InstanceId,
     pub(crate) node: &'a NodeName,
+    /// Where instances of this node are reached.
+    pub(crate) host: IpAddr,
     pub(crate) port: Option<u16>,
     pub(crate) role: Option<Role>,
     pub(crate) epoch: Option<Epoch>,
@@ -77,7 +76,7 @@ impl Words<'_> {
     fn value(&self, name: &str) -> Option<String> {
         match name {
             "port" => self.port.map(|port| port.to_string()),
-            "host" => Some(HOST.into()),
+            "host" => Some(self.host.to_string()),
             "data" => Some(self.layout.data(self.instance).display().to_string()),
             "instance" => Some(self.instance.to_string()),
             "service" => Some(self.instance.service().to_string()),

@@ -3,7 +3,8 @@
 //! ```text
 //! BASE/                  /var/lib/understudy as root, $XDG_STATE_HOME/understudy (~/.local/state) otherwise
 //!   CLUSTER/
-//!     store.redb         slots, epochs, applied files
+//!     store.redb         slots, epochs, applied files; of one machine
+//!     node.json, pki/    whose node this is and its keys; etcd/ its member of the store; of several machines
 //!     data/INSTANCE/     working data of an instance, `{data}`
 //!     logs/INSTANCE.log  its output, `INSTANCE.log.1` and so on when rotated
 //!     run/               sockets, locks, what runs: worthless after a reboot
@@ -32,6 +33,31 @@ impl Layout {
     /// The embedded store.
     pub fn store(&self) -> PathBuf {
         self.root.join("store.redb")
+    }
+
+    /// What this machine knows of the cluster, if it is one of several.
+    pub fn node(&self) -> PathBuf {
+        self.root.join("node.json")
+    }
+
+    /// Certificates and keys: of the cluster, this node and its member of the store.
+    pub fn pki(&self) -> PathBuf {
+        self.root.join("pki")
+    }
+
+    /// The data of the member of the store that this node runs.
+    pub fn etcd(&self) -> PathBuf {
+        self.root.join("etcd")
+    }
+
+    /// Where the guard listens for its agent.
+    pub fn guard_socket(&self) -> PathBuf {
+        self.run().join("guard.sock")
+    }
+
+    /// The session of this boot, for an agent that comes back.
+    pub fn session(&self) -> PathBuf {
+        self.run().join("session.json")
     }
 
     /// The data folder of an instance.

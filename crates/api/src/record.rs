@@ -143,7 +143,7 @@ pub struct Controller {
 }
 
 /// `ask/<node>/<number>`: something that only that node can do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "what")]
 pub enum Ask {
     /// Start an instance again, from the file in force. Not answered.

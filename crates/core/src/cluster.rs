@@ -48,15 +48,21 @@ impl Core {
         self.touched.extend(self.services.keys().cloned());
     }
 
-    /// Whether one of our instances holds an exclusive slot, or is about to.
-    pub fn holds_exclusive(&self) -> bool {
-        self.services.values().any(|service| {
-            service.declared.exclusive
-                && service
-                    .slots
-                    .iter()
-                    .any(|slot| slot.driven.is_some() || matches!(slot.phase, crate::slot::Phase::Claiming { .. }))
-        })
+    /// Whether one of our instances holds a slot, or is about to: others must notice our end soon.
+    pub fn holds_slots(&self) -> bool {
+        let holds = |slot: &crate::slot::Slot| slot.driven.is_some() || slot.attempt().is_some();
+        self.services.values().any(|service| service.slots.iter().any(holds))
+    }
+
+    /// Whether we place and replace instances.
+    pub fn is_controller(&self) -> bool {
+        self.peers.as_ref().is_none_or(|peers| peers.controller)
+    }
+
+    /// The node of an instance, if it is known.
+    pub fn node_of(&self, id: &InstanceId) -> Option<NodeName> {
+        let instance = self.services.get(id.service())?.instances.get(id)?;
+        Some(instance.node.clone())
     }
 
     /// Exclusive instances of ours that may act now, whatever the store says.
@@ -72,7 +78,7 @@ impl Core {
         exclusive.flat_map(acting).collect()
     }
 
-    /// Who holds a slot at which node and under which revision of its record, as far as we know.
+    /// At which node a slot is held, as far as we know.
     pub fn holder_node(&self, service: &ServiceName, slot: u32) -> Option<NodeName> {
         let service = self.services.get(service)?;
         let record = service.slots.get(slot as usize)?.record.as_ref()?;

@@ -289,6 +289,8 @@ pub struct Recovered {
     pub numbers: Vec<(ServiceName, u32)>,
     /// Revisions of the routes that the proxy follows.
     pub routes: Vec<(ServiceName, u64)>,
+    /// What the other nodes of a cluster do.
+    pub elsewhere: Vec<ClusterEvent>,
 }
 
 /// An instance found when the agent came up.

@@ -55,6 +55,8 @@ pub struct Core {
     shutdown_told: bool,
     /// In a cluster: us, and the others.
     peers: Option<peers::Peers>,
+    /// What an agent finds is taken in as a whole before anything is decided.
+    recovering: bool,
     /// In a cluster: services whose instances may be other than what was told.
     touched: BTreeSet<ServiceName>,
 }
@@ -171,6 +173,7 @@ impl Core {
             shutdown: None,
             shutdown_told: false,
             peers: None,
+            recovering: false,
             touched: BTreeSet::new(),
         }
     }
@@ -308,6 +311,17 @@ impl Core {
                 service.route_known(revision);
             }
         }
+        self.recovering = true;
+        for event in recovered.elsewhere {
+            self.hear_of_cluster(event, now);
+        }
+        self.recovering = false;
+        if self.peers.as_ref().is_some_and(|peers| peers.session.is_none()) {
+            // Whatever acted under an earlier session may be replaced elsewhere by now.
+            for service in self.services.values_mut() {
+                service.fence(now, &mut self.decisions);
+            }
+        }
         self.reconcile_all(now);
     }
 
@@ -349,6 +363,9 @@ impl Core {
 
     /// Reconciles a service, and those that depend on it if that changed whether it is up (or gone).
     fn reconcile(&mut self, name: &ServiceName, now: Timestamp) {
+        if self.recovering {
+            return;
+        }
         let mut todo = VecDeque::from([name.clone()]);
         // Needs form no cycle, so each change of "up" travels down the graph at most once per service and edge.
         let mut bound = (self.services.len() + 1).saturating_mul(self.services.len() + 1);

@@ -13,6 +13,7 @@ impl Service {
     /// Slots that are held but not promoted yet.
     pub(super) fn promote(&mut self, cx: &mut Context<'_>) {
         for index in 0..self.slots.len() {
+            self.arm_adopted(index, cx);
             let slot::Phase::Promoting { holder } = &self.slots[index].phase else {
                 continue;
             };
@@ -96,6 +97,30 @@ impl Service {
                 self.serve(index, &holder, cx);
             }
         }
+    }
+
+    /// An active that an earlier agent promoted is armed anew: the guard may be another one by now.
+    fn arm_adopted(&mut self, index: usize, cx: &mut Context<'_>) {
+        let slot = &mut self.slots[index];
+        let (Some(holder), epoch) = (slot.serving().cloned(), slot.epoch()) else {
+            return;
+        };
+        let asked = slot.armed.is_some_and(|(asked, _)| asked == epoch);
+        if cx.peers.is_none() || slot.driven.is_none() || asked || !self.declared.exclusive {
+            return;
+        }
+        let Some(run) = self.instances.get(&holder).map(|instance| instance.run) else {
+            return;
+        };
+        slot.armed = Some((epoch, false));
+        let slot = slot.id.clone();
+        let action = Action::Arm {
+            instance: holder,
+            run,
+            slot,
+            epoch,
+        };
+        cx.decide(action, Reason::Adopted);
     }
 
     /// In a cluster it is written that the holder was promoted before clients reach it: from then on it may have what nobody else has,

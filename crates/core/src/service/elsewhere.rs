@@ -169,8 +169,15 @@ impl Service {
             instance: id.clone(),
             error: error.clone(),
         };
-        slot.confirm_dead(now);
-        slot.set(slot::Phase::Vacant, now, because.clone());
+        let acts = |instance: &Instance| instance.acts && instance.has_process();
+        if self.instances.get(id).is_some_and(acts) {
+            slot.begin_takeover(false, because.clone(), now);
+            slot.set(slot::Phase::Releasing, now, because.clone());
+            self.kill(id, because.clone(), now, out);
+        } else {
+            slot.confirm_dead(now);
+            slot.set(slot::Phase::Vacant, now, because.clone());
+        }
         if let Some(instance) = self.instances.get_mut(id) {
             instance.unfenced = Some((error, now + UNFENCED_FOR));
             let note = Note::about_instance(NoteKind::HookFailed, id, &instance.node);

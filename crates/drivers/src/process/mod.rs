@@ -31,7 +31,7 @@ pub use start::{Launch, StartError};
 pub use usage::Usage;
 
 use crate::cgroup;
-use model::Timestamp;
+use model::{InstanceId, RunId, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
 use std::io;
 use std::path::PathBuf;
@@ -169,6 +169,18 @@ impl Driver {
             Ok(path) => (TreeKind::Cgroup, format!("cgroups below {}", path.display())),
             Err(why) => (TreeKind::ProcessGroup, why.clone()),
         }
+    }
+
+    /// Makes the cgroup of a start before that, so that a guard can hold it when the first instruction runs. In words why not.
+    pub fn make_cgroup(&self, instance: &InstanceId, run: RunId) -> Result<PathBuf, String> {
+        let root = self
+            .inner
+            .cgroups
+            .as_ref()
+            .map_err(|why| format!("there are no cgroups here: {why}"))?;
+        let path = root.join(format!("{instance}.{run}"));
+        crate::cgroup::make(&path).map_err(|error| format!("cannot make the cgroup `{}`: {error}", path.display()))?;
+        Ok(path)
     }
 
     /// What an instance uses.

@@ -194,6 +194,14 @@ impl Observer {
         Ok(seen.condemn())
     }
 
+    /// Whether this node may end its own session of an earlier agent of this boot, of which it knows nothing any more: when it has been
+    /// silent for W. No hold-off: it takes nothing from anybody else.
+    pub fn may_condemn_own(&self, node: &NodeName, now: Mark) -> Result<Condemn, Wait> {
+        let seen = self.fresh_enough(node)?;
+        seen.silent_for(observer_wait(seen.lease), now)?;
+        Ok(seen.condemn())
+    }
+
     /// When the member of `rank` (0 is the first) may try to take a slot that became free to take at `eligible`:
     /// as soon as *both* clocks got there.
     pub fn eligible_at(&self, rank: u32, eligible: Mark) -> Mark {

@@ -1,0 +1,547 @@
+//! What the store and the session say, for the decisions.
+
+use super::mirror::Seen;
+use super::publish::Publish;
+use super::session::News;
+use super::{Later, clock};
+use crate::agent::Agent;
+use crate::input::Input;
+use crate::slots::known_slot;
+use api::Severity;
+use api::record::{self, Applied, Live, Member};
+use decisions::{ClusterEvent, Event, InstancePhase, Report};
+use model::{InstanceId, Millis, NodeName, Revision, Timestamp, WallTime};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use store::session::{self, Ground, SESSIONS, Session};
+use store::{Change, Entry};
+
+/// Who may claim a slot has this long before others end the session alone: a claim that ends it too is one write instead of two.
+const CLAIM_FIRST: Duration = Duration::from_millis(50);
+/// A whole list or a change later than asked for makes us late ourselves.
+const LATE: Duration = Duration::from_millis(100);
+
+impl Agent {
+    /// News of our own session.
+    pub(crate) fn hear_session(&mut self, news: News, now: Timestamp) {
+        let Some(cluster) = &mut self.clustered else { return };
+        match news {
+            News::Renewed { session, sent } => {
+                cluster.observer.write_ok(sent, clock::mark());
+                cluster.taken = None;
+                if cluster.session != Some(session) {
+                    self.own_session(Some(session), now);
+                }
+            }
+            News::Failed => cluster.observer.write_failed(),
+            News::Late(by) => {
+                cluster.observer.late();
+                let by = Millis(u64::try_from(by.as_millis()).unwrap_or(u64::MAX));
+                tracing::warn!(%by, "this agent itself was late");
+            }
+            News::Lost { why } => {
+                let text = "this node's exclusive actives were ended".to_owned();
+                self.journal.tell(Severity::Error, "fenced", text, why.to_string());
+                self.own_session(None, now);
+            }
+            News::Frozen(Some(why)) => {
+                cluster.frozen = Some((why, now));
+                let text = "this node's exclusive actives stand still until the store answers".to_owned();
+                self.journal.tell(Severity::Error, "frozen", text, why.to_string());
+            }
+            News::Frozen(None) => {
+                if cluster.frozen.take().is_some() {
+                    let text = "this node's exclusive actives go on".to_owned();
+                    let because = "the store acknowledged a renewal in time".to_owned();
+                    self.journal.tell(Severity::Warning, "thawed", text, because);
+                }
+            }
+            News::Taken(session) => {
+                if cluster.taken.as_ref().is_none_or(|taken| taken.id != session.id) {
+                    tracing::warn!(
+                        ?session,
+                        "this node has a session that is not ours; waiting for its end"
+                    );
+                }
+                cluster.taken = Some(*session);
+            }
+            News::Fencing(result) => {
+                match &result {
+                    Ok(what) => tracing::info!(what, "the guard can fence"),
+                    Err(why) => tracing::error!(why, "the guard cannot fence; nothing exclusive may act on this node"),
+                }
+                cluster.fencing = result;
+            }
+            News::Ended(instance) => {
+                let text = format!("the guard ended {instance}");
+                let because = "no renewal of this node's session was acknowledged in time".to_owned();
+                self.journal.tell(Severity::Error, "fenced", text, because);
+            }
+        }
+    }
+
+    fn own_session(&mut self, session: Option<Revision>, now: Timestamp) {
+        let Some(cluster) = &mut self.clustered else { return };
+        cluster.session = session;
+        cluster.told_empty = None;
+        cluster.frozen = None;
+        cluster.published.clear();
+        let _ = cluster.publisher.send(Publish::Session(session));
+        self.core.handle(Event::Cluster(ClusterEvent::OwnSession(session)), now);
+        if session.is_some() {
+            self.core.tell_all();
+        }
+    }
+
+    /// News from the store.
+    pub(crate) fn hear_store(&mut self, seen: Seen, now: Timestamp) {
+        match seen {
+            Seen::Lost(why) => {
+                let Some(cluster) = &mut self.clustered else { return };
+                cluster.observer.resync();
+                if cluster.store_lost.is_none() {
+                    cluster.store_lost = Some((now, why.clone()));
+                    tracing::warn!(why, "the store's changes are not heard any more");
+                }
+            }
+            Seen::All(entries) => self.hear_all(entries, now),
+            Seen::Changes(changes) => {
+                if let Some(cluster) = &mut self.clustered {
+                    cluster.store_lost = None;
+                }
+                for change in changes {
+                    match change {
+                        Change::Put(entry) => self.hear_put(&entry, now),
+                        Change::Delete { key } => self.hear_delete(&key, now),
+                    }
+                }
+            }
+        }
+    }
+
+    fn hear_all(&mut self, entries: Vec<Entry>, now: Timestamp) {
+        let Some(cluster) = &mut self.clustered else { return };
+        let there: BTreeSet<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
+        let mut gone: Vec<String> = Vec::new();
+        gone.extend(cluster.sessions.keys().map(session::session_key));
+        gone.extend(cluster.members.keys().map(|node| format!("{}{node}", record::MEMBERS)));
+        gone.extend(cluster.lives.keys().map(super::publish::live_key));
+        gone.extend(cluster.assigned.keys().map(record::instance_key));
+        gone.extend(cluster.controller.iter().map(|_| record::CONTROLLER.to_owned()));
+        gone.retain(|key| !there.contains(key.as_str()));
+        for key in gone {
+            self.hear_delete(&key, now);
+        }
+        for entry in &entries {
+            self.hear_put(entry, now);
+        }
+        if let Some(cluster) = &mut self.clustered {
+            cluster.observer.resynced(clock::mark());
+            if cluster.store_lost.take().is_some() {
+                tracing::info!("the store answers again");
+            }
+        }
+    }
+
+    pub(crate) fn hear_put(&mut self, entry: &Entry, now: Timestamp) {
+        let key = entry.key.as_str();
+        if let Some(node) = key.strip_prefix(SESSIONS).and_then(|node| NodeName::new(node).ok()) {
+            self.session_seen(node, entry, now);
+        } else if let Some(slot) = record::slot_of_key(key) {
+            self.slot_seen(&slot, entry, now);
+        } else if let Some(id) = key.strip_prefix(record::LIVES).and_then(|id| id.parse().ok()) {
+            self.live_seen(id, entry, now);
+        } else if let Some(id) = key.strip_prefix(record::INSTANCES).and_then(|id| id.parse().ok()) {
+            self.assigned_seen(id, entry, now);
+        } else if let Some(node) = key
+            .strip_prefix(record::MEMBERS)
+            .and_then(|node| NodeName::new(node).ok())
+        {
+            self.member_seen(node, entry, now);
+        } else if let Some(node) = key
+            .strip_prefix(record::NODES)
+            .and_then(|node| NodeName::new(node).ok())
+        {
+            let _ = entry;
+            self.core.handle(Event::NodeDrained { node }, now);
+        } else if let Some(ask) = key.strip_prefix(record::ASKS) {
+            self.asked(ask, entry, now);
+        } else if let Some(answer) = key.strip_prefix(record::ANSWERS) {
+            self.ask_answered(answer, entry);
+        } else {
+            match key {
+                record::PAUSED => self.core.handle(Event::Paused(true), now),
+                record::CONTROLLER => self.controller_seen(entry, now),
+                record::CURRENT => self.file_seen(entry, now),
+                record::META => self.meta_seen(entry),
+                _ => {}
+            }
+        }
+    }
+
+    pub(crate) fn hear_delete(&mut self, key: &str, now: Timestamp) {
+        let Some(cluster) = &mut self.clustered else { return };
+        if let Some(node) = key.strip_prefix(SESSIONS).and_then(|node| NodeName::new(node).ok()) {
+            cluster.sessions.remove(&node);
+            cluster.observer.gone(&node, clock::mark());
+            cluster.expired.remove(&node);
+            if node != cluster.me {
+                let event = ClusterEvent::Session { node, session: None };
+                self.core.handle(Event::Cluster(event), now);
+            }
+            self.consider_election(now);
+        } else if let Some(id) = key.strip_prefix(record::LIVES).and_then(|id| id.parse().ok()) {
+            cluster.lives.remove(&id);
+            self.executor.forget_remote(&id);
+        } else if let Some(id) = key.strip_prefix(record::INSTANCES).and_then(|id| id.parse().ok()) {
+            cluster.assigned.remove(&id);
+            cluster.published.remove(&id);
+            self.executor.forget_remote(&id);
+            self.core
+                .handle(Event::Cluster(ClusterEvent::Unassigned { instance: id }), now);
+        } else if let Some(node) = key
+            .strip_prefix(record::MEMBERS)
+            .and_then(|node| NodeName::new(node).ok())
+        {
+            cluster.members.remove(&node);
+            let event = ClusterEvent::Member {
+                node,
+                runs_services: false,
+                member: false,
+            };
+            self.core.handle(Event::Cluster(event), now);
+        } else if let Some(node) = key
+            .strip_prefix(record::NODES)
+            .and_then(|node| NodeName::new(node).ok())
+        {
+            let because = decisions::Reason::BackAsked;
+            self.core.handle(Event::NodeBack { node, because }, now);
+        } else if key == record::PAUSED {
+            self.core.handle(Event::Paused(false), now);
+        } else if key == record::CONTROLLER {
+            cluster.controller = None;
+            self.consider_election(now);
+        }
+    }
+
+    fn session_seen(&mut self, node: NodeName, entry: &Entry, now: Timestamp) {
+        let Some(cluster) = &mut self.clustered else { return };
+        let Ok(record) = serde_json::from_slice::<session::Record>(&entry.value) else {
+            tracing::error!(%node, "its session cannot be read; it is treated as one that lives");
+            return;
+        };
+        if cluster
+            .sessions
+            .get(&node)
+            .is_some_and(|known| known.modified >= entry.modified)
+        {
+            // Read again, not renewed.
+            let lease = record.lease_ms;
+            cluster
+                .observer
+                .seen(&node, entry.create, entry.modified, lease, clock::mark());
+            return;
+        }
+        let lease = record.lease_ms;
+        let session = Session {
+            node: node.clone(),
+            id: entry.create,
+            modified: entry.modified,
+            record,
+        };
+        let before = cluster.sessions.insert(node.clone(), session);
+        if node == cluster.me && cluster.session == Some(entry.create) {
+            cluster.taken = None;
+            return;
+        }
+        cluster
+            .observer
+            .seen(&node, entry.create, entry.modified, lease, clock::mark());
+        if node == cluster.me {
+            return;
+        }
+        let fresh = before.is_none_or(|before| before.id != entry.create);
+        let was_expired = cluster.expired.remove(&node);
+        if fresh {
+            let event = ClusterEvent::Session {
+                node,
+                session: Some(entry.create),
+            };
+            self.core.handle(Event::Cluster(event), now);
+        } else if was_expired {
+            self.core.handle(Event::Cluster(ClusterEvent::Renewed { node }), now);
+        }
+    }
+
+    fn slot_seen(&mut self, slot: &model::SlotId, entry: &Entry, now: Timestamp) {
+        if let Some(cluster) = &mut self.clustered {
+            cluster.slots.insert(slot.clone(), entry.clone());
+        }
+        match known_slot(slot, entry) {
+            Some(known) => self.core.handle(Event::Cluster(ClusterEvent::Slot(known)), now),
+            None => tracing::error!(%slot, "its record cannot be read; nothing is done about it"),
+        }
+    }
+
+    fn live_seen(&mut self, id: InstanceId, entry: &Entry, now: Timestamp) {
+        let Some(cluster) = &mut self.clustered else { return };
+        let Ok(live) = serde_json::from_slice::<Live>(&entry.value) else {
+            tracing::error!(instance = %id, "what is told of it cannot be read");
+            return;
+        };
+        if live.node == cluster.me {
+            return;
+        }
+        self.executor.know_remote(&id, live.address, live.pid);
+        let report = report_of(&id, &live);
+        cluster.lives.insert(id, live);
+        self.core.handle(Event::Cluster(ClusterEvent::Reported(report)), now);
+    }
+
+    fn assigned_seen(&mut self, id: InstanceId, entry: &Entry, now: Timestamp) {
+        let Ok(assigned) = serde_json::from_slice::<record::Instance>(&entry.value) else {
+            tracing::error!(instance = %id, "its record cannot be read");
+            return;
+        };
+        let event = ClusterEvent::Assigned {
+            instance: id.clone(),
+            node: assigned.node.clone(),
+            retiring: assigned.retiring,
+        };
+        if let Some(cluster) = &mut self.clustered {
+            cluster.assigned.insert(id.clone(), assigned);
+        }
+        self.core.handle(Event::Cluster(event), now);
+        // What its node said of it may have come first.
+        let told = self.clustered.as_ref().and_then(|cluster| cluster.lives.get(&id));
+        if let Some(report) = told.map(|live| report_of(&id, live)) {
+            self.core.handle(Event::Cluster(ClusterEvent::Reported(report)), now);
+        }
+    }
+
+    fn member_seen(&mut self, node: NodeName, entry: &Entry, now: Timestamp) {
+        let Some(cluster) = &mut self.clustered else { return };
+        let Ok(member) = serde_json::from_slice::<Member>(&entry.value) else {
+            tracing::error!(%node, "its record cannot be read");
+            return;
+        };
+        if node == cluster.me && member.machine != cluster.node.machine {
+            let text = format!("another machine joined the cluster as {node}: this one is not part of it any more");
+            let because = "two machines must not have one name; `understudy cluster remove` and `join` give it another"
+                .to_owned();
+            self.journal.tell(Severity::Error, "name-taken", text, because);
+            self.ending = Some(crate::EXIT_REFUSED);
+            return;
+        }
+        let runs_services = member.runs_services;
+        cluster.members.insert(node.clone(), member);
+        let event = ClusterEvent::Member {
+            node,
+            runs_services,
+            member: true,
+        };
+        self.core.handle(Event::Cluster(event), now);
+    }
+
+    fn controller_seen(&mut self, entry: &Entry, now: Timestamp) {
+        let Some(cluster) = &mut self.clustered else { return };
+        match serde_json::from_slice::<record::Controller>(&entry.value) {
+            Ok(controller) => cluster.controller = Some((controller, entry.modified)),
+            Err(error) => tracing::error!(%error, "the controller's record cannot be read"),
+        }
+        self.consider_election(now);
+    }
+
+    fn meta_seen(&mut self, entry: &Entry) {
+        let Ok(meta) = serde_json::from_slice::<record::Meta>(&entry.value) else {
+            return;
+        };
+        let ours = self.clustered.as_ref().map(|cluster| cluster.node.cluster_id.clone());
+        if ours.is_some_and(|ours| ours != meta.cluster_id) {
+            let text = "the store is of another cluster by now".to_owned();
+            let because = format!("it says that it belongs to {}", meta.cluster_id);
+            self.journal.tell(Severity::Error, "wrong-store", text, because);
+            self.ending = Some(crate::EXIT_REFUSED);
+            return;
+        }
+        self.core.raise_generation(meta.generation);
+    }
+
+    /// A file was put in force, here or elsewhere.
+    fn file_seen(&mut self, entry: &Entry, now: Timestamp) {
+        if entry.modified <= self.applied_at {
+            return;
+        }
+        match serde_json::from_slice::<Applied>(&entry.value) {
+            Ok(applied) => {
+                crate::apply::in_force(self, applied, entry.modified);
+                self.replay(now);
+            }
+            Err(error) => tracing::error!(%error, "the file in force cannot be read"),
+        }
+    }
+
+    /// Tells the core once more what it could not place before a file declared it.
+    pub(crate) fn replay(&mut self, now: Timestamp) {
+        let Some(cluster) = &self.clustered else { return };
+        let slots: Vec<_> = cluster
+            .slots
+            .iter()
+            .filter_map(|(slot, entry)| known_slot(slot, entry))
+            .map(ClusterEvent::Slot)
+            .collect();
+        let assigned = cluster.assigned.iter().map(|(id, assigned)| ClusterEvent::Assigned {
+            instance: id.clone(),
+            node: assigned.node.clone(),
+            retiring: assigned.retiring,
+        });
+        let told = cluster
+            .lives
+            .iter()
+            .map(|(id, live)| ClusterEvent::Reported(report_of(id, live)));
+        let events: Vec<_> = slots.into_iter().chain(assigned).chain(told).collect();
+        for event in events {
+            self.core.handle(Event::Cluster(event), now);
+        }
+    }
+
+    /// Looks whether sessions of others have run out. To be called whenever the time asked for has come, and harmless at others.
+    pub(crate) fn look_at_sessions(&mut self, now: Timestamp) {
+        let at = clock::mark();
+        let Some(cluster) = &mut self.clustered else { return };
+        if cluster.look_at.take().is_some_and(|asked| at.waited_for(asked) > LATE) {
+            cluster.observer.late();
+        }
+        let mut events = Vec::new();
+        let mut own = None;
+        for node in cluster.sessions.keys() {
+            if *node == cluster.me {
+                own = cluster.taken.as_ref().and_then(|taken| {
+                    let rebooted = taken.record.machine == cluster.node.machine && taken.record.boot != cluster.boot;
+                    let leave = if rebooted {
+                        cluster.observer.may_condemn_rebooted(node, at)
+                    } else {
+                        cluster.observer.may_condemn_own(node, at)
+                    };
+                    let ground = if rebooted { Ground::Rebooted } else { Ground::Expired };
+                    let session = cluster.sessions.get(node)?;
+                    (leave.ok()?.modified == session.modified).then(|| (session.clone(), ground))
+                });
+                continue;
+            }
+            if cluster.expired.contains(node) {
+                continue;
+            }
+            if let Ok(condemn) = cluster.observer.may_condemn(node, at) {
+                events.push((node.clone(), condemn));
+            }
+        }
+        cluster.look_at = cluster.observer.next_wakeup(at);
+        let living = cluster.sessions.keys().filter(|node| !cluster.expired.contains(*node));
+        let rank = u32::try_from(living.take_while(|node| **node != cluster.me).count()).unwrap_or(0);
+        let wait = CLAIM_FIRST + cluster.timing.rank_stagger.duration() * rank;
+        if let Some((session, ground)) = own {
+            cluster.taken = None;
+            end_session(Arc::clone(&self.store), session, ground, cluster.me.to_string());
+        }
+        for (node, condemn) in events {
+            cluster.expired.insert(node.clone());
+            let inputs = self.inputs.clone();
+            let later = Input::Later(Later::Condemn(node.clone()));
+            tokio::spawn(async move {
+                tokio::time::sleep(wait).await;
+                let _ = inputs.send(later);
+            });
+            let event = ClusterEvent::Expired {
+                node,
+                session: condemn.session,
+                modified: condemn.modified,
+            };
+            self.core.handle(Event::Cluster(event), now);
+        }
+    }
+
+    pub(crate) fn hear_later(&mut self, later: Later) {
+        match later {
+            Later::Wrote {
+                what,
+                error: Some(error),
+            } => tracing::warn!(what, error, "could not be written"),
+            Later::Wrote { .. } => {}
+            Later::Condemn(node) => self.condemn(&node),
+        }
+    }
+
+    /// T4e: ends a session that has run out, unless a claim did so by now.
+    fn condemn(&mut self, node: &NodeName) {
+        let Some(cluster) = &self.clustered else { return };
+        if !cluster.expired.contains(node) {
+            return;
+        }
+        let Ok(leave) = cluster.observer.may_condemn(node, clock::mark()) else {
+            return;
+        };
+        let Some(session) = cluster
+            .sessions
+            .get(node)
+            .filter(|session| session.modified == leave.modified)
+        else {
+            return;
+        };
+        end_session(
+            Arc::clone(&self.store),
+            session.clone(),
+            Ground::Expired,
+            cluster.me.to_string(),
+        );
+    }
+}
+
+fn end_session(store: Arc<dyn store::Store>, session: Session, ground: Ground, by: String) {
+    tokio::spawn(async move {
+        match session::condemn(store.as_ref(), &session, &ground, &by).await {
+            Ok(ending) => tracing::info!(node = %session.node, ?ending, ?ground, "ended a session"),
+            Err(error) => tracing::warn!(node = %session.node, %error, "cannot end a session that has run out"),
+        }
+    });
+}
+
+pub(super) fn report_of(id: &InstanceId, live: &Live) -> Report {
+    Report {
+        instance: id.clone(),
+        node: live.node.clone(),
+        session: live.session,
+        run: live.run,
+        phase: match live.phase.as_str() {
+            "prepared" => InstancePhase::Prepared,
+            "starting" => InstancePhase::Starting,
+            "running" => InstancePhase::Running,
+            "stopping" => InstancePhase::Stopping,
+            "failed" => InstancePhase::Failed,
+            _ => InstancePhase::Waiting,
+        },
+        health: live.health,
+        acts: live.acts,
+        promoted: live.promoted,
+        followed: live.followed,
+        stands_by: live
+            .stands_by
+            .clone()
+            .map(|what| if what.is_empty() { Ok(()) } else { Err(what) }),
+        unfenced: live.unfenced.clone(),
+        busy: live.busy,
+        current: live.current,
+        deaths: live.deaths,
+        restarts: live.restarts,
+        since: ago(live.since),
+        because: live.because.clone(),
+        last_failure: live.last_failure.clone(),
+    }
+}
+
+/// A wall time of another machine on our clock, as well as the wall clocks agree: for people.
+fn ago(at: WallTime) -> Timestamp {
+    let ms = crate::clock::wall_now().0.saturating_sub(at.0).max(0);
+    crate::clock::now() - Duration::from_millis(ms.unsigned_abs())
+}

@@ -1,0 +1,78 @@
+//! An agent that is one of several: its session, what the store says of the others, what they are told of us.
+//!
+//! ```text
+//!   store ── mirror ──► Seen ──┐                        ┌──► session thread ──► guard
+//!   session thread ──► News ───┤ main loop: core ───────┼──► publish ──► store
+//!   operators ──► Request ─────┘                        └──► slots, asks ──► store
+//! ```
+//! One machine has none of this: there the store is the agent's own, and no session can run out.
+
+pub(crate) mod asks;
+pub(crate) mod clock;
+pub(crate) mod fence;
+mod hear;
+pub(crate) mod mirror;
+pub(crate) mod publish;
+pub(crate) mod session;
+pub(crate) mod start;
+mod tell;
+
+use api::record::{self, Live, Member};
+use decisions::lease::{Observer, Still};
+use model::{InstanceId, Mark, NodeName, Revision, SlotId, Timestamp, Timing};
+use publish::Publish;
+use session::SessionLink;
+use std::collections::{BTreeMap, BTreeSet};
+use store::Entry;
+use store::session::Session;
+use tokio::sync::{mpsc, oneshot};
+
+/// What an agent of a cluster has beside what every agent has.
+pub(crate) struct Clustered {
+    pub(crate) node: api::node::Node,
+    pub(crate) me: NodeName,
+    pub(crate) boot: String,
+    pub(crate) timing: Timing,
+    pub(crate) link: SessionLink,
+    pub(crate) observer: Observer,
+    /// When the main loop wanted to look at the sessions next.
+    pub(crate) look_at: Option<Mark>,
+    pub(crate) publisher: mpsc::UnboundedSender<Publish>,
+    pub(crate) session: Option<Revision>,
+    /// Sessions of all nodes, as they were seen last.
+    pub(crate) sessions: BTreeMap<NodeName, Session>,
+    /// Those of others that have run out, as the core knows.
+    pub(crate) expired: BTreeSet<NodeName>,
+    pub(crate) members: BTreeMap<NodeName, Member>,
+    /// What others say of their instances.
+    pub(crate) lives: BTreeMap<InstanceId, Live>,
+    pub(crate) assigned: BTreeMap<InstanceId, record::Instance>,
+    pub(crate) slots: BTreeMap<SlotId, Entry>,
+    /// What we told of our instances.
+    pub(crate) published: BTreeMap<InstanceId, Live>,
+    pub(crate) controller: Option<(record::Controller, Revision)>,
+    /// When we try to become the controller.
+    pub(crate) elect_at: Option<Timestamp>,
+    /// Whether the guard can fence, or why not.
+    pub(crate) fencing: Result<String, String>,
+    /// Everything exclusive of ours stands still, and since when.
+    pub(crate) frozen: Option<(Still, Timestamp)>,
+    /// The store does not answer, since when and how.
+    pub(crate) store_lost: Option<(Timestamp, String)>,
+    /// The node has a session that is not ours.
+    pub(crate) taken: Option<Session>,
+    pub(crate) told_fast: Option<bool>,
+    pub(crate) told_empty: Option<bool>,
+    /// Numbers of asks that others will answer.
+    pub(crate) awaited: BTreeMap<String, oneshot::Sender<api::Outcome>>,
+    pub(crate) next_ask: u64,
+}
+
+/// What happens to a cluster's agent beside news of store and session.
+#[derive(Debug)]
+pub(crate) enum Later {
+    /// A write of ours succeeded or failed: the controller's record, say.
+    Wrote { what: &'static str, error: Option<String> },
+    /// A session that had run out may be ended now.
+    Condemn(NodeName),
+}

@@ -1,0 +1,546 @@
+//! This node's own session: a thread of its own renews it, so that nothing else the agent does can make a renewal late.
+//!
+//! ```text
+//!  main loop ── Order ──► thread: lease::Holder ── T1, T2, probes ──► store (connections of its own)
+//!      ▲                      │        ▲
+//!      └────── News ──────────┘        └── fence (guard): armed, fired
+//! ```
+//! All deadlines count from the moment before a renewal is sent. What the guard is told comes from here and from nowhere else.
+
+use super::clock::mark;
+use super::fence::{Fence, Fenced};
+use crate::input::Input;
+use crate::journal::Inputs;
+use decisions::lease::{Covered, Holder, HolderAction, HolderEvent, HolderOptions, Lost, Still};
+use model::{Epoch, InstanceId, Mark, Millis, NodeName, Revision, SlotId, Timing};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use store::Store;
+use store::session::{self, Opened, Record, Renewal, Session};
+use tokio::sync::{mpsc, oneshot};
+
+/// Version of the takeover protocol that we speak.
+pub(crate) const PROTOCOL: u32 = 1;
+
+/// Something for the thread to do.
+pub(crate) enum Order {
+    /// Whether a slot is held or about to be: renew often, so that others notice our end soon.
+    Fast(bool),
+    /// Whether nothing exclusive of ours runs.
+    Empty(bool),
+    /// Arm the guard for an instance, if the session covers it now.
+    Arm {
+        instance: InstanceId,
+        slot: SlotId,
+        epoch: Epoch,
+        cgroup: PathBuf,
+        gates: Vec<super::fence::Gate>,
+        answer: oneshot::Sender<Result<(), String>>,
+    },
+    /// It does not act any more.
+    Disarm(InstanceId),
+    /// End the session (T3), for nothing exclusive runs and nothing shall.
+    Close(oneshot::Sender<()>),
+}
+
+/// What the main loop hears of it.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// A renewal was acknowledged: under this session, at its revision.
+    Renewed { session: Revision, sent: Mark },
+    /// A write was not answered.
+    Failed,
+    /// The session is lost: nothing exclusive may act.
+    Lost { why: Lost },
+    /// Everything exclusive stands still, or goes on.
+    Frozen(Option<Still>),
+    /// This agent woke up late.
+    Late(Duration),
+    /// The node has another session that is not ours.
+    Taken(Box<Session>),
+    /// What the guard says of itself: it can fence, or why not.
+    Fencing(Result<String, String>),
+    /// The guard ended an instance.
+    Ended(InstanceId),
+}
+
+/// What the thread starts from.
+pub(crate) struct Setup {
+    pub(crate) node: NodeName,
+    pub(crate) timing: Timing,
+    pub(crate) record: Record,
+    /// Where the session is noted, for the next agent of this boot.
+    pub(crate) noted: PathBuf,
+    /// A folder on the disk that the services use.
+    pub(crate) disk: PathBuf,
+    pub(crate) inputs: Inputs,
+}
+
+/// A session, for the next agent of this boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Noted {
+    pub(crate) boot: String,
+    pub(crate) session: Revision,
+    pub(crate) seq: u64,
+    /// When the last acknowledged renewal was sent.
+    pub(crate) acked: Option<Mark>,
+}
+
+impl Noted {
+    /// That of this boot, if there is one. Damaged or of another boot is none: nothing is lost but the session.
+    pub(crate) fn read(path: &Path, boot: &str) -> Option<Self> {
+        let noted: Self = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+        (noted.boot == boot).then_some(noted)
+    }
+
+    fn write(&self, path: &Path) -> io::Result<()> {
+        let new = path.with_extension("new");
+        std::fs::write(&new, serde_json::to_vec(self).map_err(io::Error::other)?)?;
+        std::fs::rename(new, path)
+    }
+}
+
+/// Talks to the thread.
+#[derive(Clone)]
+pub(crate) struct SessionLink {
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+impl SessionLink {
+    /// Starts the thread. `connect` makes its store in the thread's own runtime, and a second one for hedges.
+    pub(crate) fn start(
+        setup: Setup,
+        fence: Fence,
+        connect: impl FnOnce() -> Result<Arc<dyn Store>, String> + Send + 'static,
+    ) -> io::Result<Self> {
+        let (orders, queue) = mpsc::unbounded_channel();
+        std::thread::Builder::new().name("session".into()).spawn(move || {
+            prefer_us();
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    tracing::error!(%error, "the session's thread cannot work");
+                    return;
+                }
+            };
+            runtime.block_on(async move {
+                match connect() {
+                    Ok(store) => Keeper::new(setup, fence, store).run(queue).await,
+                    Err(error) => tracing::error!(error, "the session cannot reach the store"),
+                }
+            });
+        })?;
+        Ok(Self { orders })
+    }
+
+    /// The thread lives as long as the agent.
+    pub(crate) fn order(&self, order: Order) {
+        let _ = self.orders.send(order);
+    }
+}
+
+/// A little ahead of services and of our own other threads, where that is allowed.
+fn prefer_us() {
+    let _ = rustix::process::setpriority_process(None, -10);
+}
+
+enum Answer {
+    Opened {
+        attempt: u64,
+        result: Result<Opened, session::SessionError>,
+    },
+    Renewed {
+        attempt: u64,
+        sent: Mark,
+        result: Result<Renewal, session::SessionError>,
+    },
+    Probed(bool),
+    Health {
+        ok: bool,
+        at: Mark,
+    },
+}
+
+struct Keeper {
+    setup: Setup,
+    fence: Fence,
+    store: Arc<dyn Store>,
+    holder: Holder,
+    /// The session as it was opened or last renewed.
+    session: Option<Session>,
+    told: Option<Revision>,
+    seq: u64,
+    answers: mpsc::UnboundedSender<Answer>,
+    heard: Option<mpsc::UnboundedReceiver<Answer>>,
+    last_noted: Option<Noted>,
+}
+
+impl Keeper {
+    fn new(setup: Setup, fence: Fence, store: Arc<dyn Store>) -> Self {
+        let options = HolderOptions::of(&setup.timing);
+        // Above those of every earlier agent of this boot.
+        let attempts = mark().boot_ns;
+        let noted = Noted::read(&setup.noted, &setup.record.boot);
+        let (holder, session, seq) = match &noted {
+            Some(noted) => {
+                let holder = Holder::adopt(setup.timing, options, attempts, noted.session, noted.seq, noted.acked);
+                let session = Session {
+                    node: setup.node.clone(),
+                    id: noted.session,
+                    modified: noted.session,
+                    record: Record {
+                        seq: noted.seq,
+                        ..setup.record.clone()
+                    },
+                };
+                (holder, Some(session), noted.seq)
+            }
+            None => (Holder::new(setup.timing, options, attempts), None, 0),
+        };
+        let (answers, heard) = mpsc::unbounded_channel();
+        Self {
+            setup,
+            fence,
+            store,
+            holder,
+            session,
+            told: None,
+            seq,
+            answers,
+            heard: Some(heard),
+            last_noted: noted,
+        }
+    }
+
+    async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
+        self.watch_disk();
+        let Some(mut heard) = self.heard.take() else { return };
+        loop {
+            self.carry_out();
+            let wait = self.holder.next_wakeup().map(|at| {
+                // As soon as either clock gets there.
+                let now = mark();
+                let boot = at.boot_ns.saturating_sub(now.boot_ns);
+                let raw = at.raw_ns.saturating_sub(now.raw_ns);
+                Duration::from_nanos(boot.min(raw))
+            });
+            let event = tokio::select! {
+                biased;
+                fenced = self.fence.next() => Heard::Fence(fenced),
+                answer = heard.recv() => match answer {
+                    Some(answer) => Heard::Answer(answer),
+                    None => return,
+                },
+                order = orders.recv() => match order {
+                    Some(order) => Heard::Order(order),
+                    None => return,
+                },
+                () = wait_for(wait) => Heard::Time,
+            };
+            match event {
+                Heard::Time => self.tell(HolderEvent::Tick),
+                Heard::Fence(fenced) => self.hear_fence(fenced),
+                Heard::Answer(answer) => self.hear(answer),
+                Heard::Order(Order::Close(done)) => {
+                    self.close().await;
+                    let _ = done.send(());
+                    return;
+                }
+                Heard::Order(order) => self.take(order),
+            }
+        }
+    }
+
+    fn tell(&mut self, event: HolderEvent) {
+        self.holder.handle(event, mark());
+    }
+
+    fn news(&self, news: News) {
+        let _ = self.setup.inputs.send(Input::Session(news));
+    }
+
+    fn take(&mut self, order: Order) {
+        match order {
+            Order::Fast(fast) => self.tell(HolderEvent::FastWanted(fast)),
+            Order::Empty(empty) => self.tell(HolderEvent::AllExclusiveEmpty(empty)),
+            Order::Arm {
+                instance,
+                slot,
+                epoch,
+                cgroup,
+                gates,
+                answer,
+            } => {
+                // From here on something exclusive may run: the deadline matters.
+                self.tell(HolderEvent::AllExclusiveEmpty(false));
+                let covered = self.holder.covered(mark());
+                let result = match covered {
+                    Covered::Yes => self.fence.arm(&instance, &slot, epoch, &cgroup, gates),
+                    other => Err(not_covered(other).to_owned()),
+                };
+                let _ = answer.send(result);
+            }
+            Order::Disarm(instance) => self.fence.disarm(&instance),
+            Order::Close(_) => {}
+        }
+    }
+
+    fn hear_fence(&mut self, fenced: Fenced) {
+        match fenced {
+            Fenced::Ready(what) => {
+                self.tell(HolderEvent::GuardReady(true));
+                self.news(News::Fencing(Ok(what)));
+            }
+            Fenced::NotReady(why) => {
+                self.tell(HolderEvent::GuardReady(false));
+                self.news(News::Fencing(Err(why)));
+            }
+            Fenced::Fired(instance) => {
+                self.tell(HolderEvent::GuardFired);
+                self.news(News::Ended(instance));
+            }
+        }
+    }
+
+    fn hear(&mut self, answer: Answer) {
+        match answer {
+            Answer::Opened { attempt, result } => match result {
+                Ok(Opened::Open(session)) => {
+                    let event = HolderEvent::Opened {
+                        attempt,
+                        id: session.id,
+                        seq: session.record.seq,
+                    };
+                    self.seq = session.record.seq;
+                    self.session = Some(session);
+                    self.tell(event);
+                }
+                Ok(Opened::Taken(session)) => {
+                    self.news(News::Taken(Box::new(session)));
+                    self.tell(HolderEvent::OpenTaken { attempt });
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "no session yet");
+                    self.news(News::Failed);
+                    self.tell(HolderEvent::OpenFailed { attempt });
+                }
+            },
+            Answer::Renewed { attempt, sent, result } => match result {
+                Ok(Renewal::Renewed(session)) => {
+                    let id = session.id;
+                    if self.session.as_ref().is_some_and(|ours| ours.id == id) {
+                        self.session = Some(session);
+                    }
+                    self.tell(HolderEvent::Renewed { attempt, sent });
+                    self.news(News::Renewed { session: id, sent });
+                    self.note();
+                }
+                Ok(Renewal::Fenced(grave)) => {
+                    tracing::warn!(?grave, "the session was ended by others");
+                    self.tell(HolderEvent::RenewalFenced { attempt });
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a renewal was not acknowledged");
+                    self.news(News::Failed);
+                    self.tell(HolderEvent::RenewalFailed { attempt });
+                }
+            },
+            Answer::Probed(answered) => self.tell(if answered {
+                HolderEvent::ProbeAnswered
+            } else {
+                HolderEvent::ProbeFailed
+            }),
+            Answer::Health { ok, at } => self.tell(HolderEvent::NodeHealth { ok, at }),
+        }
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(action) = self.holder.poll() {
+            match action {
+                HolderAction::Open { attempt } => self.open(attempt),
+                HolderAction::Renew {
+                    attempt,
+                    session,
+                    seq,
+                    lease,
+                    sent,
+                } => self.renew(attempt, session, seq, lease, sent),
+                // The store's renewal handle hedges by itself.
+                HolderAction::Hedge { .. } => {}
+                HolderAction::Probe => self.probe(),
+                HolderAction::TellGuard { mark } => self.fence.renewed(mark),
+                HolderAction::Fenced { why, .. } => {
+                    tracing::warn!(%why, "fenced");
+                    if let Lost::Session(_) = why {
+                        self.told = None;
+                        let _ = std::fs::remove_file(&self.setup.noted);
+                        self.last_noted = None;
+                    }
+                    self.fence.kill_all();
+                    self.news(News::Lost { why });
+                }
+                HolderAction::Frozen { why } => {
+                    if why == Still::NoGuard {
+                        self.fence.freeze_all();
+                    }
+                    self.news(News::Frozen(Some(why)));
+                }
+                HolderAction::Thawed => self.news(News::Frozen(None)),
+                HolderAction::Late { by } => self.news(News::Late(by)),
+            }
+        }
+    }
+
+    fn open(&self, attempt: u64) {
+        let (store, node) = (Arc::clone(&self.store), self.setup.node.clone());
+        // An answer that was lost is found by the record: it is the same for each attempt of this agent.
+        let record = self.setup.record.clone();
+        let (answers, timeout) = (self.answers.clone(), self.setup.timing.request_timeout.duration());
+        tokio::spawn(async move {
+            let result = tokio::time::timeout(timeout, session::open(store.as_ref(), &node, &record)).await;
+            let result = result.unwrap_or_else(|_| Err(timed_out()));
+            let _ = answers.send(Answer::Opened { attempt, result });
+        });
+    }
+
+    fn renew(&mut self, attempt: u64, id: Revision, seq: u64, lease: Millis, sent: Mark) {
+        self.seq = seq;
+        let record = Record {
+            seq: seq.saturating_sub(1),
+            ..self.setup.record.clone()
+        };
+        let session = Session {
+            node: self.setup.node.clone(),
+            id,
+            modified: id,
+            record,
+        };
+        let (store, answers) = (Arc::clone(&self.store), self.answers.clone());
+        let timeout = self.setup.timing.request_timeout.duration();
+        tokio::spawn(async move {
+            let result = tokio::time::timeout(timeout, session::renew(store.as_ref(), &session, lease)).await;
+            let result = result.unwrap_or_else(|_| Err(timed_out()));
+            let _ = answers.send(Answer::Renewed { attempt, sent, result });
+        });
+    }
+
+    fn probe(&self) {
+        let (store, answers) = (Arc::clone(&self.store), self.answers.clone());
+        let key = session::session_key(&self.setup.node);
+        let timeout = self.setup.timing.request_timeout.duration();
+        tokio::spawn(async move {
+            let answered = tokio::time::timeout(timeout, store.get(&key)).await;
+            let _ = answers.send(Answer::Probed(matches!(answered, Ok(Ok(_)))));
+        });
+    }
+
+    /// Notes the session for the next agent: at each change, and once for each tenth of A.
+    fn note(&mut self) {
+        let Some(session) = self.holder.session() else { return };
+        let noted = Noted {
+            boot: self.setup.record.boot.clone(),
+            session,
+            seq: self.seq,
+            acked: self.holder.acked(),
+        };
+        let every = self.setup.timing.soft_deadline.duration() / 10;
+        let fresh = |last: &Noted| {
+            last.session == noted.session
+                && last
+                    .acked
+                    .zip(noted.acked)
+                    .is_some_and(|(last, now)| now.held_for(last) < every)
+        };
+        if self.last_noted.as_ref().is_some_and(fresh) {
+            return;
+        }
+        if let Err(error) = noted.write(&self.setup.noted) {
+            tracing::warn!(%error, "the session cannot be noted; the next agent will open another one");
+        }
+        self.last_noted = Some(noted);
+    }
+
+    async fn close(&mut self) {
+        if let Some(session) = self.session.take() {
+            let closing = session::close(self.store.as_ref(), &session, "its agent, in order");
+            let _ = tokio::time::timeout(self.setup.timing.request_timeout.duration() * 4, closing).await;
+            let _ = std::fs::remove_file(&self.setup.noted);
+        }
+        self.tell(HolderEvent::Closed);
+    }
+
+    /// A node whose disk takes no writes may have left its services' data behind: its session must not go on.
+    fn watch_disk(&self) {
+        let (answers, folder) = (self.answers.clone(), self.setup.disk.clone());
+        let every = (self.setup.timing.soft_deadline.duration() / 4).min(Duration::from_secs(2));
+        let thread = std::thread::Builder::new().name("disk".into()).spawn(move || {
+            let path = folder.join(".disk-probe");
+            loop {
+                let at = mark();
+                let ok = match write_and_sync(&path) {
+                    Ok(()) => true,
+                    // A full disk writes no byte more, and harms no byte that is there: what it means is for the checks to say.
+                    Err(error) if error.kind() == io::ErrorKind::StorageFull => true,
+                    Err(error) => {
+                        tracing::error!(%error, path = %path.display(), "the disk takes no writes");
+                        false
+                    }
+                };
+                if answers.send(Answer::Health { ok, at }).is_err() {
+                    return;
+                }
+                std::thread::sleep(every);
+            }
+        });
+        if let Err(error) = thread {
+            tracing::error!(%error, "the disk cannot be watched");
+        }
+    }
+}
+
+enum Heard {
+    Time,
+    Fence(Fenced),
+    Answer(Answer),
+    Order(Order),
+}
+
+fn write_and_sync(path: &Path) -> io::Result<()> {
+    use std::io::Write;
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .open(path)?;
+    file.write_all(&mark().boot_ns.to_le_bytes())?;
+    file.sync_data()
+}
+
+async fn wait_for(wait: Option<Duration>) {
+    match wait {
+        // Timers count whole milliseconds, and wake one later.
+        Some(wait) => tokio::time::sleep(wait.saturating_sub(Duration::from_micros(500))).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn timed_out() -> session::SessionError {
+    store::Error::Unknown {
+        reason: "no answer in time".into(),
+    }
+    .into()
+}
+
+fn not_covered(covered: Covered) -> &'static str {
+    match covered {
+        Covered::Yes => "it is covered",
+        Covered::NoSession => "this node has no session",
+        Covered::NotYet => "no renewal of this node's session was acknowledged yet",
+        Covered::TooOld => "no renewal of this node's session was acknowledged in time",
+        Covered::NoGuard => "this node has no guard",
+        Covered::Fired => "the guard has fired, and what it killed is not known to be gone",
+    }
+}

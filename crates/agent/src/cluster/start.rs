@@ -1,0 +1,293 @@
+//! An agent of a cluster comes up: its store, its session, what the others do.
+
+use super::fence::Fence;
+use super::hear::report_of;
+use super::mirror::{self, Seen};
+use super::publish;
+use super::session::{News, Noted, PROTOCOL, SessionLink, Setup};
+use super::{Clustered, clock};
+use crate::agent::Agent;
+use crate::executor::Executor;
+use crate::input::Input;
+use crate::journal::Inputs;
+use crate::recover::StartError;
+use crate::slots::known_slot;
+use api::layout::Layout;
+use api::node::Node;
+use api::record;
+use decisions::ClusterEvent;
+use decisions::lease::Observer;
+use model::{NodeName, Revision, Timing};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use store::session::{self, Record};
+use store::{Entry, Store};
+use tokio::sync::mpsc;
+
+/// A store that does not answer when the agent comes up is asked again after this long, for as long as that takes.
+const STORE_RETRY: Duration = Duration::from_millis(500);
+/// What an agent that comes up sees of its own earlier session within this decides whether what runs goes on.
+const SESSION_WAIT_MIN: Duration = Duration::from_secs(2);
+
+/// A cluster's agent before it has begun.
+pub(crate) struct Joined {
+    pub(crate) cluster: Clustered,
+    entries: Vec<Entry>,
+    from: Revision,
+    /// What arrived meanwhile.
+    stash: Vec<Input>,
+}
+
+/// The store of a cluster, once it answers.
+pub(crate) async fn connect(node: &Node, layout: &Layout) -> Result<Arc<dyn Store>, StartError> {
+    let options = options(node, layout)?;
+    let mut told = false;
+    loop {
+        let connected = match etcd::Etcd::connect(options.clone()).await {
+            Ok(store) => store.revision().await.map(|_| store).map_err(|error| error.to_string()),
+            Err(error) => Err(crate::executor::chain(&error)),
+        };
+        match connected {
+            Ok(store) => return Ok(Arc::new(store)),
+            Err(error) if !told => {
+                told = true;
+                tracing::error!(
+                    error,
+                    "the store does not answer; what runs goes on, and this agent waits for the store"
+                );
+                eprintln!(
+                    "waiting for the store of cluster {} ({}): {error}",
+                    node.cluster,
+                    node.store.endpoints.join(", ")
+                );
+            }
+            Err(error) => tracing::debug!(error, "the store does not answer"),
+        }
+        tokio::time::sleep(STORE_RETRY).await;
+    }
+}
+
+fn options(node: &Node, layout: &Layout) -> Result<etcd::Options, StartError> {
+    let timing = node.timing();
+    let timeout = timing.request_timeout.duration();
+    let mut options = etcd::Options::new(node.store.endpoints.clone())
+        .deadlines(timeout.max(Duration::from_millis(100)) * 2, Duration::from_secs(5))
+        .prefix(node.store.prefix.clone());
+    options.renewal.attempt = timeout;
+    options.reconnect = timing.renew.duration().min(Duration::from_millis(100));
+    if node.store.tls {
+        let read = |name: &str| {
+            let path = layout.pki().join(name);
+            std::fs::read_to_string(&path)
+                .map_err(|error| StartError::Join(format!("cannot read `{}`: {error}", path.display())))
+        };
+        options = options.tls(etcd::Tls {
+            ca: read("etcd-ca.pem")?,
+            identity: Some((read("etcd-client.pem")?, read("etcd-client.key")?.into())),
+        });
+    }
+    if let Some(user) = &node.store.user {
+        let path = layout.pki().join("etcd-password");
+        let password = std::fs::read_to_string(&path)
+            .map_err(|error| StartError::Join(format!("cannot read `{}`: {error}", path.display())))?;
+        options = options.login(user.clone(), password.trim_end().to_owned());
+    }
+    Ok(options)
+}
+
+/// Begins the session, and reads what the others do. Comes back when it is clear whether an earlier session goes on.
+pub(crate) async fn join(
+    node: &Node,
+    layout: &Layout,
+    store: &Arc<dyn Store>,
+    inputs: &Inputs,
+    queue: &mut mpsc::UnboundedReceiver<Input>,
+    executor: &mut Executor,
+) -> Result<Joined, StartError> {
+    let timing = node.timing();
+    timing.check().map_err(|error| StartError::Join(error.to_string()))?;
+    let boot = boot_id();
+    let noted = Noted::read(&layout.session(), &boot);
+    let setup = Setup {
+        node: node.node.clone(),
+        timing,
+        record: own_record(node, &timing, boot),
+        noted: layout.session(),
+        disk: layout.root().to_owned(),
+        inputs: inputs.clone(),
+    };
+    let fence = Fence::start(layout, &timing).map_err(StartError::Join)?;
+    let options = options(node, layout)?;
+    let link = SessionLink::start(setup, fence, move || {
+        let connected = etcd::Etcd::new(options).and_then(|store| store.renewal_handle());
+        let renewals = connected.map_err(|error| crate::executor::chain(&error))?;
+        Ok(Arc::new(renewals) as Arc<dyn Store>)
+    });
+    let link = link.map_err(|error| StartError::Join(error.to_string()))?;
+    executor.join(node.host, link.clone());
+    let (publisher, told) = mpsc::unbounded_channel();
+    tokio::spawn(publish::run(Arc::clone(store), node.node.clone(), told));
+    let (entries, from) = mirror::list(store.as_ref(), &node.node).await?;
+    let mut cluster = Clustered {
+        me: node.node.clone(),
+        boot: boot_id(),
+        timing,
+        observer: Observer::new(timing),
+        look_at: None,
+        link,
+        publisher,
+        session: None,
+        sessions: BTreeMap::new(),
+        expired: BTreeSet::new(),
+        members: BTreeMap::new(),
+        lives: BTreeMap::new(),
+        assigned: BTreeMap::new(),
+        slots: BTreeMap::new(),
+        published: BTreeMap::new(),
+        controller: None,
+        elect_at: None,
+        fencing: Err("the guard has not said yet whether it can fence".into()),
+        frozen: None,
+        store_lost: None,
+        taken: None,
+        told_fast: None,
+        told_empty: None,
+        awaited: BTreeMap::new(),
+        next_ask: clock::mark().boot_ns,
+        node: node.clone(),
+    };
+    let mut stash = Vec::new();
+    if noted.is_some() {
+        // What runs under it is an active if it still holds, and not if it does not.
+        let wait = (timing.soft_deadline.duration() * 2).max(SESSION_WAIT_MIN);
+        let deadline = tokio::time::Instant::now() + wait;
+        while let Ok(Some(input)) = tokio::time::timeout_at(deadline, queue.recv()).await {
+            match &input {
+                Input::Session(News::Renewed { session, .. }) => {
+                    cluster.session = Some(*session);
+                    stash.push(input);
+                    break;
+                }
+                Input::Session(News::Lost { .. }) => {
+                    stash.push(input);
+                    break;
+                }
+                _ => stash.push(input),
+            }
+        }
+    } else {
+        // Nothing exclusive of an earlier session can run: whatever does is ended before the next one begins.
+        tracing::info!("no session of this boot is known");
+    }
+    Ok(Joined {
+        cluster,
+        entries,
+        from,
+        stash,
+    })
+}
+
+impl Joined {
+    /// What the others do, for decisions that are about to begin.
+    pub(crate) fn elsewhere(&self) -> Vec<ClusterEvent> {
+        let me = &self.cluster.me;
+        let mut first = Vec::new();
+        let mut then = Vec::new();
+        for entry in &self.entries {
+            let key = entry.key.as_str();
+            let node = |prefix: &str| key.strip_prefix(prefix).and_then(|node| NodeName::new(node).ok());
+            if let Some(node) = node(session::SESSIONS).filter(|node| node != me) {
+                first.push(ClusterEvent::Session {
+                    node,
+                    session: Some(entry.create),
+                });
+            } else if let Some(node) = node(record::MEMBERS) {
+                if let Ok(member) = serde_json::from_slice::<record::Member>(&entry.value) {
+                    first.push(ClusterEvent::Member {
+                        node,
+                        runs_services: member.runs_services,
+                        member: true,
+                    });
+                }
+            } else if let Some(id) = key.strip_prefix(record::INSTANCES).and_then(|id| id.parse().ok()) {
+                if let Ok(assigned) = serde_json::from_slice::<record::Instance>(&entry.value) {
+                    then.push(ClusterEvent::Assigned {
+                        instance: id,
+                        node: assigned.node,
+                        retiring: assigned.retiring,
+                    });
+                }
+            } else if let Some(slot) = record::slot_of_key(key)
+                && let Some(known) = known_slot(&slot, entry)
+            {
+                then.push(ClusterEvent::Slot(known));
+            }
+        }
+        let lives = self.entries.iter().filter_map(|entry| {
+            let id = entry.key.strip_prefix(record::LIVES)?.parse().ok()?;
+            let live: record::Live = serde_json::from_slice(&entry.value).ok()?;
+            (live.node != *me).then(|| ClusterEvent::Reported(report_of(&id, &live)))
+        });
+        first.into_iter().chain(then).chain(lives).collect()
+    }
+}
+
+impl Agent {
+    /// Takes in what was read when it came up, and hears of everything from then on.
+    pub(crate) fn begin_with_others(&mut self, joined: Option<Started>) {
+        let Some(started) = joined else { return };
+        let now = crate::clock::now();
+        if let Some(cluster) = &self.clustered {
+            let _ = cluster.publisher.send(publish::Publish::Session(cluster.session));
+        }
+        self.hear_store(Seen::All(started.entries), now);
+        for input in started.stash {
+            let _ = self.inputs.send(input);
+        }
+        self.core.tell_all();
+        let (store, inputs) = (Arc::clone(&self.store), self.inputs.clone());
+        if let Some(cluster) = &self.clustered {
+            tokio::spawn(mirror::follow(store, cluster.me.clone(), started.from, inputs));
+        }
+    }
+}
+
+/// What was read when an agent came up.
+pub(crate) struct Started {
+    entries: Vec<Entry>,
+    from: Revision,
+    stash: Vec<Input>,
+}
+
+impl Joined {
+    /// The agent's own part, and what it has to take in first.
+    pub(crate) fn split(self) -> (Clustered, Started) {
+        let started = Started {
+            entries: self.entries,
+            from: self.from,
+            stash: self.stash,
+        };
+        (self.cluster, started)
+    }
+}
+
+fn own_record(node: &Node, timing: &Timing, boot: String) -> Record {
+    Record {
+        machine: node.machine.clone(),
+        boot,
+        agent: format!("{}-{}", std::process::id(), clock::mark().boot_ns),
+        lease_ms: timing.lease,
+        kill_ms: timing.kill_budget,
+        renew_ms: timing.renew,
+        protocol: PROTOCOL,
+        seq: 0,
+    }
+}
+
+/// Another one after each boot.
+pub(crate) fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|id| id.trim().to_owned())
+        .unwrap_or_default()
+}

@@ -1,0 +1,178 @@
+//! What others and the session thread are told of us; who is the controller.
+
+use super::publish::Publish;
+use super::session::Order;
+use crate::agent::Agent;
+use crate::clock;
+use crate::executor::chain;
+use crate::input::Input;
+use api::record::{self, Live};
+use decisions::{ClusterEvent, Event, InstancePhase, Report};
+use model::{InstanceId, NodeName, Revision, Timestamp, WallTime};
+use std::sync::Arc;
+use std::time::Duration;
+use store::{Compare, Op, Txn};
+
+/// Whoever could be controller waits this long for each node before it.
+const ELECTION_STAGGER: Duration = Duration::from_millis(100);
+
+impl Agent {
+    /// Tells others of our instances, and the session thread what depends on it, if that changed.
+    pub(crate) fn tell_others(&mut self, now: Timestamp) {
+        if self.clustered.is_none() {
+            return;
+        }
+        let (instances, _) = self.core.take_touched();
+        for id in instances {
+            let Some(report) = self.core.report_of(&id, now) else {
+                continue;
+            };
+            let live = self.live_of(&id, report, now);
+            let Some(cluster) = &mut self.clustered else { return };
+            if cluster
+                .published
+                .get(&id)
+                .is_some_and(|told| says_the_same(told, &live))
+            {
+                continue;
+            }
+            cluster.published.insert(id.clone(), live.clone());
+            let _ = cluster.publisher.send(Publish::Live(id, Box::new(live)));
+        }
+        let fast = self.core.holds_slots();
+        let empty = self.core.acting_exclusive().is_empty();
+        let Some(cluster) = &mut self.clustered else { return };
+        if cluster.told_fast != Some(fast) {
+            cluster.told_fast = Some(fast);
+            cluster.link.order(Order::Fast(fast));
+        }
+        if cluster.told_empty != Some(empty) {
+            cluster.told_empty = Some(empty);
+            cluster.link.order(Order::Empty(empty));
+        }
+    }
+
+    /// When there is something to do beside what the core wants.
+    pub(crate) fn cluster_wakeup(&self) -> Option<Timestamp> {
+        let cluster = self.clustered.as_ref()?;
+        let look = cluster.look_at.map(|at| Timestamp(at.boot_ns / 1_000 + 1));
+        look.into_iter().chain(cluster.elect_at).min()
+    }
+
+    fn live_of(&self, id: &InstanceId, report: Report, now: Timestamp) -> Live {
+        let age = i64::try_from(now.since(report.since).as_millis()).unwrap_or(0);
+        Live {
+            node: report.node,
+            session: Revision(0),
+            run: report.run,
+            phase: match report.phase {
+                InstancePhase::Waiting => "waiting",
+                InstancePhase::Prepared => "prepared",
+                InstancePhase::Starting => "starting",
+                InstancePhase::Running => "running",
+                InstancePhase::Stopping => "stopping",
+                InstancePhase::Failed => "failed",
+            }
+            .into(),
+            health: report.health,
+            acts: report.acts,
+            promoted: report.promoted,
+            followed: report.followed,
+            stands_by: report.stands_by.map(|result| result.err().unwrap_or_default()),
+            unfenced: report.unfenced,
+            busy: report.busy,
+            current: report.current,
+            deaths: report.deaths,
+            restarts: report.restarts,
+            since: WallTime(clock::wall_now().0 - age),
+            because: report.because,
+            last_failure: report.last_failure,
+            address: self.executor.address(id),
+            pid: self.executor.pid(id),
+        }
+    }
+
+    /// Whoever has a session and finds no controller with one becomes it, the first by name at once.
+    pub(crate) fn consider_election(&mut self, now: Timestamp) {
+        let Some(cluster) = &mut self.clustered else { return };
+        let lives = |node: &NodeName, session: Revision| {
+            if *node == cluster.me {
+                cluster.session == Some(session)
+            } else {
+                cluster.sessions.get(node).is_some_and(|known| known.id == session)
+            }
+        };
+        let there = cluster
+            .controller
+            .as_ref()
+            .is_some_and(|(controller, _)| lives(&controller.node, controller.session));
+        let ours = there
+            && cluster
+                .controller
+                .as_ref()
+                .is_some_and(|(controller, _)| controller.node == cluster.me);
+        if there || cluster.session.is_none() {
+            cluster.elect_at = None;
+        } else if cluster.elect_at.is_none() {
+            let rank = cluster.sessions.keys().take_while(|node| **node != cluster.me).count();
+            let rank = u32::try_from(rank).unwrap_or(0);
+            cluster.elect_at = Some(now + ELECTION_STAGGER * rank);
+        }
+        if self.core.is_controller() != ours {
+            let event = ClusterEvent::Controller(ours);
+            self.core.handle(Event::Cluster(event), now);
+        }
+    }
+
+    /// Writes itself down as the controller, if nobody did.
+    pub(crate) fn stand_for_election(&mut self, now: Timestamp) {
+        let Some(cluster) = &mut self.clustered else { return };
+        if cluster.elect_at.is_none_or(|at| now < at) {
+            return;
+        }
+        // Tried again after this, should nothing come of it.
+        cluster.elect_at = Some(now + Duration::from_secs(1));
+        let Some(session) = cluster.session else { return };
+        let me = cluster.me.clone();
+        let mut txn = Txn::new().when(Compare::created(store::session::session_key(&me), session));
+        txn = match &cluster.controller {
+            None => txn.when(Compare::absent(record::CONTROLLER)),
+            Some((old, revision)) => {
+                let txn = txn.when(Compare::modified(record::CONTROLLER, *revision));
+                let present = cluster.sessions.get(&old.node).map(|session| session.id);
+                match present {
+                    _ if old.node == me => txn,
+                    Some(present) if present == old.session => return,
+                    present => txn.when(Compare::created(
+                        store::session::session_key(&old.node),
+                        present.unwrap_or_default(),
+                    )),
+                }
+            }
+        };
+        let controller = record::Controller { node: me, session };
+        let Ok(value) = serde_json::to_vec(&controller) else {
+            return;
+        };
+        let txn = txn.then(Op::put(record::CONTROLLER, value));
+        self.write_down("the controller", txn);
+    }
+
+    /// Writes something of which nobody waits to hear.
+    pub(crate) fn write_down(&self, what: &'static str, txn: Txn) {
+        let (store, inputs) = (Arc::clone(&self.store), self.inputs.clone());
+        tokio::spawn(async move {
+            let error = store.txn(txn).await.err().map(|error| chain(&error));
+            let _ = inputs.send(Input::Later(super::Later::Wrote { what, error }));
+        });
+    }
+}
+
+/// Whether there is no news for others: since when something is so is rounded, and no news by itself.
+fn says_the_same(told: &Live, live: &Live) -> bool {
+    let timeless = |live: &Live| Live {
+        since: WallTime(0),
+        ..live.clone()
+    };
+    timeless(told) == timeless(live)
+}
