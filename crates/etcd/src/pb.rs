@@ -1,6 +1,5 @@
 //! etcd's messages and stubs, as `build.rs` makes them from `proto/`.
 #![expect(
-    missing_docs,
     unreachable_pub,
     clippy::all,
     clippy::allow_attributes_without_reason,

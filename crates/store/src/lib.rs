@@ -47,7 +47,7 @@ pub use memory::{Fault, Memory};
 pub use server_error::{ServerError, TlsProblem};
 pub use txn::{
     Change, Changes, Compare, Entry, Invalid, KEY_BYTES_MAX, OPS_MAX, Op, TXN_BYTES_MAX, Txn, TxnResult,
-    VALUE_BYTES_MAX,
+    VALUE_BYTES_MAX, check_key,
 };
 pub use watch::{ChangeSource, Watch};
 

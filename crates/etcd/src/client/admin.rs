@@ -4,13 +4,10 @@
 
 use super::failure::{Cause, Failure};
 use super::link::Link;
-use super::wire::{ANSWER_BYTES_MAX, Rpc, Wire};
+use super::wire::{ANSWER_BYTES_MAX, Rpc};
 use super::{Kind, Shared};
 use crate::Error;
 use crate::options::{Class, Password};
-use crate::pb::auth_client::AuthClient;
-use crate::pb::cluster_client::ClusterClient;
-use crate::pb::kv_client::KvClient;
 use crate::pb::maintenance_client::MaintenanceClient;
 use crate::pb::{self, authpb};
 use model::Revision;
@@ -115,22 +112,16 @@ impl<'a> Admin<'a> {
     /// All members. From etcd 3.5 on a majority confirms the list; before, and with a `local` list, a member tells what
     /// it knows, which works without a majority too.
     pub async fn members(&self, local: bool) -> Result<Vec<Member>, Error> {
-        let ask = |wire: Wire| async move {
-            let request = wire.local_request(pb::MemberListRequest { linearizable: !local });
-            ClusterClient::new(wire.channel()).member_list(request).await
-        };
+        let ask = pb::MemberListRequest { linearizable: !local };
         Ok(members(self.any(Kind::Local, &ask).await?.members))
     }
 
     /// Adds a member that will listen for the others at `peer_urls`, and returns its id. As a learner it has no vote
     /// until it is promoted, so nothing depends on it while it catches up.
     pub async fn add(&self, peer_urls: &[String], learner: bool) -> Result<u64, Error> {
-        let ask = |wire: Wire| {
-            let request = wire.request(pb::MemberAddRequest {
-                peer_ur_ls: peer_urls.to_vec(),
-                is_learner: learner,
-            });
-            async move { ClusterClient::new(wire.channel()).member_add(request).await }
+        let ask = pb::MemberAddRequest {
+            peer_ur_ls: peer_urls.to_vec(),
+            is_learner: learner,
         };
         let answer = self.any(Kind::Admin, &ask).await?;
         Ok(answer.member.map_or(0, |member| member.id))
@@ -138,40 +129,28 @@ impl<'a> Admin<'a> {
 
     /// Gives a learner its vote. [`MemberError::NotReady`](crate::MemberError::NotReady) until it has caught up.
     pub async fn promote(&self, id: u64) -> Result<(), Error> {
-        let ask = |wire: Wire| async move {
-            let request = wire.request(pb::MemberPromoteRequest { id });
-            ClusterClient::new(wire.channel()).member_promote(request).await
-        };
+        let ask = pb::MemberPromoteRequest { id };
         self.any(Kind::Admin, &ask).await.map(drop)
     }
 
     /// Removes a member, running or not.
     pub async fn remove(&self, id: u64) -> Result<(), Error> {
-        let ask = |wire: Wire| async move {
-            let request = wire.request(pb::MemberRemoveRequest { id });
-            ClusterClient::new(wire.channel()).member_remove(request).await
-        };
+        let ask = pb::MemberRemoveRequest { id };
         self.any(Kind::Admin, &ask).await.map(drop)
     }
 
     /// Tells the cluster that a member listens for the others elsewhere.
     pub async fn update(&self, id: u64, peer_urls: &[String]) -> Result<(), Error> {
-        let ask = |wire: Wire| {
-            let request = wire.request(pb::MemberUpdateRequest {
-                id,
-                peer_ur_ls: peer_urls.to_vec(),
-            });
-            async move { ClusterClient::new(wire.channel()).member_update(request).await }
+        let ask = pb::MemberUpdateRequest {
+            id,
+            peer_ur_ls: peer_urls.to_vec(),
         };
         self.any(Kind::Admin, &ask).await.map(drop)
     }
 
     /// How the member at `endpoint` is. It answers by itself, also without a leader.
     pub async fn status(&self, endpoint: &str) -> Result<Status, Error> {
-        let ask = |wire: Wire| async move {
-            let request = wire.local_request(pb::StatusRequest {});
-            MaintenanceClient::new(wire.channel()).status(request).await
-        };
+        let ask = pb::StatusRequest {};
         let class = Class {
             attempt: self.shared.connect_limit(),
             ..self.shared.options.admin
@@ -183,19 +162,13 @@ impl<'a> Admin<'a> {
     /// Hands the leadership over to the voting member `to`. Takes milliseconds; no election is waited for.
     pub async fn move_leader(&self, to: u64) -> Result<(), Error> {
         // Only the leader can; the others refuse, and the next one is asked.
-        let ask = |wire: Wire| async move {
-            let request = wire.request(pb::MoveLeaderRequest { target_id: to });
-            MaintenanceClient::new(wire.channel()).move_leader(request).await
-        };
+        let ask = pb::MoveLeaderRequest { target_id: to };
         self.any(Kind::Admin, &ask).await.map(drop)
     }
 
     /// Rewrites the database of the member at `endpoint` without its holes. It serves nobody meanwhile: one at a time.
     pub async fn defragment(&self, endpoint: &str) -> Result<(), Error> {
-        let ask = |wire: Wire| async move {
-            let request = wire.local_request(pb::DefragmentRequest {});
-            MaintenanceClient::new(wire.channel()).defragment(request).await
-        };
+        let ask = pb::DefragmentRequest {};
         let class = Class {
             attempt: DEFRAGMENT_MAX,
             ..self.shared.options.admin
@@ -222,7 +195,7 @@ impl<'a> Admin<'a> {
         let status_of = |status: tonic::Status| self.shared.failure(link, &up, &status);
         let asked = MaintenanceClient::new(wire.channel())
             .max_decoding_message_size(ANSWER_BYTES_MAX)
-            .snapshot(wire.local_request(pb::SnapshotRequest {}))
+            .snapshot(wire.local(pb::SnapshotRequest {}))
             .await;
         let mut chunks = asked.map_err(|status| failed(status_of(status)))?.into_inner();
         let mut bytes = 0;
@@ -231,10 +204,10 @@ impl<'a> Admin<'a> {
             let Some(chunk) = chunk.map_err(|status| failed(status_of(status)))? else {
                 break;
             };
-            into.write_all(&chunk.blob).await.map_err(write_error)?;
+            into.write_all(&chunk.blob).await.map_err(|error| write_error(&error))?;
             bytes += chunk.blob.len() as u64;
         }
-        into.flush().await.map_err(write_error)?;
+        into.flush().await.map_err(|error| write_error(&error))?;
         Ok(bytes)
     }
 
@@ -242,10 +215,7 @@ impl<'a> Admin<'a> {
     pub async fn compact(&self, oldest: Revision, physical: bool) -> Result<(), Error> {
         // A key that was removed at the very revision of a compaction is told by some versions and by others not.
         let revision = i64::try_from(oldest.0.saturating_sub(1)).unwrap_or(i64::MAX);
-        let ask = |wire: Wire| async move {
-            let request = wire.request(pb::CompactionRequest { revision, physical });
-            KvClient::new(wire.channel()).compact(request).await
-        };
+        let ask = pb::CompactionRequest { revision, physical };
         match self.any(Kind::Admin, &ask).await {
             // It is forgotten already.
             Err(Error::Compacted { .. }) => Ok(()),
@@ -255,65 +225,47 @@ impl<'a> Admin<'a> {
 
     /// The alarms that are raised.
     pub async fn alarms(&self) -> Result<Vec<Alarm>, Error> {
-        let ask = |wire: Wire| async move {
-            let request = wire.local_request(pb::AlarmRequest::default());
-            MaintenanceClient::new(wire.channel()).alarm(request).await
-        };
+        let ask = pb::AlarmRequest::default();
         Ok(alarms(&self.any(Kind::Local, &ask).await?))
     }
 
     /// Ends an alarm. Remove its cause first: a full database raises it again with the next write.
     pub async fn disarm(&self, alarm: Alarm) -> Result<(), Error> {
-        let ask = |wire: Wire| async move {
-            let request = wire.request(pb::AlarmRequest {
-                action: pb::alarm_request::AlarmAction::Deactivate.into(),
-                member_id: alarm.member,
-                alarm: alarm.kind.number(),
-            });
-            MaintenanceClient::new(wire.channel()).alarm(request).await
+        let ask = pb::AlarmRequest {
+            action: pb::alarm_request::AlarmAction::Deactivate.into(),
+            member_id: alarm.member,
+            alarm: alarm.kind.number(),
         };
         self.any(Kind::Admin, &ask).await.map(drop)
     }
 
     /// Adds a user who logs in with a password.
     pub async fn add_user(&self, user: &str, password: &Password) -> Result<(), Error> {
-        let ask = |wire: Wire| {
-            let request = wire.request(pb::AuthUserAddRequest {
-                name: user.into(),
-                password: password.expose().into(),
-            });
-            async move { AuthClient::new(wire.channel()).user_add(request).await }
+        let ask = pb::AuthUserAddRequest {
+            name: user.into(),
+            password: password.expose().into(),
         };
         self.any(Kind::Admin, &ask).await.map(drop)
     }
 
     /// Removes a user.
     pub async fn remove_user(&self, user: &str) -> Result<(), Error> {
-        let ask = |wire: Wire| {
-            let request = wire.request(pb::AuthUserDeleteRequest { name: user.into() });
-            async move { AuthClient::new(wire.channel()).user_delete(request).await }
-        };
+        let ask = pb::AuthUserDeleteRequest { name: user.into() };
         self.any(Kind::Admin, &ask).await.map(drop)
     }
 
     /// Gives a user another password. Tokens of the old one end.
     pub async fn set_password(&self, user: &str, password: &Password) -> Result<(), Error> {
-        let ask = |wire: Wire| {
-            let request = wire.request(pb::AuthUserChangePasswordRequest {
-                name: user.into(),
-                password: password.expose().into(),
-            });
-            async move { AuthClient::new(wire.channel()).user_change_password(request).await }
+        let ask = pb::AuthUserChangePasswordRequest {
+            name: user.into(),
+            password: password.expose().into(),
         };
         self.any(Kind::Admin, &ask).await.map(drop)
     }
 
     /// Adds a role that may do nothing yet.
     pub async fn add_role(&self, role: &str) -> Result<(), Error> {
-        let ask = |wire: Wire| {
-            let request = wire.request(pb::AuthRoleAddRequest { name: role.into() });
-            async move { AuthClient::new(wire.channel()).role_add(request).await }
-        };
+        let ask = pb::AuthRoleAddRequest { name: role.into() };
         self.any(Kind::Admin, &ask).await.map(drop)
     }
 
@@ -325,43 +277,31 @@ impl<'a> Admin<'a> {
             key,
             range_end,
         };
-        let ask = |wire: Wire| {
-            let request = wire.request(pb::AuthRoleGrantPermissionRequest {
-                name: role.into(),
-                perm: Some(perm.clone()),
-            });
-            async move { AuthClient::new(wire.channel()).role_grant_permission(request).await }
+        let ask = pb::AuthRoleGrantPermissionRequest {
+            name: role.into(),
+            perm: Some(perm),
         };
         self.any(Kind::Admin, &ask).await.map(drop)
     }
 
     /// Gives a user a role. The role `root` may do anything.
     pub async fn grant(&self, user: &str, role: &str) -> Result<(), Error> {
-        let ask = |wire: Wire| {
-            let request = wire.request(pb::AuthUserGrantRoleRequest {
-                user: user.into(),
-                role: role.into(),
-            });
-            async move { AuthClient::new(wire.channel()).user_grant_role(request).await }
+        let ask = pb::AuthUserGrantRoleRequest {
+            user: user.into(),
+            role: role.into(),
         };
         self.any(Kind::Admin, &ask).await.map(drop)
     }
 
     /// From now on everybody has to log in. There has to be a user `root` with the role `root`.
     pub async fn enable_login(&self) -> Result<(), Error> {
-        let ask = |wire: Wire| async move {
-            let request = wire.request(pb::AuthEnableRequest {});
-            AuthClient::new(wire.channel()).auth_enable(request).await
-        };
+        let ask = pb::AuthEnableRequest {};
         self.any(Kind::Admin, &ask).await.map(drop)
     }
 
     /// From now on nobody has to log in.
     pub async fn disable_login(&self) -> Result<(), Error> {
-        let ask = |wire: Wire| async move {
-            let request = wire.request(pb::AuthDisableRequest {});
-            AuthClient::new(wire.channel()).auth_disable(request).await
-        };
+        let ask = pb::AuthDisableRequest {};
         self.any(Kind::Admin, &ask).await.map(drop)
     }
 
@@ -434,7 +374,7 @@ fn alarms(answer: &pb::AlarmResponse) -> Vec<Alarm> {
     answer.alarms.iter().map(alarm).collect()
 }
 
-fn write_error(error: std::io::Error) -> Error {
+fn write_error(error: &std::io::Error) -> Error {
     Error::Write {
         reason: error.to_string(),
     }

@@ -3,9 +3,8 @@
 use super::Shared;
 use super::failure::Cause;
 use super::link::Link;
-use super::wire::Wire;
+use super::wire::{Rpc, Wire};
 use crate::pb::StatusRequest;
-use crate::pb::maintenance_client::MaintenanceClient;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -80,8 +79,7 @@ async fn look_at(shared: &Arc<Shared>, link: &Link, anyway: bool) -> bool {
     }
     let limit = shared.connect_limit();
     let wire = Wire::new(up.line.channel.clone(), None, Some(Instant::now() + limit));
-    let mut member = MaintenanceClient::new(wire.channel());
-    let refused = match timeout(limit, member.status(wire.local_request(StatusRequest {}))).await {
+    let refused = match timeout(limit, StatusRequest {}.send(&wire)).await {
         Ok(Ok(status)) => {
             let status = status.into_inner();
             match shared.identify(link, &status) {

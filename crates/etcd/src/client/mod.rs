@@ -17,15 +17,15 @@ pub(crate) mod wire;
 
 pub use admin::{Admin, Alarm, AlarmKind, Member, Permission, Status};
 pub(crate) use failure::{Cause, Failure, Reach};
-pub(crate) use link::Up;
+pub(crate) use link::{Link, Up};
 pub(crate) use wire::{Headed, Wire};
 
 use crate::Error;
+use crate::keys::Prefix;
 use crate::options::{Class, Known, Options};
-use crate::pb::kv_client::KvClient;
 use crate::pb::{RangeRequest, ResponseHeader, StatusResponse};
 use dial::{Target, connector};
-use link::{Link, known_version, not_back, order};
+use link::{known_version, not_back, order};
 use login::Login;
 use model::Revision;
 use std::pin::pin;
@@ -165,6 +165,11 @@ impl Client {
         self.shared.links.iter().map(state).collect()
     }
 
+    /// Begins to connect. Within a tokio runtime.
+    pub fn warm(&self) {
+        self.shared.keeper.ensure(&self.shared);
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
@@ -187,7 +192,7 @@ impl Shared {
             return Err(stranger.clone().into_error());
         }
         if failures.len() == outcomes.len() {
-            return Err(self.verdict(Kind::Read, failures));
+            return Err(self.verdict(Kind::Read, &failures));
         }
         Ok(())
     }
@@ -198,8 +203,8 @@ impl Shared {
         let end = Instant::now() + class.total;
         let mut pause = PAUSE_FIRST;
         loop {
-            if let Some(error) = self.distrust.get() {
-                return Err(error.clone().into());
+            if let Some(error) = self.distrusted() {
+                return Err(error);
             }
             let failures = match self.round(class, kind, rpc).await {
                 Ok(answer) => return Ok(answer),
@@ -209,7 +214,7 @@ impl Shared {
                 || failures.iter().all(|failure| failure.cause.reach() == Reach::Member);
             let unknown = kind.changes() && !class.hedge && failures.iter().any(|failure| failure.unknown);
             if hopeless || unknown || Instant::now() + pause >= end {
-                return Err(self.verdict(kind, failures));
+                return Err(self.verdict(kind, &failures));
             }
             sleep(pause).await;
             pause = (pause * 2).min(self.options.reconnect);
@@ -221,14 +226,14 @@ impl Shared {
         let repeatable = !kind.changes() || class.hedge;
         let order = self.order();
         let mut failures = Vec::new();
-        let mut next = order.iter().map(|&index| &self.links[index]).peekable();
-        while let Some(link) = next.next() {
-            let outcome = match next.peek() {
-                Some(second) if class.hedge => {
-                    let (outcome, second_used) = self.hedged(link, second, class, kind, rpc).await;
-                    if second_used {
-                        next.next();
-                    }
+        let mut next = 0;
+        while let Some(&index) = order.get(next) {
+            next += 1;
+            let link = &self.links[index];
+            let outcome = match order.get(next) {
+                Some(&second) if class.hedge => {
+                    let (outcome, second_used) = self.hedged(link, &self.links[second], class, kind, rpc).await;
+                    next += usize::from(second_used);
                     outcome
                 }
                 _ => self
@@ -302,7 +307,7 @@ impl Shared {
                 .await
                 .map_err(late)??;
             let seen = self.highest.load(Ordering::Acquire);
-            let failure = match timeout_at(deadline, rpc.send(wire)).await {
+            let failure = match timeout_at(deadline, rpc.send(&wire)).await {
                 Err(_) => {
                     link.suspect();
                     self.keeper.look();
@@ -325,19 +330,24 @@ impl Shared {
     }
 
     /// A member to which the call may be sent: the right cluster, logged in, and not behind.
-    async fn ready(self: &Arc<Self>, link: &Link, kind: Kind, deadline: Instant) -> Result<(Up, Wire), Failure> {
+    pub(crate) async fn ready(
+        self: &Arc<Self>,
+        link: &Link,
+        kind: Kind,
+        deadline: Instant,
+    ) -> Result<(Up, Wire), Failure> {
         let up = self.connect(link).await?;
         let wire = self.wire(link, &up, deadline).await?;
         if kind == Kind::Write && !up.is_current() {
             // Whoever is behind this new connection shows with a read that it was not wiped or restored.
             let seen = self.highest.load(Ordering::Acquire);
-            let request = wire.request(RangeRequest {
-                key: self.probe_key(),
+            let request = RangeRequest {
+                key: Prefix::new(&self.options.prefix).probe(),
                 keys_only: true,
                 ..RangeRequest::default()
-            });
-            let response = KvClient::new(wire.channel())
-                .range(request)
+            };
+            let response = request
+                .send(&wire)
                 .await
                 .map_err(|status| Failure::certain(&link.target.name, self.failure(link, &up, &status).cause))?;
             let header = response.into_inner().header;
@@ -362,6 +372,25 @@ impl Shared {
     pub(crate) async fn wire_without_deadline(&self, link: &Link, up: &Up) -> Result<Wire, Failure> {
         let token = self.login.token(link, up).await?;
         Ok(Wire::new(up.line.channel.clone(), token, None))
+    }
+
+    /// What it means that `link` gave `status` as a reason; its connection is as good as before.
+    pub(crate) fn meaning(&self, link: &Link, status: &tonic::Status) -> Failure {
+        Failure::from_status(&link.target.name, self.login.user(), status)
+    }
+
+    pub(crate) fn forget_login(&self) {
+        self.login.forget();
+    }
+
+    /// Why the store is not believed any more, if it is not.
+    pub(crate) fn distrusted(&self) -> Option<Error> {
+        self.distrust.get().cloned().map(Error::Server)
+    }
+
+    /// Something is not as it was: have a look at the members.
+    pub(crate) fn look(&self) {
+        self.keeper.look();
     }
 
     /// What it means that `link` answered with `status`.
@@ -472,7 +501,7 @@ impl Shared {
     }
 
     /// What to tell the caller when all of `failures` happened.
-    fn verdict(&self, kind: Kind, failures: Vec<Failure>) -> Error {
+    fn verdict(&self, kind: Kind, failures: &[Failure]) -> Error {
         let decisive = |failure: &&Failure| failure.cause.reach() == Reach::Cluster;
         if let Some(failure) = failures.iter().find(decisive) {
             return match &failure.cause {
@@ -499,7 +528,7 @@ impl Shared {
         {
             return failure.clone().into_error();
         }
-        if let [first, ..] = &failures[..]
+        if let [first, ..] = failures
             && failures.iter().all(|failure| failure.cause.reach() == Reach::Member)
         {
             return first.clone().into_error();
@@ -525,17 +554,5 @@ impl Shared {
     pub(crate) fn connect_limit(&self) -> Duration {
         // A connection, its handshake and the first answer are three round trips.
         (self.options.read.attempt * 2).max(Duration::from_millis(500))
-    }
-
-    pub(crate) fn highest(&self) -> u64 {
-        self.highest.load(Ordering::Acquire)
-    }
-
-    /// A key that the user may read.
-    fn probe_key(&self) -> Vec<u8> {
-        match self.options.prefix.as_bytes() {
-            [] => vec![0],
-            prefix => prefix.to_vec(),
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! A request on its way, and what every answer has.
 
 use crate::pb;
-use std::future::Future;
+use store::BoxFuture;
 use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
@@ -18,22 +18,11 @@ pub(crate) struct Wire {
     deadline: Option<Instant>,
 }
 
-/// One kind of call, ready to be sent any number of times.
-pub(crate) trait Rpc {
-    type Answer: Headed;
-    fn send(&self, wire: Wire) -> impl Future<Output = Result<Response<Self::Answer>, Status>> + Send;
-}
-
-impl<F, R, A> Rpc for F
-where
-    F: Fn(Wire) -> R,
-    R: Future<Output = Result<Response<A>, Status>> + Send,
-    A: Headed,
-{
-    type Answer = A;
-    fn send(&self, wire: Wire) -> impl Future<Output = Result<Response<A>, Status>> + Send {
-        self(wire)
-    }
+/// A request that can be sent any number of times.
+pub(crate) trait Rpc: Clone + Send + Sync {
+    /// What it is answered with.
+    type Answer: Headed + Send;
+    fn send(&self, wire: &Wire) -> BoxFuture<'static, Result<Response<Self::Answer>, Status>>;
 }
 
 impl Wire {
@@ -50,8 +39,8 @@ impl Wire {
     }
 
     /// `message` with the token, and with the wish to be refused at once where no leader is known.
-    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = self.local_request(message);
+    pub(crate) fn led<T>(&self, message: T) -> Request<T> {
+        let mut request = self.local(message);
         request
             .metadata_mut()
             .insert("hasleader", MetadataValue::from_static("true"));
@@ -59,7 +48,7 @@ impl Wire {
     }
 
     /// `message` with the token, for what a member answers by itself.
-    pub(crate) fn local_request<T>(&self, message: T) -> Request<T> {
+    pub(crate) fn local<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         if let Some(token) = &self.token {
             request.metadata_mut().insert("token", token.clone());
@@ -77,20 +66,57 @@ pub(crate) trait Headed {
     fn header(&self) -> Option<&pb::ResponseHeader>;
 }
 
-macro_rules! headed {
-    ($($answer:ident)*) => {
-        $(impl Headed for pb::$answer {
-            fn header(&self) -> Option<&pb::ResponseHeader> {
-                self.header.as_ref()
+impl Headed for pb::WatchResponse {
+    fn header(&self) -> Option<&pb::ResponseHeader> {
+        self.header.as_ref()
+    }
+}
+
+/// `how request => client::method -> answer`; `local` for what a member does by itself, `led` for what takes a leader.
+macro_rules! rpcs {
+    ($($how:ident $request:ident => $module:ident::$client:ident::$method:ident -> $answer:ident;)*) => {
+        $(
+            impl Rpc for pb::$request {
+                type Answer = pb::$answer;
+                fn send(&self, wire: &Wire) -> BoxFuture<'static, Result<Response<pb::$answer>, Status>> {
+                    let request = wire.$how(self.clone());
+                    let client = pb::$module::$client::new(wire.channel());
+                    Box::pin(async move {
+                        client.max_decoding_message_size(ANSWER_BYTES_MAX).$method(request).await
+                    })
+                }
             }
-        })*
+
+            impl Headed for pb::$answer {
+                fn header(&self) -> Option<&pb::ResponseHeader> {
+                    self.header.as_ref()
+                }
+            }
+        )*
     };
 }
 
-headed!(
-    RangeResponse TxnResponse CompactionResponse WatchResponse
-    MemberAddResponse MemberRemoveResponse MemberUpdateResponse MemberListResponse MemberPromoteResponse
-    AlarmResponse StatusResponse DefragmentResponse MoveLeaderResponse
-    AuthEnableResponse AuthDisableResponse AuthUserAddResponse AuthUserDeleteResponse
-    AuthUserChangePasswordResponse AuthUserGrantRoleResponse AuthRoleAddResponse AuthRoleGrantPermissionResponse
-);
+rpcs! {
+    led RangeRequest => kv_client::KvClient::range -> RangeResponse;
+    led TxnRequest => kv_client::KvClient::txn -> TxnResponse;
+    led CompactionRequest => kv_client::KvClient::compact -> CompactionResponse;
+    local MemberListRequest => cluster_client::ClusterClient::member_list -> MemberListResponse;
+    led MemberAddRequest => cluster_client::ClusterClient::member_add -> MemberAddResponse;
+    led MemberRemoveRequest => cluster_client::ClusterClient::member_remove -> MemberRemoveResponse;
+    led MemberUpdateRequest => cluster_client::ClusterClient::member_update -> MemberUpdateResponse;
+    led MemberPromoteRequest => cluster_client::ClusterClient::member_promote -> MemberPromoteResponse;
+    local StatusRequest => maintenance_client::MaintenanceClient::status -> StatusResponse;
+    local DefragmentRequest => maintenance_client::MaintenanceClient::defragment -> DefragmentResponse;
+    local AlarmRequest => maintenance_client::MaintenanceClient::alarm -> AlarmResponse;
+    led MoveLeaderRequest => maintenance_client::MaintenanceClient::move_leader -> MoveLeaderResponse;
+    led AuthEnableRequest => auth_client::AuthClient::auth_enable -> AuthEnableResponse;
+    led AuthDisableRequest => auth_client::AuthClient::auth_disable -> AuthDisableResponse;
+    led AuthUserAddRequest => auth_client::AuthClient::user_add -> AuthUserAddResponse;
+    led AuthUserDeleteRequest => auth_client::AuthClient::user_delete -> AuthUserDeleteResponse;
+    led AuthUserChangePasswordRequest
+        => auth_client::AuthClient::user_change_password -> AuthUserChangePasswordResponse;
+    led AuthUserGrantRoleRequest => auth_client::AuthClient::user_grant_role -> AuthUserGrantRoleResponse;
+    led AuthRoleAddRequest => auth_client::AuthClient::role_add -> AuthRoleAddResponse;
+    led AuthRoleGrantPermissionRequest
+        => auth_client::AuthClient::role_grant_permission -> AuthRoleGrantPermissionResponse;
+}
