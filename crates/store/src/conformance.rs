@@ -7,7 +7,8 @@ mod sessions;
 mod txns;
 mod watches;
 
-use crate::{Entry, Op, Store, Txn, TxnResult};
+use crate::{BoxFuture, Entry, Op, Store, Txn, TxnResult};
+use model::Revision;
 use std::sync::Arc;
 
 /// The suite watches this far back.
@@ -17,7 +18,10 @@ pub const HISTORY_MIN: usize = 200;
 pub struct Subject {
     history: usize,
     fresh: Box<dyn Fn() -> Arc<dyn Store>>,
+    forget: Box<Forget>,
 }
+
+type Forget = dyn Fn(Revision) -> BoxFuture<'static, ()>;
 
 impl Subject {
     /// Stores made by `fresh`, which keep at least `history` ([`HISTORY_MIN`] or more) revisions for watches, and not
@@ -27,7 +31,16 @@ impl Subject {
         Self {
             history,
             fresh: Box::new(move || fresh()),
+            forget: Box::new(|_| Box::pin(async {})),
         }
+    }
+
+    /// For stores that do not forget by themselves after so many revisions: how they are told to keep those from this
+    /// one on, and no others.
+    #[must_use]
+    pub fn forgetting(mut self, forget: impl Fn(Revision) -> BoxFuture<'static, ()> + 'static) -> Self {
+        self.forget = Box::new(forget);
+        self
     }
 
     fn fresh(&self) -> Arc<dyn Store> {
@@ -54,7 +67,7 @@ pub async fn check(subject: Subject) {
     watches::tell_only_their_prefix(subject.fresh()).await;
     watches::may_be_dropped_half_way(subject.fresh()).await;
     watches::may_be_set_on_the_future(subject.fresh()).await;
-    watches::say_when_history_is_gone(subject.fresh(), subject.history).await;
+    watches::say_when_history_is_gone(subject.fresh(), subject.history, &*subject.forget).await;
     sessions::are_opened_renewed_and_closed(subject.fresh()).await;
     sessions::end_only_on_their_ground(subject.fresh()).await;
     sessions::no_renewal_commits_after_a_grave(subject.fresh()).await;

@@ -1,6 +1,6 @@
 //! What can go wrong, to what, and what to do about it.
 
-use crate::Invalid;
+use crate::{Invalid, ServerError};
 use model::Revision;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,10 @@ pub enum Error {
     /// Nothing was changed: the file cannot be written.
     #[error("the store could not write; nothing was changed")]
     File(#[from] FileError),
+
+    /// What keeps the store cannot be worked with. Nothing was changed, except perhaps at a store that went back.
+    #[error(transparent)]
+    Server(#[from] ServerError),
 
     /// Nothing was changed: the store could not be asked.
     #[error("the store could not be asked ({reason}); nothing was changed")]
@@ -134,6 +138,7 @@ impl Error {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Error::File(error) => Some(error.hint()),
+            Error::Server(error) => Some(error.hint()),
             Error::Compacted { .. } => Some("list again, then watch from the revision after the list's"),
             Error::Unknown { .. } => Some("send the same transaction again and look for its attempt id"),
             Error::Unsettled { .. } => Some("look at the disk; the store tries again with every request"),

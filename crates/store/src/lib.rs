@@ -34,6 +34,7 @@ pub mod conformance;
 mod embedded;
 mod error;
 mod memory;
+mod server_error;
 pub mod session;
 mod shared;
 mod state;
@@ -43,9 +44,10 @@ mod watch;
 pub use embedded::{Embedded, Options};
 pub use error::{Error, FileError};
 pub use memory::{Fault, Memory};
+pub use server_error::{ServerError, TlsProblem};
 pub use txn::{
     Change, Changes, Compare, Entry, Invalid, KEY_BYTES_MAX, OPS_MAX, Op, TXN_BYTES_MAX, Txn, TxnResult,
-    VALUE_BYTES_MAX,
+    VALUE_BYTES_MAX, check_key,
 };
 pub use watch::{ChangeSource, Watch};
 

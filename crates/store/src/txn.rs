@@ -312,8 +312,8 @@ fn check_branch(branch: &[Op]) -> Result<usize, Invalid> {
     Ok(bytes)
 }
 
-/// Refuses keys that no store takes.
-pub(crate) fn check_key(key: &str) -> Result<(), Invalid> {
+/// Refuses keys that no store takes. Every implementation asks this first.
+pub fn check_key(key: &str) -> Result<(), Invalid> {
     if key.is_empty() {
         return Err(Invalid::EmptyKey);
     }
