@@ -61,6 +61,7 @@ impl Words<'_> {
         env.insert("UNDERSTUDY_SERVICE".into(), self.instance.service().to_string());
         env.insert("UNDERSTUDY_NAME".into(), self.instance.to_string());
         env.insert("UNDERSTUDY_NODE".into(), self.node.to_string());
+        env.insert("UNDERSTUDY_HOST".into(), self.host.to_string());
         if let Some(port) = self.port {
             env.insert("UNDERSTUDY_PORT".into(), port.to_string());
         }

@@ -2,7 +2,7 @@
 
 use crate::parse::{loopback, span};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -467,6 +467,9 @@ pub(crate) struct Log {
 /// `sample`
 #[derive(Debug, Args)]
 pub(crate) struct Sample {
+    /// Where it listens, or where the one that is called does; an agent sets UNDERSTUDY_HOST for what it starts
+    #[arg(long, global = true, value_name = "IP", env = "UNDERSTUDY_HOST", default_value = "127.0.0.1")]
+    pub(crate) host: IpAddr,
     /// Which
     #[command(subcommand)]
     pub(crate) what: SampleWhat,
@@ -477,7 +480,7 @@ pub(crate) struct Sample {
 pub(crate) enum SampleWhat {
     /// A stateless web page with a counter that is kept in `db`
     Web {
-        /// Where it listens on 127.0.0.1
+        /// The port on which it listens
         #[arg(long, value_name = "PORT")]
         port: u16,
         /// Where its database is
@@ -492,7 +495,7 @@ pub(crate) enum SampleWhat {
     },
     /// A small durable database with one active and followers
     Db {
-        /// Where it listens on 127.0.0.1
+        /// The port on which it listens
         #[arg(long, value_name = "PORT")]
         port: u16,
         /// Folder of its log
@@ -506,7 +509,7 @@ pub(crate) enum SampleWhat {
     Sleeper,
     /// Make a `db` the active
     Promote {
-        /// The port of the `db` on 127.0.0.1
+        /// The port of the `db`
         #[arg(long, value_name = "PORT")]
         port: u16,
         /// The epoch of the promotion
@@ -518,7 +521,7 @@ pub(crate) enum SampleWhat {
     },
     /// Make a `db` refuse reads and writes
     Demote {
-        /// The port of the `db` on 127.0.0.1
+        /// The port of the `db`
         #[arg(long, value_name = "PORT")]
         port: u16,
         /// How long to try
@@ -527,7 +530,7 @@ pub(crate) enum SampleWhat {
     },
     /// Make a `db` copy another one
     Follow {
-        /// The port of the `db` on 127.0.0.1
+        /// The port of the `db`
         #[arg(long, value_name = "PORT")]
         port: u16,
         /// The one to copy
@@ -539,7 +542,7 @@ pub(crate) enum SampleWhat {
     },
     /// Say whether a `db` has all that its active acknowledged
     Ready {
-        /// The port of the `db` on 127.0.0.1
+        /// The port of the `db`
         #[arg(long, value_name = "PORT")]
         port: u16,
         /// How long to try

@@ -9,7 +9,7 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -133,7 +133,7 @@ pub(super) fn proxy(args: &args::Proxy) -> i32 {
 
 /// `sample`
 pub(super) fn sample(args: &args::Sample) -> i32 {
-    let local = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let local = |port: u16| SocketAddr::from((args.host, port));
     let identity = sample::Identity::from_env;
     match &args.what {
         SampleWhat::Web {

@@ -96,6 +96,7 @@ impl World {
         });
         let routes = self.truth.proxy.routes.iter();
         Recovered {
+            elsewhere: Vec::new(),
             cluster: self.truth.cluster(),
             slots: self.truth.store.slots.values().cloned().collect(),
             instances: adopted.collect(),
