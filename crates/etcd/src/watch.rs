@@ -149,6 +149,7 @@ impl Follower {
         let mut pause = PAUSE_FIRST;
         let mut denied = false;
         loop {
+            let mut failures = Vec::new();
             for index in self.shared.order() {
                 let shared = Arc::clone(&self.shared);
                 let link = &shared.links[index];
@@ -172,9 +173,11 @@ impl Follower {
                 } else if failure.cause.reach() == Reach::Cluster {
                     return self.end(failure.into_error()).await;
                 }
-                if let Some(error) = self.shared.distrusted() {
-                    return self.end(error).await;
-                }
+                failures.push(failure);
+            }
+            self.shared.gone_back(&failures);
+            if let Some(error) = self.shared.distrusted() {
+                return self.end(error).await;
             }
             sleep(pause).await;
             pause = (pause * 2).min(self.shared.options.reconnect);

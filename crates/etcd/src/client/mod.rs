@@ -451,6 +451,10 @@ impl Shared {
         seen: u64,
         header: Option<&ResponseHeader>,
     ) -> Result<(), Failure> {
+        // Some answers about the cluster itself do not say whose they are; who is behind the connection was asked before.
+        if !kind.tells_revision() && header.is_none() {
+            return Ok(());
+        }
         let header = header.copied().unwrap_or_default();
         let refuse = |error: ServerError| {
             link.drop_line(&up.line, "its answer cannot be right");
@@ -500,6 +504,20 @@ impl Shared {
         }
     }
 
+    /// Whether `failures` say that the store went back. Nothing is believed any more if a majority of members says so: one
+    /// alone may have answered from an old state.
+    pub(crate) fn gone_back(&self, failures: &[Failure]) -> Option<Error> {
+        let back = failures.iter().filter_map(|failure| match &failure.cause {
+            Cause::Server(error @ ServerError::WentBack { .. }) => Some(error),
+            _ => None,
+        });
+        let first = back.clone().next()?;
+        if back.count() * 2 > self.links.len() {
+            self.doubt(first);
+        }
+        Some(Error::Server(first.clone()))
+    }
+
     /// What to tell the caller when all of `failures` happened.
     fn verdict(&self, kind: Kind, failures: &[Failure]) -> Error {
         let decisive = |failure: &&Failure| failure.cause.reach() == Reach::Cluster;
@@ -509,19 +527,8 @@ impl Shared {
                 _ => failure.clone().into_error(),
             };
         }
-        let back: Vec<&ServerError> = failures
-            .iter()
-            .filter_map(|failure| match &failure.cause {
-                Cause::Server(error @ ServerError::WentBack { .. }) => Some(error),
-                _ => None,
-            })
-            .collect();
-        if let Some(error) = back.first() {
-            // One member alone may have answered from an old state; a majority has not.
-            if back.len() * 2 > self.links.len() {
-                self.doubt(error);
-            }
-            return Error::Server((*error).clone());
+        if let Some(error) = self.gone_back(failures) {
+            return error;
         }
         if kind.changes()
             && let Some(failure) = failures.iter().find(|failure| failure.unknown)

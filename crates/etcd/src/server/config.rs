@@ -112,6 +112,12 @@ pub enum Invalid {
         /// What the kernel said, or "it is not PEM".
         why: String,
     },
+    /// etcd does not run in the agent's folder.
+    #[error("`{}` is not absolute", path.display())]
+    Relative {
+        /// The path.
+        path: PathBuf,
+    },
     /// Too small or too large.
     #[error("a quota of {bytes} bytes is out of range: from {QUOTA_BYTES_MIN} to {QUOTA_BYTES_MAX}")]
     Quota {
@@ -209,6 +215,10 @@ impl Config {
             return Err(Invalid::Quota {
                 bytes: self.quota_bytes,
             });
+        }
+        let paths = [&self.data_dir, &self.log, &self.record];
+        if let Some(path) = paths.into_iter().find(|path| !path.is_absolute()) {
+            return Err(Invalid::Relative { path: path.clone() });
         }
         if self.keep_history < Duration::from_secs(1) {
             return Err(Invalid::History {

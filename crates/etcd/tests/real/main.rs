@@ -2,4 +2,8 @@
 //! or refuse us.
 
 mod conformance;
+mod faults;
+mod relay;
 mod rig;
+mod tls;
+mod trust;

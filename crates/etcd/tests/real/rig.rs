@@ -35,7 +35,7 @@ pub(crate) struct Cluster {
 pub(crate) struct Member {
     name: String,
     pub(crate) client: SocketAddr,
-    peer: SocketAddr,
+    pub(crate) peer: SocketAddr,
     data: PathBuf,
     child: Option<Child>,
 }
