@@ -125,9 +125,15 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
 
 /// Begins to answer. Over TCP only reading is answered, and only to those who address this machine's loopback by name.
 pub(crate) fn listen(socket: &Path, tcp: Option<SocketAddr>, door: Door) -> Result<(), StartError> {
+    let app = app(door);
+    serve(socket, tcp, app)
+}
+
+/// All that is answered.
+pub(crate) fn app(door: Door) -> axum::Router {
     let (router, document) = router();
     let document = Arc::new(document);
-    let app = router
+    router
         .route(
             "/v1/openapi.json",
             axum::routing::get(move || {
@@ -144,7 +150,10 @@ pub(crate) fn listen(socket: &Path, tcp: Option<SocketAddr>, door: Door) -> Resu
                 ),
             )
         })
-        .with_state(door);
+        .with_state(door)
+}
+
+fn serve(socket: &Path, tcp: Option<SocketAddr>, app: axum::Router) -> Result<(), StartError> {
     let failed = |at: String| move |source| StartError::Listen { at, source };
     if let Some(address) = tcp {
         let listener = std::net::TcpListener::bind(address).map_err(failed(address.to_string()))?;

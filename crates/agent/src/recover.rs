@@ -271,6 +271,11 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         news: journal.news(),
         store: Arc::clone(&store),
     };
+    if let Some(node) = &node
+        && node.store.tls
+    {
+        cluster::start::open_door(node, &layout, &store, door.clone()).await?;
+    }
     http::listen(&layout.api_socket(), config.api, door)?;
     let link = ProxyLink::start(&layout, &exe, inputs.clone());
     watch_signals(&inputs)?;

@@ -9,6 +9,7 @@
 
 pub(crate) mod asks;
 pub(crate) mod clock;
+pub(crate) mod door;
 pub(crate) mod fence;
 mod hear;
 pub(crate) mod mirror;

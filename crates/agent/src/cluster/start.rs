@@ -39,8 +39,11 @@ pub(crate) struct Joined {
     stash: Vec<Input>,
 }
 
-/// The store of a cluster, once it answers.
+/// The store of a cluster, once it answers. What this node runs of it is started first, or found running.
 pub(crate) async fn connect(node: &Node, layout: &Layout) -> Result<Arc<dyn Store>, StartError> {
+    if let Some(config) = membership::server_config(node, layout) {
+        keep_etcd(config).await?;
+    }
     let options = options(node, layout)?;
     let mut told = false;
     loop {
@@ -52,15 +55,7 @@ pub(crate) async fn connect(node: &Node, layout: &Layout) -> Result<Arc<dyn Stor
             Ok(store) => return Ok(Arc::new(store)),
             Err(error) if !told => {
                 told = true;
-                tracing::error!(
-                    error,
-                    "the store does not answer; what runs goes on, and this agent waits for the store"
-                );
-                eprintln!(
-                    "waiting for the store of cluster {} ({}): {error}",
-                    node.cluster,
-                    node.store.endpoints.join(", ")
-                );
+                tracing::error!(error, "the store does not answer; what runs goes on, and this agent waits for the store");
             }
             Err(error) => tracing::debug!(error, "the store does not answer"),
         }
@@ -68,32 +63,55 @@ pub(crate) async fn connect(node: &Node, layout: &Layout) -> Result<Arc<dyn Stor
     }
 }
 
+/// Keeps the node's member of the store running for as long as the agent lives; it outlives the agent.
+async fn keep_etcd(config: etcd::server::Config) -> Result<(), StartError> {
+    let server = match etcd::server::Server::start(config).await {
+        Ok(server) => server,
+        Err(error) => {
+            let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+            return Err(StartError::Join(format!("{}{hint}", crate::executor::chain(&error))));
+        }
+    };
+    let mut changes = server.watch();
+    tokio::spawn(async move {
+        loop {
+            match server.state() {
+                etcd::server::State::Running { pid, adopted, .. } => tracing::info!(pid, adopted, "etcd runs"),
+                state => tracing::error!(?state, "etcd does not run"),
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Begins to answer other machines.
+pub(crate) async fn open_door(
+    node: &Node,
+    layout: &Layout,
+    store: &Arc<dyn Store>,
+    door: crate::http::Door,
+) -> Result<(), StartError> {
+    let failed = |error: &dyn std::error::Error| StartError::Join(crate::executor::chain(error));
+    let folder = identity::Folder::open(layout.pki()).map_err(|error| failed(&error))?;
+    let tls = identity::Tls::load(&folder).map_err(|error| failed(&error))?;
+    let reloader = identity::renewal::Reloader::new(folder, tls.clone()).map_err(|error| failed(&error))?;
+    super::door::keep_fresh(reloader);
+    let place = membership::Place {
+        layout: layout.clone(),
+        node: node.clone(),
+    };
+    let app = super::door::app(door);
+    let at = std::net::SocketAddr::new(node.host, node.agent_port).to_string();
+    super::door::open(place, Arc::clone(store), app, tls)
+        .await
+        .map_err(|source| StartError::Listen { at, source })
+}
+
 fn options(node: &Node, layout: &Layout) -> Result<etcd::Options, StartError> {
-    let timing = node.timing();
-    let timeout = timing.request_timeout.duration();
-    let mut options = etcd::Options::new(node.store.endpoints.clone())
-        .deadlines(timeout.max(Duration::from_millis(100)) * 2, Duration::from_secs(5))
-        .prefix(node.store.prefix.clone());
-    options.renewal.attempt = timeout;
-    options.reconnect = timing.renew.duration().min(Duration::from_millis(100));
-    if node.store.tls {
-        let read = |name: &str| {
-            let path = layout.pki().join(name);
-            std::fs::read_to_string(&path)
-                .map_err(|error| StartError::Join(format!("cannot read `{}`: {error}", path.display())))
-        };
-        options = options.tls(etcd::Tls {
-            ca: read("etcd-ca.pem")?,
-            identity: Some((read("etcd-client.pem")?, read("etcd-client.key")?.into())),
-        });
-    }
-    if let Some(user) = &node.store.user {
-        let path = layout.pki().join("etcd-password");
-        let password = std::fs::read_to_string(&path)
-            .map_err(|error| StartError::Join(format!("cannot read `{}`: {error}", path.display())))?;
-        options = options.login(user.clone(), password.trim_end().to_owned());
-    }
-    Ok(options)
+    membership::etcd_options(node, layout).map_err(|error| StartError::Join(crate::executor::chain(&error)))
 }
 
 /// Begins the session, and reads what the others do. Comes back when it is clear whether an earlier session goes on.

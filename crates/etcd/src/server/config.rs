@@ -64,6 +64,12 @@ pub struct Tls {
     pub cert: PathBuf,
     /// Its key.
     pub key: PathBuf,
+    /// Another certificate of the same key, towards the other members.
+    pub peer_cert: Option<PathBuf>,
+    /// The common name that the other members must show.
+    pub peer_name: Option<String>,
+    /// Certificates that are not believed any more.
+    pub revoked: Option<PathBuf>,
 }
 
 /// How a member comes to its cluster.
@@ -259,12 +265,20 @@ impl Config {
             flags.add("max-wals", 2);
             flags.add("max-snapshots", 2);
         }
-        if let Some(Tls { ca, cert, key }) = &self.tls {
-            for prefix in ["", "peer-"] {
-                flags.add(&format!("{prefix}trusted-ca-file"), ca.display());
+        if let Some(tls) = &self.tls {
+            let peer_cert = tls.peer_cert.as_ref().unwrap_or(&tls.cert);
+            for (prefix, cert) in [("", &tls.cert), ("peer-", peer_cert)] {
+                flags.add(&format!("{prefix}trusted-ca-file"), tls.ca.display());
                 flags.add(&format!("{prefix}cert-file"), cert.display());
-                flags.add(&format!("{prefix}key-file"), key.display());
+                flags.add(&format!("{prefix}key-file"), tls.key.display());
                 flags.add(&format!("{prefix}client-cert-auth"), true);
+            }
+            if let Some(revoked) = &tls.revoked {
+                flags.add("client-crl-file", revoked.display());
+                flags.add("peer-crl-file", revoked.display());
+            }
+            if let Some(name) = &tls.peer_name {
+                flags.add("peer-cert-allowed-cn", name);
             }
         }
         flags.0
@@ -291,7 +305,8 @@ impl Initial {
 
 impl Tls {
     fn check(&self) -> Result<(), Invalid> {
-        for (what, path) in [("CA", &self.ca), ("certificate", &self.cert), ("key", &self.key)] {
+        let files = [("CA", &self.ca), ("certificate", &self.cert), ("key", &self.key)];
+        for (what, path) in files.into_iter().chain(self.peer_cert.iter().map(|path| ("certificate", path))) {
             let why = match std::fs::read(path) {
                 Err(error) => error.to_string(),
                 Ok(text) if text.windows(10).any(|part| part == b"-----BEGIN") => continue,

@@ -1,0 +1,103 @@
+//! The one call of a machine that is no node yet.
+
+use crate::error::Error;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use identity::{Bundle, JoinRequest, JoinToken, join_client_config};
+use rustls::pki_types::ServerName;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// A member answers in milliseconds; signing and three writes are all it does.
+const CALL: Duration = Duration::from_secs(15);
+/// Longer is no answer of ours.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// Asks the members named in the token, one after the other; the first clear answer counts.
+pub(crate) async fn ask_to_join(token: &JoinToken, request: &JoinRequest) -> Result<(Bundle, String), Error> {
+    let mut tried = Vec::new();
+    for address in token.addresses() {
+        match tokio::time::timeout(CALL, ask(address, token, request)).await {
+            Ok(Ok(bundle)) => return Ok((bundle, address.clone())),
+            Ok(Err(error @ (Error::Said { .. } | Error::Tls(_)))) => return Err(error),
+            Ok(Err(error)) => tried.push(format!("{address}: {}", chain(&error))),
+            Err(_) => tried.push(format!("{address}: no answer within {} s", CALL.as_secs())),
+        }
+    }
+    Err(Error::NoMember { tried })
+}
+
+async fn ask(address: &str, token: &JoinToken, request: &JoinRequest) -> Result<Bundle, Error> {
+    let io = |source| Error::Io {
+        doing: "reach",
+        path: address.into(),
+        source,
+    };
+    let tcp = TcpStream::connect(address).await.map_err(io)?;
+    let ip = address
+        .parse::<SocketAddr>()
+        .map_err(|error| io(std::io::Error::other(error)))?
+        .ip();
+    let tls = TlsConnector::from(Arc::new(join_client_config(token)?))
+        .connect(ServerName::from(ip), tcp)
+        .await
+        .map_err(|error| match identity::Refused::from_io(&error) {
+            Some(refused) => Error::Said {
+                address: address.into(),
+                text: refused.to_string(),
+                hint: Some(refused.hint.clone()),
+            },
+            None => io(error),
+        })?;
+    let other = |error: &dyn std::fmt::Display| io(std::io::Error::other(error.to_string()));
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
+        .await
+        .map_err(|error| other(&error))?;
+    tokio::spawn(connection);
+    let body = serde_json::to_vec(request).map_err(|source| Error::Record {
+        key: "request".into(),
+        source,
+    })?;
+    let call = Request::builder()
+        .method(Method::POST)
+        .uri("/v1/join")
+        .header("host", address)
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|error| other(&error))?;
+    let answer = sender.send_request(call).await.map_err(|error| other(&error))?;
+    let status = answer.status();
+    let body = http_body_util::Limited::new(answer.into_body(), ANSWER_BYTES_MAX)
+        .collect()
+        .await
+        .map_err(|error| other(&error))?
+        .to_bytes();
+    if !status.is_success() {
+        let said: Option<api::Outcome> = serde_json::from_slice(&body).ok();
+        return Err(Error::Said {
+            address: address.into(),
+            text: said.as_ref().map_or_else(|| status.to_string(), |said| said.text.clone()),
+            hint: said.and_then(|said| said.hint),
+        });
+    }
+    serde_json::from_slice(&body).map_err(|source| Error::Record {
+        key: "the answer".into(),
+        source,
+    })
+}
+
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

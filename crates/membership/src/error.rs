@@ -1,0 +1,188 @@
+//! What can go wrong with a cluster's nodes, and what to do about it.
+
+use model::NodeName;
+use std::path::PathBuf;
+
+/// Why a cluster was not made, joined or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is one already.
+    #[error("this machine is node `{node}` of cluster `{cluster}` already (`{}`)", path.display())]
+    AlreadyNode {
+        /// Its name.
+        node: NodeName,
+        /// The cluster.
+        cluster: String,
+        /// Its file.
+        path: PathBuf,
+    },
+    /// There is none.
+    #[error("this machine is no node of a cluster `{cluster}`")]
+    NoNode {
+        /// As asked.
+        cluster: String,
+    },
+    /// One machine's cluster of that name.
+    #[error("there is a cluster `{cluster}` of this machine alone (`{}`)", path.display())]
+    OneMachine {
+        /// Its name.
+        cluster: String,
+        /// Its store.
+        path: PathBuf,
+    },
+    /// The node's file.
+    #[error(transparent)]
+    Node(#[from] api::node::Error),
+    /// The disk.
+    #[error("failed to {doing} `{}`", path.display())]
+    Io {
+        /// What.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The measurement.
+    #[error(transparent)]
+    Measure(#[from] etcd::server::measure::Error),
+    /// The chosen timing.
+    #[error(transparent)]
+    Timing(#[from] model::timing::Unsafe),
+    /// Keys and certificates.
+    #[error(transparent)]
+    Issue(#[from] identity::IssueError),
+    /// Files of keys and certificates.
+    #[error(transparent)]
+    File(#[from] identity::FileError),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] identity::ConfigError),
+    /// A signed record.
+    #[error("a record of the store is refused")]
+    Seal(#[from] identity::SealError),
+    /// The token's text.
+    #[error(transparent)]
+    Token(#[from] identity::TokenError),
+    /// The token was not taken.
+    #[error(transparent)]
+    Refused(#[from] identity::JoinRefused),
+    /// What a member answered.
+    #[error(transparent)]
+    Bundle(#[from] identity::BundleError),
+    /// etcd could not be started.
+    #[error(transparent)]
+    Start(#[from] etcd::server::StartError),
+    /// etcd did not answer.
+    #[error("the store did not do it")]
+    Etcd(#[from] etcd::Error),
+    /// The store did not answer.
+    #[error("the store did not do it")]
+    Store(#[from] store::Error),
+    /// A record that cannot be read.
+    #[error("the record `{key}` cannot be understood")]
+    Record {
+        /// Its key.
+        key: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// etcd of ours did not come up.
+    #[error("etcd did not come up within {seconds} s: {last}; its log is `{}`", log.display())]
+    NotUp {
+        /// How long was waited.
+        seconds: u64,
+        /// What it said last.
+        last: String,
+        /// Its log.
+        log: PathBuf,
+    },
+    /// The store given is of another cluster.
+    #[error("this etcd holds the cluster {found} under `{prefix}` already")]
+    StoreTaken {
+        /// Its id.
+        found: String,
+        /// The prefix.
+        prefix: String,
+    },
+    /// No member answered.
+    #[error("no member of the cluster could be asked: {}", tried.join("; "))]
+    NoMember {
+        /// Who was asked, and what came of it.
+        tried: Vec<String>,
+    },
+    /// A member said no.
+    #[error("{address} refuses: {text}")]
+    Said {
+        /// Who.
+        address: String,
+        /// What it said.
+        text: String,
+        /// What it advised.
+        hint: Option<String>,
+    },
+    /// Clocks differ too much.
+    #[error("the clock of this machine is {ahead_ms} ms {direction} that of {address}: certificates would not be valid")]
+    Clock {
+        /// Whose clock.
+        address: String,
+        /// By how much.
+        ahead_ms: u64,
+        /// `ahead of` or `behind`.
+        direction: &'static str,
+    },
+    /// The name is taken.
+    #[error("there is a node `{node}` already; it joined {joined}")]
+    NameTaken {
+        /// Which.
+        node: NodeName,
+        /// When.
+        joined: String,
+    },
+    /// It is not there.
+    #[error("there is no node `{node}`")]
+    UnknownNode {
+        /// As asked.
+        node: NodeName,
+    },
+    /// The cluster would stand still.
+    #[error("{what}")]
+    Unsafe {
+        /// Why not.
+        what: String,
+        /// What to do instead.
+        hint: String,
+    },
+    /// A backup that is not one.
+    #[error("`{}` is no backup of a cluster, or a damaged one: {what}", path.display())]
+    Backup {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+impl Error {
+    /// What can be done about it.
+    pub fn hint(&self) -> Option<String> {
+        let text = |hint: &str| Some(hint.to_owned());
+        match self {
+            Error::AlreadyNode { .. } => text("`understudy cluster status` shows it; `understudy cluster remove NODE` on another node takes it out"),
+            Error::NoNode { .. } => text("`understudy cluster init` makes one, `understudy cluster join TOKEN` joins one"),
+            Error::OneMachine { .. } => text("give the new one another name, or end the other with `understudy down` and move its folder away"),
+            Error::Measure(error) => error.hint().map(Into::into),
+            Error::Start(error) => error.hint(),
+            Error::NotUp { .. } => text("free the ports it needs, or choose others with --port; then try again"),
+            Error::StoreTaken { .. } => text("join that cluster with a token of it, or choose another --prefix"),
+            Error::NoMember { .. } => text("the address must be reachable, and an agent run there (`understudy cluster status` on that node); the token carries the addresses"),
+            Error::Said { hint, .. } => hint.clone(),
+            Error::Clock { .. } => text("set the clocks right on both machines (chrony, systemd-timesyncd), then try again"),
+            Error::NameTaken { .. } => text("choose another name with --node; or take the old one out first: `understudy cluster remove NODE`"),
+            Error::UnknownNode { .. } => text("`understudy cluster status` lists them"),
+            Error::Unsafe { hint, .. } => Some(hint.clone()),
+            Error::Backup { .. } => text("take another file that `understudy cluster backup` wrote"),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The first node of a cluster.
+
+use crate::error::Error;
+use crate::place::{make_folders, now, server_config};
+use crate::records::{REVOKED, TRUST, encode, issued_key, member_key};
+use crate::{Place, Progress, etcd_options};
+use api::layout::Layout;
+use api::node::{Member as StoreMember, Node, StorePlace};
+use api::record::{self, Meta};
+use etcd::server::{Server, measure, propose};
+use identity::rotation::TrustRecord;
+use identity::{Authority, Folder, Issued, Keys, NODE_LIFETIME, NodeRole, Purpose, RevocationList, enrol};
+use model::{NodeName, Profile};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use store::{Compare, Op, Store, Txn};
+
+/// How long is measured before a timing is proposed.
+pub(crate) const MEASURE: Duration = Duration::from_secs(1);
+/// A first member of etcd answers in half a second; a slow disk takes longer.
+pub(crate) const ETCD_UP: Duration = Duration::from_secs(30);
+pub(crate) const ETCD_LOOK: Duration = Duration::from_millis(50);
+
+/// What the first node is to be.
+#[derive(Debug, Clone)]
+pub struct Init {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Folder of the clusters of this machine.
+    pub base: PathBuf,
+    /// Name of the node.
+    pub node: NodeName,
+    /// Its place.
+    pub zone: String,
+    /// Where the others reach it.
+    pub host: IpAddr,
+    /// Port of its agent; etcd takes the next two.
+    pub port: u16,
+    /// The timing; measured and proposed if not given.
+    pub profile: Option<Profile>,
+    /// Endpoints of an etcd that is not ours to run.
+    pub etcd: Vec<String>,
+    /// Certificates for it: CA, certificate, key.
+    pub etcd_tls: Option<(PathBuf, PathBuf, PathBuf)>,
+    /// User and the file of the password for it.
+    pub etcd_login: Option<(String, PathBuf)>,
+    /// Before every key.
+    pub prefix: String,
+}
+
+/// Makes a cluster of this machine. Afterwards its agent can be started.
+pub async fn init(init: &Init, tell: Progress<'_>) -> Result<Place, Error> {
+    let layout = Layout::new(&init.base, &init.cluster);
+    refuse_if_taken(&layout, &init.cluster)?;
+    make_folders(&layout)?;
+    tell("measuring disk and scheduling");
+    let measured = measure::measure(layout.root(), &[], MEASURE).await?;
+    let proposal = propose(&measured);
+    let (profile, because) = match init.profile {
+        Some(profile) => (profile, "the operator asked for it".to_owned()),
+        None => (proposal.profile, proposal.because),
+    };
+    profile.timing().check()?;
+    tell(&format!("timing `{profile}`: {because}"));
+
+    let at = now();
+    let authority = Authority::create(at)?;
+    let trust = TrustRecord::first(&authority);
+    let revoked = RevocationList::first(&authority, at)?;
+    let folder = Folder::create(layout.pki())?;
+    let keys = Keys::generate()?;
+    let hosts = vec![init.host.to_string()];
+    let request = keys.request(None, &init.node, Some(NodeRole::Member), &hosts)?;
+    let bundle = enrol(
+        std::slice::from_ref(&authority),
+        &trust,
+        &revoked,
+        (&init.node, NodeRole::Member),
+        &request,
+        &[],
+        &serde_json::Value::Null,
+        (NODE_LIFETIME, at),
+    )?;
+    authority.save(&folder)?;
+    bundle.save(&folder, &keys)?;
+    let managed = init.etcd.is_empty();
+    let store = if managed {
+        let client = SocketAddr::new(init.host, init.port + 1);
+        StorePlace {
+            endpoints: vec![format!("https://{client}")],
+            prefix: init.prefix.clone(),
+            member: Some(StoreMember {
+                client,
+                peer: SocketAddr::new(init.host, init.port + 2),
+            }),
+            user: None,
+            tls: true,
+        }
+    } else {
+        bring_certificates(init, &folder)?;
+        StorePlace {
+            endpoints: init.etcd.clone(),
+            prefix: init.prefix.clone(),
+            member: None,
+            user: init.etcd_login.as_ref().map(|(user, _)| user.clone()),
+            tls: init.etcd_tls.is_some(),
+        }
+    };
+    let cluster_id = authority.cluster_id().to_string().replace('-', "");
+    let node = Node {
+        cluster: init.cluster.clone(),
+        cluster_id: cluster_id.clone(),
+        node: init.node.clone(),
+        zone: init.zone.clone(),
+        host: init.host,
+        agent_port: init.port,
+        runs_services: true,
+        machine: machine(),
+        profile,
+        because,
+        timing: None,
+        store,
+        watchdog: None,
+    };
+    let place = Place { layout, node };
+    if managed {
+        tell("starting etcd");
+        start_etcd(&place).await?;
+    }
+    let store = etcd_up(&place).await?;
+    let meta = Meta {
+        cluster_id: cluster_id.clone(),
+        generation: 0,
+        format: record::FORMAT,
+    };
+    let issued = {
+        let mut issued = Issued::default();
+        issued.add(bundle.certificates.issue, bundle.certificates.not_after, at);
+        issued
+    };
+    let member = member_record(&place.node, true);
+    let txn = Txn::new()
+        .when(Compare::absent(record::META))
+        .then(Op::put(record::META, encode(record::META, &meta)?))
+        .then(Op::put(TRUST, encode(TRUST, &authority.seal(Purpose::Trust, TRUST, &trust)?)?))
+        .then(Op::put(
+            REVOKED,
+            encode(REVOKED, &authority.seal(Purpose::Revocation, REVOKED, &revoked)?)?,
+        ))
+        .then(Op::put(issued_key(&init.node), encode("issued", &issued)?))
+        .then(Op::put(member_key(&init.node), encode("member", &member)?))
+        .otherwise(Op::get(record::META));
+    let result = store.txn(txn).await?;
+    if !result.succeeded {
+        let found: Option<Meta> = result
+            .reads
+            .into_iter()
+            .flatten()
+            .next()
+            .and_then(|entry| serde_json::from_slice(&entry.value).ok());
+        return Err(Error::StoreTaken {
+            found: found.map_or_else(|| "of an unknown kind".into(), |meta| meta.cluster_id),
+            prefix: init.prefix.clone(),
+        });
+    }
+    place.node.write(&place.layout.node())?;
+    Ok(place)
+}
+
+pub(crate) fn refuse_if_taken(layout: &Layout, cluster: &str) -> Result<(), Error> {
+    if let Some(node) = Node::read(&layout.node())? {
+        return Err(Error::AlreadyNode {
+            node: node.node,
+            cluster: cluster.into(),
+            path: layout.node(),
+        });
+    }
+    if layout.store().exists() {
+        return Err(Error::OneMachine {
+            cluster: cluster.into(),
+            path: layout.store(),
+        });
+    }
+    Ok(())
+}
+
+fn bring_certificates(init: &Init, folder: &Folder) -> Result<(), Error> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).map_err(|source| Error::Io {
+            doing: "read",
+            path: path.into(),
+            source,
+        })
+    };
+    if let Some((ca, cert, key)) = &init.etcd_tls {
+        folder.write_public("etcd-ca.pem", &read(ca)?)?;
+        folder.write_public("etcd-client.pem", &read(cert)?)?;
+        folder.write_secret("etcd-client.key", &identity::Secret::new(read(key)?))?;
+    }
+    if let Some((_, password)) = &init.etcd_login {
+        folder.write_secret("etcd-password", &identity::Secret::new(read(password)?))?;
+    }
+    Ok(())
+}
+
+/// Starts the node's member of etcd, or finds it running. It goes on when this program ends; the agent adopts it.
+pub(crate) async fn start_etcd(place: &Place) -> Result<(), Error> {
+    if let Some(config) = server_config(&place.node, &place.layout) {
+        // Dropped, it is not stopped.
+        let _server = Server::start(config).await?;
+    }
+    Ok(())
+}
+
+/// Waits until the store answers.
+pub(crate) async fn etcd_up(place: &Place) -> Result<etcd::Etcd, Error> {
+    let options = etcd_options(&place.node, &place.layout)?;
+    let deadline = tokio::time::Instant::now() + ETCD_UP;
+    loop {
+        let last = match etcd::Etcd::connect(options.clone()).await {
+            Ok(store) => match store.revision().await {
+                Ok(_) => return Ok(store),
+                Err(error) => error.to_string(),
+            },
+            Err(error) => error.to_string(),
+        };
+        if tokio::time::Instant::now() >= deadline {
+            return Err(Error::NotUp {
+                seconds: ETCD_UP.as_secs(),
+                last,
+                log: place.layout.own_log("etcd"),
+            });
+        }
+        tokio::time::sleep(ETCD_LOOK).await;
+    }
+}
+
+pub(crate) fn member_record(node: &Node, votes: bool) -> record::Member {
+    record::Member {
+        zone: node.zone.clone(),
+        host: node.host,
+        agent_port: node.agent_port,
+        runs_services: node.runs_services,
+        votes,
+        machine: node.machine.clone(),
+        joined: now(),
+    }
+}
+
+/// Another one for each machine that ever joined: a copy of a machine's disk is the same one, and is told apart by its boot.
+pub(crate) fn machine() -> String {
+    identity_hex().unwrap_or_else(|| format!("{}", now().0))
+}
+
+fn identity_hex() -> Option<String> {
+    let mut random = [0_u8; 16];
+    let mut file = std::fs::File::open("/dev/urandom").ok()?;
+    std::io::Read::read_exact(&mut file, &mut random).ok()?;
+    Some(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}

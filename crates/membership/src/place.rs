@@ -1,0 +1,126 @@
+//! Where the parts of a node lie, and how its store is reached.
+
+use crate::Error;
+use api::layout::Layout;
+use api::node::Node;
+use identity::Folder;
+use model::WallTime;
+use std::path::Path;
+use std::time::Duration;
+
+/// Files of a node's identity that etcd and its clients use.
+pub(crate) const STORE_CA: &str = "store-ca.crt";
+const STORE_SERVER: &str = "store-server.crt";
+const STORE_PEER: &str = "store-peer.crt";
+const STORE_CLIENT: &str = "store-client.crt";
+const STORE_KEY: &str = "store.key";
+const STORE_REVOKED: &str = "store.crl";
+/// Clients of other etcds bring these.
+const OTHER_CA: &str = "etcd-ca.pem";
+const OTHER_CERT: &str = "etcd-client.pem";
+const OTHER_KEY: &str = "etcd-client.key";
+const PASSWORD: &str = "etcd-password";
+
+/// A node on this machine.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Its paths.
+    pub layout: Layout,
+    /// What it is.
+    pub node: Node,
+}
+
+impl Place {
+    /// The node of `cluster` below `base`.
+    pub fn open(base: &Path, cluster: &str) -> Result<Self, Error> {
+        let layout = Layout::new(base, cluster);
+        let node = Node::read(&layout.node())?.ok_or_else(|| Error::NoNode { cluster: cluster.into() })?;
+        Ok(Self { layout, node })
+    }
+
+    /// Its keys and certificates.
+    pub fn folder(&self) -> Result<Folder, Error> {
+        Ok(Folder::open(self.layout.pki())?)
+    }
+}
+
+/// How the store of a node is reached.
+pub fn etcd_options(node: &Node, layout: &Layout) -> Result<etcd::Options, Error> {
+    let timing = node.timing();
+    let timeout = timing.request_timeout.duration();
+    let mut options = etcd::Options::new(node.store.endpoints.clone())
+        .deadlines(timeout.max(Duration::from_millis(100)) * 2, Duration::from_secs(5))
+        .prefix(node.store.prefix.clone());
+    options.renewal.attempt = timeout;
+    options.reconnect = timing.renew.duration().min(Duration::from_millis(100));
+    let folder = || Folder::open(layout.pki());
+    if node.store.tls {
+        let folder = folder()?;
+        let (ca, cert, key) = if node.store.member.is_some() || folder.file(STORE_CLIENT).exists() && !folder.file(OTHER_CA).exists() {
+            (STORE_CA, STORE_CLIENT, STORE_KEY)
+        } else {
+            (OTHER_CA, OTHER_CERT, OTHER_KEY)
+        };
+        let key = etcd::Password::from(folder.read_secret(key)?.reveal().to_owned());
+        options = options.tls(etcd::Tls {
+            ca: folder.read_public(ca)?,
+            identity: Some((folder.read_public(cert)?, key)),
+        });
+    }
+    if let Some(user) = &node.store.user {
+        let password = folder()?.read_secret(PASSWORD)?.reveal().trim_end().to_owned();
+        options = options.login(user.clone(), password);
+    }
+    Ok(options)
+}
+
+/// The store of a node.
+pub async fn connect(place: &Place) -> Result<etcd::Etcd, Error> {
+    Ok(etcd::Etcd::connect(etcd_options(&place.node, &place.layout)?).await?)
+}
+
+/// The member of etcd that a node runs, if it runs one.
+pub fn server_config(node: &Node, layout: &Layout) -> Option<etcd::server::Config> {
+    let member = node.store.member.as_ref()?;
+    let mut config = etcd::server::Config::new(node.node.as_str(), layout.root(), member.client.port(), member.peer.port());
+    config.data_dir = layout.etcd();
+    config.log = layout.own_log("etcd");
+    config.record = layout.run().join("etcd.json");
+    config.address = member.client.ip();
+    config.profile = node.profile;
+    config.token = node.cluster_id.clone();
+    config.witness = !node.runs_services;
+    if node.store.tls {
+        let file = |name: &str| layout.pki().join(name);
+        config.tls = Some(etcd::server::config::Tls {
+            ca: file(STORE_CA),
+            cert: file(STORE_SERVER),
+            key: file(STORE_KEY),
+            peer_cert: Some(file(STORE_PEER)),
+            peer_name: Some(identity::etcd::PEER_NAME.into()),
+            revoked: Some(file(STORE_REVOKED)),
+        });
+    }
+    Some(config)
+}
+
+pub(crate) fn now() -> WallTime {
+    WallTime(jiff::Timestamp::now().as_millisecond())
+}
+
+/// Makes the folders that a node needs.
+pub(crate) fn make_folders(layout: &Layout) -> Result<(), Error> {
+    use std::os::unix::fs::DirBuilderExt;
+    for path in [layout.root().to_owned(), layout.run(), layout.logs(), layout.instances()] {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(&path)
+            .map_err(|source| Error::Io {
+                doing: "make the folder",
+                path,
+                source,
+            })?;
+    }
+    Ok(())
+}
