@@ -193,12 +193,6 @@ impl Cluster {
     pub(crate) fn resume(&self, index: usize) {
         self.members[index].signal("CONT");
     }
-
-    /// What etcd logged, for a test that fails.
-    pub(crate) fn log(&self, index: usize) -> String {
-        let path = self.folder.path().join(format!("m{index}.log"));
-        std::fs::read_to_string(path).unwrap_or_default()
-    }
 }
 
 impl Member {
