@@ -366,6 +366,8 @@ async fn renewals_go_on_past_a_member_that_hangs_and_a_runtime_that_is_stuck() {
         }
     });
     assert_eq!(thread.join().expect("it ends well"), 20);
+    assert!(threads().contains(&"renewals".to_owned()), "{:?}", threads());
+    drop(renewals);
     assert_eq!(
         plain
             .get("session/b")
@@ -375,6 +377,10 @@ async fn renewals_go_on_past_a_member_that_hangs_and_a_runtime_that_is_stuck() {
             .value,
         b"19"
     );
+    until("its thread has ended", async || {
+        !threads().contains(&"renewals".to_owned())
+    })
+    .await;
 }
 
 /// Increments a counter by compare-and-swap, one after the other, and watches it.
@@ -514,6 +520,15 @@ fn short() -> etcd::Class {
         total: Duration::from_millis(100),
         hedge: false,
     }
+}
+
+/// The names of this process's threads.
+fn threads() -> Vec<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("proc is there");
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
+        .map(|name| name.trim().to_owned())
+        .collect()
 }
 
 /// What a member says of itself.
