@@ -25,6 +25,9 @@ pub struct Options {
     pub admin: Class,
     /// R: a member that cannot be reached is tried again after at most this long.
     pub reconnect: Duration,
+    /// A watch that is told nothing for this long asks its member for a sign of life, and goes to another one if none
+    /// comes within two deadlines of a read.
+    pub silence: Duration,
     /// What an earlier run knew. Without it the first answer is believed.
     pub known: Option<Known>,
 }
@@ -34,7 +37,7 @@ pub struct Options {
 pub struct Class {
     /// T: one member has this long to answer.
     pub attempt: Duration,
-    /// All attempts together; zero for one attempt with each member.
+    /// After this long no further round through the members is begun; zero for one round.
     pub total: Duration,
     /// Ask a second member when the first has not answered after half of `attempt`. A transaction may then be carried
     /// out twice, so it is for those that may: renewals.
@@ -91,11 +94,13 @@ impl Options {
                 hedge: false,
             },
             reconnect: Duration::from_millis(100),
+            silence: attempt * 3,
             known: None,
         }
     }
 
-    /// With T for reads, transactions and renewals, and `total` for all attempts of a read or transaction.
+    /// With T for reads, transactions and renewals (and three times that for a silent watch), and `total` for all rounds
+    /// of a read or transaction.
     #[must_use]
     pub fn deadlines(mut self, attempt: Duration, total: Duration) -> Self {
         for class in [&mut self.read, &mut self.write] {
@@ -103,6 +108,7 @@ impl Options {
             class.total = total;
         }
         self.renewal.attempt = attempt;
+        self.silence = attempt * 3;
         self
     }
 

@@ -27,8 +27,7 @@ use tonic::Streaming;
 // As many revisions wait for a slow listener here; beyond that they wait at the member.
 const QUEUE: usize = 64;
 const PAUSE_FIRST: Duration = Duration::from_millis(5);
-// How many deadlines of a read a stream may be silent before it is asked, and then before it is given up.
-const SILENT: u32 = 3;
+// How many deadlines of a read a member that was asked for a sign of life has for it.
 const MUTE: u32 = 2;
 // A member that reads a long history for us answers late, not never.
 const MUTE_MAX: Duration = Duration::from_secs(10);
@@ -223,8 +222,7 @@ impl Follower {
     async fn listen(&mut self, open: &mut Open, link: &Link) -> Result<WatchResponse, Failure> {
         let shared = Arc::clone(&self.shared);
         let ended = || Failure::certain(&link.target.name, Cause::Lost("the member ended the watch".into()));
-        let silent = shared.options.read.attempt * SILENT;
-        if let Ok(message) = timeout(silent, open.message(&shared, link)).await {
+        if let Ok(message) = timeout(shared.options.silence, open.message(&shared, link)).await {
             return message?.ok_or_else(ended);
         }
         open.ask();
@@ -257,8 +255,8 @@ impl Follower {
         }
         let own = message.watch_id >= 0;
         let whole = !message.fragment;
-        let silent = message.events.is_empty();
         parts.extend(message.events);
+        let silent = parts.is_empty();
         if !whole {
             return None;
         }

@@ -5,6 +5,7 @@
 //! | implementation | keeps its state | for |
 //! |---|---|---|
 //! | [`Embedded`] | in one file, on disk before it answers | one machine |
+//! | `etcd::Etcd`, a crate of its own | in a cluster of etcd, on the disks of a majority | several machines |
 //! | [`Memory`] | nowhere, and fails on demand | tests and the simulator |
 //!
 //! The semantics are those of etcd v3: every transaction that changes something is one revision; a key remembers the

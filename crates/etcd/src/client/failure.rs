@@ -4,7 +4,7 @@ use super::dial::chain;
 use crate::{Error, MemberError};
 use std::error::Error as _;
 use store::ServerError;
-use tonic::{Code, ConnectError, Status};
+use tonic::{Code, ConnectError, Status, TimeoutExpired};
 
 /// An attempt with one member that came to nothing.
 #[derive(Debug, Clone)]
@@ -105,9 +105,10 @@ impl Failure {
     pub(crate) fn from_status(endpoint: &str, user: Option<&str>, status: &Status) -> Self {
         // What the member itself answers has no source; what broke on the way has.
         match status.source() {
-            Some(_) if was_not_sent(status) => {
+            Some(_) if has_source::<ConnectError>(status) => {
                 Self::certain(endpoint, Cause::Connect("the connection has ended".into()))
             }
+            Some(_) if has_source::<TimeoutExpired>(status) => Self::unknown(endpoint, Cause::TimedOut),
             Some(source) => Self::unknown(endpoint, Cause::Lost(chain(source))),
             None => {
                 let (cause, unknown) = meaning(endpoint, user, status.code(), status.message());
@@ -136,10 +137,10 @@ impl Failure {
     }
 }
 
-fn was_not_sent(status: &Status) -> bool {
+fn has_source<E: std::error::Error + 'static>(status: &Status) -> bool {
     let mut source = status.source();
     while let Some(error) = source {
-        if error.is::<ConnectError>() {
+        if error.is::<E>() {
             return true;
         }
         source = error.source();

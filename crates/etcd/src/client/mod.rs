@@ -8,35 +8,30 @@
 //! ```
 
 mod admin;
+mod call;
 mod dial;
 mod failure;
 mod keeper;
 mod link;
 mod login;
+mod trust;
 pub(crate) mod wire;
 
 pub use admin::{Admin, Alarm, AlarmKind, Member, Permission, Status};
 pub(crate) use failure::{Cause, Failure, Reach};
 pub(crate) use link::{Link, Up};
-pub(crate) use wire::{Headed, Wire};
+pub(crate) use wire::Wire;
 
 use crate::Error;
-use crate::keys::Prefix;
-use crate::options::{Class, Known, Options};
-use crate::pb::{RangeRequest, ResponseHeader, StatusResponse};
+use crate::options::{Known, Options};
 use dial::{Target, connector};
-use link::{known_version, not_back, order};
+use link::order;
 use login::Login;
 use model::Revision;
-use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use store::ServerError;
-use tokio::time::{Instant, sleep, timeout_at};
-use wire::Rpc;
-
-const PAUSE_FIRST: Duration = Duration::from_millis(5);
 
 /// The way to an etcd cluster. Clones share everything.
 #[derive(Clone)]
@@ -197,356 +192,13 @@ impl Shared {
         Ok(())
     }
 
-    /// Sends a call until a member answers it, its time is over, or nobody would answer otherwise.
-    pub(crate) async fn call<R: Rpc>(self: &Arc<Self>, class: Class, kind: Kind, rpc: &R) -> Result<R::Answer, Error> {
-        self.keeper.ensure(self);
-        let end = Instant::now() + class.total;
-        let mut pause = PAUSE_FIRST;
-        loop {
-            if let Some(error) = self.distrusted() {
-                return Err(error);
-            }
-            let failures = match self.round(class, kind, rpc).await {
-                Ok(answer) => return Ok(answer),
-                Err(failures) => failures,
-            };
-            let hopeless = failures.iter().any(|failure| failure.cause.reach() == Reach::Cluster)
-                || failures.iter().all(|failure| failure.cause.reach() == Reach::Member);
-            let unknown = kind.changes() && !class.hedge && failures.iter().any(|failure| failure.unknown);
-            if hopeless || unknown || Instant::now() + pause >= end {
-                return Err(self.verdict(kind, &failures));
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(self.options.reconnect);
-        }
-    }
-
-    /// Asks the members, one after the other, until one answers.
-    async fn round<R: Rpc>(self: &Arc<Self>, class: Class, kind: Kind, rpc: &R) -> Result<R::Answer, Vec<Failure>> {
-        let repeatable = !kind.changes() || class.hedge;
-        let order = self.order();
-        let mut failures = Vec::new();
-        let mut next = 0;
-        while let Some(&index) = order.get(next) {
-            next += 1;
-            let link = &self.links[index];
-            let outcome = match order.get(next) {
-                Some(&second) if class.hedge => {
-                    let (outcome, second_used) = self.hedged(link, &self.links[second], class, kind, rpc).await;
-                    next += usize::from(second_used);
-                    outcome
-                }
-                _ => self
-                    .attempt(link, class, kind, rpc)
-                    .await
-                    .map_err(|failure| vec![failure]),
-            };
-            match outcome {
-                Ok(answer) => return Ok(answer),
-                Err(failed) => failures.extend(failed),
-            }
-            let enough =
-                |failure: &Failure| failure.cause.reach() == Reach::Cluster || (failure.unknown && !repeatable);
-            if failures.iter().any(enough) {
-                break;
-            }
-        }
-        Err(failures)
-    }
-
-    /// Asks `first`, and `second` too if `first` takes its time. Also tells whether `second` was asked.
-    async fn hedged<R: Rpc>(
-        self: &Arc<Self>,
-        first: &Link,
-        second: &Link,
-        class: Class,
-        kind: Kind,
-        rpc: &R,
-    ) -> (Result<R::Answer, Vec<Failure>>, bool) {
-        let mut one = pin!(self.attempt(first, class, kind, rpc));
-        tokio::select! {
-            biased;
-            outcome = &mut one => return (outcome.map_err(|failure| vec![failure]), false),
-            () = sleep(class.attempt / 2) => {}
-        }
-        let mut other = pin!(self.attempt(second, class, kind, rpc));
-        let outcome = tokio::select! {
-            biased;
-            outcome = &mut one => match outcome {
-                Ok(answer) => Ok(answer),
-                Err(failure) => other.await.map_err(|later| vec![failure, later]),
-            },
-            outcome = &mut other => match outcome {
-                Ok(answer) => {
-                    first.suspect();
-                    Ok(answer)
-                }
-                Err(failure) => one.await.map_err(|later| vec![failure, later]),
-            },
-        };
-        (outcome, true)
-    }
-
-    /// Asks one member, once.
-    pub(crate) async fn attempt<R: Rpc>(
-        self: &Arc<Self>,
-        link: &Link,
-        class: Class,
-        kind: Kind,
-        rpc: &R,
-    ) -> Result<R::Answer, Failure> {
-        let deadline = Instant::now() + class.attempt;
-        let late = |_| {
-            link.suspect();
-            Failure::certain(&link.target.name, Cause::TimedOut)
-        };
-        let mut asked_again = false;
-        loop {
-            // Until here nothing is sent, so whatever goes wrong changes nothing.
-            let (up, wire) = timeout_at(deadline, self.ready(link, kind, deadline))
-                .await
-                .map_err(late)??;
-            let seen = self.highest.load(Ordering::Acquire);
-            let failure = match timeout_at(deadline, rpc.send(&wire)).await {
-                Err(_) => {
-                    link.suspect();
-                    self.keeper.look();
-                    return Err(Failure::unknown(&link.target.name, Cause::TimedOut));
-                }
-                Ok(Ok(response)) => {
-                    let answer = response.into_inner();
-                    self.believe(link, &up, kind, seen, answer.header())?;
-                    return Ok(answer);
-                }
-                Ok(Err(status)) => self.failure(link, &up, &status),
-            };
-            if failure.cause == Cause::Token && !asked_again && self.login.user().is_some() {
-                asked_again = true;
-                continue;
-            }
-            self.keeper.look();
-            return Err(failure);
-        }
-    }
-
-    /// A member to which the call may be sent: the right cluster, logged in, and not behind.
-    pub(crate) async fn ready(
-        self: &Arc<Self>,
-        link: &Link,
-        kind: Kind,
-        deadline: Instant,
-    ) -> Result<(Up, Wire), Failure> {
-        let up = self.connect(link).await?;
-        let wire = self.wire(link, &up, deadline).await?;
-        if kind == Kind::Write && !up.is_current() {
-            // Whoever is behind this new connection shows with a read that it was not wiped or restored.
-            let seen = self.highest.load(Ordering::Acquire);
-            let request = RangeRequest {
-                key: Prefix::new(&self.options.prefix).probe(),
-                keys_only: true,
-                ..RangeRequest::default()
-            };
-            let response = request
-                .send(&wire)
-                .await
-                .map_err(|status| Failure::certain(&link.target.name, self.failure(link, &up, &status).cause))?;
-            let header = response.into_inner().header;
-            self.believe(link, &up, Kind::Read, seen, header.as_ref())?;
-        }
-        Ok((up, wire))
-    }
-
-    /// The connection to a member that has said who it is.
-    pub(crate) async fn connect(self: &Arc<Self>, link: &Link) -> Result<Up, Failure> {
-        link.up(self.connect_limit(), |status| self.identify(link, status))
-            .await
-    }
-
-    /// Where to send a request, and what to send with it.
-    pub(crate) async fn wire(&self, link: &Link, up: &Up, deadline: Instant) -> Result<Wire, Failure> {
-        let token = self.login.token(link, up).await?;
-        Ok(Wire::new(up.line.channel.clone(), token, Some(deadline)))
-    }
-
-    /// The same, for a request that may take as long as it likes.
-    pub(crate) async fn wire_without_deadline(&self, link: &Link, up: &Up) -> Result<Wire, Failure> {
-        let token = self.login.token(link, up).await?;
-        Ok(Wire::new(up.line.channel.clone(), token, None))
-    }
-
-    /// What it means that `link` gave `status` as a reason; its connection is as good as before.
-    pub(crate) fn meaning(&self, link: &Link, status: &tonic::Status) -> Failure {
-        Failure::from_status(&link.target.name, self.login.user(), status)
-    }
-
     pub(crate) fn forget_login(&self) {
         self.login.forget();
-    }
-
-    /// Why the store is not believed any more, if it is not.
-    pub(crate) fn distrusted(&self) -> Option<Error> {
-        self.distrust.get().cloned().map(Error::Server)
     }
 
     /// Something is not as it was: have a look at the members.
     pub(crate) fn look(&self) {
         self.keeper.look();
-    }
-
-    /// What it means that `link` answered with `status`.
-    pub(crate) fn failure(&self, link: &Link, up: &Up, status: &tonic::Status) -> Failure {
-        let failure = Failure::from_status(&link.target.name, self.login.user(), status);
-        match failure.cause {
-            Cause::Token => self.login.forget(),
-            Cause::Lost(_) | Cause::Connect(_) => link.drop_line(&up.line, "it broke"),
-            _ => {}
-        }
-        self.with_reason(link, up, failure)
-    }
-
-    /// Why it broke, when TLS knows better.
-    fn with_reason(&self, link: &Link, up: &Up, failure: Failure) -> Failure {
-        match (&failure.cause, link.target.tls_reason(&up.line)) {
-            (Cause::Lost(_) | Cause::Connect(_), Some(cause)) => Failure { cause, ..failure },
-            _ => failure,
-        }
-    }
-
-    /// Whether whoever answered on a new connection is a member of our cluster, of a version we know.
-    fn identify(&self, link: &Link, status: &StatusResponse) -> Result<(), ServerError> {
-        known_version(&link.target.name, &status.version)?;
-        let header = status.header.unwrap_or_default();
-        self.same_cluster(link, header.cluster_id)?;
-        self.note_term(header.raft_term);
-        self.note_leader(status.leader, header.raft_term);
-        Ok(())
-    }
-
-    fn same_cluster(&self, link: &Link, found: u64) -> Result<(), ServerError> {
-        // Whoever answers first says which cluster is ours, unless it is known from before.
-        let expected = match self
-            .cluster
-            .compare_exchange(0, found, Ordering::AcqRel, Ordering::Acquire)
-        {
-            Ok(_) => found,
-            Err(expected) => expected,
-        };
-        if found != expected {
-            return Err(ServerError::OtherCluster {
-                endpoint: link.target.name.clone(),
-                expected,
-                found,
-            });
-        }
-        Ok(())
-    }
-
-    /// Takes in what an answer says about the store, and refuses one that cannot be right. `seen` is the highest
-    /// revision that was known when the request was sent.
-    pub(crate) fn believe(
-        &self,
-        link: &Link,
-        up: &Up,
-        kind: Kind,
-        seen: u64,
-        header: Option<&ResponseHeader>,
-    ) -> Result<(), Failure> {
-        // Some answers about the cluster itself do not say whose they are; who is behind the connection was asked before.
-        if !kind.tells_revision() && header.is_none() {
-            return Ok(());
-        }
-        let header = header.copied().unwrap_or_default();
-        let refuse = |error: ServerError| {
-            link.drop_line(&up.line, "its answer cannot be right");
-            Failure {
-                endpoint: link.target.name.clone(),
-                cause: Cause::Server(error),
-                unknown: kind.changes(),
-            }
-        };
-        self.same_cluster(link, header.cluster_id).map_err(refuse)?;
-        let found = u64::try_from(header.revision).unwrap_or(0);
-        if kind.tells_revision() {
-            if let Err(error) = not_back(&link.target.name, seen, found) {
-                if kind == Kind::Write {
-                    // Written by a majority, so this is no old answer.
-                    self.doubt(&error);
-                }
-                return Err(refuse(error));
-            }
-            up.set_current();
-            if let Some(index) = self.links.iter().position(|other| std::ptr::eq(other, link)) {
-                self.last_good.store(index, Ordering::Release);
-            }
-        }
-        self.highest.fetch_max(found, Ordering::AcqRel);
-        self.note_term(header.raft_term);
-        link.fine();
-        Ok(())
-    }
-
-    fn note_term(&self, term: u64) {
-        if self.term.fetch_max(term, Ordering::AcqRel) < term {
-            self.leader.store(0, Ordering::Release);
-            self.keeper.look();
-        }
-    }
-
-    fn note_leader(&self, leader: u64, term: u64) {
-        if term >= self.term.load(Ordering::Acquire) {
-            self.leader.store(leader, Ordering::Release);
-        }
-    }
-
-    fn doubt(&self, error: &ServerError) {
-        if self.distrust.set(error.clone()).is_ok() {
-            tracing::error!(%error, "the store is not believed any more");
-        }
-    }
-
-    /// Whether `failures` say that the store went back. Nothing is believed any more if a majority of members says so: one
-    /// alone may have answered from an old state.
-    pub(crate) fn gone_back(&self, failures: &[Failure]) -> Option<Error> {
-        let back = failures.iter().filter_map(|failure| match &failure.cause {
-            Cause::Server(error @ ServerError::WentBack { .. }) => Some(error),
-            _ => None,
-        });
-        let first = back.clone().next()?;
-        if back.count() * 2 > self.links.len() {
-            self.doubt(first);
-        }
-        Some(Error::Server(first.clone()))
-    }
-
-    /// What to tell the caller when all of `failures` happened.
-    fn verdict(&self, kind: Kind, failures: &[Failure]) -> Error {
-        let decisive = |failure: &&Failure| failure.cause.reach() == Reach::Cluster;
-        if let Some(failure) = failures.iter().find(decisive) {
-            return match &failure.cause {
-                Cause::Compacted => Error::Compacted { oldest: Revision(0) },
-                _ => failure.clone().into_error(),
-            };
-        }
-        if let Some(error) = self.gone_back(failures) {
-            return error;
-        }
-        if kind.changes()
-            && let Some(failure) = failures.iter().find(|failure| failure.unknown)
-        {
-            return failure.clone().into_error();
-        }
-        if let [first, ..] = failures
-            && failures.iter().all(|failure| failure.cause.reach() == Reach::Member)
-        {
-            return first.clone().into_error();
-        }
-        let each: Vec<String> = failures
-            .iter()
-            .map(|failure| format!("{}: {}", failure.endpoint, failure.cause))
-            .collect();
-        Error::Unavailable {
-            reason: each.join("; "),
-        }
     }
 
     pub(crate) fn order(&self) -> Vec<usize> {

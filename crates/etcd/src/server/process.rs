@@ -125,10 +125,11 @@ impl StopError {
 
 impl Process {
     /// Starts etcd in a session of its own, with the lock as its standard input and its output at the end of the log.
-    pub(super) fn spawn(program: &Path, config: &Config, lock: File) -> Result<Self, SpawnError> {
+    pub(super) fn spawn(program: &Path, config: &Config, more: &[&str], lock: File) -> Result<Self, SpawnError> {
         make_private(&config.data_dir)?;
         let output = open_log(&config.log)?;
-        let arguments = config.arguments();
+        let mut arguments = config.arguments();
+        arguments.extend(more.iter().map(ToString::to_string));
         let mut command = Command::new(program);
         command
             .args(&arguments)

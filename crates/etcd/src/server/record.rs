@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Version of the record; another one is not understood, and what it names is looked for by the lock instead.
 const FORMAT: u32 = 1;
@@ -72,9 +71,7 @@ impl Record {
             identity,
             data_dir: data_dir.into(),
             arguments,
-            started: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| since.as_secs()),
+            started: super::seconds_since_1970(),
         }
     }
 

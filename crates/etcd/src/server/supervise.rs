@@ -134,9 +134,14 @@ impl Server {
     /// Adopts the etcd that runs on these data, or starts one. It returns at once, while etcd
     /// still reads its data.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_with(config, &[]).await
+    }
+
+    /// The same with further flags, for this start only.
+    pub(super) async fn start_with(config: Config, more: &'static [&'static str]) -> Result<Self, StartError> {
         config.check()?;
         let config = Arc::new(config);
-        let (process, adopted) = off_the_runtime(&config, start_or_adopt).await?;
+        let (process, adopted) = off_the_runtime(&config, more).await?;
         let running = State::Running {
             pid: process.identity.pid,
             adopted,
@@ -205,12 +210,10 @@ impl Server {
 }
 
 /// Starting takes some milliseconds of the disk's time.
-async fn off_the_runtime<T: Send + 'static>(
-    config: &Arc<Config>,
-    work: fn(&Config) -> Result<T, StartError>,
-) -> Result<T, StartError> {
+async fn off_the_runtime(config: &Arc<Config>, more: &'static [&'static str]) -> Result<(Process, bool), StartError> {
     let config = Arc::clone(config);
-    match tokio::task::spawn_blocking(move || work(&config)).await {
+    // The pidfd is registered with the runtime of the thread that starts it.
+    match tokio::task::spawn_blocking(move || start_or_adopt(&config, more)).await {
         Ok(done) => done,
         Err(broken) => Err(StartError::Spawn(SpawnError::Execute {
             path: "etcd".into(),
@@ -219,10 +222,10 @@ async fn off_the_runtime<T: Send + 'static>(
     }
 }
 
-fn start_or_adopt(config: &Config) -> Result<(Process, bool), StartError> {
+fn start_or_adopt(config: &Config, more: &[&str]) -> Result<(Process, bool), StartError> {
     let (process, adopted) = match Process::adopt(config) {
         Some(process) => (process, true),
-        None => (start(config)?, false),
+        None => (start(config, more)?, false),
     };
     let record = Record::new(process.identity.clone(), &config.data_dir, process.arguments.clone());
     match record.write(&config.record) {
@@ -239,11 +242,11 @@ fn start_or_adopt(config: &Config) -> Result<(Process, bool), StartError> {
     }
 }
 
-fn start(config: &Config) -> Result<Process, StartError> {
+fn start(config: &Config, more: &[&str]) -> Result<Process, StartError> {
     let etcd = Etcd::find(config.program.as_deref())?;
     let lock = lock::take(&config.lock(), &config.data_dir)?;
     head(config, &etcd);
-    let process = Process::spawn(&etcd.path, config, lock)?;
+    let process = Process::spawn(&etcd.path, config, more, lock)?;
     tracing::info!(pid = process.identity.pid, version = %etcd.version, name = config.name, "started etcd");
     Ok(process)
 }
@@ -360,7 +363,7 @@ impl Keeper {
     }
 
     async fn again(&mut self) -> Next {
-        match off_the_runtime(&self.config, start_or_adopt).await {
+        match off_the_runtime(&self.config, &[]).await {
             Ok((process, adopted)) => {
                 self.restarts += 1;
                 self.tell.send_replace(State::Running {

@@ -18,6 +18,13 @@ pub(crate) struct Relay {
 impl Relay {
     /// To `member`, from a port of its own.
     pub(crate) async fn new(port: u16, member: SocketAddr) -> Self {
+        Self::rewriting(port, member, "", "").await
+    }
+
+    /// To `member`, which then says `to` where it says `from`; both are of one length.
+    pub(crate) async fn rewriting(port: u16, member: SocketAddr, from: &str, to: &str) -> Self {
+        assert_eq!(from.len(), to.len());
+        let rewrite = (from.as_bytes().to_vec(), to.as_bytes().to_vec());
         let listener = TcpListener::bind(address(port)).await.expect("a free port");
         let relay = Self {
             address: address(port),
@@ -32,8 +39,8 @@ impl Relay {
                 };
                 let (from_client, to_client) = client.into_split();
                 let (from_member, to_member) = member.into_split();
-                tokio::spawn(pass(from_client, to_member, up.subscribe()));
-                tokio::spawn(pass(from_member, to_client, down.subscribe()));
+                tokio::spawn(pass(from_client, to_member, up.subscribe(), Default::default()));
+                tokio::spawn(pass(from_member, to_client, down.subscribe(), rewrite.clone()));
             }
         });
         relay
@@ -54,10 +61,22 @@ impl Relay {
     }
 }
 
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut held: watch::Receiver<bool>) {
+async fn pass(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut held: watch::Receiver<bool>,
+    (said, instead): (Vec<u8>, Vec<u8>),
+) {
     let mut bytes = vec![0; 16 << 10];
     while let Ok(count) = from.read(&mut bytes).await {
-        if count == 0 || held.wait_for(|held| !held).await.is_err() || to.write_all(&bytes[..count]).await.is_err() {
+        let bytes = &mut bytes[..count];
+        while let Some(at) = (!said.is_empty())
+            .then(|| bytes.windows(said.len()).position(|window| window == said))
+            .flatten()
+        {
+            bytes[at..at + said.len()].copy_from_slice(&instead);
+        }
+        if count == 0 || held.wait_for(|held| !held).await.is_err() || to.write_all(bytes).await.is_err() {
             return;
         }
     }

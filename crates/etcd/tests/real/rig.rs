@@ -22,6 +22,7 @@ pub(crate) struct Recipe {
     pub(crate) token: String,
     pub(crate) flags: Vec<String>,
     pub(crate) https: bool,
+    disk_mib: Option<u32>,
 }
 
 /// Some members of etcd.
@@ -49,7 +50,14 @@ impl Recipe {
             token: "tests".into(),
             flags: Vec::new(),
             https: false,
+            disk_mib: None,
         }
+    }
+
+    /// With a disk of this size for all data, which takes root to make.
+    pub(crate) fn on_disk_of_mib(mut self, mib: u32) -> Self {
+        self.disk_mib = Some(mib);
+        self
     }
 
     pub(crate) fn flags(mut self, flags: &[&str]) -> Self {
@@ -59,6 +67,12 @@ impl Recipe {
 
     pub(crate) fn start(self) -> Cluster {
         let folder = tempfile::tempdir().expect("a folder for etcd");
+        if let Some(mib) = self.disk_mib {
+            let mut mount = Command::new("mount");
+            mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]);
+            let mounted = mount.arg(folder.path()).status().expect("mount is there");
+            assert!(mounted.success(), "mounting a small file system takes root");
+        }
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let members = (0..self.members)
             .map(|index| {
@@ -193,12 +207,6 @@ impl Cluster {
     pub(crate) fn resume(&self, index: usize) {
         self.members[index].signal("CONT");
     }
-
-    /// What etcd logged, for a test that fails.
-    pub(crate) fn log(&self, index: usize) -> String {
-        let path = self.folder.path().join(format!("m{index}.log"));
-        std::fs::read_to_string(path).unwrap_or_default()
-    }
 }
 
 impl Member {
@@ -215,6 +223,16 @@ impl Member {
             // It may have ended by itself.
             let _ = child.kill();
             let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.members.clear();
+        if self.recipe.disk_mib.is_some() {
+            // If it is not there any more, that is fine too.
+            let _ = Command::new("umount").arg("--lazy").arg(self.folder.path()).status();
         }
     }
 }

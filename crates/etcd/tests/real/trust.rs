@@ -1,5 +1,6 @@
 //! Stores that are not the one we know, are full, or do not know us.
 
+use crate::relay::Relay;
 use crate::rig::{Cluster, Recipe, until};
 use etcd::client::{AlarmKind, Permission};
 use etcd::{Etcd, Known, Options, Password};
@@ -129,6 +130,59 @@ async fn a_member_of_another_cluster_in_place_of_ours_is_refused() {
         other => panic!("another cluster was used: {other:?}"),
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_version_that_is_not_known_is_refused_by_name() {
+    let cluster = Recipe::members(1).start();
+    let store = cluster.store("").await;
+    let status = store
+        .client()
+        .admin()
+        .status(&cluster.endpoint(0))
+        .await
+        .expect("it runs");
+    let real = status.version;
+    for (port, unknown) in [(4000, format!("4{}", &real[1..])), (4001, format!("3.3{}", &real[3..]))] {
+        let relay = Relay::rewriting(port, cluster.members[0].client, &real, &unknown).await;
+        let refused = Etcd::connect(Options::new([relay.endpoint()])).await.map(drop);
+        let Err(etcd::Error::Server(ServerError::Version { endpoint, version })) = &refused else {
+            panic!("{unknown}: {refused:?}")
+        };
+        assert_eq!((endpoint, version), (&relay.endpoint(), &unknown));
+        let lazy = Etcd::new(Options::new([relay.endpoint()])).expect("good options");
+        assert!(matches!(
+            lazy.txn(put("a", 1)).await,
+            Err(Error::Server(ServerError::Version { .. }))
+        ));
+    }
+    assert_eq!(store.get("a").await.expect("it runs"), None, "nothing was written");
+}
+
+/// etcd ends when its log cannot be written; what it was about to write may be written or not.
+#[tokio::test]
+async fn a_full_disk_is_an_unknown_outcome_and_then_no_store() {
+    let recipe = Recipe::members(1).on_disk_of_mib(160);
+    let cluster = recipe.start();
+    let store = cluster.store("").await;
+    let one_round = etcd::Class {
+        attempt: Duration::from_secs(5),
+        total: Duration::ZERO,
+        hedge: false,
+    };
+    let store = store.with_deadlines(one_round, one_round);
+    let mut written = 0;
+    let failed = loop {
+        let txn = Txn::new().then(Op::put(format!("big/{written}"), vec![7; 1 << 20]));
+        match store.txn(txn).await {
+            Ok(_) => written += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(written > 10, "{written}");
+    assert!(matches!(failed, Error::Unknown { .. }), "{failed:?}");
+    let after = store.txn(put("a", 1)).await;
+    assert!(matches!(after, Err(Error::Unavailable { .. })), "{after:?}");
 }
 
 #[tokio::test]
