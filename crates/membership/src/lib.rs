@@ -21,6 +21,7 @@ mod place;
 mod records;
 mod remove;
 mod report;
+mod save;
 mod token;
 
 pub use admit::{Admitted, admit};
@@ -31,6 +32,7 @@ pub use place::{Place, connect, etcd_options, server_config};
 pub use records::{Settings, issued_key, token_key};
 pub use remove::remove;
 pub use report::{MemberReport, Report, report};
+pub use save::{Saved, backup, recover_quorum, restore};
 pub use token::mint;
 
 /// Port of an agent's API, unless told otherwise; etcd's are the next two.

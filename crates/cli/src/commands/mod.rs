@@ -2,6 +2,7 @@
 
 mod act;
 mod check;
+mod cluster;
 mod clusters;
 mod daemons;
 mod down;
@@ -91,6 +92,12 @@ enum Error {
     #[error(transparent)]
     Down(#[from] down::Error),
 
+    #[error(transparent)]
+    Membership(#[from] membership::Error),
+
+    #[error("{what}")]
+    BadArgument { what: String, hint: &'static str },
+
     #[error("revision {revision} of cluster `{cluster}` is not in its history")]
     NoRevision {
         revision: u64,
@@ -113,6 +120,8 @@ impl Error {
             Error::Name(error) => error.hint(),
             Error::Up(error) => error.hint(),
             Error::Down(error) => error.hint(),
+            Error::Membership(error) => error.hint(),
+            Error::BadArgument { hint, .. } => Some((*hint).into()),
             Error::ReadFile { path, source }
                 if source.kind() == io::ErrorKind::NotFound && path.as_os_str() == "understudy.toml" =>
             {
@@ -199,6 +208,7 @@ async fn speak(session: &Session, command: Command) -> Result<Done, Error> {
         Command::Retry(args) => act::retry(session, &args).await,
         Command::Drill(args) => drill::run(session, args.what).await,
         Command::Down(args) => down::run(session, &args).await,
+        Command::Cluster(command) => cluster::run(session, command).await,
         Command::Agent(_)
         | Command::Guard(_)
         | Command::Proxy(_)

@@ -1,0 +1,298 @@
+//! `cluster`: several machines that act as one.
+
+use super::daemons::Guard;
+use super::start::{Logs, await_agent};
+use super::{Done, Error, Session, to_json};
+use crate::args::{
+    ClusterBackup, ClusterCommand, ClusterInit, ClusterJoin, ClusterRecover, ClusterRemove, ClusterRestore, ClusterToken,
+};
+use crate::client::Client;
+use crate::place::{Life, life};
+use api::layout::Layout;
+use identity::{NodeRole, TOKEN_LIFETIME};
+use membership::{Init, Join, Place, Report};
+use model::NodeName;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+pub(super) async fn run(session: &Session, command: ClusterCommand) -> Result<Done, Error> {
+    match command {
+        ClusterCommand::Init(args) => init(session, args).await,
+        ClusterCommand::Join(args) => join(session, args).await,
+        ClusterCommand::Token(args) => token(session, &args).await,
+        ClusterCommand::Remove(args) => remove(session, &args).await,
+        ClusterCommand::Status(args) => status(session, args.json).await,
+        ClusterCommand::Backup(args) => backup(session, &args).await,
+        ClusterCommand::Restore(args) => restore(session, &args).await,
+        ClusterCommand::Recover(args) => recover(session, &args).await,
+        ClusterCommand::Start(_) => {
+            let place = here(session)?;
+            start_agent(session, &place).await?;
+            session.output.answer_line(&format!("node {} of cluster {} is up", place.node.node, place.node.cluster));
+            Ok(Done::Yes)
+        }
+    }
+}
+
+async fn init(session: &Session, args: ClusterInit) -> Result<Done, Error> {
+    let node = node_name(args.node.as_deref())?;
+    let init = Init {
+        cluster: NodeName::new(&args.name)
+            .map_err(|error| Error::BadArgument {
+                what: format!("`{}` cannot be the name of a cluster: {error}", args.name),
+                hint: "letters, digits and `-`, as in `shop`",
+            })?
+            .to_string(),
+        base: session.place.base.clone(),
+        zone: args.zone.unwrap_or_else(|| node.to_string()),
+        node,
+        host: args.host,
+        port: args.port,
+        profile: args.profile,
+        etcd: args.etcd,
+        etcd_tls: match (args.etcd_ca, args.etcd_cert, args.etcd_key) {
+            (Some(ca), Some(cert), Some(key)) => Some((ca, cert, key)),
+            _ => None,
+        },
+        etcd_login: args.etcd_user.zip(args.etcd_password_file),
+        prefix: args.prefix,
+    };
+    let place = membership::init(&init, &|what| session.output.say(what)).await?;
+    start_agent(session, &place).await?;
+    let text = format!("node {} is the first of cluster {}", place.node.node, place.node.cluster);
+    session.output.answer_line(&text);
+    session.output.say("on the next two machines, one line each (a token lets one machine in, within the hour):");
+    for _ in 0..2 {
+        let token = membership::mint(&place, NodeRole::Member, None, TOKEN_LIFETIME).await?;
+        session
+            .output
+            .answer_line(&format!("  understudy cluster join {} --host ITS-ADDRESS", token.reveal()));
+    }
+    session
+        .output
+        .say("with two machines, take a third small one as a witness: `understudy cluster token --role witness`");
+    Ok(Done::Yes)
+}
+
+async fn join(session: &Session, args: ClusterJoin) -> Result<Done, Error> {
+    let node = node_name(args.node.as_deref())?;
+    let token = if args.token == "-" {
+        let mut text = String::new();
+        std::io::stdin()
+            .take(8192)
+            .read_to_string(&mut text)
+            .map_err(|source| Error::ReadFile {
+                path: PathBuf::from("-"),
+                source,
+            })?;
+        text
+    } else {
+        args.token
+    };
+    let join = Join {
+        token,
+        base: session.place.base.clone(),
+        zone: args.zone.unwrap_or_else(|| node.to_string()),
+        node,
+        host: args.host,
+        port: args.port,
+    };
+    let place = membership::join(&join, &|what| session.output.say(what)).await?;
+    start_agent(session, &place).await?;
+    let text = format!("node {} belongs to cluster {}", place.node.node, place.node.cluster);
+    session.output.answer_line(&text);
+    Ok(Done::Yes)
+}
+
+async fn token(session: &Session, args: &ClusterToken) -> Result<Done, Error> {
+    let place = here(session)?;
+    let node = args.node.as_deref().map(|name| node_name(Some(name))).transpose()?;
+    let token = membership::mint(&place, args.role, node, args.expires).await?;
+    session.output.answer_line(token.reveal());
+    session.output.say(&format!(
+        "on the new machine: understudy cluster join TOKEN --host ITS-ADDRESS   (it will be a {})",
+        args.role
+    ));
+    Ok(Done::Yes)
+}
+
+async fn remove(session: &Session, args: &ClusterRemove) -> Result<Done, Error> {
+    let place = here(session)?;
+    let node = node_name(Some(&args.node))?;
+    if node == place.node.node {
+        return Err(Error::BadArgument {
+            what: format!("{node} is this node: it cannot take itself out"),
+            hint: "`understudy cluster remove` on another node; before it, `understudy drain` and `understudy down` here",
+        });
+    }
+    session.output.say(&format!(
+        "node {node} will not belong to cluster {} any more: its vote and its certificates end, its instances are replaced",
+        place.node.cluster
+    ));
+    session.consent(args.yes, "taking a node out", "Go on?")?;
+    membership::remove(&place, &node, args.force, &|what| session.output.say(what)).await?;
+    session.output.answer_line(&format!("node {node} was taken out"));
+    Ok(Done::Yes)
+}
+
+async fn status(session: &Session, json: bool) -> Result<Done, Error> {
+    let place = here(session)?;
+    let report = membership::report(&place).await?;
+    if json {
+        session.output.answer_line(&to_json(&report));
+    } else {
+        session.output.answer_line(page(&report).trim_end());
+    }
+    Ok(if report.store_answers { Done::Yes } else { Done::No })
+}
+
+fn page(report: &Report) -> String {
+    let (answering, needed) = report.votes;
+    let mut page = format!(
+        "{}, seen from node {}\n\nstore   {}: {answering} members answer, {needed} are needed\ntiming  {}: {}\n        \
+         a lost node's slot is held elsewhere within {} ms, within {} ms if the store's leader is lost with it; the promotion comes on top\n\n",
+        report.cluster,
+        report.node,
+        if report.store_answers { "answers" } else { "DOES NOT ANSWER" },
+        report.profile,
+        report.because,
+        report.node_loss_worst_ms,
+        report.node_loss_with_leader_worst_ms,
+    );
+    let mut rows = vec![["NODE", "ROLE", "ADDRESS", "AGENT", "STORE", "ETCD", "SIZE"].map(str::to_owned)];
+    for member in &report.members {
+        rows.push([
+            member.node.clone(),
+            member.role.clone(),
+            member.host.clone(),
+            match member.session {
+                Some(true) => "has its session".into(),
+                Some(false) => "has no session".into(),
+                None => "unknown".into(),
+            },
+            member.store.clone().unwrap_or_else(|| "-".into()),
+            member.etcd.clone().unwrap_or_else(|| "-".into()),
+            member.db_bytes.map_or_else(|| "-".into(), |bytes| format!("{} KiB", bytes / 1024)),
+        ]);
+    }
+    let widths: Vec<usize> = (0..7)
+        .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
+        .collect();
+    for row in rows {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
+        page.push_str(cells.join("  ").trim_end());
+        page.push('\n');
+    }
+    if !report.says.is_empty() {
+        page.push('\n');
+        for line in &report.says {
+            page.push_str(line);
+            page.push('\n');
+        }
+    }
+    page
+}
+
+async fn backup(session: &Session, args: &ClusterBackup) -> Result<Done, Error> {
+    let place = here(session)?;
+    let saved = membership::backup(&place, &absolute(&args.file)).await?;
+    session.output.answer_line(&format!(
+        "wrote {} ({} bytes, up to revision {}) and its description beside it; keep both",
+        args.file.display(),
+        saved.description.bytes,
+        saved.description.revision
+    ));
+    session
+        .output
+        .say("keys and certificates are not in it: a copy of the folder `pki` of one member keeps those");
+    Ok(Done::Yes)
+}
+
+async fn restore(session: &Session, args: &ClusterRestore) -> Result<Done, Error> {
+    let mut place = here(session)?;
+    must_be_down(&place)?;
+    session.output.say(
+        "the store will be as the backup has it, on this node alone. What was changed since is lost. \
+         The other nodes must be down, and join anew. The data that are there are kept beside",
+    );
+    session.consent(args.yes, "putting a backup back", "Go on?")?;
+    let saved = membership::restore(&mut place, &absolute(&args.file), &|what| session.output.say(what)).await?;
+    if let Some(kept) = &saved.kept {
+        session.output.say(&format!("the data before are kept in {}", kept.display()));
+    }
+    start_agent(session, &place).await?;
+    session.output.answer_line("the backup is in force; let the other machines join anew with `understudy cluster token`");
+    Ok(Done::Yes)
+}
+
+async fn recover(session: &Session, args: &ClusterRecover) -> Result<Done, Error> {
+    let mut place = here(session)?;
+    session.output.say(
+        "this makes this node the only one that votes. What the others acknowledged last and this one did not hear is lost. \
+         If they are not off, two clusters go on, and exclusive services have two actives",
+    );
+    if args.others_are.as_deref() != Some("off") {
+        return Err(Error::BadArgument {
+            what: "say that the other machines are off, and will not come back as they are".into(),
+            hint: "when you have made sure: `understudy cluster recover --others-are off`",
+        });
+    }
+    must_be_down(&place)?;
+    let kept = membership::recover_quorum(&mut place, &|what| session.output.say(what)).await?;
+    session.output.say(&format!("the data before are kept in {}", kept.display()));
+    start_agent(session, &place).await?;
+    session.output.answer_line("this node votes alone; let other machines join with `understudy cluster token`");
+    Ok(Done::Yes)
+}
+
+fn must_be_down(place: &Place) -> Result<(), Error> {
+    if matches!(life(&place.layout), Life::Stopped) {
+        return Ok(());
+    }
+    Err(Error::BadArgument {
+        what: "the agent of this node runs".into(),
+        hint: "end it first: `understudy down`",
+    })
+}
+
+/// The node that this machine is.
+fn here(session: &Session) -> Result<Place, Error> {
+    let cluster = session.place.choose()?;
+    Ok(Place::open(&session.place.base, &cluster)?)
+}
+
+/// Starts guard and agent of a node, and waits until the agent answers.
+async fn start_agent(session: &Session, place: &Place) -> Result<(), Error> {
+    let layout: &Layout = &place.layout;
+    let client = Client::new(&place.node.cluster, layout);
+    if matches!(life(layout), Life::Running) {
+        return Ok(());
+    }
+    let logs = Logs::from_here(layout);
+    let guard = Guard::start(session, &place.node.cluster, 1, None).map_err(|source| Error::Runtime {
+        doing: "start the guard",
+        source,
+    })?;
+    await_agent(layout, &client, &logs, Some(&guard)).await
+}
+
+fn node_name(given: Option<&str>) -> Result<NodeName, Error> {
+    let name = match given {
+        Some(name) => name.to_owned(),
+        None => std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .map(|name| name.trim().split('.').next().unwrap_or_default().to_lowercase())
+            .unwrap_or_default(),
+    };
+    NodeName::new(&name).map_err(|error| Error::BadArgument {
+        what: format!("`{name}` cannot be the name of a node: {error}"),
+        hint: "give it one with --node: letters, digits and `-`",
+    })
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.into())
+}

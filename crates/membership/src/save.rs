@@ -1,0 +1,136 @@
+//! Backups, and the two ways back: from a backup, and from the one member that is left.
+
+use crate::error::Error;
+use crate::init::etcd_up;
+use crate::place::server_config;
+use crate::records::{decode, encode};
+use crate::{Place, Progress, connect};
+use api::record::{self, Meta};
+use etcd::server::backup::{Description, snapshot};
+use etcd::server::restore::{Old, force_new_cluster, restore as restore_etcd};
+use etcd::server::{PATIENCE, Server};
+use std::path::{Path, PathBuf};
+use store::{Op, Store, Txn};
+
+/// A backup that was written, or put back.
+#[derive(Debug, Clone)]
+pub struct Saved {
+    /// What it is.
+    pub description: Description,
+    /// Where the data before it are kept, if there were any.
+    pub kept: Option<PathBuf>,
+}
+
+/// Writes all that the cluster knows to `file`, and its description beside it.
+pub async fn backup(place: &Place, file: &Path) -> Result<Saved, Error> {
+    let store = connect(place).await?;
+    let meta = store.get(record::META).await?;
+    let meta: Option<Meta> = meta.map(|entry| decode(record::META, &entry.value)).transpose()?;
+    let meta = serde_json::json!({ "cluster": place.node.cluster, "meta": meta });
+    let own = place.node.store.member.as_ref().map(|member| format!("https://{}", member.client));
+    let endpoint = own.or_else(|| place.node.store.endpoints.first().cloned()).unwrap_or_default();
+    let description = snapshot(store.client(), &endpoint, file, meta)
+        .await
+        .map_err(|error| Error::Backup {
+            path: file.into(),
+            what: crate::call::chain(&error),
+        })?;
+    Ok(Saved {
+        description,
+        kept: None,
+    })
+}
+
+/// Puts a backup back as the store of this node alone. The agent must not run. The others join anew.
+pub async fn restore(place: &mut Place, file: &Path, tell: Progress<'_>) -> Result<Saved, Error> {
+    let config = own_etcd(place)?;
+    tell("stopping etcd");
+    stop(&config).await?;
+    tell("putting the backup back");
+    let restored = restore_etcd(file, &config, Old::MoveAside)
+        .await
+        .map_err(|error| Error::Backup {
+            path: file.into(),
+            what: crate::call::chain(&error),
+        })?;
+    let _server = Server::start(config).await?;
+    alone(place, tell).await?;
+    Ok(Saved {
+        description: restored.description,
+        kept: restored.kept,
+    })
+}
+
+/// Makes this node the only one that votes. The agent must not run. What the lost machines acknowledged last is lost.
+pub async fn recover_quorum(place: &mut Place, tell: Progress<'_>) -> Result<PathBuf, Error> {
+    let config = own_etcd(place)?;
+    tell("stopping etcd");
+    stop(&config).await?;
+    tell("forgetting the other members");
+    let (_server, kept) = force_new_cluster(config).await.map_err(|error| Error::Unsafe {
+        what: crate::call::chain(&error),
+        hint: error.hint().unwrap_or_else(|| "nothing was changed".into()),
+    })?;
+    alone(place, tell).await?;
+    Ok(kept)
+}
+
+fn own_etcd(place: &Place) -> Result<etcd::server::Config, Error> {
+    server_config(&place.node, &place.layout).ok_or_else(|| Error::Unsafe {
+        what: "this node runs no member of the store".into(),
+        hint: "do it on a node that does; or with the tools of whoever runs that etcd".into(),
+    })
+}
+
+async fn stop(config: &etcd::server::Config) -> Result<(), Error> {
+    if !config.has_data() {
+        return Ok(());
+    }
+    let server = Server::start(config.clone()).await?;
+    server.stop(PATIENCE).await.map_err(|error| Error::Unsafe {
+        what: error.to_string(),
+        hint: error.hint().into(),
+    })?;
+    Ok(())
+}
+
+/// The store goes on with this node alone: every epoch begins a new generation, nobody has a session, and the other nodes are none any
+/// more before they join anew.
+async fn alone(place: &mut Place, tell: Progress<'_>) -> Result<(), Error> {
+    if let Some(member) = &place.node.store.member {
+        place.node.store.endpoints = vec![format!("https://{}", member.client)];
+    }
+    let store = etcd_up(place).await?;
+    tell("beginning a new generation");
+    let entry = store.get(record::META).await?;
+    let Some(entry) = entry else {
+        return Err(Error::Unsafe {
+            what: "the store has no record of a cluster".into(),
+            hint: "it is of another prefix, or of nobody".into(),
+        });
+    };
+    let meta: Meta = decode(record::META, &entry.value)?;
+    if meta.cluster_id != place.node.cluster_id {
+        return Err(Error::Unsafe {
+            what: format!("the store is of cluster {}, this node belongs to {}", meta.cluster_id, place.node.cluster_id),
+            hint: "take a backup of this cluster".into(),
+        });
+    }
+    let meta = Meta {
+        generation: meta.generation + 1,
+        ..meta
+    };
+    store
+        .txn(Txn::new().then(Op::put(record::META, encode(record::META, &meta)?)))
+        .await?;
+    let keep = crate::records::member_key(&place.node.node);
+    for prefix in [record::MEMBERS, store::session::SESSIONS, record::ASKS, record::ANSWERS, record::CONTROLLER] {
+        for entry in store.list(prefix).await?.0 {
+            if entry.key != keep {
+                store.txn(Txn::new().then(Op::delete(entry.key))).await?;
+            }
+        }
+    }
+    place.node.write(&place.layout.node())?;
+    Ok(())
+}
