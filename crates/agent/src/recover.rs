@@ -152,8 +152,12 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     let lock = guard::lock(&layout.agent_lock())?;
     let exe = own_path().map_err(StartError::Exe)?;
     let node = api::node::Node::read(&layout.node())?;
-    let store = match &node {
-        Some(node) => cluster::start::connect(node, &layout).await?,
+    let reach = match &node {
+        Some(node) => Some(cluster::start::connect(node, &layout).await?),
+        None => None,
+    };
+    let store = match &reach {
+        Some(reach) => Arc::clone(reach) as Arc<dyn Store>,
         None => open_embedded(&layout).await?,
     };
     let meta = meta(store.as_ref(), node.as_ref()).await?;
@@ -186,8 +190,10 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         .as_ref()
         .and_then(|applied| Agent::folder_of(&applied.path));
     executor.declare(Arc::clone(&cluster), folder);
-    let joined = match &node {
-        Some(node) => Some(cluster::start::join(node, &layout, &store, &inputs, &mut queue, &mut executor).await?),
+    let joined = match node.as_ref().zip(reach.as_ref()) {
+        Some((node, reach)) => {
+            Some(cluster::start::join(node, &layout, reach, &inputs, &mut queue, &mut executor).await?)
+        }
         None => None,
     };
     if node.is_some() {

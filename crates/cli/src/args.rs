@@ -636,7 +636,13 @@ fn parse_role(text: &str) -> Result<identity::NodeRole, String> {
 #[derive(Debug, Args)]
 pub(crate) struct Sample {
     /// Where it listens, or where the one that is called does; an agent sets UNDERSTUDY_HOST for what it starts
-    #[arg(long, global = true, value_name = "IP", env = "UNDERSTUDY_HOST", default_value = "127.0.0.1")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "IP",
+        env = "UNDERSTUDY_HOST",
+        default_value = "127.0.0.1"
+    )]
     pub(crate) host: IpAddr,
     /// Which
     #[command(subcommand)]

@@ -78,6 +78,16 @@ impl Core {
         exclusive.flat_map(acting).collect()
     }
 
+    /// Nodes that hold slots of exclusive services.
+    pub fn exclusive_nodes(&self) -> BTreeSet<NodeName> {
+        let exclusive = self.services.values().filter(|service| service.declared.exclusive);
+        let records = exclusive.flat_map(|service| service.slots.iter().filter_map(|slot| slot.record.as_ref()));
+        records
+            .filter(|record| record.held)
+            .map(|record| record.node.clone())
+            .collect()
+    }
+
     /// At which node a slot is held, as far as we know.
     pub fn holder_node(&self, service: &ServiceName, slot: u32) -> Option<NodeName> {
         let service = self.services.get(service)?;

@@ -7,8 +7,8 @@ use crate::token::trust;
 use crate::{Place, records};
 use api::record::Member;
 use identity::{
-    Authority, Bundle, Issued, JoinRecord, JoinRequest, JoinToken, NODE_LIFETIME, Presented, Purpose, RevocationList, enrol,
-    redeem,
+    Authority, Bundle, Issued, JoinRecord, JoinRequest, JoinToken, NODE_LIFETIME, Presented, Purpose, RevocationList,
+    enrol, redeem,
 };
 use store::{Compare, Op, Store, Txn};
 
@@ -19,7 +19,11 @@ pub type Admitted = Bundle;
 pub async fn admit(place: &Place, store: &dyn Store, request: &JoinRequest) -> Result<Admitted, Error> {
     let at = now();
     let trust = trust(place, store).await?;
-    let text = request.token.as_ref().map(|token| token.reveal().to_owned()).unwrap_or_default();
+    let text = request
+        .token
+        .as_ref()
+        .map(|token| token.reveal().to_owned())
+        .unwrap_or_default();
     let token = JoinToken::parse(&text)?;
     let key = token_key(&token.id());
     let found = sealed(store, &key).await?;
@@ -95,14 +99,21 @@ pub async fn admit(place: &Place, store: &dyn Store, request: &JoinRequest) -> R
     Ok(bundle)
 }
 
-async fn note_issue(store: &dyn Store, node: &model::NodeName, bundle: &Bundle, at: model::WallTime) -> Result<(), Error> {
+async fn note_issue(
+    store: &dyn Store,
+    node: &model::NodeName,
+    bundle: &Bundle,
+    at: model::WallTime,
+) -> Result<(), Error> {
     let key = issued_key(node);
     let mut issued: Issued = match store.get(&key).await? {
         Some(entry) => records::decode(&key, &entry.value)?,
         None => Issued::default(),
     };
     issued.add(bundle.certificates.issue, bundle.certificates.not_after, at);
-    store.txn(Txn::new().then(Op::put(&*key, encode(&key, &issued)?))).await?;
+    store
+        .txn(Txn::new().then(Op::put(&*key, encode(&key, &issued)?)))
+        .await?;
     Ok(())
 }
 

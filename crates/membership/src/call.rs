@@ -81,7 +81,9 @@ async fn ask(address: &str, token: &JoinToken, request: &JoinRequest) -> Result<
         let said: Option<api::Outcome> = serde_json::from_slice(&body).ok();
         return Err(Error::Said {
             address: address.into(),
-            text: said.as_ref().map_or_else(|| status.to_string(), |said| said.text.clone()),
+            text: said
+                .as_ref()
+                .map_or_else(|| status.to_string(), |said| said.text.clone()),
             hint: said.and_then(|said| said.hint),
         });
     }

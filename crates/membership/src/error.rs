@@ -122,7 +122,9 @@ pub enum Error {
         hint: Option<String>,
     },
     /// Clocks differ too much.
-    #[error("the clock of this machine is {ahead_ms} ms {direction} that of {address}: certificates would not be valid")]
+    #[error(
+        "the clock of this machine is {ahead_ms} ms {direction} that of {address}: certificates would not be valid"
+    )]
     Clock {
         /// Whose clock.
         address: String,
@@ -168,17 +170,29 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         let text = |hint: &str| Some(hint.to_owned());
         match self {
-            Error::AlreadyNode { .. } => text("`understudy cluster status` shows it; `understudy cluster remove NODE` on another node takes it out"),
-            Error::NoNode { .. } => text("`understudy cluster init` makes one, `understudy cluster join TOKEN` joins one"),
-            Error::OneMachine { .. } => text("give the new one another name, or end the other with `understudy down` and move its folder away"),
+            Error::AlreadyNode { .. } => text(
+                "`understudy cluster status` shows it; `understudy cluster remove NODE` on another node takes it out",
+            ),
+            Error::NoNode { .. } => {
+                text("`understudy cluster init` makes one, `understudy cluster join TOKEN` joins one")
+            }
+            Error::OneMachine { .. } => {
+                text("give the new one another name, or end the other with `understudy down` and move its folder away")
+            }
             Error::Measure(error) => error.hint().map(Into::into),
             Error::Start(error) => error.hint(),
             Error::NotUp { .. } => text("free the ports it needs, or choose others with --port; then try again"),
             Error::StoreTaken { .. } => text("join that cluster with a token of it, or choose another --prefix"),
-            Error::NoMember { .. } => text("the address must be reachable, and an agent run there (`understudy cluster status` on that node); the token carries the addresses"),
+            Error::NoMember { .. } => text(
+                "the address must be reachable, and an agent run there (`understudy cluster status` on that node); the token carries the addresses",
+            ),
             Error::Said { hint, .. } => hint.clone(),
-            Error::Clock { .. } => text("set the clocks right on both machines (chrony, systemd-timesyncd), then try again"),
-            Error::NameTaken { .. } => text("choose another name with --node; or take the old one out first: `understudy cluster remove NODE`"),
+            Error::Clock { .. } => {
+                text("set the clocks right on both machines (chrony, systemd-timesyncd), then try again")
+            }
+            Error::NameTaken { .. } => {
+                text("choose another name with --node; or take the old one out first: `understudy cluster remove NODE`")
+            }
             Error::UnknownNode { .. } => text("`understudy cluster status` lists them"),
             Error::Unsafe { hint, .. } => Some(hint.clone()),
             Error::Backup { .. } => text("take another file that `understudy cluster backup` wrote"),

@@ -143,7 +143,10 @@ pub async fn init(init: &Init, tell: Progress<'_>) -> Result<Place, Error> {
     let txn = Txn::new()
         .when(Compare::absent(record::META))
         .then(Op::put(record::META, encode(record::META, &meta)?))
-        .then(Op::put(TRUST, encode(TRUST, &authority.seal(Purpose::Trust, TRUST, &trust)?)?))
+        .then(Op::put(
+            TRUST,
+            encode(TRUST, &authority.seal(Purpose::Trust, TRUST, &trust)?)?,
+        ))
         .then(Op::put(
             REVOKED,
             encode(REVOKED, &authority.seal(Purpose::Revocation, REVOKED, &revoked)?)?,

@@ -90,7 +90,9 @@ pub async fn join(join: &Join, tell: Progress<'_>) -> Result<Place, Error> {
     let result = store.txn(txn).await?;
     if !result.succeeded {
         let joined = result.reads.into_iter().flatten().next();
-        let member = joined.map(|entry| decode::<api::record::Member>(&key, &entry.value)).transpose()?;
+        let member = joined
+            .map(|entry| decode::<api::record::Member>(&key, &entry.value))
+            .transpose()?;
         return Err(Error::NameTaken {
             node: join.node.clone(),
             joined: member.map_or_else(String::new, |member| crate::admit::shown(member.joined)),
@@ -225,6 +227,11 @@ async fn vote(place: &Place, tell: Progress<'_>) -> Result<(), Error> {
 }
 
 fn is_own(place: &Place, url: &str) -> bool {
-    let own = place.node.store.member.as_ref().map(|member| format!("https://{}", member.client));
+    let own = place
+        .node
+        .store
+        .member
+        .as_ref()
+        .map(|member| format!("https://{}", member.client));
     own.as_deref() == Some(url)
 }

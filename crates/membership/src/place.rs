@@ -34,7 +34,9 @@ impl Place {
     /// The node of `cluster` below `base`.
     pub fn open(base: &Path, cluster: &str) -> Result<Self, Error> {
         let layout = Layout::new(base, cluster);
-        let node = Node::read(&layout.node())?.ok_or_else(|| Error::NoNode { cluster: cluster.into() })?;
+        let node = Node::read(&layout.node())?.ok_or_else(|| Error::NoNode {
+            cluster: cluster.into(),
+        })?;
         Ok(Self { layout, node })
     }
 
@@ -56,11 +58,12 @@ pub fn etcd_options(node: &Node, layout: &Layout) -> Result<etcd::Options, Error
     let folder = || Folder::open(layout.pki());
     if node.store.tls {
         let folder = folder()?;
-        let (ca, cert, key) = if node.store.member.is_some() || folder.file(STORE_CLIENT).exists() && !folder.file(OTHER_CA).exists() {
-            (STORE_CA, STORE_CLIENT, STORE_KEY)
-        } else {
-            (OTHER_CA, OTHER_CERT, OTHER_KEY)
-        };
+        let (ca, cert, key) =
+            if node.store.member.is_some() || folder.file(STORE_CLIENT).exists() && !folder.file(OTHER_CA).exists() {
+                (STORE_CA, STORE_CLIENT, STORE_KEY)
+            } else {
+                (OTHER_CA, OTHER_CERT, OTHER_KEY)
+            };
         let key = etcd::Password::from(folder.read_secret(key)?.reveal().to_owned());
         options = options.tls(etcd::Tls {
             ca: folder.read_public(ca)?,
@@ -82,7 +85,12 @@ pub async fn connect(place: &Place) -> Result<etcd::Etcd, Error> {
 /// The member of etcd that a node runs, if it runs one.
 pub fn server_config(node: &Node, layout: &Layout) -> Option<etcd::server::Config> {
     let member = node.store.member.as_ref()?;
-    let mut config = etcd::server::Config::new(node.node.as_str(), layout.root(), member.client.port(), member.peer.port());
+    let mut config = etcd::server::Config::new(
+        node.node.as_str(),
+        layout.root(),
+        member.client.port(),
+        member.peer.port(),
+    );
     config.data_dir = layout.etcd();
     config.log = layout.own_log("etcd");
     config.record = layout.run().join("etcd.json");
@@ -111,7 +119,12 @@ pub(crate) fn now() -> WallTime {
 /// Makes the folders that a node needs.
 pub(crate) fn make_folders(layout: &Layout) -> Result<(), Error> {
     use std::os::unix::fs::DirBuilderExt;
-    for path in [layout.root().to_owned(), layout.run(), layout.logs(), layout.instances()] {
+    for path in [
+        layout.root().to_owned(),
+        layout.run(),
+        layout.logs(),
+        layout.instances(),
+    ] {
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o711)

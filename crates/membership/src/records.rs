@@ -68,14 +68,20 @@ pub(crate) fn decode<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, 
 
 /// A sealed record, and the store's revision of it.
 pub(crate) async fn sealed(store: &dyn Store, key: &str) -> Result<Option<(Sealed, model::Revision)>, Error> {
-    let Some(entry) = store.get(key).await? else { return Ok(None) };
+    let Some(entry) = store.get(key).await? else {
+        return Ok(None);
+    };
     Ok(Some((decode(key, &entry.value)?, entry.modified)))
 }
 
 pub(crate) async fn members(store: &dyn Store) -> Result<Vec<(NodeName, Member)>, Error> {
     let mut members = Vec::new();
     for entry in store.list(record::MEMBERS).await?.0 {
-        if let Some(node) = entry.key.strip_prefix(record::MEMBERS).and_then(|node| NodeName::new(node).ok()) {
+        if let Some(node) = entry
+            .key
+            .strip_prefix(record::MEMBERS)
+            .and_then(|node| NodeName::new(node).ok())
+        {
             members.push((node, decode(&entry.key, &entry.value)?));
         }
     }

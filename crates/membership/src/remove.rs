@@ -4,8 +4,9 @@ use crate::error::Error;
 use crate::place::now;
 use crate::records::{REVOKED, decode, encode, issued_key, member_key, members, sealed};
 use crate::token::trust;
-use crate::{Place, Progress, connect};
+use crate::{Place, Progress, connect, etcd_options};
 use api::record::{self, SlotState};
+use etcd::server::cluster::Cluster;
 use identity::{Authority, Issued, Purpose, RevocationList};
 use model::NodeName;
 use store::{Compare, Op, Store, Txn};
@@ -35,35 +36,19 @@ pub async fn remove(place: &Place, node: &NodeName, force: bool, tell: Progress<
         }
     }
     if place.node.store.member.is_some() && member.votes {
-        let admin = store.client().admin();
-        let voters = admin.members(false).await?;
-        let Some(own) = voters.iter().find(|voter| voter.name == node.as_str()) else {
-            tell("it has no vote in the store any more");
-            return finish(place, &store, node, session.is_some()).await;
-        };
-        let mut alive = 0;
-        for voter in voters.iter().filter(|voter| !voter.learner && voter.id != own.id) {
-            for url in &voter.client_urls {
-                alive += usize::from(admin.status(url).await.is_ok());
-            }
-        }
-        let left = voters.iter().filter(|voter| !voter.learner && voter.id != own.id).count();
-        if left == 0 {
-            return unsafe_to(
-                format!("{node} is the only node that votes: without it there is no cluster"),
-                "`understudy down` ends a cluster",
-            );
-        }
-        if alive < left / 2 + 1 && !force {
-            return unsafe_to(
-                format!("of the {left} nodes that would vote without {node} only {alive} can be reached: the store would stand still"),
-                "bring the others back first; or, knowing that they are lost, repeat it with --force",
-            );
-        }
-        admin.remove(own.id).await?;
+        let mut voters = Cluster::new(etcd_options(&place.node, &place.layout)?).map_err(not_done)?;
+        let statement = force.then_some(node.as_str());
+        voters.remove(node.as_str(), statement).await.map_err(not_done)?;
         tell("it does not vote any more");
     }
     finish(place, &store, node, session.is_some()).await
+}
+
+fn not_done(error: etcd::server::cluster::Error) -> Error {
+    Error::Unsafe {
+        hint: error.hint().unwrap_or_else(|| "nothing was changed".into()),
+        what: crate::call::chain(&error),
+    }
 }
 
 async fn finish(place: &Place, store: &etcd::Etcd, node: &NodeName, had_session: bool) -> Result<(), Error> {

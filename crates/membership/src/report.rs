@@ -7,8 +7,8 @@ use model::{NodeName, Profile};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use store::session::SESSIONS;
 use store::Store;
+use store::session::SESSIONS;
 
 /// A member of the store that does not answer within this is not there.
 const ASK: Duration = Duration::from_secs(2);
@@ -64,14 +64,16 @@ pub struct MemberReport {
 /// Asks everybody.
 pub async fn report(place: &Place) -> Result<Report, Error> {
     let node = &place.node;
-    let client = etcd::Client::new(etcd_options(node, &place.layout)?)?;
-    let admin = client.admin();
+    let mut client = etcd::Client::new(etcd_options(node, &place.layout)?)?;
     let mut says = Vec::new();
     // The local view answers also without a majority.
-    let voters = match tokio::time::timeout(ASK, admin.members(true)).await {
+    let voters = match tokio::time::timeout(ASK, client.admin().members(true)).await {
         Ok(Ok(voters)) => voters,
         Ok(Err(error)) => {
-            says.push(format!("no member of the store answers: {}", crate::call::chain(&error)));
+            says.push(format!(
+                "no member of the store answers: {}",
+                crate::call::chain(&error)
+            ));
             Vec::new()
         }
         Err(_) => {
@@ -79,6 +81,14 @@ pub async fn report(place: &Place) -> Result<Report, Error> {
             Vec::new()
         }
     };
+    // All of them are asked, also those that this node does not know yet.
+    let urls: Vec<String> = voters.iter().flat_map(|voter| voter.client_urls.clone()).collect();
+    if !urls.is_empty() {
+        let mut options = etcd_options(node, &place.layout)?;
+        options.endpoints = urls;
+        client = etcd::Client::new(options)?;
+    }
+    let admin = client.admin();
     let mut stores = BTreeMap::new();
     let mut answering = 0;
     for voter in &voters {
@@ -98,7 +108,12 @@ pub async fn report(place: &Place) -> Result<Report, Error> {
         };
         answering += usize::from(found.is_some() && !voter.learner);
         if let Some(status) = &found {
-            says.extend(status.errors.iter().map(|error| format!("the store on {} says: {error}", voter.name)));
+            says.extend(
+                status
+                    .errors
+                    .iter()
+                    .map(|error| format!("the store on {} says: {error}", voter.name)),
+            );
         }
         stores.insert(voter.name.clone(), (state.to_owned(), found));
     }
@@ -121,7 +136,11 @@ pub async fn report(place: &Place) -> Result<Report, Error> {
                 }
                 .into(),
                 host: member.host.to_string(),
-                session: Some(sessions.iter().any(|entry| entry.key == store::session::session_key(&name))),
+                session: Some(
+                    sessions
+                        .iter()
+                        .any(|entry| entry.key == store::session::session_key(&name)),
+                ),
                 store: state,
                 etcd: status.as_ref().map(|status| status.version.clone()),
                 db_bytes: status.map(|status| status.db_bytes),
@@ -153,7 +172,9 @@ pub async fn report(place: &Place) -> Result<Report, Error> {
                 .into(),
         );
     } else if !answers {
-        says.push("the store does not answer, though a majority of its members does: an election may be under way".into());
+        says.push(
+            "the store does not answer, though a majority of its members does: an election may be under way".into(),
+        );
     }
     if votes == 2 {
         says.push("two members vote: the loss of either stops the store. Add a third, or a witness: `understudy cluster token --role witness`".into());

@@ -27,8 +27,15 @@ pub async fn backup(place: &Place, file: &Path) -> Result<Saved, Error> {
     let meta = store.get(record::META).await?;
     let meta: Option<Meta> = meta.map(|entry| decode(record::META, &entry.value)).transpose()?;
     let meta = serde_json::json!({ "cluster": place.node.cluster, "meta": meta });
-    let own = place.node.store.member.as_ref().map(|member| format!("https://{}", member.client));
-    let endpoint = own.or_else(|| place.node.store.endpoints.first().cloned()).unwrap_or_default();
+    let own = place
+        .node
+        .store
+        .member
+        .as_ref()
+        .map(|member| format!("https://{}", member.client));
+    let endpoint = own
+        .or_else(|| place.node.store.endpoints.first().cloned())
+        .unwrap_or_default();
     let description = snapshot(store.client(), &endpoint, file, meta)
         .await
         .map_err(|error| Error::Backup {
@@ -112,7 +119,10 @@ async fn alone(place: &mut Place, tell: Progress<'_>) -> Result<(), Error> {
     let meta: Meta = decode(record::META, &entry.value)?;
     if meta.cluster_id != place.node.cluster_id {
         return Err(Error::Unsafe {
-            what: format!("the store is of cluster {}, this node belongs to {}", meta.cluster_id, place.node.cluster_id),
+            what: format!(
+                "the store is of cluster {}, this node belongs to {}",
+                meta.cluster_id, place.node.cluster_id
+            ),
             hint: "take a backup of this cluster".into(),
         });
     }
@@ -124,7 +134,13 @@ async fn alone(place: &mut Place, tell: Progress<'_>) -> Result<(), Error> {
         .txn(Txn::new().then(Op::put(record::META, encode(record::META, &meta)?)))
         .await?;
     let keep = crate::records::member_key(&place.node.node);
-    for prefix in [record::MEMBERS, store::session::SESSIONS, record::ASKS, record::ANSWERS, record::CONTROLLER] {
+    for prefix in [
+        record::MEMBERS,
+        store::session::SESSIONS,
+        record::ASKS,
+        record::ANSWERS,
+        record::CONTROLLER,
+    ] {
         for entry in store.list(prefix).await?.0 {
             if entry.key != keep {
                 store.txn(Txn::new().then(Op::delete(entry.key))).await?;

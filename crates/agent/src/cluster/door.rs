@@ -77,7 +77,11 @@ async fn with_right(ConnectInfo(caller): ConnectInfo<Caller>, request: Request, 
     let allowed = match &peer.who.kind {
         identity::Kind::Node { .. } => true,
         identity::Kind::Operator { right, .. } => {
-            let needed = if request.method() == Method::GET { Right::Read } else { Right::Operate };
+            let needed = if request.method() == Method::GET {
+                Right::Read
+            } else {
+                Right::Operate
+            };
             right.allows(needed)
         }
         _ => false,
@@ -106,7 +110,9 @@ struct TlsListener {
 
 impl TlsListener {
     fn start(listener: TcpListener, acceptor: TlsAcceptor) -> Self {
-        let address = listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
+        let address = listener
+            .local_addr()
+            .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
         let (done, ready) = mpsc::channel(HANDSHAKES);
         let permits = Arc::new(Semaphore::new(HANDSHAKES));
         tokio::spawn(async move {
@@ -164,7 +170,9 @@ pub(crate) fn keep_fresh(mut reloader: identity::renewal::Reloader) {
             match reloader.poll() {
                 Ok(true) => tracing::info!("keys and certificates were read anew"),
                 Ok(false) => {}
-                Err(error) => tracing::error!(error = %crate::executor::chain(&error), "keys and certificates cannot be read anew"),
+                Err(error) => {
+                    tracing::error!(error = %crate::executor::chain(&error), "keys and certificates cannot be read anew")
+                }
             }
         }
     });

@@ -14,9 +14,11 @@ pub(crate) mod fence;
 mod hear;
 pub(crate) mod mirror;
 pub(crate) mod publish;
+pub(crate) mod reach;
 pub(crate) mod session;
 pub(crate) mod start;
 mod tell;
+pub(crate) mod upkeep;
 
 use api::record::{self, Live, Member};
 use decisions::lease::{Observer, Still};
@@ -64,6 +66,8 @@ pub(crate) struct Clustered {
     pub(crate) taken: Option<Session>,
     pub(crate) told_fast: Option<bool>,
     pub(crate) told_empty: Option<bool>,
+    /// What the upkeep of the store has to know.
+    pub(crate) upkeep: tokio::sync::watch::Sender<upkeep::Wanted>,
     /// Numbers of asks that others will answer.
     pub(crate) awaited: BTreeMap<String, oneshot::Sender<api::Outcome>>,
     pub(crate) next_ask: u64,

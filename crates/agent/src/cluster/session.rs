@@ -110,12 +110,8 @@ pub(crate) struct SessionLink {
 }
 
 impl SessionLink {
-    /// Starts the thread. `connect` makes its store in the thread's own runtime, and a second one for hedges.
-    pub(crate) fn start(
-        setup: Setup,
-        fence: Fence,
-        connect: impl FnOnce() -> Result<Arc<dyn Store>, String> + Send + 'static,
-    ) -> io::Result<Self> {
+    /// Starts the thread. `store` has connections that nobody else uses.
+    pub(crate) fn start(setup: Setup, fence: Fence, store: Arc<dyn Store>) -> io::Result<Self> {
         let (orders, queue) = mpsc::unbounded_channel();
         std::thread::Builder::new().name("session".into()).spawn(move || {
             prefer_us();
@@ -126,12 +122,7 @@ impl SessionLink {
                     return;
                 }
             };
-            runtime.block_on(async move {
-                match connect() {
-                    Ok(store) => Keeper::new(setup, fence, store).run(queue).await,
-                    Err(error) => tracing::error!(error, "the session cannot reach the store"),
-                }
-            });
+            runtime.block_on(Keeper::new(setup, fence, store).run(queue));
         })?;
         Ok(Self { orders })
     }

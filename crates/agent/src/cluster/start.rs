@@ -4,7 +4,9 @@ use super::fence::Fence;
 use super::hear::report_of;
 use super::mirror::{self, Seen};
 use super::publish;
+use super::reach::Reach;
 use super::session::{News, Noted, PROTOCOL, SessionLink, Setup};
+use super::upkeep::{self, Wanted};
 use super::{Clustered, clock};
 use crate::agent::Agent;
 use crate::executor::Executor;
@@ -23,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use store::session::{self, Record};
 use store::{Entry, Store};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// A store that does not answer when the agent comes up is asked again after this long, for as long as that takes.
 const STORE_RETRY: Duration = Duration::from_millis(500);
@@ -40,7 +42,7 @@ pub(crate) struct Joined {
 }
 
 /// The store of a cluster, once it answers. What this node runs of it is started first, or found running.
-pub(crate) async fn connect(node: &Node, layout: &Layout) -> Result<Arc<dyn Store>, StartError> {
+pub(crate) async fn connect(node: &Node, layout: &Layout) -> Result<Arc<Reach>, StartError> {
     if let Some(config) = membership::server_config(node, layout) {
         keep_etcd(config).await?;
     }
@@ -52,10 +54,13 @@ pub(crate) async fn connect(node: &Node, layout: &Layout) -> Result<Arc<dyn Stor
             Err(error) => Err(crate::executor::chain(&error)),
         };
         match connected {
-            Ok(store) => return Ok(Arc::new(store)),
+            Ok(store) => return Ok(Arc::new(Reach::new(Arc::new(store)))),
             Err(error) if !told => {
                 told = true;
-                tracing::error!(error, "the store does not answer; what runs goes on, and this agent waits for the store");
+                tracing::error!(
+                    error,
+                    "the store does not answer; what runs goes on, and this agent waits for the store"
+                );
             }
             Err(error) => tracing::debug!(error, "the store does not answer"),
         }
@@ -118,7 +123,7 @@ fn options(node: &Node, layout: &Layout) -> Result<etcd::Options, StartError> {
 pub(crate) async fn join(
     node: &Node,
     layout: &Layout,
-    store: &Arc<dyn Store>,
+    reach: &Arc<Reach>,
     inputs: &Inputs,
     queue: &mut mpsc::UnboundedReceiver<Input>,
     executor: &mut Executor,
@@ -137,12 +142,20 @@ pub(crate) async fn join(
     };
     let fence = Fence::start(layout, &timing).map_err(StartError::Join)?;
     let options = options(node, layout)?;
-    let link = SessionLink::start(setup, fence, move || {
-        let connected = etcd::Etcd::new(options).and_then(|store| store.renewal_handle());
-        let renewals = connected.map_err(|error| crate::executor::chain(&error))?;
-        Ok(Arc::new(renewals) as Arc<dyn Store>)
-    });
+    let renewals = etcd::Etcd::new(options).and_then(|store| store.renewal_handle());
+    let renewals = renewals.map_err(|error| StartError::Join(crate::executor::chain(&error)))?;
+    let renewals = Arc::new(Reach::new(Arc::new(renewals)));
+    let link = SessionLink::start(setup, fence, Arc::clone(&renewals) as Arc<dyn Store>);
     let link = link.map_err(|error| StartError::Join(error.to_string()))?;
+    let (upkeep, wanted) = watch::channel(Wanted::default());
+    tokio::spawn(upkeep::run(
+        node.clone(),
+        layout.clone(),
+        Arc::clone(reach),
+        renewals,
+        wanted,
+    ));
+    let store: &Arc<dyn Store> = &(Arc::clone(reach) as Arc<dyn Store>);
     executor.join(node.host, link.clone());
     let (publisher, told) = mpsc::unbounded_channel();
     tokio::spawn(publish::run(Arc::clone(store), node.node.clone(), told));
@@ -171,6 +184,7 @@ pub(crate) async fn join(
         taken: None,
         told_fast: None,
         told_empty: None,
+        upkeep,
         awaited: BTreeMap::new(),
         next_ask: clock::mark().boot_ns,
         node: node.clone(),

@@ -39,9 +39,18 @@ impl Agent {
             cluster.published.insert(id.clone(), live.clone());
             let _ = cluster.publisher.send(Publish::Live(id, Box::new(live)));
         }
+        let wanted = super::upkeep::Wanted {
+            controller: self.core.is_controller(),
+            avoid: self.core.exclusive_nodes().iter().map(ToString::to_string).collect(),
+        };
         let fast = self.core.holds_slots();
         let empty = self.core.acting_exclusive().is_empty();
         let Some(cluster) = &mut self.clustered else { return };
+        cluster.upkeep.send_if_modified(|before| {
+            let changed = *before != wanted;
+            *before = wanted;
+            changed
+        });
         if cluster.told_fast != Some(fast) {
             cluster.told_fast = Some(fast);
             cluster.link.order(Order::Fast(fast));

@@ -4,7 +4,8 @@ use super::daemons::Guard;
 use super::start::{Logs, await_agent};
 use super::{Done, Error, Session, to_json};
 use crate::args::{
-    ClusterBackup, ClusterCommand, ClusterInit, ClusterJoin, ClusterRecover, ClusterRemove, ClusterRestore, ClusterToken,
+    ClusterBackup, ClusterCommand, ClusterInit, ClusterJoin, ClusterRecover, ClusterRemove, ClusterRestore,
+    ClusterToken,
 };
 use crate::client::Client;
 use crate::place::{Life, life};
@@ -28,7 +29,10 @@ pub(super) async fn run(session: &Session, command: ClusterCommand) -> Result<Do
         ClusterCommand::Start(_) => {
             let place = here(session)?;
             start_agent(session, &place).await?;
-            session.output.answer_line(&format!("node {} of cluster {} is up", place.node.node, place.node.cluster));
+            session.output.answer_line(&format!(
+                "node {} of cluster {} is up",
+                place.node.node, place.node.cluster
+            ));
             Ok(Done::Yes)
         }
     }
@@ -59,14 +63,20 @@ async fn init(session: &Session, args: ClusterInit) -> Result<Done, Error> {
     };
     let place = membership::init(&init, &|what| session.output.say(what)).await?;
     start_agent(session, &place).await?;
-    let text = format!("node {} is the first of cluster {}", place.node.node, place.node.cluster);
+    let text = format!(
+        "node {} is the first of cluster {}",
+        place.node.node, place.node.cluster
+    );
     session.output.answer_line(&text);
-    session.output.say("on the next two machines, one line each (a token lets one machine in, within the hour):");
+    session
+        .output
+        .say("on the next two machines, one line each (a token lets one machine in, within the hour):");
     for _ in 0..2 {
         let token = membership::mint(&place, NodeRole::Member, None, TOKEN_LIFETIME).await?;
-        session
-            .output
-            .answer_line(&format!("  understudy cluster join {} --host ITS-ADDRESS", token.reveal()));
+        session.output.answer_line(&format!(
+            "  understudy cluster join {} --host ITS-ADDRESS",
+            token.reveal()
+        ));
     }
     session
         .output
@@ -153,7 +163,11 @@ fn page(report: &Report) -> String {
          a lost node's slot is held elsewhere within {} ms, within {} ms if the store's leader is lost with it; the promotion comes on top\n\n",
         report.cluster,
         report.node,
-        if report.store_answers { "answers" } else { "DOES NOT ANSWER" },
+        if report.store_answers {
+            "answers"
+        } else {
+            "DOES NOT ANSWER"
+        },
         report.profile,
         report.because,
         report.node_loss_worst_ms,
@@ -172,7 +186,9 @@ fn page(report: &Report) -> String {
             },
             member.store.clone().unwrap_or_else(|| "-".into()),
             member.etcd.clone().unwrap_or_else(|| "-".into()),
-            member.db_bytes.map_or_else(|| "-".into(), |bytes| format!("{} KiB", bytes / 1024)),
+            member
+                .db_bytes
+                .map_or_else(|| "-".into(), |bytes| format!("{} KiB", bytes / 1024)),
         ]);
     }
     let widths: Vec<usize> = (0..7)
@@ -222,10 +238,14 @@ async fn restore(session: &Session, args: &ClusterRestore) -> Result<Done, Error
     session.consent(args.yes, "putting a backup back", "Go on?")?;
     let saved = membership::restore(&mut place, &absolute(&args.file), &|what| session.output.say(what)).await?;
     if let Some(kept) = &saved.kept {
-        session.output.say(&format!("the data before are kept in {}", kept.display()));
+        session
+            .output
+            .say(&format!("the data before are kept in {}", kept.display()));
     }
     start_agent(session, &place).await?;
-    session.output.answer_line("the backup is in force; let the other machines join anew with `understudy cluster token`");
+    session
+        .output
+        .answer_line("the backup is in force; let the other machines join anew with `understudy cluster token`");
     Ok(Done::Yes)
 }
 
@@ -243,9 +263,13 @@ async fn recover(session: &Session, args: &ClusterRecover) -> Result<Done, Error
     }
     must_be_down(&place)?;
     let kept = membership::recover_quorum(&mut place, &|what| session.output.say(what)).await?;
-    session.output.say(&format!("the data before are kept in {}", kept.display()));
+    session
+        .output
+        .say(&format!("the data before are kept in {}", kept.display()));
     start_agent(session, &place).await?;
-    session.output.answer_line("this node votes alone; let other machines join with `understudy cluster token`");
+    session
+        .output
+        .answer_line("this node votes alone; let other machines join with `understudy cluster token`");
     Ok(Done::Yes)
 }
 

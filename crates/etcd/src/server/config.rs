@@ -306,7 +306,10 @@ impl Initial {
 impl Tls {
     fn check(&self) -> Result<(), Invalid> {
         let files = [("CA", &self.ca), ("certificate", &self.cert), ("key", &self.key)];
-        for (what, path) in files.into_iter().chain(self.peer_cert.iter().map(|path| ("certificate", path))) {
+        for (what, path) in files
+            .into_iter()
+            .chain(self.peer_cert.iter().map(|path| ("certificate", path)))
+        {
             let why = match std::fs::read(path) {
                 Err(error) => error.to_string(),
                 Ok(text) if text.windows(10).any(|part| part == b"-----BEGIN") => continue,
