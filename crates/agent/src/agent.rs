@@ -449,6 +449,7 @@ impl Agent {
             &self.executor,
             &self.fronts,
             self.own_problems(),
+            self.clustered.as_ref().map(|cluster| &cluster.timing),
         )
     }
 
@@ -473,6 +474,7 @@ impl Agent {
                 "it is started again by itself; `run/proxy.log` says why it ended",
             ));
         }
+        problems.extend(self.cluster_problems());
         for (service, why) in self.fronts.trouble() {
             let text = format!("clients of {service} cannot come: {why}");
             problems.push(problem(

@@ -61,6 +61,72 @@ impl Agent {
         }
     }
 
+    /// What is wrong between this node and the others, in plain words.
+    pub(crate) fn cluster_problems(&self) -> Vec<api::Problem> {
+        let Some(cluster) = &self.clustered else {
+            return Vec::new();
+        };
+        let mut problems = Vec::new();
+        let mut add = |code: &str, text: String, hint: &str, since: Timestamp| {
+            problems.push(api::Problem {
+                code: code.into(),
+                severity: api::Severity::Error,
+                about: cluster.me.to_string(),
+                text,
+                hint: hint.into(),
+                since: clock::shown(since),
+            });
+        };
+        let now = clock::now();
+        if let Some((since, why)) = &cluster.store_lost {
+            let text = format!(
+                "the store does not answer node {} ({why}): nothing is decided. What runs goes on as each service's policy says; exclusive \
+                 actives stand still until it answers",
+                cluster.me
+            );
+            let hint = "`understudy cluster status` says which members are missing, and what to do";
+            add("store-lost", text, hint, *since);
+        }
+        if let Some((why, since)) = &cluster.frozen {
+            let text = format!("exclusive actives of node {} stand still: {why}", cluster.me);
+            add(
+                "frozen",
+                text,
+                "they go on by themselves when the store answers in time; else another node takes over",
+                *since,
+            );
+        }
+        if cluster.session.is_none() && cluster.store_lost.is_none() {
+            let text = match &cluster.taken {
+                Some(taken) if taken.record.machine != cluster.node.machine => format!(
+                    "another machine has the session of node {}: two machines must not have one name",
+                    cluster.me
+                ),
+                Some(_) => format!("an earlier session of node {} has to run out first", cluster.me),
+                None => format!("node {} has no session: it may hold nothing", cluster.me),
+            };
+            add(
+                "no-session",
+                text,
+                "it opens one by itself within seconds; `run/agent.log` says what keeps it from that",
+                now,
+            );
+        }
+        if let Err(why) = &cluster.fencing {
+            let text = format!(
+                "node {} cannot fence: {why}; no exclusive active may run here",
+                cluster.me
+            );
+            add(
+                "cannot-fence",
+                text,
+                "run it as root on Linux 5.14 or later with cgroup v2",
+                now,
+            );
+        }
+        problems
+    }
+
     /// When there is something to do beside what the core wants.
     pub(crate) fn cluster_wakeup(&self) -> Option<Timestamp> {
         let cluster = self.clustered.as_ref()?;

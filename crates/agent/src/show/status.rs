@@ -5,7 +5,11 @@ use crate::executor::Executor;
 use crate::fronts::Fronts;
 use api::{InstanceStatus, NodeState, NodeStatus, Problem, ServiceStatus, Severity, SlotStatus, Status, Traffic};
 use decisions::{InstancePhase, InstanceView, ServiceView, SlotPhase, View};
-use model::{ServiceState, Timestamp};
+use model::{ServiceState, Timestamp, Timing};
+use std::time::Duration;
+
+/// A write of the store takes no longer than this where its timing fits.
+const COMMIT: Duration = Duration::from_millis(20);
 
 /// Everything as it is.
 pub(crate) fn status(
@@ -15,6 +19,7 @@ pub(crate) fn status(
     executor: &Executor,
     fronts: &Fronts,
     extra: Vec<Problem>,
+    timing: Option<&Timing>,
 ) -> Status {
     let mut problems: Vec<Problem> = view.services.iter().flat_map(problems).chain(extra).collect();
     problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
@@ -26,7 +31,7 @@ pub(crate) fn status(
         services: view
             .services
             .iter()
-            .map(|service| service_status(service, executor, fronts))
+            .map(|service| service_status(service, executor, fronts, timing))
             .collect(),
         nodes: view.nodes.iter().map(node_status).collect(),
         problems,
@@ -48,7 +53,12 @@ fn node_status(node: &decisions::NodeView) -> NodeStatus {
     }
 }
 
-fn service_status(service: &ServiceView, executor: &Executor, fronts: &Fronts) -> ServiceStatus {
+fn service_status(
+    service: &ServiceView,
+    executor: &Executor,
+    fronts: &Fronts,
+    timing: Option<&Timing>,
+) -> ServiceStatus {
     let node_of = |slot: &decisions::SlotView| {
         let holder = slot.instance.as_ref()?;
         service
@@ -76,7 +86,7 @@ fn service_status(service: &ServiceView, executor: &Executor, fronts: &Fronts) -
         need: service.declared.need,
         exclusive: service.declared.exclusive,
         distance_to_outage: service.distance,
-        protection: protection(service),
+        protection: protection(service, timing),
         listen: service.declared.listen.map(|listen| listen.to_string()),
         slots: slots.collect(),
         instances: service
@@ -146,7 +156,7 @@ pub(crate) fn slot_state(phase: SlotPhase) -> &'static str {
 }
 
 /// Which class of failure is noticed how fast (design, rule 4).
-fn protection(service: &ServiceView) -> String {
+fn protection(service: &ServiceView, timing: Option<&Timing>) -> String {
     let declared = &service.declared;
     let hang = match &declared.check {
         Some(check) => {
@@ -158,7 +168,23 @@ fn protection(service: &ServiceView) -> String {
         }
         None => "a hang is not noticed: no check is declared".into(),
     };
-    format!("process death: an event, milliseconds; {hang}; loss of this machine: nothing, all nodes are on it")
+    let machine = match timing {
+        None => "loss of this machine: nothing, all nodes are on it".to_owned(),
+        Some(timing) => {
+            let worst = timing.node_loss_worst(COMMIT, true).as_millis();
+            let lease = timing.lease;
+            let fence = if declared.exclusive {
+                format!(
+                    "; never two: a lease of {lease}, kept by this node's guard. A pause of a whole virtual machine leaves a window of at most {lease}: \
+                     use the epoch as a token, or power fencing, to close it"
+                )
+            } else {
+                String::new()
+            };
+            format!("loss of its node: its session, taken elsewhere within {worst}ms, promotion on top{fence}")
+        }
+    };
+    format!("process death: an event, milliseconds; {hang}; {machine}")
 }
 
 /// What needs somebody's attention, from the catalogue.
