@@ -37,9 +37,17 @@ const WRK: Program = Program {
     name: "wrk",
     package: "wrk",
 };
+const ETCD: Program = Program {
+    name: "etcd",
+    package: "etcd-server",
+};
+const ETCDCTL: Program = Program {
+    name: "etcdctl",
+    package: "etcd-client",
+};
 
 /// What `cargo xtask test` runs.
-pub(crate) const FOR_TESTS: &[Program] = &[REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV];
+pub(crate) const FOR_TESTS: &[Program] = &[REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV, ETCD, ETCDCTL];
 /// What `cargo xtask bench` runs.
 pub(crate) const FOR_BENCHES: &[Program] = &[REDIS, REDIS_CLI, NGINX, HAPROXY, WRK];
 
