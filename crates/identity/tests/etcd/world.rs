@@ -2,8 +2,8 @@
 
 use identity::rotation::TrustRecord;
 use identity::{
-    Authority, Bundle, Folder, IssueId, Keys, Lifetime, NODE_LIFETIME, NodeRole, Peer, Refused, RevocationList, Tls,
-    enrol, etcd,
+    Authority, Bundle, Folder, IssueId, Keys, Lifetime, NODE_LIFETIME, NodeRole, Peer, Refused, Registrar,
+    RevocationList, Tls, etcd,
 };
 use model::{NodeName, WallTime};
 use rustls::ClientConfig;
@@ -107,18 +107,15 @@ impl Cluster {
         let hosts = [host.to_owned(), "127.0.0.1".to_owned()];
         let request = keys.request(None, &name(node), None, &hosts).expect("request");
         let copy = Authority::from_secret(&self.authority.to_secret(), "copy").expect("copy");
-        let null = serde_json::Value::Null;
-        enrol(
-            &[copy],
-            &self.trust,
-            &self.revoked,
-            (&name(node), role),
-            &request,
-            &[],
-            &null,
-            life,
-        )
-        .expect("bundle")
+        let registrar = Registrar {
+            authorities: &[copy],
+            trust: &self.trust,
+            revoked: &self.revoked,
+            endpoints: &[],
+            profile: &serde_json::Value::Null,
+            lifetime: life.0,
+        };
+        registrar.enrol(&name(node), role, &request, life.1).expect("bundle")
     }
 }
 
