@@ -7,6 +7,7 @@ use model::WallTime;
 use rustls::ClientConfig;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use world::{Cluster, Error, minutes, name, now, put, shown};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -146,7 +147,7 @@ async fn etcd_refuses_a_revoked_client_and_a_revoked_peer_without_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_authority_is_replaced_with_two_rounds_of_restarts_and_the_store_is_never_gone() {
+async fn the_authority_is_replaced_with_two_rounds_of_restarts_and_nobody_is_refused_meanwhile() {
     let mut cluster = Cluster::new(5);
     let mut members = cluster.start(NodeRole::Member).await;
     let worker = cluster.worker("w");
@@ -155,15 +156,16 @@ async fn the_authority_is_replaced_with_two_rounds_of_restarts_and_the_store_is_
     let (stopped, addresses) = (stop.clone(), [members[0].client, members[1].client, members[2].client]);
     // As the agent does: whoever answers first.
     let writer = tokio::spawn(async move {
-        let (mut writes, mut gap) = (0, std::time::Duration::ZERO);
-        let mut last = std::time::Instant::now();
+        let (mut writes, mut gap) = (0, Duration::ZERO);
+        let mut last = Instant::now();
         while !stopped.load(Ordering::Relaxed) {
             for address in addresses {
-                match put(&store, address).await {
+                let attempt = tokio::time::timeout(Duration::from_millis(300), put(&store, address)).await;
+                match attempt.unwrap_or_else(|_| Err(Error::Broken("late".into()))) {
                     Ok(()) => {
                         writes += 1;
                         gap = gap.max(last.elapsed());
-                        last = std::time::Instant::now();
+                        last = Instant::now();
                     }
                     Err(Error::Refused(refused)) => panic!("{refused}"),
                     // The one that is being restarted.
@@ -213,6 +215,9 @@ async fn the_authority_is_replaced_with_two_rounds_of_restarts_and_the_store_is_
     stop.store(true, Ordering::Relaxed);
     let (writes, gap) = writer.await.expect("nobody was refused");
     println!("{writes} writes while the authority was replaced; the longest gap between two was {gap:?}");
+    // The leader hands over when it stops; at worst there is an election or two, of 500 to 1000 ms each. In about 130 runs
+    // it was once 35 s, for a reason not found; the tail of etcd's logs is printed if it comes again.
+    assert!(gap < Duration::from_secs(5), "{gap:?}");
 
     refused(
         &shows(&worker.store(), &late.store()),

@@ -257,7 +257,7 @@ impl Drop for Member {
             let text = log
                 .and_then(|log| std::fs::read_to_string(log).ok())
                 .unwrap_or_default();
-            let lines: Vec<&str> = text.lines().rev().take(8).collect();
+            let lines: Vec<&str> = text.lines().rev().take(60).collect();
             for line in lines.iter().rev() {
                 eprintln!("{}: {line}", self.node);
             }
