@@ -14,8 +14,8 @@
 use crate::random::same;
 use crate::rotation::TrustRecord;
 use crate::{
-    Authority, ClusterId, Enrolment, FileError, Folder, IssueError, IssueId, JoinToken, Kind, Lifetime, NodeRole, Peer,
-    RevocationList, Secret,
+    Authority, ClusterId, FileError, Folder, IssueError, IssueId, JoinToken, Kind, NodeRole, Peer, RevocationList,
+    Secret,
 };
 use model::{NodeName, WallTime};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
@@ -168,51 +168,6 @@ impl JoinRequest {
     pub fn requests(&self) -> String {
         format!("{}{}", self.node_csr, self.store_csr)
     }
-}
-
-/// Signs what a node needs and packs it. `node` and `role` are what the token gave ([`crate::redeem`]), or for a renewal what
-/// the peer's certificate says ([`Peer::node`]); those in the request are not looked at.
-/// `authorities` are all that this member has, with the one that issues among them.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "each is decided somewhere else, and none has a default"
-)]
-pub fn enrol(
-    authorities: &[Authority],
-    trust: &TrustRecord,
-    revoked: &RevocationList,
-    (node, role): (&NodeName, NodeRole),
-    request: &JoinRequest,
-    endpoints: &[String],
-    profile: &serde_json::Value,
-    (lifetime, now): (Lifetime, WallTime),
-) -> Result<Bundle, IssueError> {
-    let issuing = authorities
-        .iter()
-        .find(|authority| authority.certs().generation == trust.issues() && authority.cluster_id() == trust.cluster);
-    let issuing = issuing
-        .ok_or_else(|| IssueError::Make("this member has not got the keys of the authority that issues now".into()))?;
-    let enrolment = Enrolment {
-        node,
-        role,
-        hosts: &request.hosts,
-        node_csr: &request.node_csr,
-        store_csr: &request.store_csr,
-    };
-    let certificates = issuing.enrol(&enrolment, lifetime, now)?;
-    let trusted = |authority: &&Authority| trust.authorities().any(|certs| certs == authority.certs());
-    let handed_over = authorities.iter().filter(trusted).filter(|_| role.has_authority());
-    Ok(Bundle {
-        cluster: trust.cluster,
-        node: node.clone(),
-        role,
-        trust: trust.clone(),
-        revoked: revoked.clone(),
-        certificates,
-        authorities: handed_over.map(Authority::to_secret).collect(),
-        endpoints: endpoints.to_vec(),
-        profile: profile.clone(),
-    })
 }
 
 impl Bundle {

@@ -89,7 +89,7 @@ pub enum JoinRefused {
         id: String,
     },
     /// It is too old.
-    #[error("join token {id} expired {} ago{}; make a new one with `understudy cluster token`", people(*by_ms), if *skew { " (the clock of this member is behind the time the token was made, or ahead of it by days: check that clocks are synchronised)" } else { " by this member's clock" })]
+    #[error("join token {id} expired {} ago{}; make a new one with `understudy cluster token`", people(*by_ms), if *skew { " (or the clock of this member is ahead: check that clocks are synchronised)" } else { " by this member's clock" })]
     Expired {
         /// The token.
         id: String,

@@ -7,7 +7,7 @@
 //!   Authority::create ──┐              JoinToken::parse
 //!   Keys::generate      │              Keys::generate        (keys stay where they are made)
 //!   Authority::enrol ───┤              join_client_config    (trusts the one authority the token names)
-//!   Folder::save        │     TLS      JoinRequest ─────────► redeem, Authority::enrol ─► Bundle
+//!   Folder::save        │     TLS      JoinRequest ─────────► redeem, Registrar::enrol ─► Bundle
 //!                       ▼              Bundle::check, Folder::save
 //!                Tls::new ─► server_config, client_config, store_client_config
 //!                       ▲
@@ -55,11 +55,13 @@ mod files;
 mod join;
 mod random;
 mod refused;
+mod registrar;
 pub mod renewal;
 mod revoked;
 pub mod rotation;
 mod sealed;
 mod secret;
+mod sign;
 mod tls;
 mod token;
 mod trust;
@@ -68,11 +70,12 @@ mod who;
 
 pub use api_token::{ApiRecord, ApiRefused, ApiToken, Right, mint_api_token, verify_api_token};
 pub use authority::{Authority, CaCerts, Enrolment, IssueError, Lifetime, NODE_LIFETIME, OPERATOR_LIFETIME};
-pub use bundle::{Bundle, BundleError, Certificates, JoinRequest, Keys, enrol, save_revoked, save_trust};
+pub use bundle::{Bundle, BundleError, Certificates, JoinRequest, Keys, save_revoked, save_trust};
 pub use certificate::{IssueId, Peer};
 pub use files::{FileError, Folder};
 pub use join::{JoinRecord, JoinRefused, Presented, Redeemed, Used, redeem};
 pub use refused::{Refused, Why};
+pub use registrar::{Registrar, RenewError};
 pub use revoked::{Issued, Revocation, RevocationList};
 pub use sealed::{Purpose, SealError, Sealed};
 pub use secret::Secret;

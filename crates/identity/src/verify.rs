@@ -111,7 +111,7 @@ impl ServerCertVerifier for Servers {
             (Expect::AnyNode, _) => return Err(wrong_name("a node", &peer)),
             // A member of the store is called by its address, and must have it in its certificate.
             (Expect::Store, Kind::StoreServer(_)) => {
-                verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?
+                verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
             }
             (Expect::Store, _) => return Err(wrong_name("a member of the store", &peer)),
         }

@@ -165,6 +165,12 @@ pub struct Who {
     pub kind: Kind,
 }
 
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of cluster {}", self.kind, self.cluster.short())
+    }
+}
+
 impl Who {
     /// As the URI that stands in the certificate.
     pub fn uri(&self) -> String {

@@ -1,9 +1,10 @@
 //! A node joins: token, pinned call, signed certificates, folder.
 
-use crate::world::{Cluster, Server, call, minutes, name, now};
+use crate::world::{Cluster, Server, call, copy, minutes, name, now};
+use identity::rotation::TrustRecord;
 use identity::{
-    Authority, BundleError, Expect, Folder, IssueError, JoinToken, Keys, NodeRole, Presented, Purpose, Sealed,
-    TOKEN_LIFETIME, Tls, Why, enrol, join_client_config, mint_join_token, redeem,
+    Authority, BundleError, Expect, Folder, IssueError, JoinToken, Keys, NodeRole, Presented, Purpose, RenewError,
+    Sealed, TOKEN_LIFETIME, Tls, Why, join_client_config, mint_join_token, redeem,
 };
 
 #[tokio::test]
@@ -51,18 +52,12 @@ async fn a_node_joins_with_a_token_and_is_one_of_the_cluster() {
     };
     let redeemed = redeem(cluster.trust.cluster, Some(&opened), &presented, now()).expect("let in");
     let profile = serde_json::json!({"timing": "lan"});
-    let copy = Authority::from_secret(&cluster.authority.to_secret(), "copy").expect("copy");
-    let bundle = enrol(
-        &[copy],
-        &cluster.trust,
-        &cluster.revoked,
-        (&request.node, redeemed.role),
-        &request,
-        &["https://10.0.0.1:2379".into()],
-        &profile,
-        (minutes(60), now()),
-    )
-    .expect("bundle");
+    let (authorities, endpoints) = ([copy(&cluster.authority)], ["https://10.0.0.1:2379".to_owned()]);
+    let mut registrar = cluster.registrar(&authorities, minutes(60));
+    (registrar.endpoints, registrar.profile) = (&endpoints, &profile);
+    let bundle = registrar
+        .enrol(&request.node, redeemed.role, &request, now())
+        .expect("bundle");
 
     // On `b`: it is what was asked for, is kept, and works.
     let bundle: identity::Bundle = serde_json::from_str(&serde_json::to_string(&bundle).expect("json")).expect("json");
@@ -137,6 +132,78 @@ async fn a_joiner_believes_only_a_member_with_the_authority_of_its_token() {
         refused.to_string().contains("UnknownIssuer") || matches!(refused.why, Why::NotSigned { .. }),
         "{refused}"
     );
+}
+
+#[test]
+fn a_renewal_goes_by_the_certificate_of_the_caller_and_not_by_what_it_asks_for() {
+    let mut cluster = Cluster::new();
+    let worker = cluster.node("w", NodeRole::Worker).own().expect("own");
+    let keys = Keys::generate().expect("keys");
+    let asks = keys
+        .request(None, &name("a"), Some(NodeRole::Member), &[])
+        .expect("request");
+    let authorities = [copy(&cluster.authority)];
+    let bundle = cluster
+        .registrar(&authorities, minutes(60))
+        .renew(&worker, &asks, now())
+        .expect("renewed");
+    assert_eq!((bundle.node.as_str(), bundle.role), ("w", NodeRole::Worker));
+    assert!(bundle.authorities.is_empty());
+    bundle.check(&keys, &name("w"), None).expect("fits");
+
+    let mut operator = worker.clone();
+    operator.who.kind = identity::Kind::Operator {
+        name: name("w"),
+        right: identity::Right::Operate,
+    };
+    let error = cluster
+        .registrar(&authorities, minutes(60))
+        .renew(&operator, &asks, now())
+        .expect_err("no node");
+    assert!(
+        error.to_string().starts_with("operator w (operate) of cluster"),
+        "{error}"
+    );
+    let other = Cluster::new().node("w", NodeRole::Worker).own().expect("own");
+    let error = cluster.registrar(&authorities, minutes(60)).renew(&other, &asks, now());
+    assert!(matches!(error, Err(RenewError::NotANode { .. })), "{error:?}");
+
+    // Over a connection that was open before it was removed.
+    cluster
+        .revoked
+        .revoke_issue(worker.issue, &name("w"), worker.not_after, "stolen", now());
+    let error = cluster
+        .registrar(&authorities, minutes(60))
+        .renew(&worker, &asks, now())
+        .expect_err("removed");
+    assert!(error.to_string().contains("`w` was removed (stolen)"), "{error}");
+}
+
+#[test]
+fn a_member_that_lacks_the_new_authority_gets_it_with_its_renewal_and_a_worker_does_not() {
+    let mut cluster = Cluster::new();
+    let new = cluster.authority.successor(now()).expect("successor");
+    let member = cluster.node("b", NodeRole::Member).own().expect("own");
+    let worker = cluster.node("w", NodeRole::Worker).own().expect("own");
+    cluster.trust = cluster.trust.begin(&new).expect("begin");
+    let authorities = [copy(&cluster.authority), new];
+    let keys = Keys::generate().expect("keys");
+    for (peer, node, gets) in [(&member, "b", 2), (&worker, "w", 0)] {
+        let request = keys.request(None, &name(node), None, &[]).expect("request");
+        let bundle = cluster
+            .registrar(&authorities, minutes(60))
+            .renew(peer, &request, now())
+            .expect("renewed");
+        assert_eq!(bundle.authorities.len(), gets, "{node}");
+        bundle.check(&keys, &name(node), None).expect("fits");
+    }
+    let request = keys.request(None, &name("b"), None, &[]).expect("request");
+    cluster.trust = TrustRecord::first(&authorities[1]);
+    let error = cluster
+        .registrar(&authorities[..1], minutes(60))
+        .renew(&member, &request, now())
+        .expect_err("no keys");
+    assert!(matches!(error, RenewError::Issue(_)), "{error}");
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Certificates and authorities are replaced under load: not one handshake may fail.
 
-use crate::world::{Cluster, Server, call, call_with, minutes, name, now, show};
+use crate::world::{Cluster, Server, call, call_with, copy, minutes, name, now, show};
 use identity::renewal::Reloader;
 use identity::rotation::{Next, Phase, Progress, TrustRecord};
-use identity::{Authority, Bundle, Expect, Folder, Keys, NodeRole, Purpose, RevocationList, Sealed, Tls, Why, enrol};
+use identity::{Expect, Folder, Keys, NodeRole, Purpose, RevocationList, Sealed, Tls, Why};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -83,11 +83,12 @@ async fn the_authority_is_replaced_under_continuous_connections_without_a_failed
             report.keys_of = role.has_authority().then_some(2);
             if record.issues() == 2 && report.issued_by == 1 {
                 let keys = Keys::generate().expect("keys");
-                show(
-                    tls,
-                    &keys,
-                    &enrol_from(&new, &record, &cluster.revoked, &keys, node, role),
-                );
+                let request = keys.request(None, &name(node), None, &[]).expect("request");
+                let authorities = [copy(&new)];
+                let mut registrar = cluster.registrar(&authorities, minutes(60));
+                registrar.trust = &record;
+                let own = tls.own().expect("own");
+                show(tls, &keys, &registrar.renew(&own, &request, now()).expect("renewed"));
                 report.issued_by = 2;
                 load.until_more(10).await;
             }
@@ -172,30 +173,6 @@ async fn another_process_takes_renewed_files_over_and_keeps_the_old_ones_if_they
     bundle.save(&folder, &renewed).expect("saved with the old list");
     let kept = folder.read_public("revoked.json").expect("read");
     assert_eq!(serde_json::from_str::<RevocationList>(&kept).expect("json"), list);
-}
-
-fn enrol_from(
-    new: &Authority,
-    trust: &TrustRecord,
-    revoked: &RevocationList,
-    keys: &Keys,
-    node: &str,
-    role: NodeRole,
-) -> Bundle {
-    let request = keys.request(None, &name(node), None, &[]).expect("request");
-    let copy = Authority::from_secret(&new.to_secret(), "copy").expect("copy");
-    let null = serde_json::Value::Null;
-    enrol(
-        &[copy],
-        trust,
-        revoked,
-        (&name(node), role),
-        &request,
-        &[],
-        &null,
-        (minutes(60), now()),
-    )
-    .expect("bundle")
 }
 
 /// Clients that call without a pause and count; the first refusal ends the test.

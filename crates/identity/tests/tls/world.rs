@@ -1,7 +1,9 @@
 //! Clusters, nodes, and a server that tells each client whom it takes it for.
 
 use identity::rotation::TrustRecord;
-use identity::{Authority, Bundle, Keys, Lifetime, NODE_LIFETIME, NodeRole, Peer, Refused, RevocationList, Tls, enrol};
+use identity::{
+    Authority, Bundle, Keys, Lifetime, NODE_LIFETIME, NodeRole, Peer, Refused, Registrar, RevocationList, Tls,
+};
 use model::{NodeName, WallTime};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
@@ -37,19 +39,20 @@ impl Cluster {
         let request = keys
             .request(None, &name(node), None, &["127.0.0.1".into()])
             .expect("request");
-        let copy = Authority::from_secret(&self.authority.to_secret(), "copy").expect("copy");
-        let null = serde_json::Value::Null;
-        enrol(
-            &[copy],
-            &self.trust,
-            &self.revoked,
-            (&name(node), role),
-            &request,
-            &[],
-            &null,
-            life,
-        )
-        .expect("bundle")
+        let authorities = [copy(&self.authority)];
+        let registrar = self.registrar(&authorities, life.0);
+        registrar.enrol(&name(node), role, &request, life.1).expect("bundle")
+    }
+
+    pub(crate) fn registrar<'a>(&'a self, authorities: &'a [Authority], lifetime: Lifetime) -> Registrar<'a> {
+        Registrar {
+            authorities,
+            trust: &self.trust,
+            revoked: &self.revoked,
+            endpoints: &[],
+            profile: &serde_json::Value::Null,
+            lifetime,
+        }
     }
 
     pub(crate) fn node(&self, node: &str, role: NodeRole) -> Tls {
@@ -70,6 +73,11 @@ impl Cluster {
     pub(crate) fn stranger(&self) -> Tls {
         Tls::new(self.trust.clone(), self.revoked.clone()).expect("tls")
     }
+}
+
+/// As another member would have it.
+pub(crate) fn copy(authority: &Authority) -> Authority {
+    Authority::from_secret(&authority.to_secret(), "copy").expect("copy")
 }
 
 pub(crate) fn show(tls: &Tls, keys: &Keys, bundle: &Bundle) {
