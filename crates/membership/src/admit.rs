@@ -7,8 +7,8 @@ use crate::token::trust;
 use crate::{Place, records};
 use api::record::Member;
 use identity::{
-    Authority, Bundle, Issued, JoinRecord, JoinRequest, JoinToken, NODE_LIFETIME, Presented, Purpose, RevocationList,
-    enrol, redeem,
+    Authority, Bundle, Issued, JoinRecord, JoinRequest, JoinToken, NODE_LIFETIME, Presented, Purpose, Registrar,
+    RevocationList, redeem,
 };
 use store::{Compare, Op, Store, Txn};
 
@@ -85,16 +85,15 @@ pub async fn admit(place: &Place, store: &dyn Store, request: &JoinRequest) -> R
         key: "settings".into(),
         source,
     })?;
-    let bundle = enrol(
-        &authorities,
-        &trust,
-        &revoked,
-        (&request.node, redeemed.role),
-        request,
-        &place.node.store.endpoints,
-        &profile,
-        (NODE_LIFETIME, at),
-    )?;
+    let registrar = Registrar {
+        authorities: &authorities,
+        trust: &trust,
+        revoked: &revoked,
+        endpoints: &place.node.store.endpoints,
+        profile: &profile,
+        lifetime: NODE_LIFETIME,
+    };
+    let bundle = registrar.enrol(&request.node, redeemed.role, request, at)?;
     note_issue(store, &request.node, &bundle, at).await?;
     Ok(bundle)
 }

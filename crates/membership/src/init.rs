@@ -9,7 +9,7 @@ use api::node::{Member as StoreMember, Node, StorePlace};
 use api::record::{self, Meta};
 use etcd::server::{Server, measure, propose};
 use identity::rotation::TrustRecord;
-use identity::{Authority, Folder, Issued, Keys, NODE_LIFETIME, NodeRole, Purpose, RevocationList, enrol};
+use identity::{Authority, Folder, Issued, Keys, NODE_LIFETIME, NodeRole, Purpose, Registrar, RevocationList};
 use model::{NodeName, Profile};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -72,16 +72,15 @@ pub async fn init(init: &Init, tell: Progress<'_>) -> Result<Place, Error> {
     let keys = Keys::generate()?;
     let hosts = vec![init.host.to_string()];
     let request = keys.request(None, &init.node, Some(NodeRole::Member), &hosts)?;
-    let bundle = enrol(
-        std::slice::from_ref(&authority),
-        &trust,
-        &revoked,
-        (&init.node, NodeRole::Member),
-        &request,
-        &[],
-        &serde_json::Value::Null,
-        (NODE_LIFETIME, at),
-    )?;
+    let registrar = Registrar {
+        authorities: std::slice::from_ref(&authority),
+        trust: &trust,
+        revoked: &revoked,
+        endpoints: &[],
+        profile: &serde_json::Value::Null,
+        lifetime: NODE_LIFETIME,
+    };
+    let bundle = registrar.enrol(&init.node, NodeRole::Member, &request, at)?;
     authority.save(&folder)?;
     bundle.save(&folder, &keys)?;
     let managed = init.etcd.is_empty();
