@@ -119,8 +119,9 @@ pub async fn wait_ready(server: &Server, patience: Duration) -> Result<Duration,
 impl Cluster {
     /// Makes a node a member: adds it without a vote, starts it, waits until it has caught up, and gives it its vote.
     ///
-    /// If it fails it is taken out again, because a learner that nobody promotes keeps all others out. A join that was
-    /// interrupted, by the end of the agent say, is taken up where it was.
+    /// If it fails it is taken out again, because a learner that nobody promotes keeps all others out, and what it had copied
+    /// so far is moved aside, so that it can simply be tried once more. A join that was interrupted, by the end of the agent
+    /// say, is taken up where it was.
     pub async fn join(
         &mut self,
         mut config: Config,
@@ -147,6 +148,7 @@ impl Cluster {
             Standing::Member(id) if config.has_data() => id,
             Standing::Member(_) => return Err(Error::NameTaken { name: config.name }),
         };
+        let data_dir = config.data_dir.clone();
         let joined = async {
             config.initial = Initial::Join(self.others(id).await?);
             let server = Server::start(config).await?;
@@ -166,7 +168,11 @@ impl Cluster {
             Ok(_) => attempt.tell(Progress::Promoted {
                 took: attempt.begun.elapsed(),
             }),
-            Err(_) => self.take_out(id).await,
+            Err(_) => {
+                if self.take_out(id).await {
+                    clear(&data_dir);
+                }
+            }
         }
         joined
     }
@@ -295,14 +301,29 @@ impl Cluster {
             .collect())
     }
 
-    /// A learner that failed to join is removed: while it is there nobody else can join. One with a vote stays.
-    async fn take_out(&mut self, id: u64) {
+    /// A learner that failed to join is removed: while it is there nobody else can join. One with a vote stays. Returns whether
+    /// it was removed.
+    async fn take_out(&mut self, id: u64) -> bool {
         let members = self.members().await.unwrap_or_default();
-        if members.iter().any(|member| member.id == id && member.learner)
-            && let Err(error) = self.client.admin().remove(id).await
-        {
-            tracing::warn!(%error, "a learner that failed to join could not be removed again");
+        if !members.iter().any(|member| member.id == id && member.learner) {
+            return false;
         }
+        match self.client.admin().remove(id).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%error, "a learner that failed to join could not be removed again");
+                false
+            }
+        }
+    }
+}
+
+/// The data of a member that was taken out again are of no use to anybody, but deleting is not ours.
+fn clear(data_dir: &Path) {
+    if data_dir.join("member").exists()
+        && let Err(error) = crate::server::restore::move_aside(data_dir, "failed-join")
+    {
+        tracing::warn!(%error, "the data of a failed join are in the way of the next one");
     }
 }
 

@@ -53,9 +53,15 @@ impl Cluster {
         });
         let mut members = futures_util::future::join_all(asked).await;
         members.sort_by(|one, other| one.name().cmp(other.name()));
-        // A cluster without a majority may not answer; then nobody can do anything about its alarms either.
-        let alarms = admin.alarms().await.unwrap_or_default();
-        Ok(View { members, alarms })
+        let mut view = View {
+            members,
+            alarms: Vec::new(),
+        };
+        // Without a majority nobody would answer for long, nor could anything be done about an alarm.
+        if view.has_quorum() {
+            view.alarms = admin.alarms().await.map_err(Error::etcd("list the alarms"))?;
+        }
+        Ok(view)
     }
 
     /// How the cluster is, in plain words.
