@@ -7,7 +7,7 @@ use etcd::{Etcd, Options};
 use model::Profile;
 use std::net::IpAddr;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 use store::{Op, Store, Txn};
@@ -31,8 +31,10 @@ impl World {
                 panic!("{error}: {}", error.hint());
             }
         }
+        let folder = tempfile::tempdir().expect("a folder");
+        clear_up_after_us(folder.path());
         Self {
-            folder: tempfile::tempdir().expect("a folder"),
+            folder,
             port: 2379 + 100 * u16::from(WORLDS.fetch_add(1, Ordering::Relaxed)),
         }
     }
@@ -60,6 +62,26 @@ impl World {
             .expect("it joins");
         (a, b, cluster)
     }
+}
+
+/// etcd outlives whoever started it: also a test that is killed, which drops nothing.
+fn clear_up_after_us(folder: &Path) {
+    let script = r#"
+        while kill -0 "$1"; do sleep 0.5; done
+        for process in /proc/[0-9]*; do
+            if tr '\0' ' ' < "$process/cmdline" | grep -qF -- "--data-dir=$2/"; then kill -9 "${process#/proc/}"; fi
+        done
+        rm -rf -- "$2"
+    "#;
+    let us = std::process::id().to_string();
+    Command::new("setsid")
+        .args(["--fork", "sh", "-c", script, "sh", &us])
+        .arg(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .expect("setsid is missing: apt-get install util-linux");
 }
 
 impl Drop for World {

@@ -7,13 +7,15 @@ mod health;
 mod judge;
 mod maintain;
 mod members;
+mod progress;
 mod view;
 
 pub use error::Error;
 pub use health::{Finding, Health, Level};
 pub use judge::{Choice, Refusal, choose_leader, judge_removal};
 pub use maintain::{Memory, Policy, Step, next_step};
-pub use members::{JOIN_PATIENCE, Progress, READY_PATIENCE, bootstrap, wait_ready};
+pub use members::{JOIN_PATIENCE, READY_PATIENCE, bootstrap, wait_ready};
+pub use progress::Progress;
 pub use view::{Seen, View};
 
 use crate::client::Client;
