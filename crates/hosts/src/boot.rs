@@ -107,7 +107,10 @@ fn read(plan: &Path) -> io::Result<Plan> {
     Ok(serde_json::from_slice(&text)?)
 }
 
-#[expect(unsafe_code, reason = "the call is unsafe for the sake of file descriptors, see below")]
+#[expect(
+    unsafe_code,
+    reason = "the call is unsafe for the sake of file descriptors, see below"
+)]
 fn unshare(flags: UnshareFlags) -> io::Result<()> {
     debug_assert!(!flags.contains(UnshareFlags::FILES));
     // SAFETY: what can go wrong is that threads disagree about descriptors; FILES is never among the flags, and this

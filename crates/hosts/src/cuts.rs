@@ -19,7 +19,9 @@ pub(crate) fn partition(parts: &[BTreeSet<String>]) -> Vec<Rule> {
     let mut rules = Vec::new();
     for (number, part) in parts.iter().enumerate() {
         let others = parts.iter().enumerate().filter(|(other, _)| *other != number);
-        for (from, to) in others.flat_map(|(_, other)| part.iter().flat_map(move |from| other.iter().map(move |to| (from, to)))) {
+        for (from, to) in
+            others.flat_map(|(_, other)| part.iter().flat_map(move |from| other.iter().map(move |to| (from, to))))
+        {
             rules.push(Rule::Drop {
                 from: from.clone(),
                 to: to.clone(),

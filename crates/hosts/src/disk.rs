@@ -25,7 +25,12 @@ impl Disk {
             file.set_len(bytes).map_err(io("set the size of", &image))?;
             let path = image.to_string_lossy();
             // No blocks kept for root: full is full, for a host that is root too.
-            run("mkfs.ext4", "e2fsprogs", &["-q", "-m", "0", "-E", "lazy_itable_init=1", &path], None)?;
+            run(
+                "mkfs.ext4",
+                "e2fsprogs",
+                &["-q", "-m", "0", "-E", "lazy_itable_init=1", &path],
+                None,
+            )?;
             let folder = disk.folder.to_string_lossy().into_owned();
             run("mount", "mount", &["-o", "loop", &path, &folder], None)?;
             disk.image = Some(image);

@@ -47,14 +47,18 @@ pub enum Error {
     NoCgroup2,
 
     /// All numbers of rigs are taken.
-    #[error("{taken} rigs exist already, more do not fit\nhint: `cargo xtask hosts --sweep` removes those whose owner is gone")]
+    #[error(
+        "{taken} rigs exist already, more do not fit\nhint: `cargo xtask hosts --sweep` removes those whose owner is gone"
+    )]
     Full {
         /// How many.
         taken: u32,
     },
 
     /// A name that does not do for a host.
-    #[error("`{name}` cannot be the name of a host: 1 to 12 of a-z, 0-9 and `-`, a letter first, each once, not `client` and not `switch`")]
+    #[error(
+        "`{name}` cannot be the name of a host: 1 to 12 of a-z, 0-9 and `-`, a letter first, each once, not `client` and not `switch`"
+    )]
     Name {
         /// As given.
         name: String,

@@ -117,7 +117,11 @@ impl Fault {
     pub(crate) fn is_of_the_network(&self) -> bool {
         matches!(
             self,
-            Fault::LinkDown { .. } | Fault::PathCut { .. } | Fault::OneWayCut { .. } | Fault::Partition { .. } | Fault::Loss { .. }
+            Fault::LinkDown { .. }
+                | Fault::PathCut { .. }
+                | Fault::OneWayCut { .. }
+                | Fault::Partition { .. }
+                | Fault::Loss { .. }
         )
     }
 
@@ -128,7 +132,9 @@ impl Fault {
             Fault::Loss { permille, .. } if !(1..=1_000).contains(permille) => {
                 Some(format!("{permille} of a thousand frames cannot be lost"))
             }
-            Fault::CpuHogs { count, .. } if !(1..=64).contains(count) => Some(format!("{count} hogs; 1 to 64 are possible")),
+            Fault::CpuHogs { count, .. } if !(1..=64).contains(count) => {
+                Some(format!("{count} hogs; 1 to 64 are possible"))
+            }
             Fault::Partition { parts } => {
                 let members: BTreeSet<&String> = parts.iter().flatten().collect();
                 let count: usize = parts.iter().map(BTreeSet::len).sum();

@@ -1,12 +1,12 @@
 //! One host of a rig: boot it, run things on it, take its power away.
 
 use crate::boot::Plan;
+use crate::cgroup;
 use crate::disk::Disk;
 use crate::entry;
 use crate::error::{Error, io};
 use crate::net::{self, Namespace};
 use crate::wire::{self, Answer, Command, Ended, Output, Request};
-use crate::cgroup;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -140,7 +140,9 @@ impl Host {
     /// The command that enters it.
     pub fn enter_with(&self) -> Option<String> {
         let pid = self.init_pid()?;
-        Some(format!("nsenter --target {pid} --mount --uts --ipc --net --pid --cgroup --wd=/root bash"))
+        Some(format!(
+            "nsenter --target {pid} --mount --uts --ipc --net --pid --cgroup --wd=/root bash"
+        ))
     }
 
     /// Switches it on: a new boot id, an empty `/run`, no address but its own; its disk as it was.
@@ -219,7 +221,11 @@ impl Host {
         if output.ended.is_success() {
             return Ok(output.stdout);
         }
-        let said = if output.stderr.trim().is_empty() { output.stdout } else { output.stderr };
+        let said = if output.stderr.trim().is_empty() {
+            output.stdout
+        } else {
+            output.stderr
+        };
         Err(Error::Failed {
             host: self.name.clone(),
             command: line,
@@ -408,6 +414,9 @@ mod tests {
         assert_ne!(one, two);
         let lengths: Vec<usize> = one.split('-').map(str::len).collect();
         assert_eq!(lengths, [8, 4, 4, 4, 12]);
-        assert!(one.as_bytes()[14] == b'4' && b"89ab".contains(&one.as_bytes()[19]), "{one}");
+        assert!(
+            one.as_bytes()[14] == b'4' && b"89ab".contains(&one.as_bytes()[19]),
+            "{one}"
+        );
     }
 }

@@ -5,7 +5,9 @@
 
 use crate::entry;
 use crate::wire::{Answer, Command, Ended, Output, Request, receive, send};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, kill_process_group, waitid, waitpid};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, kill_process_group, wait, waitid,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
@@ -27,7 +29,9 @@ const ENDED_MAX: usize = 4_096;
 pub(crate) fn serve(listener: &UnixListener) -> io::Result<()> {
     let children = Arc::new(Children::default());
     let reaping = Arc::clone(&children);
-    thread::Builder::new().name("reaper".into()).spawn(move || reaping.reap())?;
+    thread::Builder::new()
+        .name("reaper".into())
+        .spawn(move || reaping.reap())?;
     thread::Builder::new().name("lifeline".into()).spawn(end_with_the_rig)?;
     loop {
         let (stream, _) = listener.accept()?;
@@ -89,7 +93,9 @@ impl Children {
         let stderr = Collector::start(child.stderr.take())?;
         let ended = self.wait_for(pid, timeout).unwrap_or_else(|| {
             // The whole group, or a shell would leave its children behind.
-            pid_of(pid).and_then(|pid| Ok(kill_process_group(pid, Signal::KILL)?)).ok();
+            pid_of(pid)
+                .and_then(|pid| Ok(kill_process_group(pid, Signal::KILL)?))
+                .ok();
             self.wait_for(pid, Duration::from_secs(5));
             Ended::TimedOut
         });
@@ -106,7 +112,8 @@ impl Children {
         let mut prepared = prepare(command)?;
         let path = std::path::Path::new(log);
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|error| named(error, &format!("failed to make the folder of {log}")))?;
+            std::fs::create_dir_all(folder)
+                .map_err(|error| named(error, &format!("failed to make the folder of {log}")))?;
         }
         let file = OpenOptions::new().create(true).append(true).open(path);
         let file = file.map_err(|error| named(error, &format!("failed to open {log}")))?;
@@ -162,7 +169,7 @@ impl Children {
                 drop(self.changed.wait(known));
                 continue;
             }
-            while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::NOHANG) {
+            while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
                 let pid = pid.as_raw_nonzero().get().unsigned_abs();
                 if !known.running.remove(&pid) {
                     continue;

@@ -60,7 +60,10 @@ impl Namespace {
     /// Moves the calling thread into it, for good: its sockets, and those of threads that it starts, are in there.
     pub fn enter(&self) -> io::Result<()> {
         let file = File::open(self.path())?;
-        Ok(move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?)
+        Ok(move_into_link_name_space(
+            file.as_fd(),
+            Some(LinkNameSpaceType::Network),
+        )?)
     }
 
     /// Runs something on a thread in there, and waits for it. A panic goes on in the caller.

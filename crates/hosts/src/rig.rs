@@ -1,5 +1,6 @@
 //! A rig: hosts and a client on one bridge, the faults that are in force, and the removal of it all.
 
+use crate::cgroup;
 use crate::cuts;
 use crate::disk;
 use crate::error::{Error, io};
@@ -7,7 +8,6 @@ use crate::fault::Fault;
 use crate::host::{Host, Making};
 use crate::net::{self, HOSTS_MAX, Namespace, RIGS_MAX, Subnet};
 use crate::wire::Command;
-use crate::cgroup;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
@@ -161,7 +161,9 @@ impl Rig {
 
     /// A host by name.
     pub fn host(&self, name: &str) -> Result<&Host, Error> {
-        self.hosts.get(name).ok_or_else(|| Error::Unknown { name: name.to_owned() })
+        self.hosts
+            .get(name)
+            .ok_or_else(|| Error::Unknown { name: name.to_owned() })
     }
 
     /// All hosts by name.
@@ -209,7 +211,9 @@ impl Rig {
             Fault::CpuHogs { host, count } => {
                 let host = self.host(host)?;
                 for _ in 0..*count {
-                    traces.hogs.push(host.start_daemon(Command::shell("while :; do :; done"), "hogs")?);
+                    traces
+                        .hogs
+                        .push(host.start_daemon(Command::shell("while :; do :; done"), "hogs")?);
                 }
             }
             Fault::DiskFull { host, free_bytes } => self.with_disk(host)?.disk.fill(*free_bytes)?,
@@ -264,7 +268,9 @@ impl Rig {
     pub fn heal_all(&self) -> Result<(), Error> {
         let faults = self.faults();
         // Power first: what else was wrong with a host may have gone with it.
-        let (power, other): (Vec<_>, Vec<_>) = faults.iter().partition(|fault| matches!(fault, Fault::PowerLoss { .. }));
+        let (power, other): (Vec<_>, Vec<_>) = faults
+            .iter()
+            .partition(|fault| matches!(fault, Fault::PowerLoss { .. }));
         for fault in power.into_iter().chain(other) {
             if self.lock().contains_key(fault) {
                 self.heal(fault)?;
@@ -437,7 +443,11 @@ impl Place {
     fn remove(self, reap: impl FnOnce()) -> Result<(), Error> {
         let hosts = self.folder().join("hosts");
         let names: Vec<String> = fs::read_dir(&hosts)
-            .map(|entries| entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
+            .map(|entries| {
+                entries
+                    .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+                    .collect()
+            })
             .unwrap_or_default();
         for name in &names {
             // Who waits for a stalled disk cannot be killed.

@@ -71,11 +71,15 @@ pub(crate) enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
     Ran(Output),
-    Started { pid: u32 },
+    Started {
+        pid: u32,
+    },
     /// `None`: it still runs.
     Ended(Option<Ended>),
     Done,
-    Refused { said: String },
+    Refused {
+        said: String,
+    },
 }
 
 /// What a program printed, and how it ended.
@@ -133,7 +137,10 @@ pub(crate) fn receive<T: for<'a> Deserialize<'a>>(stream: &mut impl Read) -> io:
     stream.read_exact(&mut length)?;
     let length = u32::from_le_bytes(length);
     if length > FRAME_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a text of {length} bytes")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a text of {length} bytes"),
+        ));
     }
     let mut text = vec![0; length as usize];
     stream.read_exact(&mut text)?;

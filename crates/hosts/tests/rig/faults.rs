@@ -10,15 +10,34 @@ fn heard(rig: &Rig, from: &str, to: &str) -> bool {
     let (from, to) = (rig.host(from).unwrap(), rig.host(to).unwrap());
     // Addresses of the neighbours are fixed, or the question for them would need the other direction.
     let mac = |host: &Host| host.shell("cat /sys/class/net/eth0/address").unwrap().trim().to_owned();
-    let line = format!("ip neighbour replace {} lladdr {} dev eth0 nud permanent", to.address(), mac(to));
+    let line = format!(
+        "ip neighbour replace {} lladdr {} dev eth0 nud permanent",
+        to.address(),
+        mac(to)
+    );
     from.shell(&line).unwrap();
     let port = 20_000 + fastrand::u16(..20_000);
-    let listen = format!("import socket\ns=socket.socket(2,2)\ns.bind(('',{port}))\nopen('/run/bound{port}','w')\ns.settimeout(1)\ns.recv(9)");
-    let listener = to.start_daemon(Command::new(["python3", "-c", &listen]), "listen").unwrap();
-    wait_until("the listener", || to.run(Command::new(["test", "-e", &format!("/run/bound{port}")])).unwrap().ended.is_success());
-    let send = format!("import socket\ns=socket.socket(2,2)\n[s.sendto(b'x',('{}',{port})) for _ in range(3)]", to.address());
+    let listen = format!(
+        "import socket\ns=socket.socket(2,2)\ns.bind(('',{port}))\nopen('/run/bound{port}','w')\ns.settimeout(1)\ns.recv(9)"
+    );
+    let listener = to
+        .start_daemon(Command::new(["python3", "-c", &listen]), "listen")
+        .unwrap();
+    wait_until("the listener", || {
+        to.run(Command::new(["test", "-e", &format!("/run/bound{port}")]))
+            .unwrap()
+            .ended
+            .is_success()
+    });
+    let send = format!(
+        "import socket\ns=socket.socket(2,2)\n[s.sendto(b'x',('{}',{port})) for _ in range(3)]",
+        to.address()
+    );
     from.check(Command::new(["python3", "-c", &send])).unwrap();
-    to.wait(listener, Duration::from_secs(10)).unwrap().unwrap().is_success()
+    to.wait(listener, Duration::from_secs(10))
+        .unwrap()
+        .unwrap()
+        .is_success()
 }
 
 #[test]
@@ -36,7 +55,9 @@ fn a_link_that_is_down_is_seen_by_its_host_and_a_cut_path_is_not() {
         assert!(reaches(b, c) && client_reaches(&rig, b), "{fault}");
         assert_eq!(rig.faults(), std::slice::from_ref(&fault));
         rig.heal(&fault).unwrap();
-        wait_until("a to be reached", || reaches(a, b) && reaches(b, a) && client_reaches(&rig, a));
+        wait_until("a to be reached", || {
+            reaches(a, b) && reaches(b, a) && client_reaches(&rig, a)
+        });
         assert_eq!(carrier(), "1\n");
     }
 }
@@ -123,7 +144,10 @@ fn stopped_killed_and_paused_processes_do_nothing() {
     }
     let kill = Fault::Kill { host: "a".into(), pid };
     rig.begin(&kill).unwrap();
-    assert_eq!(a.wait(pid, Duration::from_secs(5)).unwrap(), Some(hosts::Ended::Signal(9)));
+    assert_eq!(
+        a.wait(pid, Duration::from_secs(5)).unwrap(),
+        Some(hosts::Ended::Signal(9))
+    );
     assert!(!counts());
     rig.heal(&kill).unwrap();
     // A paused host can lose its power.
@@ -142,7 +166,10 @@ fn hogs_use_processors_up_until_they_are_taken_away() {
         host: "a".into(),
         count: 2,
     };
-    let busy = || a.shell("cat /proc/[0-9]*/stat | awk '{ if ($3 == \"R\" && $14 > 5) n++ } END { print n+0 }'").unwrap();
+    let busy = || {
+        a.shell("cat /proc/[0-9]*/stat | awk '{ if ($3 == \"R\" && $14 > 5) n++ } END { print n+0 }'")
+            .unwrap()
+    };
     rig.begin(&hogs).unwrap();
     wait_until("two hogs", || busy() == "2\n");
     rig.heal(&hogs).unwrap();
@@ -171,11 +198,16 @@ fn a_full_disk_refuses_and_a_stalled_one_keeps_waiting() {
     let stall = Fault::DiskStall { host: "a".into() };
     rig.begin(&stall).unwrap();
     // Not through a log, which would have to be written to the same disk.
-    let writer = a.run_within(Command::shell("(echo x > /var/lib/late; sync /var/lib/late) & sleep 0.3; kill -0 $!"), Duration::from_secs(5));
+    let writer = a.run_within(
+        Command::shell("(echo x > /var/lib/late; sync /var/lib/late) & sleep 0.3; kill -0 $!"),
+        Duration::from_secs(5),
+    );
     assert!(writer.unwrap().ended.is_success(), "the write came back");
     b.shell(write).unwrap();
     rig.heal(&stall).unwrap();
-    wait_until("the write that waited", || a.shell("cat /var/lib/late").is_ok_and(|text| text == "x\n"));
+    wait_until("the write that waited", || {
+        a.shell("cat /var/lib/late").is_ok_and(|text| text == "x\n")
+    });
 
     // A host with a stalled disk can lose its power.
     rig.begin(&stall).unwrap();
@@ -192,17 +224,36 @@ fn what_is_no_fault_is_refused() {
     let rig = rig(&["a", "b"]);
     let part = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
     for fault in [
-        Fault::OneWayCut { from: "a".into(), to: "a".into() },
-        Fault::Loss { end: "a".into(), permille: 0 },
-        Fault::Partition { parts: vec![part(&["a"])] },
-        Fault::Partition { parts: vec![part(&["a"]), part(&["a", "b"])] },
-        Fault::CpuHogs { host: "a".into(), count: 0 },
+        Fault::OneWayCut {
+            from: "a".into(),
+            to: "a".into(),
+        },
+        Fault::Loss {
+            end: "a".into(),
+            permille: 0,
+        },
+        Fault::Partition {
+            parts: vec![part(&["a"])],
+        },
+        Fault::Partition {
+            parts: vec![part(&["a"]), part(&["a", "b"])],
+        },
+        Fault::CpuHogs {
+            host: "a".into(),
+            count: 0,
+        },
     ] {
         assert!(matches!(rig.begin(&fault), Err(Error::Fault { .. })), "{fault}");
     }
     assert!(matches!(rig.begin(&Fault::power_loss("x")), Err(Error::Unknown { .. })));
-    assert!(matches!(rig.begin(&Fault::power_loss("client")), Err(Error::Unknown { .. })));
-    assert!(matches!(rig.begin(&Fault::DiskStall { host: "a".into() }), Err(Error::NoDisk { .. })));
+    assert!(matches!(
+        rig.begin(&Fault::power_loss("client")),
+        Err(Error::Unknown { .. })
+    ));
+    assert!(matches!(
+        rig.begin(&Fault::DiskStall { host: "a".into() }),
+        Err(Error::NoDisk { .. })
+    ));
     assert!(matches!(rig.heal(&Fault::power_loss("a")), Err(Error::Fault { .. })));
     assert!(rig.faults().is_empty());
 }

@@ -39,12 +39,20 @@ fn a_host_is_a_machine_of_its_own() {
     }
     // Its own network.
     assert_eq!(a.shell("ls /sys/class/net").unwrap(), "eth0\nlo\n");
-    assert_ne!(a.shell("cat /etc/machine-id").unwrap(), b.shell("cat /etc/machine-id").unwrap());
+    assert_ne!(
+        a.shell("cat /etc/machine-id").unwrap(),
+        b.shell("cat /etc/machine-id").unwrap()
+    );
     // Its own cgroups: the root that it sees is its own, with the switches of one that is no root.
     assert_eq!(a.shell("grep ^0: /proc/self/cgroup").unwrap(), "0::/\n");
-    let tree = a.shell("awk '$9 == \"cgroup2\" || $(NF-2) == \"cgroup2\" { print $5 }' /proc/self/mountinfo").unwrap();
+    let tree = a
+        .shell("awk '$9 == \"cgroup2\" || $(NF-2) == \"cgroup2\" { print $5 }' /proc/self/mountinfo")
+        .unwrap();
     let tree = tree.trim();
-    a.shell(&format!("mkdir {tree}/svc && sleep 60 & echo $! > {tree}/svc/cgroup.procs; test -s {tree}/svc/cgroup.procs")).unwrap();
+    a.shell(&format!(
+        "mkdir {tree}/svc; sleep 60 & echo $! > {tree}/svc/cgroup.procs; test -s {tree}/svc/cgroup.procs"
+    ))
+    .unwrap();
     assert!(a.cgroup().join("svc").is_dir());
     a.shell(&format!("echo 1 > {tree}/svc/cgroup.kill")).unwrap();
     // One folder is everybody's.
@@ -59,17 +67,30 @@ fn commands_and_daemons_tell_how_they_ended() {
     let rig = rig(&["a"]);
     let a = rig.host("a").unwrap();
     let output = a.run(Command::shell("echo out; echo err >&2; exit 3")).unwrap();
-    assert_eq!((output.stdout.as_str(), output.stderr.as_str(), output.ended), ("out\n", "err\n", Ended::Code(3)));
+    assert_eq!(
+        (output.stdout.as_str(), output.stderr.as_str(), output.ended),
+        ("out\n", "err\n", Ended::Code(3))
+    );
     let error = a.shell("echo why >&2; exit 4").unwrap_err().to_string();
-    assert!(error.contains("on host `a`") && error.contains("status 4") && error.contains("why"), "{error}");
-    let echoed = a.check(Command::new(["cat"]).stdin("given").dir("/tmp").env("A", "b")).unwrap();
+    assert!(
+        error.contains("on host `a`") && error.contains("status 4") && error.contains("why"),
+        "{error}"
+    );
+    let echoed = a
+        .check(Command::new(["cat"]).stdin("given").dir("/tmp").env("A", "b"))
+        .unwrap();
     assert_eq!(echoed, "given");
     // One that never was, again and again: the reaper and the start must not take each other's children.
     for _ in 0..50 {
         let error = a.check(Command::new(["/no/such"])).unwrap_err();
-        assert!(matches!(&error, Error::Init { said, .. } if said.contains("/no/such")), "{error}");
+        assert!(
+            matches!(&error, Error::Init { said, .. } if said.contains("/no/such")),
+            "{error}"
+        );
     }
-    let late = a.run_within(Command::shell("sleep 60 & sleep 60"), Duration::from_millis(50)).unwrap();
+    let late = a
+        .run_within(Command::shell("sleep 60 & sleep 60"), Duration::from_millis(50))
+        .unwrap();
     assert_eq!(late.ended, Ended::TimedOut);
     assert_eq!(a.shell("pgrep -c sleep || true").unwrap(), "0\n");
     // A child left behind does not keep the answer back.
@@ -77,7 +98,12 @@ fn commands_and_daemons_tell_how_they_ended() {
     assert_eq!(a.shell("sleep 5 & echo left").unwrap(), "left\n");
     assert!(begun.elapsed() < Duration::from_secs(3));
 
-    let pid = a.start_daemon(Command::shell("echo up; trap 'exit 7' TERM; while :; do sleep 0.01; done"), "d").unwrap();
+    let pid = a
+        .start_daemon(
+            Command::shell("echo up; trap 'exit 7' TERM; while :; do sleep 0.01; done"),
+            "d",
+        )
+        .unwrap();
     wait_until("the daemon's first words", || a.log("d") == "up\n");
     assert_eq!(a.wait(pid, Duration::ZERO).unwrap(), None);
     a.signal(pid, Signal::TERM).unwrap();
@@ -101,14 +127,22 @@ fn orphans_are_reaped() {
 fn a_power_loss_ends_all_and_a_boot_renews_what_a_boot_renews() {
     let rig = rig(&["a", "b"]);
     let (a, b) = (rig.host("a").unwrap(), rig.host("b").unwrap());
-    let boot_id = |host: &Host| host.shell("cat /proc/sys/kernel/random/boot_id").unwrap().trim().to_owned();
+    let boot_id = |host: &Host| {
+        host.shell("cat /proc/sys/kernel/random/boot_id")
+            .unwrap()
+            .trim()
+            .to_owned()
+    };
     let first = boot_id(a);
     assert_eq!(Some(&first), a.boot_id().as_ref());
     assert_eq!(boot_id(a), first);
     assert_ne!(boot_id(b), first);
     let machine_id = a.shell("cat /etc/machine-id").unwrap();
     let floating = rig.floating_address(0);
-    a.shell(&format!("ip address add {floating}/24 dev eth0; echo kept > /var/lib/kept; echo gone > /run/gone")).unwrap();
+    a.shell(&format!(
+        "ip address add {floating}/24 dev eth0; echo kept > /var/lib/kept; echo gone > /run/gone"
+    ))
+    .unwrap();
     a.start_daemon(Command::new(["sleep", "1000"]), "sleep").unwrap();
     let processes = fs::read_to_string(a.cgroup().join("cgroup.procs")).unwrap();
     assert!(processes.lines().count() >= 2, "{processes}");
@@ -130,7 +164,10 @@ fn a_power_loss_ends_all_and_a_boot_renews_what_a_boot_renews() {
     assert_eq!(a.shell("cat /etc/machine-id").unwrap(), machine_id);
     assert_eq!(a.shell("cat /var/lib/kept").unwrap(), "kept\n");
     assert!(a.shell("cat /run/gone").is_err());
-    assert!(!a.shell("ip address").unwrap().contains(&floating.to_string()), "the floating address came back by itself");
+    assert!(
+        !a.shell("ip address").unwrap().contains(&floating.to_string()),
+        "the floating address came back by itself"
+    );
 }
 
 #[test]
@@ -142,7 +179,15 @@ fn a_clock_can_be_ahead_but_the_wall_clock_is_everybodys() {
     };
     let ahead = uptime("b") - uptime("a");
     assert!((4_990.0..5_010.0).contains(&ahead), "{ahead}");
-    let date = |host: &str| -> i64 { rig.host(host).unwrap().shell("date +%s").unwrap().trim().parse().unwrap() };
+    let date = |host: &str| -> i64 {
+        rig.host(host)
+            .unwrap()
+            .shell("date +%s")
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap()
+    };
     assert!((date("b") - date("a")).abs() < 30);
 }
 
@@ -151,7 +196,8 @@ fn a_dropped_rig_leaves_nothing() {
     let rig = Rig::create(&Spec::new(["a", "b"]).disk_bytes(16 << 20)).unwrap();
     let a = rig.host("a").unwrap();
     a.start_daemon(Command::new(["sleep", "1000"]), "sleep").unwrap();
-    a.shell("mkdir -p $(awk '$(NF-2) == \"cgroup2\" { print $5 }' /proc/self/mountinfo)/deep/er").unwrap();
+    a.shell("mkdir -p $(awk '$(NF-2) == \"cgroup2\" { print $5 }' /proc/self/mountinfo)/deep/er")
+        .unwrap();
     // In the worst state.
     rig.begin(&Fault::Pause { host: "a".into() }).unwrap();
     rig.begin(&Fault::DiskStall { host: "b".into() }).unwrap();
@@ -174,7 +220,10 @@ fn what_a_killed_owner_left_is_swept_and_what_a_living_one_has_is_not() {
     let number: u32 = lines
         .find_map(|line| line.unwrap().strip_prefix("rig ").map(|number| number.parse().unwrap()))
         .unwrap();
-    let hosts = traces(number).into_iter().filter(|trace| trace.starts_with("process")).count();
+    let hosts = traces(number)
+        .into_iter()
+        .filter(|trace| trace.starts_with("process"))
+        .count();
     assert!(hosts >= 2, "{:?}", traces(number));
     owner.kill().unwrap();
     owner.wait().unwrap();
@@ -207,10 +256,18 @@ fn traces(number: u32) -> Vec<String> {
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let parts = [format!("/understudy-hosts/{number}/"), format!("/{mark}")];
-    for line in mounts.lines().filter(|line| parts.iter().any(|part| line.contains(part))) {
+    for line in mounts
+        .lines()
+        .filter(|line| parts.iter().any(|part| line.contains(part)))
+    {
         found.push(format!("mount {line}"));
     }
-    for folder in ["/var/tmp/understudy-hosts", "/dev/shm/understudy-hosts", "/sys/fs/cgroup/unified/understudy-hosts", "/sys/fs/cgroup/understudy-hosts"] {
+    for folder in [
+        "/var/tmp/understudy-hosts",
+        "/dev/shm/understudy-hosts",
+        "/sys/fs/cgroup/unified/understudy-hosts",
+        "/sys/fs/cgroup/understudy-hosts",
+    ] {
         let path = PathBuf::from(folder).join(number.to_string());
         if path.exists() {
             found.push(format!("folder {}", path.display()));
@@ -220,7 +277,11 @@ fn traces(number: u32) -> Vec<String> {
         let file = entry.ok()?.path().join("loop/backing_file");
         fs::read_to_string(file).ok()
     });
-    found.extend(loops.filter(|file| file.contains(&parts[0])).map(|file| format!("loop device of {file}")));
+    found.extend(
+        loops
+            .filter(|file| file.contains(&parts[0]))
+            .map(|file| format!("loop device of {file}")),
+    );
     for entry in fs::read_dir("/proc").unwrap() {
         let path = entry.unwrap().path();
         let environment = fs::read(path.join("environ")).unwrap_or_default();
