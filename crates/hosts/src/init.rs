@@ -67,7 +67,7 @@ fn deliver(pid: u32, signal: i32) -> io::Result<Answer> {
     let to = pid_of(pid)?;
     let signal = Signal::from_named_raw(signal)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("{signal} is not a signal")))?;
-    kill_process(to, signal).map_err(|error| named(error.into(), &format!("failed to signal process {pid}")))?;
+    kill_process(to, signal).map_err(|error| named(&error.into(), &format!("failed to signal process {pid}")))?;
     Ok(Answer::Done)
 }
 
@@ -113,10 +113,10 @@ impl Children {
         let path = std::path::Path::new(log);
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)
-                .map_err(|error| named(error, &format!("failed to make the folder of {log}")))?;
+                .map_err(|error| named(&error, &format!("failed to make the folder of {log}")))?;
         }
         let file = OpenOptions::new().create(true).append(true).open(path);
-        let file = file.map_err(|error| named(error, &format!("failed to open {log}")))?;
+        let file = file.map_err(|error| named(&error, &format!("failed to open {log}")))?;
         prepared.stdout(file.try_clone()?).stderr(file);
         let child = self.spawn(prepared, command)?;
         Ok(Answer::Started { pid: child.id() })
@@ -130,7 +130,7 @@ impl Children {
     fn spawn(&self, mut prepared: process::Command, command: &Command) -> io::Result<Child> {
         let mut known = self.lock();
         let spawned = prepared.spawn();
-        let mut child = spawned.map_err(|error| named(error, &format!("failed to start `{command}`")))?;
+        let mut child = spawned.map_err(|error| named(&error, &format!("failed to start `{command}`")))?;
         known.running.insert(child.id());
         self.changed.notify_all();
         drop(known);
@@ -265,6 +265,6 @@ fn pid_of(pid: u32) -> io::Result<Pid> {
     raw.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("{pid} is not the id of a process")))
 }
 
-fn named(error: io::Error, what: &str) -> io::Error {
+fn named(error: &io::Error, what: &str) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }

@@ -17,6 +17,9 @@
 //! # Ok(()) }
 //! ```
 //!
+//! [`client`] asks from outside and records each request, [`outage`] tells from the record how long a service was away, [`token`] is a service that
+//! proves when it was active, [`witness`] judges the proof.
+//!
 //! # What a host shares with the machine
 //! - **The kernel and its processors.** A host under load slows the others; there is no crash of a kernel. Memory is not divided: a host
 //!   that runs out of it takes the machine along, so there is no such fault.
@@ -32,6 +35,8 @@
 
 mod boot;
 mod cgroup;
+pub mod client;
+mod clock;
 mod cuts;
 mod disk;
 mod entry;
@@ -40,9 +45,13 @@ mod fault;
 mod host;
 mod init;
 mod net;
+pub mod outage;
 mod rig;
+pub mod token;
 mod wire;
+pub mod witness;
 
+pub use clock::now_ns;
 pub use error::Error;
 pub use fault::Fault;
 pub use host::Host;

@@ -289,8 +289,8 @@ impl Rig {
             return Err(Error::Fault { why });
         }
         let of_the_network = fault.is_of_the_network();
-        let unknown = |end: &&str| !self.hosts.contains_key(*end) && !(of_the_network && *end == CLIENT);
-        match fault.ends().into_iter().find(unknown) {
+        let known = |end: &str| self.hosts.contains_key(end) || (of_the_network && end == CLIENT);
+        match fault.ends().into_iter().find(|end| !known(end)) {
             Some(name) => Err(Error::Unknown { name: name.to_owned() }),
             None => Ok(()),
         }
