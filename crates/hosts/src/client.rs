@@ -10,7 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -103,6 +103,7 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Client {
     stop: Arc<AtomicBool>,
+    good_in_a_row: Arc<AtomicU64>,
     thread: Option<JoinHandle<io::Result<Vec<Attempt>>>>,
 }
 
@@ -116,16 +117,24 @@ impl Client {
     pub fn start(from: &Namespace, plan: Plan) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopping = Arc::clone(&stop);
+        let good_in_a_row = Arc::new(AtomicU64::new(0));
+        let good = Arc::clone(&good_in_a_row);
         let from = from.clone();
         let thread = thread::Builder::new().name("client".into()).spawn(move || {
             from.enter()?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            Ok(LocalSet::new().block_on(&runtime, send(plan, &stopping)))
+            Ok(LocalSet::new().block_on(&runtime, send(plan, &stopping, &good)))
         })?;
         Ok(Self {
             stop,
+            good_in_a_row,
             thread: Some(thread),
         })
+    }
+
+    /// How many requests, the last ones that ended, were good without one between them that was not.
+    pub fn good_in_a_row(&self) -> u64 {
+        self.good_in_a_row.load(Ordering::Relaxed)
     }
 
     /// Sends nothing new, waits for what is under way, and returns all requests by planned time.
@@ -145,7 +154,7 @@ impl Drop for Client {
     }
 }
 
-async fn send(plan: Plan, stop: &AtomicBool) -> Vec<Attempt> {
+async fn send(plan: Plan, stop: &AtomicBool, good_in_a_row: &Arc<AtomicU64>) -> Vec<Attempt> {
     let attempts = Rc::new(RefCell::new(Vec::new()));
     let idle: Rc<RefCell<Vec<TcpStream>>> = Rc::default();
     let (began, began_ns) = (Instant::now(), now_ns());
@@ -159,6 +168,7 @@ async fn send(plan: Plan, stop: &AtomicBool) -> Vec<Attempt> {
         }
         let planned_ns = began_ns + nanoseconds(after);
         let (attempts, idle) = (Rc::clone(&attempts), Rc::clone(&idle));
+        let good = Arc::clone(good_in_a_row);
         under_way.retain(|task: &tokio::task::JoinHandle<()>| !task.is_finished());
         under_way.push(tokio::task::spawn_local(async move {
             let late_ns = nanoseconds(planned.elapsed());
@@ -167,6 +177,10 @@ async fn send(plan: Plan, stop: &AtomicBool) -> Vec<Attempt> {
                 Ok(Ok(outcome)) => outcome,
                 Ok(Err(error)) => Outcome::Broken { why: error.to_string() },
                 Err(_) => Outcome::TimedOut,
+            };
+            match outcome {
+                Outcome::Answered { .. } => good.fetch_add(1, Ordering::Relaxed),
+                _ => good.swap(0, Ordering::Relaxed),
             };
             attempts.borrow_mut().push(Attempt {
                 planned_ns,
@@ -255,7 +269,10 @@ fn parse(bytes: &[u8]) -> io::Result<Option<Outcome>> {
             .and_then(|place| words.get(place + 1))
     };
     Ok(Some(Outcome::Answered {
-        epoch: after("epoch").and_then(|word| word.parse().ok()),
+        // A standby that answers does so at epoch 0, which is none.
+        epoch: after("epoch")
+            .and_then(|word| word.parse().ok())
+            .filter(|epoch| *epoch > 0),
         name: after("name").map(|word| (*word).to_owned()),
     }))
 }
@@ -280,6 +297,12 @@ mod tests {
         assert_eq!(parse(text).unwrap(), Some(whole));
         let other = b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n";
         assert_eq!(parse(other).unwrap(), Some(Outcome::Refused { status: 503 }));
+        let standby = b"HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\nepoch 0 slot 0 name";
+        let whole = Outcome::Answered {
+            epoch: None,
+            name: None,
+        };
+        assert_eq!(parse(standby).unwrap(), Some(whole));
         let plain = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
         assert_eq!(
             parse(plain).unwrap(),

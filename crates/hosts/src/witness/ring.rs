@@ -42,6 +42,19 @@ pub struct Trace {
     pub lost: u64,
 }
 
+impl Trace {
+    /// What was stamped at and after a time. What was lost before it does not matter then.
+    #[must_use]
+    pub fn since(mut self, at_ns: u64) -> Self {
+        let before = self.stamps.partition_point(|stamp| stamp.at_ns < at_ns);
+        if before > 0 {
+            self.lost = 0;
+        }
+        self.stamps.drain(..before);
+        self
+    }
+}
+
 /// Why rings cannot be judged.
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {
@@ -222,6 +235,25 @@ mod tests {
                 .all(|stamp| stamp.slot == 2 && (before..=now_ns()).contains(&stamp.at_ns))
         );
         assert!(a.stamps.is_sorted_by_key(|stamp| stamp.at_ns));
+    }
+
+    #[test]
+    fn what_was_lost_before_a_time_that_is_in_the_record_does_not_matter_after_it() {
+        let stamp = |number| Stamp {
+            slot: 0,
+            epoch: 1,
+            at_ns: number * 10,
+            number,
+        };
+        let trace = Trace {
+            who: "a".into(),
+            stamps: vec![stamp(5), stamp(6)],
+            lost: 4,
+        };
+        let later = trace.clone().since(55);
+        assert_eq!((later.stamps.as_slice(), later.lost), (&[stamp(6)][..], 0));
+        // Some of these may have been after it.
+        assert_eq!(trace.since(45).lost, 4);
     }
 
     #[test]
