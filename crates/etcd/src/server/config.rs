@@ -385,6 +385,9 @@ mod tests {
         config.tls = Some(Tls {
             ca: pem("ca.pem"),
             cert: pem("w.pem"),
+            peer_cert: None,
+            peer_name: None,
+            revoked: None,
             key: pem("w.key"),
         });
         config.check().unwrap();
