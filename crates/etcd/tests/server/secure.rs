@@ -66,6 +66,9 @@ impl Authority {
             path
         };
         Tls {
+            peer_cert: None,
+            peer_name: None,
+            revoked: None,
             ca: write("ca", self.0.pem()),
             cert: write("pem", cert.pem()),
             key: write("key", key.serialize_pem()),
