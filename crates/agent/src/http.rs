@@ -12,6 +12,7 @@ use api::{
     ApplyRequest, DrillRequest, EventPage, Explanation, HistoryEntry, LogLine, Outcome, Plan, RollbackRequest, Status,
     SwitchoverRequest,
 };
+use appstate::AppState;
 use axum::Json;
 use axum::extract::{Path as UrlPath, Query, Request as HttpRequest, State};
 use axum::http::{Method, StatusCode, header};
@@ -99,7 +100,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
-    let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
+    let (router, mut document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(get_status))
         .routes(routes!(stream_status))
         .routes(routes!(get_events))
@@ -120,6 +121,7 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
         .routes(routes!(post_retry))
         .routes(routes!(post_down))
         .split_for_parts();
+    document.merge(appstate::openapi());
     (router, document)
 }
 
@@ -127,6 +129,7 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
 pub(crate) fn listen(socket: &Path, tcp: Option<SocketAddr>, door: Door) -> Result<(), StartError> {
     let (router, document) = router();
     let document = Arc::new(document);
+    let state = AppState::new(Arc::clone(&door.store), appstate::Limits::default());
     let app = router
         .route(
             "/v1/openapi.json",
@@ -144,8 +147,12 @@ pub(crate) fn listen(socket: &Path, tcp: Option<SocketAddr>, door: Door) -> Resu
                 ),
             )
         })
-        .with_state(door);
+        .with_state(door)
+        .merge(appstate::routes(state.clone()))
+        .merge(appstate::admin_routes(state.clone()));
     let failed = |at: String| move |source| StartError::Listen { at, source };
+    let for_applications = socket.with_file_name("state.sock");
+    appstate::serve(&for_applications, state).map_err(failed(for_applications.display().to_string()))?;
     if let Some(address) = tcp {
         let listener = std::net::TcpListener::bind(address).map_err(failed(address.to_string()))?;
         listener.set_nonblocking(true).map_err(failed(address.to_string()))?;
