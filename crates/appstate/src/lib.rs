@@ -20,6 +20,8 @@ mod kv;
 mod locks;
 mod namespace;
 mod observer;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod tokens;
 mod usage;
 mod watches;

@@ -7,9 +7,7 @@ mod curl;
 mod histories;
 mod lock_safety;
 mod locks;
-mod stores;
 mod watching;
-mod wgl;
 
 use appstate::{AppState, Limits};
 use client::Client;
