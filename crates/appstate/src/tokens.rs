@@ -8,6 +8,9 @@ use crate::{AppState, Error, keys};
 use model::ServiceName;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use store::{Op, Txn};
 
 /// Most holders of tokens of one service.
@@ -28,6 +31,22 @@ impl Token {
     /// The token as it goes into a file or a header. Whoever reads it may act as the service.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// Puts the token into a file that only `owner` (user and group id; this process's if none) may read, at once and whole.
+    pub fn save(&self, file: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
+        let draft = file.with_extension("new");
+        match std::fs::remove_file(&draft) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut options = std::fs::OpenOptions::new();
+        let mut open = options.write(true).create_new(true).mode(0o600).open(&draft)?;
+        if let Some((user, group)) = owner {
+            std::os::unix::fs::fchown(&open, Some(user), Some(group))?;
+        }
+        open.write_all(self.0.as_bytes())?;
+        std::fs::rename(&draft, file)
     }
 }
 

@@ -19,7 +19,10 @@ async fn the_examples_of_the_documentation_do_what_it_says() {
     let token = agent.state.issue(&named("db"), "db-1").await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let token_file = folder.path().join("token");
-    std::fs::write(&token_file, token.expose()).unwrap();
+    token.save(&token_file, None).unwrap();
+    token.save(&token_file, None).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&token_file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
 
     // One shell for all, so that what an example sets is there for the next.
     let mut script = String::from("exec 2>&1\n");
