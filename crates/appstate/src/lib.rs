@@ -59,7 +59,7 @@ pub struct Limits {
     pub locks_max: u64,
     /// Watches that are open at one agent.
     pub watches_max: usize,
-    /// Writes that wait at one agent: one is under way at a time, and this many take about a second on three etcd members.
+    /// Writes that wait at one agent: one is under way at a time, and this many take about a second.
     pub writes_waiting_max: usize,
     /// A watch that has nothing to tell says so this often.
     pub heartbeat: Duration,
