@@ -29,6 +29,10 @@ const SETPRIV: Program = Program {
     name: "setpriv",
     package: "util-linux",
 };
+const CURL: Program = Program {
+    name: "curl",
+    package: "curl",
+};
 const HAPROXY: Program = Program {
     name: "haproxy",
     package: "haproxy",
@@ -47,7 +51,7 @@ const ETCDCTL: Program = Program {
 };
 
 /// What `cargo xtask test` runs.
-pub(crate) const FOR_TESTS: &[Program] = &[REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV, ETCD, ETCDCTL];
+pub(crate) const FOR_TESTS: &[Program] = &[REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV, ETCD, ETCDCTL, CURL];
 /// What `cargo xtask bench` runs.
 pub(crate) const FOR_BENCHES: &[Program] = &[REDIS, REDIS_CLI, NGINX, HAPROXY, WRK];
 

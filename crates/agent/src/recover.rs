@@ -190,6 +190,8 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         .as_ref()
         .and_then(|applied| Agent::folder_of(&applied.path));
     executor.declare(Arc::clone(&cluster), folder);
+    let state = appstate::AppState::new(Arc::clone(&store), appstate::Limits::default());
+    executor.give_state(state.clone());
     let joined = match node.as_ref().zip(reach.as_ref()) {
         Some((node, reach)) => {
             Some(cluster::start::join(node, &layout, reach, &inputs, &mut queue, &mut executor).await?)
@@ -276,6 +278,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         changed: changed.subscribe(),
         news: journal.news(),
         store: Arc::clone(&store),
+        state: state.clone(),
     };
     if let Some(node) = &node
         && node.store.tls
