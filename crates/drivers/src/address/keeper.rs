@@ -46,6 +46,8 @@ pub(crate) struct Keeper {
     ip: IpAddr,
     place: Place,
     until: Option<Mark>,
+    /// When the kernel takes the address away unless the lease is renewed.
+    kernel_end: Option<Mark>,
     /// Ethernet addresses of this host: what they say is no conflict.
     ours: Vec<MacBytes>,
     wire: Option<Wire>,
@@ -65,7 +67,7 @@ impl Keeper {
     pub(crate) fn new(
         ip: IpAddr,
         place: Place,
-        until: Option<Mark>,
+        (until, since): (Option<Mark>, Mark),
         ours: Vec<MacBytes>,
         wire: Option<Wire>,
         events: mpsc::Sender<Event>,
@@ -81,6 +83,7 @@ impl Keeper {
             ip,
             place,
             until,
+            kernel_end: lease::kernel_end(until, since),
             ours,
             wire,
             events,
@@ -169,12 +172,14 @@ impl Keeper {
                 interface: self.place.link.name.clone(),
             });
         }
-        let addition = addition(self.ip, &self.place, until).ok_or(ended)?;
+        let now = lease::now();
+        let addition = addition(self.ip, &self.place, until, now).ok_or(ended)?;
         // On a link that is down IPv6 has no addresses; it gets this one, with the new lease, when the link comes up.
         if self.can_have_it() {
             netlink::add(&addition).await?;
         }
         self.until = until;
+        self.kernel_end = lease::kernel_end(until, now);
         Ok(())
     }
 
@@ -189,12 +194,16 @@ impl Keeper {
         Instant::now() + left.min(CLOCKS_EVERY)
     }
 
-    /// Lets go of the address when the lease has ended. It stays so: whoever holds nothing any more must take anew.
+    /// Lets go of the address when the lease has ended.
     async fn look_at_clocks(&mut self) {
         let is_over = |until| lease::left(until, lease::now()).is_zero();
-        if self.has_ended || !self.until.is_some_and(is_over) {
-            return;
+        if !self.has_ended && self.until.is_some_and(is_over) {
+            self.end().await;
         }
+    }
+
+    /// The lease has ended, and stays so: whoever holds nothing any more must take anew.
+    async fn end(&mut self) {
         self.has_ended = true;
         if let Err(error) = remove::release(self.ip).await {
             tracing::error!(ip = %self.ip, %error, "the lease ended, and the address could not be removed");
@@ -214,6 +223,10 @@ impl Keeper {
             }
         };
         let now = self.see(&snapshot);
+        let is_kernels_end = |end| lease::is_kernels_end(end, lease::now());
+        if !now.is_there && self.sight.is_there && self.kernel_end.is_some_and(is_kernels_end) {
+            return self.end().await;
+        }
         let before = std::mem::replace(&mut self.sight, now);
         for step in decide(before, now, self.ip.is_ipv6()) {
             match step {
@@ -262,11 +275,13 @@ impl Keeper {
             return;
         }
         // None: the end of the lease is dealt with by the timer, which is due.
-        let Some(addition) = addition(self.ip, &self.place, self.until) else {
+        let marked = lease::now();
+        let Some(addition) = addition(self.ip, &self.place, self.until, marked) else {
             return;
         };
         match netlink::add(&addition).await {
             Ok(()) => {
+                self.kernel_end = lease::kernel_end(self.until, marked);
                 self.sight.is_there = true;
                 self.tell(Event::PutBack);
             }

@@ -27,6 +27,18 @@ pub(crate) fn whole_seconds(left: Duration) -> u32 {
     u32::try_from(left.as_secs()).unwrap_or(u32::MAX).max(1)
 }
 
+/// When the kernel takes an address away that was given to it now.
+pub(crate) fn kernel_end(until: Option<Mark>, now: Mark) -> Option<Mark> {
+    let seconds = whole_seconds(left(until?, now));
+    Some(now.later(Duration::from_secs(seconds.into())))
+}
+
+/// Whether an address that is gone now may be so because the kernel's time for it is over, which for IPv6 is a little early.
+pub(crate) fn is_kernels_end(end: Mark, now: Mark) -> bool {
+    const EARLY: Duration = Duration::from_millis(50);
+    left(end, now) < EARLY
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,6 +60,16 @@ mod tests {
     fn the_kernel_is_given_no_more_than_is_left_and_at_least_a_second() {
         let given = |ms| whole_seconds(Duration::from_millis(ms));
         assert_eq!((given(2_900), given(700), given(0)), (2, 1, 1));
+    }
+
+    #[test]
+    fn what_goes_when_the_kernels_time_is_over_was_not_removed_by_others() {
+        let end = kernel_end(Some(mark(13, 13)), mark(10, 10)).unwrap();
+        assert_eq!(end, mark(13, 13));
+        assert!(!is_kernels_end(end, mark(12, 12)));
+        assert!(is_kernels_end(end, mark(13, 13)));
+        assert!(is_kernels_end(end, mark(12, 12).later(Duration::from_millis(970))));
+        assert_eq!(kernel_end(None, mark(10, 10)), None);
     }
 
     #[test]

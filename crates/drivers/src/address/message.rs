@@ -16,6 +16,8 @@ const ROUTE_BYTES: usize = 12;
 /// `NLM_F_DUMP_INTR`: the tables changed while they were told.
 const DUMP_INTERRUPTED: u16 = 0x10;
 const IFA_PROTO: u16 = 11;
+/// The carrier is there.
+const IFF_LOWER_UP: i32 = 0x1_0000;
 const FOREVER: u32 = u32::MAX;
 
 /// A network interface.
@@ -180,7 +182,8 @@ fn link(body: &[u8]) -> Option<Link> {
     let mut link = Link {
         index: u32_at(body, 4)?,
         name: String::new(),
-        is_up: has(libc::IFF_UP) && has(libc::IFF_RUNNING),
+        // A carrier that is lost shows in the last at once, in the second up to a second later.
+        is_up: has(libc::IFF_UP) && has(libc::IFF_RUNNING) && has(IFF_LOWER_UP),
         is_loopback: has(libc::IFF_LOOPBACK),
         mac: None,
     };

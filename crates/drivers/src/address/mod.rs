@@ -188,8 +188,10 @@ pub async fn acquire(
         }
     }
     remove_elsewhere(&snapshot, ip, &place).await?;
-    netlink::add(&addition(ip, &place, options.until).ok_or(AcquireError::LeaseEnded { ip })?).await?;
-    Ok(keep(ip, place, options.until, &snapshot, (monitor, wire)))
+    let now = lease::now();
+    let addition = addition(ip, &place, options.until, now).ok_or(AcquireError::LeaseEnded { ip })?;
+    netlink::add(&addition).await?;
+    Ok(keep(ip, place, (options.until, now), &snapshot, (monitor, wire)))
 }
 
 impl Held {
@@ -284,8 +286,8 @@ async fn remove_elsewhere(snapshot: &Snapshot, ip: IpAddr, place: &Place) -> Res
 }
 
 /// What to ask of the kernel; `None` if the lease has ended.
-fn addition(ip: IpAddr, place: &Place, until: Option<Mark>) -> Option<Addition<'_>> {
-    let left = until.map(|until| lease::left(until, lease::now()));
+fn addition(ip: IpAddr, place: &Place, until: Option<Mark>, now: Mark) -> Option<Addition<'_>> {
+    let left = until.map(|until| lease::left(until, now));
     (left != Some(Duration::ZERO)).then(|| Addition {
         ip,
         prefix: place.prefix,
@@ -299,7 +301,7 @@ fn addition(ip: IpAddr, place: &Place, until: Option<Mark>) -> Option<Addition<'
 fn keep(
     ip: IpAddr,
     place: Place,
-    until: Option<Mark>,
+    (until, since): (Option<Mark>, Mark),
     snapshot: &Snapshot,
     (monitor, wire): (Monitor, Option<Wire>),
 ) -> (Held, mpsc::Receiver<Event>) {
@@ -313,7 +315,7 @@ fn keep(
         index: index_receiver,
         commands,
     };
-    let mut keeper = Keeper::new(ip, place, until, snapshot.macs(), wire, events, index);
+    let mut keeper = Keeper::new(ip, place, (until, since), snapshot.macs(), wire, events, index);
     // At once, not when the task has its first turn.
     keeper.announce();
     tokio::spawn(keeper.run(monitor, command_receiver));
