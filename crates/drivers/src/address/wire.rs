@@ -1,4 +1,4 @@
-//! A socket for ARP or neighbour discovery on one interface. Closing one costs the kernel milliseconds, so it is kept.
+//! A socket for ARP or neighbour discovery on one interface. Closing one costs the kernel milliseconds, so it is kept, and closed apart.
 
 use super::frame::{self, Heard, MacBytes, offset};
 use super::socket;
@@ -23,7 +23,8 @@ const PROBES: u32 = 3;
 
 #[derive(Debug)]
 pub(crate) struct Wire {
-    socket: AsyncFd<OwnedFd>,
+    /// There until it is dropped.
+    socket: Option<AsyncFd<OwnedFd>>,
     ip: IpAddr,
     mac: MacBytes,
 }
@@ -33,7 +34,11 @@ impl Wire {
     pub(crate) fn open(index: u32, ip: IpAddr, mac: MacBytes) -> io::Result<Self> {
         let socket = socket::packet_socket(index, ip.is_ipv6(), &filter(ip))?;
         let socket = sys::watch(socket, Interest::READABLE)?;
-        Ok(Self { socket, ip, mac })
+        Ok(Self {
+            socket: Some(socket),
+            ip,
+            mac,
+        })
     }
 
     pub(crate) fn announce(&self) -> io::Result<()> {
@@ -41,14 +46,18 @@ impl Wire {
         frames.try_for_each(|frame| self.send(&frame))
     }
 
+    fn socket(&self) -> io::Result<&AsyncFd<OwnedFd>> {
+        self.socket.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
     fn send(&self, frame: &[u8]) -> io::Result<()> {
-        rustix::net::send(self.socket.get_ref(), frame, SendFlags::empty())?;
+        rustix::net::send(self.socket()?.get_ref(), frame, SendFlags::empty())?;
         Ok(())
     }
 
     /// Waits until something is said about the address by others than these.
     pub(crate) async fn hear(&self, but: &[MacBytes]) -> io::Result<Option<Heard>> {
-        let mut ready = self.socket.readable().await?;
+        let mut ready = self.socket()?.readable().await?;
         let mut buffer = [0; FRAME_BYTES_MAX];
         for _ in 0..FRAMES_MAX {
             match rustix::net::recv(ready.get_inner(), &mut buffer, RecvFlags::empty()) {
@@ -83,6 +92,16 @@ impl Wire {
             }
         }
         Ok(None)
+    }
+}
+
+impl Drop for Wire {
+    /// Closes the socket where nobody waits for it: not on a thread that has an address to remove.
+    fn drop(&mut self) {
+        let socket = self.socket.take();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn_blocking(move || drop(socket));
+        }
     }
 }
 

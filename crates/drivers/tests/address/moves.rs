@@ -12,6 +12,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 const PORT: u16 = 7_000;
 const MOVES: usize = 20;
+/// Answers of a holder before the address moves on.
+const AT_LEAST: usize = 20;
 
 #[test]
 fn an_ipv4_address_moves_twenty_times_with_an_outage_of_milliseconds() {
@@ -29,18 +31,15 @@ fn moves(ip: IpAddr) {
     let (hosts, client) = ([lan.host(1), lan.host(2)], lan.host(9));
     hosts.iter().zip([1, 2]).for_each(|(host, name)| serve(host, name));
     let answers = connect_all_the_time(&client, ip);
-    let mut held = acquire_on(&hosts[0], ip, Options::default()).unwrap();
-    wait_for(&answers, 1);
+    let mut held = (acquire_on(&hosts[0], ip, Options::default()).unwrap().0, 1);
     let (mut outages, mut handovers) = (Vec::new(), Vec::new());
     for turn in 1..=MOVES {
-        // What is answered until just before the move belongs to the old holder's time.
-        std::thread::sleep(Duration::from_millis(40));
-        let mut last = answers.try_iter().last().expect("answers before the move").at;
+        let mut last = wait_for(&answers, held.1);
         let (from, to) = (&hosts[(turn - 1) % 2], &hosts[turn % 2]);
         let name = u8::try_from(turn % 2 + 1).unwrap();
         let start = Instant::now();
         release(from, held.0);
-        held = acquire_on(to, ip, UNASKED).unwrap();
+        held = (acquire_on(to, ip, UNASKED).unwrap().0, name);
         let moved = Instant::now();
         handovers.push(moved - start);
         assert!(!from.has(ip), "released, and still there");
@@ -52,8 +51,7 @@ fn moves(ip: IpAddr) {
             last = last.max(answer.at);
         };
         outages.push(first.saturating_duration_since(last));
-        std::thread::sleep(Duration::from_millis(20));
-        for answer in answers.try_iter() {
+        for answer in answers.iter().take(AT_LEAST) {
             // What was asked before the move may be read later.
             let is_of_the_new_time = answer.asked > moved;
             assert!(
@@ -182,13 +180,16 @@ fn connect_all_the_time(client: &Host, ip: IpAddr) -> mpsc::Receiver<Answer> {
     received
 }
 
-fn wait_for(answers: &mpsc::Receiver<Answer>, name: u8) {
-    while answers
-        .recv_timeout(Duration::from_secs(5))
-        .expect("no answer in 5 s")
-        .by
-        != name
-    {}
+/// Waits for answers by a holder, and for all others that came meanwhile. When the last of them came.
+fn wait_for(answers: &mpsc::Receiver<Answer>, name: u8) -> Instant {
+    let mut by_it = 0;
+    let mut last = Instant::now();
+    while by_it < AT_LEAST {
+        let answer = answers.recv_timeout(Duration::from_secs(5)).expect("no answer in 5 s");
+        by_it += usize::from(answer.by == name);
+        last = answer.at;
+    }
+    answers.try_iter().last().map_or(last, |answer| answer.at)
 }
 
 fn release(host: &Host, held: Held) {
