@@ -99,6 +99,8 @@ impl Keeper {
 
     pub(crate) async fn run(mut self, mut monitor: Monitor, mut commands: mpsc::Receiver<Command>) {
         loop {
+            // First of all: after a stall of the machine a lease may have ended, and then nothing may be announced or defended any more.
+            self.look_at_clocks().await;
             let announce_at = self.next_announcement();
             let lease_at = self.lease_at();
             tokio::select! {
@@ -113,7 +115,7 @@ impl Keeper {
                     }
                     None => return,
                 },
-                () = sleep_until(lease_at), if self.until.is_some() && !self.has_ended => self.look_at_clocks().await,
+                () = sleep_until(lease_at), if self.until.is_some() && !self.has_ended => {}
                 news = monitor.concerns(self.ip, &self.place.link.name, self.place.link.index), if !self.has_ended => match news {
                     Ok(false) => {}
                     Ok(true) => self.look().await,

@@ -141,7 +141,8 @@ pub struct Held {
 
 /// Puts an address on this host, unless another has it, and keeps it there. Events come by the receiver.
 ///
-/// Must be called within a tokio runtime with I/O and time enabled.
+/// Must be called within a tokio runtime with I/O and time enabled. Whoever gives up waiting for it calls [`release()`] with the address, which may
+/// be there already.
 ///
 /// # Errors
 /// See [`AcquireError`]. The address is then not on this host, unless it was set there by others.

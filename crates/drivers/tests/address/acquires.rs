@@ -99,6 +99,7 @@ fn the_interface_is_the_one_given_else_that_of_the_network_else_that_of_the_defa
     };
     assert_eq!(of("10.77.0.100", None).unwrap(), ("eth0".to_owned(), 32));
     assert_eq!(of("10.77.0.101", Some("other")).unwrap(), ("other".to_owned(), 24));
+    assert_eq!(of("127.0.0.50", None).unwrap(), ("lo".to_owned(), 32));
     let error = of("10.78.0.100", None).unwrap_err();
     assert!(matches!(error, AcquireError::NoInterface { .. }), "{error}");
     assert!(error.to_string().contains("eth0 (10.77.0.1/24"), "{error}");
