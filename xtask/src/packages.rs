@@ -33,6 +33,14 @@ const CURL: Program = Program {
     name: "curl",
     package: "curl",
 };
+const IP: Program = Program {
+    name: "ip",
+    package: "iproute2",
+};
+const NFT: Program = Program {
+    name: "nft",
+    package: "nftables",
+};
 const HAPROXY: Program = Program {
     name: "haproxy",
     package: "haproxy",
@@ -51,7 +59,7 @@ const ETCDCTL: Program = Program {
 };
 
 /// What `cargo xtask test` runs.
-pub(crate) const FOR_TESTS: &[Program] = &[REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV, ETCD, ETCDCTL, CURL];
+pub(crate) const FOR_TESTS: &[Program] = &[REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV, ETCD, ETCDCTL, CURL, IP, NFT];
 /// What `cargo xtask bench` runs.
 pub(crate) const FOR_BENCHES: &[Program] = &[REDIS, REDIS_CLI, NGINX, HAPROXY, WRK];
 
