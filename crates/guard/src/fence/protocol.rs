@@ -138,6 +138,8 @@ pub enum Reply {
         epoch: Epoch,
         /// What.
         what: What,
+        /// How long after its deadline the kernel had been told to freeze or kill it, in microseconds.
+        late_us: Option<u64>,
     },
 }
 

@@ -2,7 +2,7 @@
 
 use super::cgroup::{Cgroup, mount_point};
 use super::clock::{Timer, mark};
-use super::fire::{Fire, Target, rehearse};
+use super::fire::{Fire, News, Target, rehearse};
 use super::protocol::{Armament, GATES_PER_SLOT_MAX, PACKET_BYTES_MAX, Reply, Request, SelfTest, SlotReport};
 use super::selftest::Question;
 use super::silence::Silence;
@@ -546,11 +546,19 @@ impl Server {
     }
 
     fn tell_news(&mut self) {
-        while let Some((key, what)) = self.fire.poll_news() {
+        while let Some(News { key, what, late }) = self.fire.poll_news() {
             let slot = &self.fire.machine.slots()[key];
             let (slot, epoch) = (slot.id.clone(), slot.epoch);
-            let _ = self.log.try_send(format!("slot {slot} at epoch {epoch}: {what:?}"));
-            self.tell_latest(&Reply::Event { slot, epoch, what });
+            let _ = self
+                .log
+                .try_send(format!("slot {slot} at epoch {epoch}: {what:?}{}", Late(late)));
+            let late_us = late.and_then(|late| u64::try_from(late.as_micros()).ok());
+            self.tell_latest(&Reply::Event {
+                slot,
+                epoch,
+                what,
+                late_us,
+            });
         }
     }
 
@@ -586,6 +594,18 @@ impl Server {
             .is_none_or(|petted| now.held_for(petted) >= watchdog.timeout() / 4);
         if due && self.fire.keeps_deadlines() && watchdog.pet().is_ok() {
             self.petted = Some(now);
+        }
+    }
+}
+
+/// For the log.
+struct Late(Option<Duration>);
+
+impl std::fmt::Display for Late {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(late) => write!(f, ", {}us after its deadline", late.as_micros()),
+            None => Ok(()),
         }
     }
 }
