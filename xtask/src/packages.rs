@@ -29,6 +29,14 @@ const SETPRIV: Program = Program {
     name: "setpriv",
     package: "util-linux",
 };
+const NFT: Program = Program {
+    name: "nft",
+    package: "nftables",
+};
+const IP: Program = Program {
+    name: "ip",
+    package: "iproute2",
+};
 const HAPROXY: Program = Program {
     name: "haproxy",
     package: "haproxy",
@@ -39,7 +47,7 @@ const WRK: Program = Program {
 };
 
 /// What `cargo xtask test` runs.
-pub(crate) const FOR_TESTS: &[Program] = &[REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV];
+pub(crate) const FOR_TESTS: &[Program] = &[REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV, NFT, IP];
 /// What `cargo xtask bench` runs.
 pub(crate) const FOR_BENCHES: &[Program] = &[REDIS, REDIS_CLI, NGINX, HAPROXY, WRK];
 

@@ -26,7 +26,7 @@ fn slot(number: u32) -> SlotId {
 }
 
 /// What may happen, in any order.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Step {
     /// Time passes, unequally on the two clocks, and the guard looks.
     Pass {

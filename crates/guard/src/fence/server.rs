@@ -255,7 +255,7 @@ impl Server {
                 }
                 match self.connections[at].receive(&mut self.buffer) {
                     Received::Request(Request::Renewed { session, mark }) => self.renewed(at, session, mark),
-                    Received::Request(Request::Heartbeat) => self.heard(at),
+                    Received::Request(Request::Heartbeat) => alive = self.heard(at),
                     Received::Request(request) => self.connections[at].deferred = Some(request),
                     Received::Nonsense(why) => {
                         alive = self.connections[at].tell(&Reply::Refused { slot: None, why });
@@ -287,10 +287,15 @@ impl Server {
         self.fire.carry_out();
     }
 
-    fn heard(&mut self, at: usize) {
+    /// False if it does not read the answer.
+    fn heard(&mut self, at: usize) -> bool {
+        if self.connections[at].incarnation.is_none() {
+            return true;
+        }
         if self.is_latest(at) {
             self.silence.heard(mark());
         }
+        self.connections[at].tell(&Reply::Alive)
     }
 
     fn is_latest(&self, at: usize) -> bool {
@@ -457,8 +462,9 @@ impl Server {
         let gate = old_target_gate(&self.fire, key).unwrap_or_else(|| self.worker.gate());
         let ports = armament.ports.iter().copied().map(Member::Port);
         let addresses = armament.addresses.iter().copied().map(Member::Address);
-        let members = ports.chain(addresses).collect();
-        let floating = armament.floating;
+        // What has no deadline has no gate: it would close and never open again.
+        let members = ports.chain(addresses).filter(|_| fenced).collect();
+        let floating = armament.floating.filter(|_| fenced);
         self.fire.aim(
             key,
             Target {
@@ -503,6 +509,12 @@ impl Server {
             .is_none_or(|cgroup| cgroup.events().is_ok_and(|events| !events.populated));
         self.handle(at, Event::Disarm { slot, gone })?;
         if let Some(key) = key {
+            // It may live on, as a standby; but what was killed is looked after until it is gone.
+            if let Some(target) = self.fire.targets.get_mut(key)
+                && target.as_ref().is_some_and(|target| !target.dying)
+            {
+                *target = None;
+            }
             self.worker.order(Order::Forget(key));
         }
         Ok(())

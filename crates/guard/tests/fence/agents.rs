@@ -106,6 +106,81 @@ fn a_guard_that_dies_is_seen_at_once_and_the_agent_freezes_by_itself() {
 }
 
 #[test]
+fn a_guard_that_is_stopped_does_not_answer_heartbeats() {
+    let fenced = Fenced::new(&[]);
+    let mut agent = fenced.agent(1);
+    agent.registered();
+    agent.client.heartbeat().unwrap();
+    assert_eq!(agent.next(), Reply::Alive);
+    kill("STOP", fenced.guard.id());
+    agent.client.heartbeat().unwrap();
+    assert_eq!(agent.within(Duration::from_millis(200)), None);
+    kill("CONT", fenced.guard.id());
+    assert_eq!(agent.next(), Reply::Alive);
+    // This test is its agent, and is silent from now on.
+    agent.client.leave().unwrap();
+}
+
+#[test]
+fn without_rights_the_self_test_says_what_is_missing() {
+    let bench = crate::bench::Bench::new(crate::world::BYSTANDER);
+    let folder = bench.path("");
+    std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let program = bench.path("guard-program");
+    std::fs::copy(crate::bench::example("guard"), &program).unwrap();
+    let mut guard = Command::new(&program)
+        .arg(&folder)
+        .args(["--fence", "rightless", "--"])
+        .arg(bench.path("agent"))
+        .stderr(std::process::Stdio::null())
+        .uid(65_534)
+        .gid(65_534)
+        .spawn()
+        .unwrap();
+    let socket = bench.path("guard.sock");
+    until("it listens", || socket.exists());
+    let (client, mut receiver) = Client::connect(&socket, 1).unwrap();
+    client.timing(timing(2_000, 3_000)).unwrap();
+    let test = loop {
+        match receiver.receive(Some(Duration::from_secs(10))).unwrap() {
+            Some(Reply::SelfTest(test)) => break test,
+            Some(_) => {}
+            None => panic!("it says nothing"),
+        }
+    };
+    guard.kill().unwrap();
+    guard.wait().unwrap();
+    let why = test.why_not.join("; ");
+    assert!(!test.ok && why.contains("real-time scheduling is not allowed"), "{why}");
+    assert!(
+        why.contains("memory cannot be locked") && why.contains("not allowed to make a cgroup"),
+        "{why}"
+    );
+    assert!(test.gates_unavailable.unwrap().contains("packet filter"));
+}
+
+#[test]
+fn a_demoted_instance_is_disarmed_alive_and_another_one_armed() {
+    let (group, next) = (sleeping(), sleeping());
+    let fenced = Fenced::new(&[]);
+    let (mut agent, test) = fenced.agent_with(timing(3_000, 4_000));
+    assert!(test.ok, "{:?}", test.why_not);
+    agent.arm(armament(0, 1, &group));
+    agent.client.arm(armament(0, 2, &next)).unwrap();
+    assert!(agent.refused().contains("still runs"));
+    agent.client.disarm(slot(0)).unwrap();
+    assert!(matches!(agent.next(), Reply::Done { .. }));
+    agent.client.arm(armament(0, 1, &next)).unwrap();
+    assert!(agent.refused().contains("only a higher one"));
+    assert_eq!(agent.arm(armament(0, 2, &next)), State::Armed);
+    until("the next one is killed", || !next.events().populated);
+    assert!(
+        group.events().populated && !group.events().frozen,
+        "it was given up, and fenced all the same"
+    );
+}
+
+#[test]
 fn what_an_agent_froze_without_a_guard_is_thawed_by_the_next_guard() {
     let group = sleeping();
     let mut fenced = Fenced::new(&[]);
