@@ -2,7 +2,7 @@
 
 use super::cgroup::{Cgroup, mount_point};
 use super::clock::{Timer, mark};
-use super::fire::{Fire, Target, rehearse};
+use super::fire::{Fire, News, Target, rehearse};
 use super::protocol::{Armament, GATES_PER_SLOT_MAX, PACKET_BYTES_MAX, Reply, Request, SelfTest, SlotReport};
 use super::selftest::Question;
 use super::silence::Silence;
@@ -255,7 +255,7 @@ impl Server {
                 }
                 match self.connections[at].receive(&mut self.buffer) {
                     Received::Request(Request::Renewed { session, mark }) => self.renewed(at, session, mark),
-                    Received::Request(Request::Heartbeat) => self.heard(at),
+                    Received::Request(Request::Heartbeat) => alive = self.heard(at),
                     Received::Request(request) => self.connections[at].deferred = Some(request),
                     Received::Nonsense(why) => {
                         alive = self.connections[at].tell(&Reply::Refused { slot: None, why });
@@ -287,10 +287,15 @@ impl Server {
         self.fire.carry_out();
     }
 
-    fn heard(&mut self, at: usize) {
+    /// False if it does not read the answer.
+    fn heard(&mut self, at: usize) -> bool {
+        if self.connections[at].incarnation.is_none() {
+            return true;
+        }
         if self.is_latest(at) {
             self.silence.heard(mark());
         }
+        self.connections[at].tell(&Reply::Alive)
     }
 
     fn is_latest(&self, at: usize) -> bool {
@@ -457,8 +462,9 @@ impl Server {
         let gate = old_target_gate(&self.fire, key).unwrap_or_else(|| self.worker.gate());
         let ports = armament.ports.iter().copied().map(Member::Port);
         let addresses = armament.addresses.iter().copied().map(Member::Address);
-        let members = ports.chain(addresses).collect();
-        let floating = armament.floating;
+        // What has no deadline has no gate: it would close and never open again.
+        let members = ports.chain(addresses).filter(|_| fenced).collect();
+        let floating = armament.floating.filter(|_| fenced);
         self.fire.aim(
             key,
             Target {
@@ -503,6 +509,12 @@ impl Server {
             .is_none_or(|cgroup| cgroup.events().is_ok_and(|events| !events.populated));
         self.handle(at, Event::Disarm { slot, gone })?;
         if let Some(key) = key {
+            // It may live on, as a standby; but what was killed is looked after until it is gone.
+            if let Some(target) = self.fire.targets.get_mut(key)
+                && target.as_ref().is_some_and(|target| !target.dying)
+            {
+                *target = None;
+            }
             self.worker.order(Order::Forget(key));
         }
         Ok(())
@@ -546,11 +558,19 @@ impl Server {
     }
 
     fn tell_news(&mut self) {
-        while let Some((key, what)) = self.fire.poll_news() {
+        while let Some(News { key, what, late }) = self.fire.poll_news() {
             let slot = &self.fire.machine.slots()[key];
             let (slot, epoch) = (slot.id.clone(), slot.epoch);
-            let _ = self.log.try_send(format!("slot {slot} at epoch {epoch}: {what:?}"));
-            self.tell_latest(&Reply::Event { slot, epoch, what });
+            let _ = self
+                .log
+                .try_send(format!("slot {slot} at epoch {epoch}: {what:?}{}", Late(late)));
+            let late_us = late.and_then(|late| u64::try_from(late.as_micros()).ok());
+            self.tell_latest(&Reply::Event {
+                slot,
+                epoch,
+                what,
+                late_us,
+            });
         }
     }
 
@@ -586,6 +606,18 @@ impl Server {
             .is_none_or(|petted| now.held_for(petted) >= watchdog.timeout() / 4);
         if due && self.fire.keeps_deadlines() && watchdog.pet().is_ok() {
             self.petted = Some(now);
+        }
+    }
+}
+
+/// For the log.
+struct Late(Option<Duration>);
+
+impl std::fmt::Display for Late {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(late) => write!(f, ", {}us after its deadline", late.as_micros()),
+            None => Ok(()),
         }
     }
 }

@@ -103,8 +103,9 @@ impl Drop for Group {
 
 /// A guard that fences, in a folder with a bystander for an agent.
 pub(crate) struct Fenced {
-    pub(crate) bench: Bench,
+    // Dropped first: it would start the agent again.
     pub(crate) guard: Guard,
+    pub(crate) bench: Bench,
     pub(crate) cluster: String,
 }
 
