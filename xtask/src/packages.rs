@@ -37,9 +37,63 @@ const WRK: Program = Program {
     name: "wrk",
     package: "wrk",
 };
+const IP: Program = Program {
+    name: "ip",
+    package: "iproute2",
+};
+const NFT: Program = Program {
+    name: "nft",
+    package: "nftables",
+};
+const PING: Program = Program {
+    name: "ping",
+    package: "iputils-ping",
+};
+const PGREP: Program = Program {
+    name: "pgrep",
+    package: "procps",
+};
+const FSFREEZE: Program = Program {
+    name: "fsfreeze",
+    package: "util-linux",
+};
+const MKFS: Program = Program {
+    name: "mkfs.ext4",
+    package: "e2fsprogs",
+};
+const ETCD: Program = Program {
+    name: "etcd",
+    package: "etcd-server",
+};
+const KEEPALIVED: Program = Program {
+    name: "keepalived",
+    package: "keepalived",
+};
+const PACEMAKER: Program = Program {
+    name: "pacemakerd",
+    package: "pacemaker",
+};
+const PACEMAKER_CLI: Program = Program {
+    name: "cibadmin",
+    package: "pacemaker-cli-utils",
+};
+const COROSYNC: Program = Program {
+    name: "corosync",
+    package: "corosync",
+};
+const RESOURCE_AGENTS: Program = Program {
+    name: "ocf-tester",
+    package: "resource-agents",
+};
 
 /// What `cargo xtask test` runs.
-pub(crate) const FOR_TESTS: &[Program] = &[REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV];
+pub(crate) const FOR_TESTS: &[Program] = &[
+    REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV, IP, NFT, PING, PGREP, FSFREEZE, MKFS,
+];
+/// What `cargo xtask hosts` runs, and what runs on them.
+pub(crate) const FOR_HOSTS: &[Program] = &[IP, NFT, PGREP, FSFREEZE, MKFS, ETCD];
+/// The peers of `cargo xtask bench failover`.
+pub(crate) const FOR_FAILOVER: &[Program] = &[KEEPALIVED, PACEMAKER, PACEMAKER_CLI, COROSYNC, RESOURCE_AGENTS];
 /// What `cargo xtask bench` runs.
 pub(crate) const FOR_BENCHES: &[Program] = &[REDIS, REDIS_CLI, NGINX, HAPROXY, WRK];
 
