@@ -1,6 +1,17 @@
 //! `failover`: redundancy managers on hosts of their own, one client, one list of faults, one witness.
 //!
 //! Each contender has a rig of two or three hosts. The tries alternate between contenders, so that a slow minute of the machine is everybody's.
+//!
+//! Understudy is to be one more of them, in `understudy.rs`. What that needs:
+//!
+//! - the program beside this one; hosts see the machine's files, so its path is the same there (`Context::program`)
+//! - `setup`: `understudy cluster init` on the first host and `cluster join` on the others, as daemons (`Host::start_daemon`), with etcd of the machine;
+//!   then `apply` of a file with one exclusive service, one active, a standby on each other host, `address` the floating one, and as `command`
+//!   `tokenserver serve --name {node} --listen 0.0.0.0:80 --rings RIG_SHARED --every-us 1000 --epoch {epoch}`, or without `--epoch` and with
+//!   `tokenserver promote --control SOCKET {epoch}` as `on_promote` and `tokenserver demote --control SOCKET` as `on_demote`
+//! - `booted`: what its systemd unit starts (`understudy agent`); `manager`: ids of agent, guard and proxy, and of etcd in a column of its own
+//! - `switch_over`: `understudy switchover SERVICE`; `tidy`: nothing, for it restarts what died
+//! - `fault` and `heal` are those of the trait
 
 mod contender;
 mod keepalived;
