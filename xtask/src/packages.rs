@@ -65,6 +65,10 @@ const ETCD: Program = Program {
     name: "etcd",
     package: "etcd-server",
 };
+const ETCDCTL: Program = Program {
+    name: "etcdctl",
+    package: "etcd-client",
+};
 const KEEPALIVED: Program = Program {
     name: "keepalived",
     package: "keepalived",
@@ -88,7 +92,7 @@ const RESOURCE_AGENTS: Program = Program {
 
 /// What `cargo xtask test` runs.
 pub(crate) const FOR_TESTS: &[Program] = &[
-    REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV, IP, NFT, PING, PGREP, FSFREEZE, MKFS,
+    REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV, IP, NFT, PING, PGREP, FSFREEZE, MKFS, ETCD, ETCDCTL,
 ];
 /// What `cargo xtask hosts` runs, and what runs on them.
 pub(crate) const FOR_HOSTS: &[Program] = &[IP, NFT, PGREP, FSFREEZE, MKFS, ETCD];
