@@ -1,6 +1,6 @@
 //! keepalived: VRRP moves an address, a script on each host checks the service, which runs on all of them.
 
-use super::contender::{Break, CONTROL, Contender, PORT, floating, need, pids, tokenserver};
+use super::contender::{Active, Break, CONTROL, Contender, PORT, floating, need, pids, tokenserver};
 use anyhow::Result;
 use bench::report::first_line;
 use hosts::{Command, Host, Rig};
@@ -145,15 +145,10 @@ impl Contender for Keepalived {
         Ok(())
     }
 
-    fn tidy(&self, rig: &Rig, host: &Host, broken: Break) -> Result<()> {
+    fn tidy(&self, rig: &Rig, host: &Host, broken: Break, active: &Active) -> Result<()> {
         match broken {
             Break::ServiceKilled => self.start_service(rig, host),
-            Break::ServiceFrozen => {
-                for pid in pids(host, "^tokenserver$")? {
-                    host.signal(pid, Signal::CONT)?;
-                }
-                Ok(())
-            }
+            Break::ServiceFrozen => Ok(host.signal(active.pid, Signal::CONT)?),
             Break::Switchover => {
                 let ended = || Ok(self.manager(host)?.is_empty().then_some(()));
                 super::contender::wait_for("keepalived to stop", Duration::from_secs(10), ended)?;

@@ -1,6 +1,6 @@
 //! Pacemaker on corosync: a group of an address and the service, started on one host and watched there.
 
-use super::contender::{Break, Contender, PORT, floating, need, pids, tokenserver, wait_for};
+use super::contender::{Active, Break, Contender, PORT, floating, need, pids, tokenserver, wait_for};
 use anyhow::Result;
 use bench::report::first_line;
 use hosts::{Command, Host, Rig};
@@ -233,7 +233,7 @@ impl Contender for Pacemaker {
         Ok(())
     }
 
-    fn tidy(&self, _rig: &Rig, host: &Host, broken: Break) -> Result<()> {
+    fn tidy(&self, _rig: &Rig, host: &Host, broken: Break, _active: &Active) -> Result<()> {
         if broken == Break::Switchover {
             host.check(Command::new(["crm_resource", "--resource", "service", "--clear"]))?;
         }

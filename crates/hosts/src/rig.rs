@@ -108,7 +108,10 @@ impl Rig {
         if !rustix::process::geteuid().is_root() {
             return Err(Error::NotRoot);
         }
-        sweep()?;
+        // What cannot be removed is in nobody's way: a new rig has a number of its own.
+        if let Err(error) = sweep() {
+            eprintln!("an earlier rig was not removed whole: {error}");
+        }
         let (place, owned) = Place::claim()?;
         // From here on a failure drops the rig, which removes what is there.
         let mut rig = Self {
