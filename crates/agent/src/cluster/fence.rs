@@ -183,7 +183,7 @@ impl Fence {
         let hangs = self.beat_since.is_some_and(|since| since.elapsed() >= GUARD_SILENT);
         if hangs && self.client.is_some() {
             if let Some(guard) = self.guard.take() {
-                tracing::error!(guard, "the guard hangs; ending it");
+                tracing::error!(guard = guard.as_raw_nonzero(), "the guard hangs; ending it");
                 let _ = rustix::process::kill_process(guard, rustix::process::Signal::KILL);
             }
             self.beat_since = None;
