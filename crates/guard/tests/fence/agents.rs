@@ -35,7 +35,7 @@ fn a_hung_agent_is_replaced_and_the_next_one_adopts_what_runs() {
     let first = fenced.bench.starts(1)[0];
     until("it is armed", || fenced.bench.path("armed").exists());
     let stopped = Instant::now();
-    kill("STOP", first);
+    crate::world::stop(first);
     let second = fenced.bench.starts(2)[1];
     let took = stopped.elapsed();
     assert!(took >= Duration::from_millis(1_300), "{took:?}");
@@ -55,7 +55,7 @@ fn a_hung_agent_lets_the_deadline_pass_and_its_successor_thaws() {
     let first = fenced.bench.starts(1)[0];
     std::thread::sleep(Duration::from_millis(300));
     assert!(!group.events().frozen);
-    kill("STOP", first);
+    crate::world::stop(first);
     until("it is frozen", || group.events().frozen);
     assert!(fenced.bench.starts(2)[1] != first);
     until("it is thawed", || !group.events().frozen);
@@ -112,7 +112,7 @@ fn a_guard_that_is_stopped_does_not_answer_heartbeats() {
     agent.registered();
     agent.client.heartbeat().unwrap();
     assert_eq!(agent.next(), Reply::Alive);
-    kill("STOP", fenced.guard.id());
+    crate::world::stop(fenced.guard.id());
     agent.client.heartbeat().unwrap();
     assert_eq!(agent.within(Duration::from_millis(200)), None);
     kill("CONT", fenced.guard.id());
@@ -225,7 +225,7 @@ fn an_agent_of_earlier_decides_nothing() {
 fn a_client_never_waits_for_a_guard_that_does_not_read() {
     let fenced = Fenced::new(&[]);
     let (agent, _) = fenced.agent_with(timing(60_000, 90_000));
-    kill("STOP", fenced.guard.id());
+    crate::world::stop(fenced.guard.id());
     let begun = Instant::now();
     let mut longest = Duration::ZERO;
     let refused = (0..1_000_000).find_map(|_| {

@@ -123,7 +123,7 @@ fn established_connections_stop_at_the_hard_deadline_though_the_guard_is_stopped
             assert!(pair.talks(), "closed although it is renewed");
         }
         std::thread::sleep(Duration::from_millis(100));
-        kill("STOP", fenced.guard.id());
+        crate::world::stop(fenced.guard.id());
         let last = silent_after(&mut pair, sent);
         println!("last byte {last:?} after the renewal was sent, hard deadline 1s");
         assert!(last > Duration::from_millis(800), "{last:?}");
