@@ -295,3 +295,40 @@ fn another_user_is_shut_out() {
     assert_ne!(say(0), "0");
     assert!(Client::connect(&folder.join("nowhere"), 1).is_err());
 }
+
+#[test]
+fn fence_and_gates_are_in_real_time_and_nothing_else_is() {
+    let fenced = Fenced::new(&[]);
+    let agent = fenced.bench.starts(1)[0];
+    let (_agent, test) = fenced.agent_with(timing(2_000, 3_000));
+    assert!(test.ok, "{:?}", test.why_not);
+    // Policy is the 41st field, the 39th after the name; 1 is SCHED_FIFO.
+    let policies = |pid: u32| {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        let mut found: Vec<(String, String)> = tasks
+            .map(|task| {
+                let name = std::fs::read_to_string(task.path().join("comm")).unwrap();
+                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap();
+                let policy = stat.rsplit_once(") ").unwrap().1.split(' ').nth(38).unwrap().to_owned();
+                (name.trim().to_owned(), policy)
+            })
+            .collect();
+        found.sort();
+        found
+    };
+    let expected = [("fence", "1"), ("gates", "1"), ("guard", "0"), ("log", "0")];
+    let expected = expected.map(|(name, policy)| (name.to_owned(), policy.to_owned()));
+    assert_eq!(policies(fenced.guard.id()), expected);
+    assert!(
+        policies(agent).iter().all(|(_, policy)| policy == "0"),
+        "services would be in real time too"
+    );
+    let adjusted = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+    assert_eq!(
+        adjusted(fenced.guard.id()).trim() == "-1000",
+        crate::bench::may_spare_from_oom()
+    );
+    let resident = fenced.guard.resident_kib();
+    println!("a guard that fences has {resident} KiB");
+    assert!(resident < 12 * 1024, "{resident} KiB");
+}
