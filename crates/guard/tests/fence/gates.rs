@@ -207,6 +207,35 @@ fn a_guard_that_starts_again_leaves_gates_as_they_are() {
 }
 
 #[test]
+fn gates_that_somebody_flushed_are_made_anew_with_the_next_renewal() {
+    in_a_network(|| {
+        let fenced = Fenced::new(&[]);
+        let (mut group, mut other) = (Group::new(), Group::new());
+        group.run("sleep 600 & wait");
+        other.run("sleep 600 & wait");
+        let (mut agent, _) = fenced.agent_with(timing(5_000, 6_000));
+        let (mut pair, _listener) = Pair::new(HERE);
+        for (number, port, group) in [(0, PORT, &group), (1, PORT + 1, &other)] {
+            agent.arm(Armament {
+                ports: vec![port],
+                ..armament(number, 1, group)
+            });
+        }
+        run("nft", &["flush", "ruleset"]);
+        agent.renew();
+        let rules = || run("nft", &["list", "ruleset"]);
+        // Both ports, both protocols, gated and open.
+        until("all is gated and open again", || {
+            let rules = rules();
+            [PORT, PORT + 1]
+                .iter()
+                .all(|port| rules.matches(&port.to_string()).count() == 4)
+        });
+        assert!(pair.talks());
+    });
+}
+
+#[test]
 fn a_slot_that_is_given_up_is_nobodys_gate() {
     in_a_network(|| {
         let fenced = Fenced::new(&[]);

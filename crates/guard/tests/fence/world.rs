@@ -157,6 +157,9 @@ impl Fenced {
 
 impl Drop for Fenced {
     fn drop(&mut self) {
+        // It may be about to make its table.
+        let _ = self.guard.kill();
+        let _ = self.guard.wait();
         let _ = guard::gates::Gates::remove(&self.cluster);
     }
 }
