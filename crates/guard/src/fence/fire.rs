@@ -239,3 +239,97 @@ impl News {
         Self { key, what, late }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::words::{Arm, Deadlines, Event, Policy};
+    use super::super::worker::Worker;
+    use super::*;
+    use crate::fence::cgroup::Cgroup;
+    use model::{Epoch, Millis, ServiceName, SlotId};
+    use std::alloc::{GlobalAlloc, Layout, System};
+    use std::cell::Cell;
+
+    thread_local! {
+        static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    struct Counting;
+
+    #[expect(unsafe_code, reason = "an allocator that counts is an allocator")]
+    // SAFETY: everything is left to the system's allocator.
+    unsafe impl GlobalAlloc for Counting {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+            // SAFETY: the caller's promise is the system's.
+            unsafe { System.alloc(layout) }
+        }
+        unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+            // SAFETY: the caller's promise is the system's.
+            unsafe { System.dealloc(pointer, layout) }
+        }
+    }
+
+    #[global_allocator]
+    static COUNTING: Counting = Counting;
+
+    #[test]
+    fn freezing_and_killing_a_hundred_slots_allocates_nothing() {
+        let worker = Worker::start("allocates-nothing".into()).expect("a worker");
+        let span = Duration::from_millis;
+        let now = mark();
+        let mut fire = Fire::default();
+        let deadlines = Deadlines {
+            soft: span(1_000),
+            hard: span(2_000),
+        };
+        let mut tell = |event| fire.machine.handle(1, event, now).expect("lawful");
+        tell(Event::Register);
+        tell(Event::Deadlines(deadlines));
+        tell(Event::Session {
+            session: 1,
+            renewed: now,
+        });
+        for number in 0..100 {
+            let slot = SlotId {
+                service: ServiceName::new("db").expect("a name"),
+                slot: number,
+            };
+            let armament = Armament {
+                slot: slot.clone(),
+                epoch: Epoch(1),
+                policy: Policy::Freeze,
+                frozen_max: Millis(0),
+                cgroup: "/".into(),
+                ports: Vec::new(),
+                addresses: Vec::new(),
+                floating: None,
+            };
+            let arm = Arm {
+                slot,
+                epoch: Epoch(1),
+                policy: Policy::Freeze,
+                frozen_max: Duration::ZERO,
+                predecessor_gone: true,
+            };
+            fire.machine.handle(1, Event::Arm(arm), now).expect("armed");
+            let target = Target {
+                armament,
+                cgroup: Some(Cgroup::of_nothing().expect("/dev/null")),
+                gate: worker.gate(),
+                dying: false,
+                failed: false,
+            };
+            fire.aim(number as Key, target);
+            fire.carry_out();
+        }
+        let before = ALLOCATIONS.get();
+        fire.tick(now.later(span(1_500)));
+        fire.tick(now.later(span(2_500)));
+        assert_eq!(ALLOCATIONS.get() - before, 0);
+        let fired = std::iter::from_fn(|| fire.poll_news()).filter(|news| news.what == What::Fired);
+        assert_eq!(fired.count(), 100);
+        // It made its table, if it may.
+        let _ = crate::gates::Gates::remove("allocates-nothing");
+    }
+}

@@ -35,7 +35,7 @@ fn a_hung_agent_is_replaced_and_the_next_one_adopts_what_runs() {
     let first = fenced.bench.starts(1)[0];
     until("it is armed", || fenced.bench.path("armed").exists());
     let stopped = Instant::now();
-    kill("STOP", first);
+    crate::world::stop(first);
     let second = fenced.bench.starts(2)[1];
     let took = stopped.elapsed();
     assert!(took >= Duration::from_millis(1_300), "{took:?}");
@@ -55,7 +55,7 @@ fn a_hung_agent_lets_the_deadline_pass_and_its_successor_thaws() {
     let first = fenced.bench.starts(1)[0];
     std::thread::sleep(Duration::from_millis(300));
     assert!(!group.events().frozen);
-    kill("STOP", first);
+    crate::world::stop(first);
     until("it is frozen", || group.events().frozen);
     assert!(fenced.bench.starts(2)[1] != first);
     until("it is thawed", || !group.events().frozen);
@@ -112,7 +112,7 @@ fn a_guard_that_is_stopped_does_not_answer_heartbeats() {
     agent.registered();
     agent.client.heartbeat().unwrap();
     assert_eq!(agent.next(), Reply::Alive);
-    kill("STOP", fenced.guard.id());
+    crate::world::stop(fenced.guard.id());
     agent.client.heartbeat().unwrap();
     assert_eq!(agent.within(Duration::from_millis(200)), None);
     kill("CONT", fenced.guard.id());
@@ -225,7 +225,7 @@ fn an_agent_of_earlier_decides_nothing() {
 fn a_client_never_waits_for_a_guard_that_does_not_read() {
     let fenced = Fenced::new(&[]);
     let (agent, _) = fenced.agent_with(timing(60_000, 90_000));
-    kill("STOP", fenced.guard.id());
+    crate::world::stop(fenced.guard.id());
     let begun = Instant::now();
     let mut longest = Duration::ZERO;
     let refused = (0..1_000_000).find_map(|_| {
@@ -294,4 +294,41 @@ fn another_user_is_shut_out() {
     assert_eq!(say(65_534), "0");
     assert_ne!(say(0), "0");
     assert!(Client::connect(&folder.join("nowhere"), 1).is_err());
+}
+
+#[test]
+fn fence_and_gates_are_in_real_time_and_nothing_else_is() {
+    let fenced = Fenced::new(&[]);
+    let agent = fenced.bench.starts(1)[0];
+    let (_agent, test) = fenced.agent_with(timing(2_000, 3_000));
+    assert!(test.ok, "{:?}", test.why_not);
+    // Policy is the 41st field, the 39th after the name; 1 is SCHED_FIFO.
+    let policies = |pid: u32| {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        let mut found: Vec<(String, String)> = tasks
+            .map(|task| {
+                let name = std::fs::read_to_string(task.path().join("comm")).unwrap();
+                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap();
+                let policy = stat.rsplit_once(") ").unwrap().1.split(' ').nth(38).unwrap().to_owned();
+                (name.trim().to_owned(), policy)
+            })
+            .collect();
+        found.sort();
+        found
+    };
+    let expected = [("fence", "1"), ("gates", "1"), ("guard", "0"), ("log", "0")];
+    let expected = expected.map(|(name, policy)| (name.to_owned(), policy.to_owned()));
+    assert_eq!(policies(fenced.guard.id()), expected);
+    assert!(
+        policies(agent).iter().all(|(_, policy)| policy == "0"),
+        "services would be in real time too"
+    );
+    let adjusted = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+    assert_eq!(
+        adjusted(fenced.guard.id()).trim() == "-1000",
+        crate::bench::may_spare_from_oom()
+    );
+    let resident = fenced.guard.resident_kib();
+    println!("a guard that fences has {resident} KiB");
+    assert!(resident < 12 * 1024, "{resident} KiB");
 }

@@ -123,7 +123,7 @@ fn established_connections_stop_at_the_hard_deadline_though_the_guard_is_stopped
             assert!(pair.talks(), "closed although it is renewed");
         }
         std::thread::sleep(Duration::from_millis(100));
-        kill("STOP", fenced.guard.id());
+        crate::world::stop(fenced.guard.id());
         let last = silent_after(&mut pair, sent);
         println!("last byte {last:?} after the renewal was sent, hard deadline 1s");
         assert!(last > Duration::from_millis(800), "{last:?}");
@@ -203,6 +203,35 @@ fn a_guard_that_starts_again_leaves_gates_as_they_are() {
         again.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         UdpSocket::bind((HERE, 0)).unwrap().send_to(b"?", (HERE, PORT)).unwrap();
         assert!(again.recv(&mut [0; 8]).is_ok(), "armed anew means open");
+    });
+}
+
+#[test]
+fn gates_that_somebody_flushed_are_made_anew_with_the_next_renewal() {
+    in_a_network(|| {
+        let fenced = Fenced::new(&[]);
+        let (mut group, mut other) = (Group::new(), Group::new());
+        group.run("sleep 600 & wait");
+        other.run("sleep 600 & wait");
+        let (mut agent, _) = fenced.agent_with(timing(5_000, 6_000));
+        let (mut pair, _listener) = Pair::new(HERE);
+        for (number, port, group) in [(0, PORT, &group), (1, PORT + 1, &other)] {
+            agent.arm(Armament {
+                ports: vec![port],
+                ..armament(number, 1, group)
+            });
+        }
+        run("nft", &["flush", "ruleset"]);
+        agent.renew();
+        let rules = || run("nft", &["list", "ruleset"]);
+        // Both ports, both protocols, gated and open.
+        until("all is gated and open again", || {
+            let rules = rules();
+            [PORT, PORT + 1]
+                .iter()
+                .all(|port| rules.matches(&port.to_string()).count() == 4)
+        });
+        assert!(pair.talks());
     });
 }
 

@@ -47,7 +47,7 @@ fn it_is_petted_with_and_without_slots_and_stops_with_a_guard_that_stops() {
         [What::Frozen, What::Fired, What::Gone]
     );
     assert!((2..=5).contains(&petted()), "the deadline was kept");
-    crate::bench::kill("STOP", fenced.guard.id());
+    crate::world::stop(fenced.guard.id());
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(petted(), 0, "the guard is stopped");
     crate::bench::kill("CONT", fenced.guard.id());
