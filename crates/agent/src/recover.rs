@@ -236,7 +236,10 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         instances: adopted,
         numbers: found.numbers,
         routes,
-        elsewhere: joined.as_ref().map(|joined| joined.elsewhere()).unwrap_or_default(),
+        elsewhere: joined
+            .as_ref()
+            .map(super::cluster::start::Joined::elsewhere)
+            .unwrap_or_default(),
     };
     if let Some(joined) = &joined {
         let session = joined.cluster.session;

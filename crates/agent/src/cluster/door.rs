@@ -171,7 +171,7 @@ pub(crate) fn keep_fresh(mut reloader: identity::renewal::Reloader) {
                 Ok(true) => tracing::info!("keys and certificates were read anew"),
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::error!(error = %crate::executor::chain(&error), "keys and certificates cannot be read anew")
+                    tracing::error!(error = %crate::executor::chain(&error), "keys and certificates cannot be read anew");
                 }
             }
         }
