@@ -162,9 +162,9 @@ impl Contender for Pacemaker {
     }
 
     fn settings(&self) -> String {
-        let token = self
-            .token_ms
-            .map_or("token of its own (3 s)".to_owned(), |token| format!("token {token} ms"));
+        let token = self.token_ms.map_or("token of its own (3 s)".to_owned(), |token| {
+            format!("token {token} ms and no more for a third host")
+        });
         format!("{token}, monitor each {} s, no fencing, stickiness 100", self.monitor_s)
     }
 
