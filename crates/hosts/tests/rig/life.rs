@@ -96,7 +96,9 @@ fn commands_and_daemons_tell_how_they_ended() {
         .run_within(Command::shell("sleep 60 & sleep 60"), Duration::from_millis(50))
         .unwrap();
     assert_eq!(late.ended, Ended::TimedOut);
-    assert_eq!(a.shell("pgrep -c sleep || true").unwrap(), "0\n");
+    wait_until("its group to be gone", || {
+        a.shell("pgrep -c sleep || true").unwrap() == "0\n"
+    });
     // A child left behind does not keep the answer back.
     let begun = Instant::now();
     assert_eq!(a.shell("sleep 5 & echo left").unwrap(), "left\n");
