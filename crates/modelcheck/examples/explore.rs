@@ -1,8 +1,21 @@
-use modelcheck::{Budget, Config, Mutation, Start, check};
+//! Explores scenarios by name, or all, and says how large each is: `explore [NAME]`.
+
+use modelcheck::{check, scenarios};
+
 fn main() {
-    let base = Config { budget: Budget { session: [2, 2, 0], steps: [1, 1, 0], slow: 1, fast: 1, ..Budget::default() }, ..Config::new(2, Start::Held) };
-    for (name, config) in [("base", base), ("w=d", base.without(Mutation::WaitIsLease)), ("ack", base.without(Mutation::LeaseFromAnswer)), ("norev", base.without(Mutation::TakeWithoutRevision))] {
-        let found = check(config);
-        println!("{name}: {} states, depth {}, {:?}, {:?}\n  {:?}", found.states, found.depth, found.took, found.taken, found.broken);
+    let more: [scenarios::Scenario; 2] = [
+        ("old session dies twice", scenarios::reopened),
+        ("taker reopens", scenarios::taker_reopens),
+    ];
+    let wanted = std::env::args().nth(1);
+    for (name, config) in scenarios::ALL.into_iter().chain(more) {
+        if wanted.as_deref().is_some_and(|wanted| wanted != name) {
+            continue;
+        }
+        let found = check(config());
+        println!(
+            "{name}: {} states, depth {}, {:.1?}, {:?} {:?}",
+            found.states, found.depth, found.took, found.taken, found.broken
+        );
     }
 }

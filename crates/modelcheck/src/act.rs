@@ -3,6 +3,7 @@
 use crate::actions::{Action, step_of};
 use crate::agent::{condemns, in_whose_name};
 use crate::config::{Config, Mutation};
+use crate::store::By;
 use crate::world::{Agent, Answer, Broken, Flight, Instance, LEASE, Request, SOFT, World, ticks};
 use crate::{NodeId, SlotId, Step};
 use decisions::lease::HolderEvent;
@@ -17,7 +18,13 @@ impl World {
             Action::CommitSession(node) => {
                 self.left.session[usize::from(node)] -= 1;
                 let request = self.node_mut(node).request.take()?;
-                return self.commit_session(node, request, config);
+                let taken = self.commit_session(node, request, config);
+                if config.quick && self.node(node).brain().is_some() {
+                    while let Some(answer) = self.node_mut(node).answers.pop() {
+                        self.hear(node, answer, config);
+                    }
+                }
+                return taken;
             }
             Action::Overtake(node) => {
                 self.left.delayed -= 1;
@@ -44,7 +51,7 @@ impl World {
                 self.think(node, HolderEvent::ProbeAnswered, config);
             }
             Action::Look(node) => self.look(node, config),
-            Action::Send(node, step) => self.send(node, step),
+            Action::Send(node, step) => self.send(node, step, config),
             Action::SendAgain(node, which) => {
                 self.left.steps[usize::from(node)] -= 1;
                 let this = self.node_mut(node);
@@ -142,6 +149,7 @@ impl World {
                 this.guard = None;
                 this.saved = None;
                 this.truth = None;
+                this.boot += 1;
                 this.answers.clear();
                 this.start_agent(&view);
                 self.agent_starts(node, config);
@@ -180,7 +188,7 @@ impl World {
         self.think(node, HolderEvent::GuardReady(true), config);
     }
 
-    fn send(&mut self, node: NodeId, step: Step) {
+    fn send(&mut self, node: NodeId, step: Step, config: &Config) {
         self.left.steps[usize::from(node)] -= 1;
         match step {
             Step::Handover(..) => self.left.handovers -= 1,
@@ -191,16 +199,23 @@ impl World {
         }
         let this = self.node_mut(node);
         let agent = this.incarnation;
+        let epoch = this.instance.held().map_or(0, |held| held.epoch);
         // Demoted and gated before it is handed over.
         if let (Step::Handover(..), Instance::Running(held)) = (step, this.instance) {
             this.instance = Instance::Gated(held);
         }
         let Some(brain) = this.brain_mut() else { return };
+        // What was handed over and is given up is not started any more.
+        if let (Step::Release(holding), false) = (step, config.is(Mutation::StartAfterRelease)) {
+            let slot = usize::from(holding.slot);
+            brain.last_epoch[slot] = brain.view.slots[slot].epoch;
+        }
         brain.attempts += 1;
         let flight = Flight {
             step,
             attempt: brain.attempts,
             agent,
+            epoch,
         };
         brain.pending.push(flight);
         this.flights.push(flight);
@@ -215,7 +230,7 @@ impl World {
     }
 
     fn commit_session(&mut self, node: NodeId, request: Request, config: &Config) -> Option<Transition> {
-        let ok = self.commit(&request.step, node, request.agent, 0, config);
+        let ok = self.commit(&request.step, self.by_request(node, &request), config);
         let found = self.store.sessions[usize::from(node)].map(|session| (session.created, session.agent));
         let this = self.node_mut(node);
         if ok && matches!(request.step, Step::Renew { .. }) {
@@ -232,7 +247,16 @@ impl World {
     }
 
     fn commit_step(&mut self, node: NodeId, flight: Flight, config: &Config) -> Option<Transition> {
-        let ok = self.commit(&flight.step, node, flight.agent, flight.attempt, config);
+        let ok = self.commit(
+            &flight.step,
+            By {
+                agent: flight.agent,
+                boot: self.node(node).boot,
+                attempt: (node, flight.attempt),
+                epoch: flight.epoch,
+            },
+            config,
+        );
         let slot = match flight.step {
             Step::Take { slot, .. } => Some(slot),
             Step::Release(holding)
@@ -250,7 +274,7 @@ impl World {
         ok.then_some(flight.step.transition())
     }
 
-    fn commit(&mut self, step: &Step, node: NodeId, agent: u8, attempt: u8, config: &Config) -> bool {
+    fn commit(&mut self, step: &Step, by: By, config: &Config) -> bool {
         if !self.store.allows(step, config) {
             return false;
         }
@@ -263,14 +287,25 @@ impl World {
             self.judge(victim, config);
         }
         let epochs: Vec<_> = self.store.slots.iter().map(|slot| slot.epoch).collect();
-        let epoch = self.node(node).instance.held().map_or(0, |held| held.epoch);
-        self.store.apply(step, agent, (node, attempt), epoch, config);
+        self.store.apply(step, by, config);
         for (slot, before) in self.store.slots.iter().zip(epochs) {
             if slot.epoch < before {
                 self.broken.insert(Broken::Epoch);
             }
         }
+        for node in config.node_ids().filter(|node| config.sharp[usize::from(*node)]) {
+            self.look(node, config);
+        }
         true
+    }
+
+    pub(crate) fn by_request(&self, node: NodeId, request: &Request) -> By {
+        By {
+            agent: request.agent,
+            boot: self.node(node).boot,
+            attempt: (node, 0),
+            epoch: 0,
+        }
     }
 
     /// Whatever session the victim has, by now no lease of it may run: neither as the world knows it, nor as its agent does.
@@ -278,7 +313,9 @@ impl World {
         let this = self.node(victim);
         let session = self.store.created(victim);
         let runs = (this.truth).is_some_and(|(of, sent)| of == session && this.clock < sent + LEASE);
-        let believes = this.brain().is_some_and(|brain| brain.holder.covers_take(session, this.now()));
+        let believes = this
+            .brain()
+            .is_some_and(|brain| brain.holder.covers_take(session, this.now()));
         let deadline = this.brain().and_then(|brain| brain.holder.acked()).map(ticks);
         let believes = believes && deadline.is_some();
         if session.0 != 0 && !config.is(Mutation::TakeWithoutCondemning) && (runs || believes) {

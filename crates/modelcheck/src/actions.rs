@@ -96,7 +96,11 @@ impl World {
         if this.delayed.is_some() {
             out.push(Action::CommitDelayed(node));
         }
-        out.extend((0u8..).zip(&this.flights).map(|(which, _)| Action::CommitStep(node, which)));
+        out.extend(
+            (0u8..)
+                .zip(&this.flights)
+                .map(|(which, _)| Action::CommitStep(node, which)),
+        );
         let Some(brain) = this.brain() else { return };
         if config.deaf != Some(node) {
             out.extend((0u8..).zip(&this.answers).map(|(which, _)| Action::Hear(node, which)));
@@ -166,7 +170,9 @@ impl World {
     fn is_handed(&self, node: NodeId, slot: SlotId, record: &Slot) -> bool {
         let this = self.node(node);
         let Some(brain) = this.brain() else { return false };
-        let Some((holder, session)) = record.holder else { return false };
+        let Some((holder, session)) = record.holder else {
+            return false;
+        };
         holder == node
             && record.attempt.0 != node
             && brain.holder.session() == Some(session)
@@ -194,7 +200,11 @@ impl World {
             if self.left.closes > 0 {
                 steps.push(Step::Close { node, session });
             }
-            if self.left.announcements > 0 && (record.session != session || record.bound.is_some()) {
+            // Bound to a slot that it still holds, it gives that up first: the comparison would not stop it.
+            let holds = |slot: SlotId| view.slots[usize::from(slot)].holder == Some((node, session));
+            let holds = record.bound.is_some_and(holds) && !config.is(Mutation::AnnounceWhileHolding);
+            let stale = record.session != session || record.bound.is_some();
+            if self.left.announcements > 0 && stale && !holds {
                 steps.push(Step::Announce {
                     node,
                     session,
@@ -222,10 +232,11 @@ impl World {
             return None;
         }
         let condemn = if other == node {
-            brain.holder.session().is_none().then_some(())?;
+            let session = brain.view.sessions[usize::from(node)]?;
+            (session.boot != self.node(node).boot && brain.holder.session().is_none()).then_some(())?;
             brain.observer.may_condemn_rebooted(name(other), now).ok()?
         } else {
-            config.condemn.then_some(())?;
+            (config.condemn && !config.steady[usize::from(other)]).then_some(())?;
             brain.observer.may_condemn(name(other), now).ok()?
         };
         let modified = condemn.modified;
@@ -285,14 +296,24 @@ impl World {
                 {
                     steps.push(Step::Rebind(holding));
                 }
-                steps.extend(self.takes(node, slot, record, brain, session));
+                steps.extend(self.takes(node, slot, record, brain, session, config));
             }
         }
     }
 
-    fn takes(&self, node: NodeId, slot: SlotId, record: &Slot, brain: &Brain, session: Revision) -> Vec<Step> {
+    fn takes(
+        &self,
+        node: NodeId,
+        slot: SlotId,
+        record: &Slot,
+        brain: &Brain,
+        session: Revision,
+        config: &Config,
+    ) -> Vec<Step> {
         let this = self.node(node);
-        let Some(taker) = free_member(brain, node) else { return Vec::new() };
+        let Some(taker) = free_member(brain, node) else {
+            return Vec::new();
+        };
         if taker.session != session || this.instance != Instance::None {
             return Vec::new();
         }
@@ -313,6 +334,7 @@ impl World {
             }));
         }
         if holder != node
+            && !config.steady[usize::from(holder)]
             && let Ok(condemn) = brain.observer.may_condemn(name(holder), this.now())
             && condemn.session == under
         {
@@ -327,10 +349,15 @@ impl World {
 
     fn time(&self, config: &Config, out: &mut Vec<Action>) {
         let mut ticks = vec![Action::Tick { slow: None, fast: None }];
-        let nodes = || config.node_ids().map(Some);
-        let slow = nodes().filter(|_| self.left.slow > 0).chain([None]);
-        for slow in slow {
-            for fast in nodes().filter(|_| self.left.fast > 0).chain([None]) {
+        // A slow clock matters to whoever is watched, a fast one to whoever watches.
+        let steady = |node: &NodeId| config.steady[usize::from(*node)];
+        let any_steady = config.node_ids().any(|node| steady(&node));
+        let slow = config.node_ids().filter(|node| self.left.slow > 0 && !steady(node));
+        for slow in slow.map(Some).chain([None]) {
+            let fast = config
+                .node_ids()
+                .filter(|node| self.left.fast > 0 && (steady(node) || !any_steady));
+            for fast in fast.map(Some).chain([None]) {
                 if slow != fast {
                     ticks.push(Action::Tick { slow, fast });
                 }
@@ -341,7 +368,9 @@ impl World {
 
     /// The guard kills within G + K, and what survived a standstill of its machine within J + K.
     fn guards_are_in_time(&self, tick: &Action, config: &Config) -> bool {
-        let Action::Tick { slow, fast } = *tick else { return true };
+        let Action::Tick { slow, fast } = *tick else {
+            return true;
+        };
         config.node_ids().all(|node| {
             let this = self.node(node);
             if this.stalled {

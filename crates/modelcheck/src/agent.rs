@@ -2,7 +2,9 @@
 
 use crate::config::{Config, Mutation};
 use crate::store::Slot;
-use crate::world::{Agent, Answer, Brain, Flight, Held, Instance, LEASE, Node, Request, World, mark, name, ticks, timing};
+use crate::world::{
+    Agent, Answer, Brain, Flight, Held, Instance, LEASE, Node, Request, World, mark, name, ticks, timing,
+};
 use crate::{NodeId, SlotId, Step};
 use decisions::lease::txn::{From, Transition};
 use decisions::lease::{Holder, HolderAction, HolderEvent, HolderOptions, Lost, Observer};
@@ -14,6 +16,7 @@ impl HolderSetup {
         HolderOptions {
             // Lateness steers liveness only, and the world's pauses are arbitrary.
             late_after: Duration::MAX,
+            idle_renew: timing().renew,
             ..HolderOptions::of(&timing())
         }
     }
@@ -38,6 +41,31 @@ impl World {
             events.extend(this.emptiness());
         }
         self.node_mut(node).save();
+        if config.steady[usize::from(node)] && !self.beginning {
+            self.answer_at_once(node, config);
+        }
+    }
+
+    /// The store is as good as in the same box.
+    fn answer_at_once(&mut self, node: NodeId, config: &Config) {
+        let this = self.node_mut(node);
+        let probing = this.brain_mut().is_some_and(|brain| std::mem::take(&mut brain.probing));
+        if let Some(request) = this.request.take() {
+            let ok = match request.step {
+                Step::Renew { session, .. } => self.store.created(node) == session,
+                step => {
+                    let ok = self.store.allows(&step, config);
+                    if ok {
+                        self.store.apply(&step, self.by_request(node, &request), config);
+                    }
+                    ok
+                }
+            };
+            let found = self.store.sessions[usize::from(node)].map(|session| (session.created, session.agent));
+            self.hear_of_session(node, request, ok, found, config);
+        } else if probing {
+            self.think(node, HolderEvent::ProbeAnswered, config);
+        }
     }
 
     /// A tick of the agent's clock.
@@ -71,11 +99,15 @@ impl World {
     pub(crate) fn look(&mut self, node: NodeId, config: &Config) {
         let store = self.store.clone();
         let clock = self.node(node).clock;
-        let Some(brain) = self.node_mut(node).brain_mut() else { return };
+        let Some(brain) = self.node_mut(node).brain_mut() else {
+            return;
+        };
         let own = brain.holder.session();
         for other in config.node_ids() {
             match store.sessions[usize::from(other)] {
-                Some(session) if own == Some(session.created) => {}
+                Some(session) if own == Some(session.created) => brain.observer.own(name(other)),
+                // Its renewals leave no trace.
+                Some(_) if config.steady[usize::from(other)] && other != node => {}
                 Some(session) => {
                     // The product's W for a lease of 3 ms is 3 ticks, that is D.
                     let lease = if config.is(Mutation::WaitIsLease) { 3 } else { LEASE * 3 };
@@ -246,7 +278,7 @@ impl Node {
             }
             HolderAction::Fenced { why, was_frozen } => {
                 self.fenced(matches!(why, Lost::Session(_)), was_frozen);
-            },
+            }
             HolderAction::Thawed => {
                 let session = self.brain().and_then(|brain| brain.holder.session());
                 if let Instance::Frozen(held) = self.instance
@@ -296,7 +328,10 @@ impl Node {
 
     fn save(&mut self) {
         if let Some(brain) = self.brain() {
-            self.saved = brain.holder.session().map(|session| (session, brain.holder.acked().map(ticks)));
+            self.saved = brain
+                .holder
+                .session()
+                .map(|session| (session, brain.holder.acked().map(ticks)));
         }
     }
 
@@ -310,7 +345,11 @@ impl Node {
         };
         let running = self.instance.held();
         let last_epoch = (view.slots.iter().enumerate())
-            .map(|(slot, _)| running.filter(|held| usize::from(held.slot) == slot).map_or(0, |held| held.epoch))
+            .map(|(slot, _)| {
+                running
+                    .filter(|held| usize::from(held.slot) == slot)
+                    .map_or(0, |held| held.epoch)
+            })
             .collect();
         self.agent = Agent::Up(Box::new(Brain {
             holder,

@@ -140,7 +140,10 @@ pub fn check(config: Config) -> Found {
         states: checker.unique_state_count(),
         depth: checker.max_depth(),
         took: began.elapsed(),
-        taken: (TRANSITIONS.into_iter().filter(|taken| checker.model().has_taken(*taken))).collect(),
+        taken: (TRANSITIONS
+            .into_iter()
+            .filter(|taken| checker.model().has_taken(*taken)))
+        .collect(),
         broken,
     }
 }

@@ -31,8 +31,10 @@ pub enum Mutation {
     RevisionOrGone,
     /// An announcement does not compare the instance's own record.
     AnnounceBlindly,
-    /// A restarted agent starts what it finds taken at the epoch it finds.
-    OldEpochAgain,
+    /// An instance is announced as free although its node's slot is still its own.
+    AnnounceWhileHolding,
+    /// What was handed over is started although it was given up meanwhile.
+    StartAfterRelease,
     /// Liveness: condemn at once when the store is back.
     NoHoldOff,
     /// Liveness: renew without an answered probe after missed answers.
@@ -92,10 +94,17 @@ pub struct Config {
     pub start: Start,
     /// How much may happen.
     pub budget: Budget,
+    /// Nodes whose requests about their own session are carried out and answered at once, and without a trace in the
+    /// store: nobody else's business, as long as nobody condemns them.
+    pub steady: [bool; 3],
     /// T4e apart from T6c.
     pub condemn: bool,
     /// The observers' hold-off counts real renewals; else their writes always succeed, which allows more.
     pub real_hold_off: bool,
+    /// Nodes whose watch is never behind.
+    pub sharp: [bool; 3],
+    /// Requests about sessions may take any time, but are answered as soon as they take effect.
+    pub quick: bool,
     /// Whatever can reach its goal does so before the next tick: for liveness.
     pub prompt: bool,
     /// The store is away from the start for any while.
@@ -116,8 +125,11 @@ impl Config {
             slots: 1,
             start,
             budget: Budget::default(),
+            steady: [false; 3],
             condemn: false,
             real_hold_off: false,
+            sharp: [false; 3],
+            quick: false,
             prompt: false,
             outage: false,
             deaf: None,

@@ -22,6 +22,7 @@ mod agent;
 mod check;
 mod config;
 pub mod properties;
+pub mod scenarios;
 mod start;
 mod store;
 mod world;

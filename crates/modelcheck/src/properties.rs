@@ -10,20 +10,31 @@ pub type Named = (&'static str, fn(&World) -> bool);
 pub const ALWAYS: [Named; 13] = [
     ("I1n: at most one active per slot with its gate open", one_acts),
     ("I1x: at most one active per slot executes", one_executes),
-    ("I2: epochs rise, and each is started once", |world| !world.has(Broken::Epoch)),
+    ("I2: epochs rise, and each is started once", |world| {
+        !world.has(Broken::Epoch)
+    }),
     ("I4: what acts is covered by an acknowledged renewal", acting_is_covered),
     ("I5: nothing is committed for a session that has ended", |world| {
         !world.has(Broken::DeadSession)
     }),
-    ("I5: a session is ended by others only when its lease is over", |world| {
-        !world.has(Broken::CondemnedAlive)
-    }),
+    (
+        "I5: a session is ended by others only when its lease is over",
+        |world| !world.has(Broken::CondemnedAlive),
+    ),
     ("I6: what is released is silent", released_is_silent),
     ("I7: an instance holds at most one slot", one_slot_each),
     ("I8: what acts is armed", acting_is_armed),
-    ("I11: what the guard has killed acts only at a new epoch", killed_stays_killed),
-    ("store: epochs of the store and of what acts agree", acting_epoch_is_known),
-    ("L1: a holder that hears no answer stops renewing", |world| !world.has(Broken::Unheard)),
+    (
+        "I11: what the guard has killed acts only at a new epoch",
+        killed_stays_killed,
+    ),
+    (
+        "store: epochs of the store and of what acts agree",
+        acting_epoch_is_known,
+    ),
+    ("L1: a holder that hears no answer stops renewing", |world| {
+        !world.has(Broken::Unheard)
+    }),
     ("L4: after an outage nobody who can renew is replaced", |world| {
         !world.has(Broken::Replaced)
     }),
@@ -51,10 +62,14 @@ fn acting_is_covered(world: &World) -> bool {
 }
 
 fn released_is_silent(world: &World) -> bool {
-    world.nodes.iter().filter_map(|node| node.executing()).all(|(held, stood)| {
-        let slot = &world.store.slots[usize::from(held.slot)];
-        stood || slot.holder.is_some() || held.epoch > slot.epoch
-    })
+    world
+        .nodes
+        .iter()
+        .filter_map(|node| node.executing())
+        .all(|(held, stood)| {
+            let slot = &world.store.slots[usize::from(held.slot)];
+            stood || slot.holder.is_some() || held.epoch > slot.epoch
+        })
 }
 
 fn one_slot_each(world: &World) -> bool {
@@ -66,7 +81,10 @@ fn one_slot_each(world: &World) -> bool {
 }
 
 fn acting_is_armed(world: &World) -> bool {
-    world.nodes.iter().all(|node| node.acting().is_none() || node.guard.is_some())
+    world
+        .nodes
+        .iter()
+        .all(|node| node.acting().is_none() || node.guard.is_some())
 }
 
 fn killed_stays_killed(world: &World) -> bool {

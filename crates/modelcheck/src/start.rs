@@ -23,6 +23,7 @@ impl World {
         let down = Node {
             clock: 0,
             agent: Agent::Down,
+            boot: 0,
             incarnation: 0,
             saved: None,
             guard: None,
@@ -39,6 +40,7 @@ impl World {
         let nodes = usize::from(config.nodes);
         let mut world = Self {
             tick: 0,
+            beginning: true,
             timed: config.ticks.is_some(),
             outage: false,
             store: Store {
@@ -64,7 +66,9 @@ impl World {
             for _ in 0..2 {
                 world.left.session[usize::from(node)] += 1;
                 world.act(crate::Action::CommitSession(node), config);
-                world.act(crate::Action::Hear(node, 0), config);
+                if !config.quick {
+                    world.act(crate::Action::Hear(node, 0), config);
+                }
             }
             let session = world.store.created(node);
             world.store.instances[usize::from(node)].session = session;
@@ -92,6 +96,7 @@ impl World {
             world.look(node, config);
         }
         world.outage = config.outage;
+        world.beginning = false;
         world
     }
 }

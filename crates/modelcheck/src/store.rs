@@ -27,6 +27,8 @@ pub struct Session {
     pub modified: Revision,
     /// Which process of the agent wrote it.
     pub agent: u8,
+    /// Its node's boot.
+    pub boot: u8,
 }
 
 /// A slot.
@@ -40,6 +42,19 @@ pub struct Slot {
     pub epoch: u8,
     /// Who wrote it, and which of its attempts.
     pub attempt: (NodeId, u8),
+}
+
+/// Who makes a transaction.
+#[derive(Debug, Clone, Copy)]
+pub struct By {
+    /// Its process of the agent.
+    pub agent: u8,
+    /// Its boot.
+    pub boot: u8,
+    /// Its node, and which of its attempts.
+    pub attempt: (NodeId, u8),
+    /// The epoch of its instance when it was sent.
+    pub epoch: u8,
 }
 
 /// An instance as announced.
@@ -72,8 +87,9 @@ impl Store {
             .all(|compare| self.holds(compare))
     }
 
-    /// Makes it happen. `epoch` is that of the running instance that is bound anew.
-    pub fn apply(&mut self, step: &Step, agent: u8, attempt: (NodeId, u8), epoch: u8, config: &Config) {
+    /// Makes it happen.
+    pub fn apply(&mut self, step: &Step, by: By, config: &Config) {
+        let attempt = by.attempt;
         self.revision.0 += 1;
         let revision = self.revision;
         for write in step.writes() {
@@ -86,7 +102,8 @@ impl Store {
                             *session = Some(Session {
                                 created: revision,
                                 modified: revision,
-                                agent,
+                                agent: by.agent,
+                                boot: by.boot,
                             });
                         }
                     }
@@ -104,7 +121,7 @@ impl Store {
                 // The whole record is written as its holder knows it.
                 Write::Rebind(slot, session) => self.change(slot, attempt, |slot| {
                     slot.holder = Some((attempt.0, session));
-                    slot.epoch = epoch;
+                    slot.epoch = by.epoch;
                 }),
                 Write::EditLine(slot) => self.change(slot, attempt, |_| {}),
                 Write::Announce(_, instance, session) => {
@@ -147,8 +164,9 @@ impl Store {
 
     fn revisions(&self, key: Key<NodeId, SlotId, InstanceId>) -> (Revision, Revision) {
         match key {
-            Key::Session(node) => self.sessions[usize::from(node)]
-                .map_or((Revision(0), Revision(0)), |session| (session.created, session.modified)),
+            Key::Session(node) => self.sessions[usize::from(node)].map_or((Revision(0), Revision(0)), |session| {
+                (session.created, session.modified)
+            }),
             Key::Slot(slot) => (Revision(1), self.slots[usize::from(slot)].modified),
             Key::Instance(instance) => (Revision(1), self.instances[usize::from(instance)].modified),
             Key::Fence(..) => (Revision(0), Revision(0)),
@@ -158,10 +176,7 @@ impl Store {
 
 fn is_left_out(compare: &Compare<NodeId, SlotId, InstanceId>, step: &Step, config: &Config) -> bool {
     let Some(mutation) = config.mutation else { return false };
-    let is_take = matches!(
-        step.transition(),
-        Transition::T6a | Transition::T6b | Transition::T6c
-    );
+    let is_take = matches!(step.transition(), Transition::T6a | Transition::T6b | Transition::T6c);
     match (mutation, compare) {
         (Mutation::TakeWithoutRevision, Compare::Modified(Key::Session(_), _)) => is_take,
         (Mutation::OwnSessionNotCompared, Compare::Created(Key::Session(_), _)) => is_take,

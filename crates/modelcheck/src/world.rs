@@ -16,8 +16,10 @@ pub(crate) const TICK: Duration = Duration::from_millis(3);
 pub(crate) const SOFT: u64 = 2;
 /// D, in ticks.
 pub(crate) const LEASE: u64 = 3;
-/// Beyond this, all spans are alike.
-const HORIZON: u64 = 8;
+/// W, in ticks: beyond this all spans are alike to an observer.
+const WAIT: u64 = 5;
+/// Attempts: more than one session has in any bound.
+const LONG_AGO: u64 = 8;
 
 /// The timing of the model: see the table in the crate's documentation.
 pub(crate) fn timing() -> Timing {
@@ -39,6 +41,8 @@ pub(crate) fn timing() -> Timing {
 #[derive(Debug, Clone)]
 pub struct World {
     pub(crate) tick: u64,
+    /// It is being set up.
+    pub(crate) beginning: bool,
     /// The tick counts: see [`Config::ticks`].
     pub(crate) timed: bool,
     /// The store is away.
@@ -76,6 +80,8 @@ pub(crate) struct Node {
     /// Its clock, in ticks.
     pub(crate) clock: u64,
     pub(crate) agent: Agent,
+    /// Counts the boots.
+    pub(crate) boot: u8,
     /// Counts the agent's processes.
     pub(crate) incarnation: u8,
     /// On tmpfs: session and when its last acknowledged renewal was sent.
@@ -165,6 +171,8 @@ pub(crate) struct Flight {
     pub(crate) step: Step,
     pub(crate) attempt: u8,
     pub(crate) agent: u8,
+    /// Of the instance, when it was sent.
+    pub(crate) epoch: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -266,7 +274,12 @@ pub(crate) fn ticks(mark: Mark) -> u64 {
 /// The name of a node.
 pub(crate) fn name(node: NodeId) -> &'static NodeName {
     static NAMES: OnceLock<Vec<NodeName>> = OnceLock::new();
-    let names = || ["a", "b", "c"].into_iter().filter_map(|name| NodeName::new(name).ok()).collect();
+    let names = || {
+        ["a", "b", "c"]
+            .into_iter()
+            .filter_map(|name| NodeName::new(name).ok())
+            .collect()
+    };
     &NAMES.get_or_init(names)[usize::from(node)]
 }
 
@@ -274,6 +287,7 @@ impl Hash for World {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         let Self {
             tick,
+            beginning: _,
             timed,
             outage,
             store,
@@ -297,6 +311,7 @@ impl Node {
         let Self {
             clock,
             agent,
+            boot,
             incarnation,
             saved,
             guard,
@@ -310,7 +325,7 @@ impl Node {
             truth,
             unheard,
         } = self;
-        let age = |then: u64| clock.saturating_sub(then).min(HORIZON);
+        let age = |then: u64| clock.saturating_sub(then).min(LEASE);
         let attempts = match agent {
             Agent::Up(brain) | Agent::Paused(brain) => brain.holder.attempts(),
             Agent::Down => 0,
@@ -320,14 +335,14 @@ impl Node {
             let current = request.agent == *incarnation;
             (
                 request.step,
-                current.then(|| attempts.saturating_sub(request.attempt).min(HORIZON)),
+                current.then(|| attempts.saturating_sub(request.attempt).min(LONG_AGO)),
                 age(request.sent),
             )
         };
         saved.map(|(session, acked)| (session, acked.map(age))).hash(hasher);
         guard.map(age).hash(hasher);
         truth.map(|(session, sent)| (session, age(sent))).hash(hasher);
-        (incarnation, unheard_fire, instance, stalled, flights, unheard).hash(hasher);
+        (boot, incarnation, unheard_fire, instance, stalled, flights, unheard).hash(hasher);
         request.as_ref().map(request_of).hash(hasher);
         delayed.as_ref().map(request_of).hash(hasher);
         answers.len().hash(hasher);
@@ -358,10 +373,10 @@ impl Brain {
             attempts,
             last_epoch,
         } = self;
-        let horizon = TICK * u32::try_from(HORIZON).unwrap_or(u32::MAX);
-        holder.outline(mark(clock), horizon, hasher);
-        observer.outline(mark(clock), horizon, hasher);
-        let looked = clock.saturating_sub(*looked).min(HORIZON);
+        let spans = |ticks: u64| TICK * u32::try_from(ticks).unwrap_or(u32::MAX);
+        holder.outline(mark(clock), spans(LEASE), hasher);
+        observer.outline(mark(clock), spans(WAIT), hasher);
+        let looked = clock.saturating_sub(*looked).min(WAIT);
         (view, looked, probing, told_empty, pending, attempts, last_epoch).hash(hasher);
     }
 }

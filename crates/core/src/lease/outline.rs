@@ -7,6 +7,9 @@ use model::Mark;
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
+/// A session with more attempts than this has no answers to earlier ones on their way.
+const ATTEMPTS_MAX: u64 = 8;
+
 /// Spans and counts are relative to this.
 struct From<'a, H> {
     now: Mark,
@@ -18,12 +21,12 @@ struct From<'a, H> {
 impl Holder {
     /// Feeds `hasher` all that the holder's answers from `now` on depend on, apart from timing and options. Holders that
     /// feed the same behave the same, if answers to their requests are told apart by how many attempts ago they were sent.
-    /// Spans beyond `horizon` count as equal: choose one longer than D and all intervals.
+    /// Spans beyond `horizon` count as equal: choose one of at least D, and for an observer W and H.
     ///
     /// Being late is left out unless it can be noticed at all.
     pub fn outline(&self, now: Mark, horizon: Duration, hasher: &mut impl Hasher) {
         let Self {
-            timing: _,
+            timing,
             options,
             state,
             guard_ready,
@@ -38,8 +41,9 @@ impl Holder {
         } = self;
         let mut from = From::new(now, horizon, hasher);
         (guard_ready, fired, empty, fast, actions.len()).hash(from.hasher);
-        from.mark(*healthy);
-        from.mark(*last_open);
+        let (renew, timeout) = (timing.renew.duration(), timing.request_timeout.duration());
+        from.mark_within(*healthy, timing.soft_deadline.duration());
+        from.mark_within(*last_open, renew);
         if options.late_after != Duration::MAX {
             from.mark(asked.map(|(from, _)| from));
             asked.map(|(_, wait)| wait).hash(from.hasher);
@@ -48,11 +52,12 @@ impl Holder {
             State::Absent => 0u8.hash(from.hasher),
             State::Opening { attempt, sent } => {
                 (1u8, attempts - attempt).hash(from.hasher);
-                from.mark(Some(*sent));
+                from.mark_within(Some(*sent), timeout);
             }
             State::Open(lease) => {
                 2u8.hash(from.hasher);
-                lease.outline(*attempts, &mut from);
+                let renew = renew.max(options.idle_renew.duration());
+                lease.outline(*attempts, renew, timeout, &mut from);
             }
             State::Emptying => 3u8.hash(from.hasher),
             State::Closed => 4u8.hash(from.hasher),
@@ -66,7 +71,7 @@ impl Holder {
 }
 
 impl Lease {
-    fn outline<H: Hasher>(&self, attempts: u64, from: &mut From<'_, H>) {
+    fn outline<H: Hasher>(&self, attempts: u64, renew: Duration, timeout: Duration, from: &mut From<'_, H>) {
         let Self {
             id,
             // Only ever written.
@@ -81,15 +86,15 @@ impl Lease {
             last_probe,
             frozen,
         } = self;
-        (id, attempts - first_attempt, hurry, doubt, frozen).hash(from.hasher);
-        for mark in [acked, last_renew, last_probe] {
-            from.mark(*mark);
-        }
+        (id, (attempts - first_attempt).min(ATTEMPTS_MAX), hurry, doubt, frozen).hash(from.hasher);
+        from.mark(*acked);
+        from.mark_within(*last_renew, renew);
+        from.mark_within(*last_probe, renew);
         match outstanding {
             None => 0u8.hash(from.hasher),
             Some(Outstanding { attempt, sent, hedged }) => {
                 (1u8, attempts - attempt, hedged).hash(from.hasher);
-                from.mark(Some(*sent));
+                from.mark_within(Some(*sent), timeout);
             }
         }
         match probe {
@@ -97,7 +102,7 @@ impl Lease {
             Probe::Answered => 1u8.hash(from.hasher),
             Probe::Sent(sent) => {
                 2u8.hash(from.hasher);
-                from.mark(Some(*sent));
+                from.mark_within(Some(*sent), timeout);
             }
         }
     }
@@ -144,7 +149,16 @@ impl<'a, H: Hasher> From<'a, H> {
     }
 
     fn mark(&mut self, mark: Option<Mark>) {
-        let age = |now: u64, then: u64| now.saturating_sub(then).min(self.horizon_ns);
+        self.mark_up_to(mark, self.horizon_ns);
+    }
+
+    /// A mark whose age matters only up to `limit`.
+    fn mark_within(&mut self, mark: Option<Mark>, limit: Duration) {
+        self.mark_up_to(mark, u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    fn mark_up_to(&mut self, mark: Option<Mark>, limit_ns: u64) {
+        let age = |now: u64, then: u64| now.saturating_sub(then).min(limit_ns);
         let ages = mark.map(|mark| (age(self.now.boot_ns, mark.boot_ns), age(self.now.raw_ns, mark.raw_ns)));
         ages.hash(self.hasher);
     }

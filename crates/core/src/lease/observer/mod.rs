@@ -133,6 +133,12 @@ impl Observer {
         self.forget_lost(now);
     }
 
+    /// The session of `node` is this node's own: the [`Holder`](super::Holder) looks after it. To be told whenever one is
+    /// opened, since the watch may have shown it first, and its silence would count for the brake.
+    pub fn own(&mut self, node: &NodeName) {
+        self.sessions.remove(node);
+    }
+
     /// A write of this node, a renewal for one, was sent at `sent` and acknowledged at `now`.
     pub fn write_ok(&mut self, sent: Mark, now: Mark) {
         let unbroken = self.writes.last.is_some_and(|last| now.held_for(last) < self.gap_max());
