@@ -3,7 +3,9 @@
 use modelcheck::{check, scenarios};
 
 fn main() {
-    let more: [scenarios::Scenario; 2] = [
+    let more: [scenarios::Scenario; 4] = [
+        ("both lose messages", scenarios::both),
+        ("frozen holder goes on, seeing late", scenarios::rebind),
         ("old session dies twice", scenarios::reopened),
         ("taker reopens", scenarios::taker_reopens),
     ];

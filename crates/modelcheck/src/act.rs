@@ -19,10 +19,13 @@ impl World {
                 self.left.session[usize::from(node)] -= 1;
                 let request = self.node_mut(node).request.take()?;
                 let taken = self.commit_session(node, request, config);
-                if config.quick && self.node(node).brain().is_some() {
-                    while let Some(answer) = self.node_mut(node).answers.pop() {
-                        self.hear(node, answer, config);
-                    }
+                let listens = config.quick && self.node(node).brain().is_some();
+                let newest = self
+                    .node_mut(node)
+                    .answers
+                    .pop_if(|answer| listens && answers_to(answer, &request));
+                if let Some(answer) = newest {
+                    self.hear(node, answer, config);
                 }
                 return taken;
             }
@@ -331,6 +334,10 @@ impl World {
             self.broken.insert(Broken::Epoch);
         }
     }
+}
+
+fn answers_to(answer: &Answer, request: &Request) -> bool {
+    matches!(answer, Answer::Session { request: of, .. } if of == request)
 }
 
 fn node_of(action: Action) -> Option<NodeId> {

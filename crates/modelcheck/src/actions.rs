@@ -203,8 +203,7 @@ impl World {
             // Bound to a slot that it still holds, it gives that up first: the comparison would not stop it.
             let holds = |slot: SlotId| view.slots[usize::from(slot)].holder == Some((node, session));
             let holds = record.bound.is_some_and(holds) && !config.is(Mutation::AnnounceWhileHolding);
-            let stale = record.session != session || record.bound.is_some();
-            if self.left.announcements > 0 && stale && !holds {
+            if self.left.announcements > 0 && !holds {
                 steps.push(Step::Announce {
                     node,
                     session,

@@ -6,11 +6,11 @@ use crate::config::{Budget, Config, Start};
 pub type Scenario = (&'static str, fn() -> Config);
 
 /// All of them.
-pub const ALL: [Scenario; 18] = [
+pub const ALL: [Scenario; 19] = [
     ("expiry", expiry),
     ("expiry with drift", drift),
     ("condemned first", condemned),
-    ("frozen holder goes on", rebind),
+    ("frozen holder goes on", rebind_seeing),
     ("dead instance", dead),
     ("handover", handover),
     ("close", close),
@@ -20,6 +20,7 @@ pub const ALL: [Scenario; 18] = [
     ("machine standstill", stall),
     ("delayed request", delayed),
     ("taker expires", taker),
+    ("taker condemned", taker_condemned),
     ("two slots", two_slots),
     ("forgetful agent", forgetful),
     ("three nodes", three_nodes),
@@ -51,7 +52,12 @@ pub fn expiry() -> Config {
     held([2, 0, 0], [0, 1, 0])
 }
 
-/// The same with clocks that drift apart as far as W allows.
+/// Both nodes lose requests and answers.
+pub fn both() -> Config {
+    held([1, 1, 0], [0, 1, 0])
+}
+
+/// Node a again, with clocks that drift apart as far as W allows.
 pub fn drift() -> Config {
     with(held([1, 0, 0], [0, 1, 0]), |config| {
         config.budget.slow = 1;
@@ -73,6 +79,11 @@ pub fn rebind() -> Config {
     })
 }
 
+/// The same, and the holder's watch is never behind.
+pub fn rebind_seeing() -> Config {
+    with(rebind(), |config| config.sharp = [true, true, false])
+}
+
 /// A session ends, the next is opened, and a take that was sent before arrives.
 pub fn reopened() -> Config {
     with(held([3, 0, 0], [0, 2, 0]), |config| {
@@ -87,6 +98,7 @@ pub fn dead() -> Config {
     with(held([0, 0, 0], [2, 2, 0]), |config| {
         config.budget.ends = 1;
         config.budget.edits = 1;
+        config.sharp = [true, false, false];
         config.budget.announcements = 1;
     })
 }
@@ -96,6 +108,7 @@ pub fn handover() -> Config {
     with(held([1, 0, 0], [1, 1, 0]), |config| {
         config.budget.handovers = 1;
         config.quick = true;
+        config.sharp = [true, false, false];
     })
 }
 
@@ -137,7 +150,16 @@ pub fn taker() -> Config {
     with(held([0, 1, 0], [1, 1, 0]), |config| config.start = Start::Released)
 }
 
-/// The same, and it opens another session before it hears of its take.
+/// A taker that is condemned while its take is under way.
+pub fn taker_condemned() -> Config {
+    with(taker(), |config| {
+        config.condemn = true;
+        config.quick = true;
+        config.sharp = [true, false, false];
+    })
+}
+
+/// A taker that opens another session before it hears of its take.
 pub fn taker_reopens() -> Config {
     with(held([0, 3, 0], [1, 1, 0]), |config| {
         config.start = Start::Released;

@@ -16,7 +16,7 @@ complete! {
     holder_that_loses_messages: expiry reaches T1 T2 T6c;
     clocks_that_drift: drift reaches T2 T6c;
     session_ended_before_the_take: condemned reaches T2 T4e T6b T6c;
-    frozen_holder_goes_on_under_a_new_session: rebind reaches T1 T2 T4e T6c T10;
+    frozen_holder_goes_on_under_a_new_session: rebind_seeing reaches T1 T2 T4e T6c T10;
     dead_instance_is_released_or_started_anew: dead reaches T5 T6a T8 T9 Announce;
     switchover: handover reaches T7 T6c;
     standby_leaves: close reaches T3;
@@ -26,11 +26,16 @@ complete! {
     machine_stands_still: stall reaches T2 T6c;
     overtaken_request: delayed reaches T1 T2 T6c;
     taker_expires: taker reaches T6a T6c;
+    taker_condemned: taker_condemned reaches T4e T6a;
     two_free_slots_and_one_standby: two_slots reaches T6a;
     agent_forgets_its_take: forgetful reaches T5 T6a Announce;
     two_takers: three_nodes reaches T2 T6c;
     store_comes_back: outage reaches T2;
     answers_are_lost: deaf reaches T2 T6c;
+    #[ignore = "minutes: cargo nextest run -p understudy-modelcheck --run-ignored only"]
+    both_lose_messages: both reaches T2 T6c;
+    #[ignore = "minutes: cargo nextest run -p understudy-modelcheck --run-ignored only"]
+    frozen_holder_that_sees_late: rebind reaches T1 T2 T4e T6c T10;
     #[ignore = "minutes: cargo nextest run -p understudy-modelcheck --run-ignored only"]
     stale_take_after_a_new_session: reopened reaches T1 T2 T4e T6b T6c;
     #[ignore = "minutes: cargo nextest run -p understudy-modelcheck --run-ignored only"]

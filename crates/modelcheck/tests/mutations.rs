@@ -20,7 +20,7 @@ found_out! {
     renewal_as_plain_put: RenewalAsPlainPut in expiry => "I5";
     release_before_the_cgroup_is_empty: ReleaseBeforeEmpty in dead => "I6";
     no_look_at_own_deadline_after_the_take: NoDeadlineCheck in taker => "I1n" | "I4";
-    own_session_not_compared: OwnSessionNotCompared in taker => "I5";
+    own_session_not_compared: OwnSessionNotCompared in taker_condemned => "I5";
     taken_under_one_session_started_under_the_next: AnySessionCovers in taker_reopens => "I1n" | "I4";
     instance_not_compared: InstanceNotCompared in two_slots => "I7";
     rebound_without_comparing_the_slot: RebindWithoutSlot in rebind => "I1n" | "I2";
