@@ -37,7 +37,7 @@ pub use remove::remove;
 pub use renew::{issued_by, note_own, renew, renew_alone, renew_for};
 pub use report::{Ending, MemberReport, Report, report};
 pub use rotate::{abort_rotation, advance, leave_turn, note_progress, progress_of, rotate, take_turn};
-pub use save::{Saved, backup, recover_quorum, restore};
+pub use save::{Saved, backup, recover_quorum, restore, stop_etcd};
 pub use token::mint;
 
 /// Port of an agent's API, unless told otherwise; etcd's are the next two.

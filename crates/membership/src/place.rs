@@ -40,6 +40,11 @@ impl Place {
         Ok(Self { layout, node })
     }
 
+    /// Whether the store is run by nodes of this cluster; this one need not be one of those.
+    pub fn store_is_ours(&self) -> bool {
+        self.node.store.member.is_some() || self.node.store.tls && !self.layout.pki().join(OTHER_CA).exists()
+    }
+
     /// Its keys and certificates.
     pub fn folder(&self) -> Result<Folder, Error> {
         Ok(Folder::open(self.layout.pki())?)

@@ -68,6 +68,11 @@ pub async fn restore(place: &mut Place, file: &Path, tell: Progress<'_>) -> Resu
     })
 }
 
+/// Stops the member of the store that this node runs: politely, so that it hands its leadership over. It starts with the next agent.
+pub async fn stop_etcd(place: &Place) -> Result<(), Error> {
+    stop(&own_etcd(place)?).await
+}
+
 /// A backup that is whole, and of this cluster: looked at before anything is stopped.
 fn must_be_ours(place: &Place, file: &Path) -> Result<(), Error> {
     let no = |what: String| Error::Backup {
