@@ -4,6 +4,7 @@
 
 mod db_failover;
 mod echo;
+mod failover;
 mod files;
 mod proxy;
 mod restart;
@@ -38,7 +39,7 @@ struct Cli {
     what: What,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 enum What {
     /// Kill and freeze an active web server under load: failed requests
     WebKill,
@@ -50,6 +51,8 @@ enum What {
     Proxy,
     /// Kill agent, guard and proxy under load: failed requests, and whether services noticed
     Restart,
+    /// keepalived and Pacemaker on hosts out of namespaces: kill, freeze, power loss, link down, switchover
+    Failover(failover::Settings),
     /// A TCP server that sends back what it gets; `proxy` runs it
     #[command(hide = true)]
     Echo {
@@ -109,6 +112,7 @@ fn run(cli: Cli) -> Result<()> {
         What::Scale => scale::run(&context)?,
         What::Proxy => proxy::run(&context)?,
         What::Restart => restart::run(&context)?,
+        What::Failover(settings) => failover::run(&context, &settings)?,
         What::Echo { .. } => return Ok(()),
     };
     let path = page.write(&context.results)?;

@@ -1,6 +1,7 @@
-//! What developers run: `cargo xtask test | check | fix | sim | bench | picture`.
+//! What developers run: `cargo xtask test | check | fix | sim | bench | hosts | picture`.
 
 mod docs;
+mod hosts;
 mod packages;
 mod picture;
 
@@ -42,6 +43,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         arguments: Vec<String>,
     },
+    /// Make hosts out of this machine, say how to enter and how to break them, remove them at Ctrl-C
+    Hosts(hosts::Settings),
     /// Make `docs/failover.svg` anew, from a failover that is carried out for it
     Picture(picture::Settings),
 }
@@ -60,10 +63,17 @@ fn main() -> Result<()> {
         Task::Bench { arguments } => {
             packages::need(packages::FOR_BENCHES, false)?;
             cargo(&root, &["build", "--release"])?;
+            if arguments.first().is_some_and(|name| name == "failover") {
+                packages::need(packages::FOR_HOSTS, false)?;
+                packages::need(packages::FOR_FAILOVER, false)?;
+                // Its service is a program of its own, beside the benchmark.
+                cargo(&root, &["build", "--release", "--package", "understudy-hosts"])?;
+            }
             let mut words = vec!["run", "--release", "--quiet", "--package", "understudy-bench", "--"];
             words.extend(arguments.iter().map(String::as_str));
             cargo(&root, &words)
         }
+        Task::Hosts(settings) => hosts::run(&root, &settings),
         Task::Picture(settings) => picture::make(&root, &settings),
     }
 }

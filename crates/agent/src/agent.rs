@@ -98,6 +98,7 @@ impl Agent {
     fn tick(&mut self) {
         let now = clock::now();
         if self.clustered.is_some() {
+            self.beat(now);
             self.look_at_sessions(now);
             self.consider_election(now);
             self.stand_for_election(now);

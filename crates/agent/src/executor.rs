@@ -11,6 +11,7 @@ use crate::slots::{assign, forget, keep_record, retire, write_shared_slot, write
 use crate::words::Words;
 use api::layout::Layout;
 use api::record;
+use appstate::AppState;
 use decisions::{Action, Event, HookOutcome, ProbeOutcome, Reason, SlotWrite};
 use drivers::hook::{self, HookCommand};
 use drivers::preflight::{self, PreflightEnv};
@@ -34,6 +35,10 @@ const OWN_LOG_BYTES_MAX: u64 = 8 << 20;
 const VERDICT_NOTED_EVERY: Duration = Duration::from_secs(1);
 /// A process that hangs in the kernel is looked for again after this long.
 const STUCK_RETRY: Duration = Duration::from_secs(1);
+
+/// Where a service reaches what it keeps with us, and the file of the token that it shows there.
+const STATE_URL: &str = "UNDERSTUDY_STATE_URL";
+const STATE_TOKEN_FILE: &str = "UNDERSTUDY_STATE_TOKEN_FILE";
 
 /// An instance with a process, or on its way to one.
 struct Live {
@@ -79,6 +84,8 @@ pub(crate) struct Executor {
     live: BTreeMap<InstanceId, Live>,
     ports: Ports,
     starts: Arc<Semaphore>,
+    /// Issues what services use to keep state of theirs with us.
+    state: Option<AppState>,
     /// Where instances of this node are reached.
     host: IpAddr,
     /// In a cluster: who arms the guard.
@@ -112,10 +119,16 @@ impl Executor {
             live: BTreeMap::new(),
             ports: Ports::default(),
             starts: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
+            state: None,
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             session: None,
             remote: BTreeMap::new(),
         }
+    }
+
+    /// From now on instances get a token with which their service keeps state of its own.
+    pub(crate) fn give_state(&mut self, state: AppState) {
+        self.state = Some(state);
     }
 
     /// From now on it works for one node of several, whose instances are reached at `host`.
@@ -387,6 +400,7 @@ impl Executor {
         );
         let data = self.layout.data(&instance);
         let alone = self.session.is_none();
+        let (state, token) = (self.state.clone(), self.layout.state_token(&instance));
         let user = self
             .cluster
             .services
@@ -398,6 +412,9 @@ impl Executor {
                 // Permits are never closed.
                 let _permit = starts.acquire().await;
                 make_data(&data, user.as_deref()).map_err(StartFailure::Prepare)?;
+                if let Some(state) = state {
+                    give_token(&state, &instance, &token, user.as_deref()).await;
+                }
                 // Of several machines the controller writes that it exists, and its port is told with everything else.
                 if alone {
                     let record = record::Instance {
@@ -440,7 +457,13 @@ impl Executor {
             ..self.words(instance, node, port)
         };
         let argv = words.argv(&service.command)?;
-        let env = words.env(&service.env)?;
+        let mut env = words.env(&service.env)?;
+        if self.state.is_some() {
+            let socket = self.layout.state_socket().display().to_string();
+            env.insert(STATE_URL.into(), format!("unix:{socket}"));
+            let token = self.layout.state_token(instance).display().to_string();
+            env.insert(STATE_TOKEN_FILE.into(), token);
+        }
         let command = self.located(argv, &env)?;
         let dir = match &service.dir {
             Some(dir) => PathBuf::from(words.fill(dir)?),
@@ -956,6 +979,33 @@ impl Executor {
         };
         let ours = ["agent", "guard", "proxy"].map(|process| (self.layout.own_log(process), OWN_LOG_BYTES_MAX, 1));
         self.live.keys().filter_map(of).chain(ours).collect()
+    }
+}
+
+/// A token once given is good for the life of the instance: the write is spared at its further starts, and at a takeover.
+async fn give_token(state: &AppState, instance: &InstanceId, path: &Path, user: Option<&str>) {
+    if path.exists() {
+        return;
+    }
+    let given = async {
+        let owner = match user {
+            Some(user) => {
+                let account = drivers::account::Account::find(user).map_err(|error| error.to_string())?;
+                Some((account.uid, account.gid))
+            }
+            None => None,
+        };
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;
+        }
+        let token = state
+            .issue(instance.service(), &instance.to_string())
+            .await
+            .map_err(|error| chain(&error))?;
+        token.save(path, owner).map_err(|error| error.to_string())
+    };
+    if let Err(error) = given.await {
+        tracing::warn!(%instance, error, "it gets no token for keeping state; it is started without");
     }
 }
 

@@ -12,6 +12,7 @@ use api::{
     ApplyRequest, DrillRequest, EventPage, Explanation, HistoryEntry, LogLine, Outcome, Plan, RollbackRequest, Status,
     SwitchoverRequest,
 };
+use appstate::AppState;
 use axum::Json;
 use axum::extract::{Path as UrlPath, Query, Request as HttpRequest, State};
 use axum::http::{Method, StatusCode, header};
@@ -58,6 +59,7 @@ pub(crate) struct Door {
     pub(crate) changed: watch::Receiver<u64>,
     pub(crate) news: watch::Receiver<u64>,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) state: AppState,
 }
 
 type Answer<T> = Result<Json<T>, Refused>;
@@ -99,7 +101,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
-    let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
+    let (router, mut document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(get_status))
         .routes(routes!(stream_status))
         .routes(routes!(get_events))
@@ -120,19 +122,24 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
         .routes(routes!(post_retry))
         .routes(routes!(post_down))
         .split_for_parts();
+    document.merge(appstate::openapi());
     (router, document)
 }
 
 /// Begins to answer. Over TCP only reading is answered, and only to those who address this machine's loopback by name.
 pub(crate) fn listen(socket: &Path, tcp: Option<SocketAddr>, door: Door) -> Result<(), StartError> {
-    let app = app(door);
-    serve(socket, tcp, app)
+    let state = door.state.clone();
+    let for_applications = socket.with_file_name("state.sock");
+    let at = for_applications.display().to_string();
+    appstate::serve(&for_applications, state).map_err(|source| StartError::Listen { at, source })?;
+    serve(socket, tcp, app(door))
 }
 
 /// All that is answered.
 pub(crate) fn app(door: Door) -> axum::Router {
     let (router, document) = router();
     let document = Arc::new(document);
+    let state = door.state.clone();
     router
         .route(
             "/v1/openapi.json",
@@ -151,6 +158,8 @@ pub(crate) fn app(door: Door) -> axum::Router {
             )
         })
         .with_state(door)
+        .merge(appstate::routes(state.clone()))
+        .merge(appstate::admin_routes(state))
 }
 
 fn serve(socket: &Path, tcp: Option<SocketAddr>, app: axum::Router) -> Result<(), StartError> {

@@ -205,6 +205,8 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         .as_ref()
         .and_then(|applied| Agent::folder_of(&applied.path));
     executor.declare(Arc::clone(&cluster), folder);
+    let state = appstate::AppState::new(Arc::clone(&store), appstate::Limits::default());
+    executor.give_state(state.clone());
     let joined = match node.as_ref().zip(connected.as_ref()) {
         Some((node, connected)) => {
             Some(cluster::start::join(node, &layout, &connected.ways, &inputs, &mut queue, &mut executor).await?)
@@ -298,6 +300,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         changed: changed.subscribe(),
         news: journal.news(),
         store: Arc::clone(&store),
+        state: state.clone(),
     };
     if let Some((connected, joined)) = connected.as_ref().zip(joined.as_ref()) {
         cluster::start::open_door(connected, door.clone(), Arc::clone(&joined.cluster.papers)).await?;

@@ -85,6 +85,16 @@ impl Layout {
         self.run().join("api.sock")
     }
 
+    /// Where services ask for state of theirs.
+    pub fn state_socket(&self) -> PathBuf {
+        self.run().join("state.sock")
+    }
+
+    /// With what an instance shows which service it is of.
+    pub fn state_token(&self, instance: &InstanceId) -> PathBuf {
+        self.run().join("tokens").join(instance.to_string())
+    }
+
     /// Where the proxy listens for its agent.
     pub fn proxy_socket(&self) -> PathBuf {
         self.run().join("proxy.sock")

@@ -4,9 +4,11 @@
 //! - [`logs`]: what instances write: kept bounded, shown and followed.
 //! - [`hook`] and [`probe`]: what is run at a change of role, and whether an instance works.
 //! - [`preflight`]: what can be known to be wrong before anything is started.
+//! - [`address`]: floating addresses, put on a network interface and kept there.
 //! - [`account`], [`program`] and [`environment`]: users and commands of this machine, and what the latter find.
 
 pub mod account;
+pub mod address;
 mod cgroup;
 mod command;
 pub mod environment;

@@ -409,6 +409,7 @@ fn service(command: &[&str]) -> Service {
         exclusive: false,
         standby_mode: StandbyMode::Cold,
         listen: None,
+        address: None,
         protocol: Protocol::Tcp,
         addressing: Addressing::Port,
         check: None,

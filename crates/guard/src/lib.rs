@@ -4,14 +4,18 @@
 //!   start ──► agent runs ── died ──► wait (0, then 100 ms … 1 s while it dies young) ──► start
 //!                  └─ ended in order (0, or 78: refused) ──► the guard ends too, with the same code
 //! ```
-//! A tiny process without threads or runtime: there is little in it that could die. If it dies all the same the agent
+//! A tiny process without a runtime: there is little in it that could die. If it dies all the same the agent
 //! starts another one, which then *watches* the agent that runs until it may start one of its own. Ending the guard (SIGTERM)
 //! therefore ends nothing else, and not for long.
 //!
-//! Deliberately absent: everything about services. On one machine there is no deadline to keep; fencing by deadline comes
-//! with sessions over several machines.
+//! On one machine that is all ([`run`]): there is no deadline to keep. With sessions over several machines it also *fences*
+//! ([`run_fencing`]): exclusive actives are gated, frozen and killed by deadline, and an agent that hangs is replaced. See [`fence`].
 
+pub mod client;
+pub mod fence;
+pub mod gates;
 mod lock;
+mod netlink;
 pub mod watch;
 
 pub use lock::{LockError, is_free, lock, locked_by, write_lock};
@@ -70,6 +74,9 @@ pub enum Error {
         /// What the operating system said.
         source: io::Error,
     },
+    /// There is no way to keep deadlines.
+    #[error(transparent)]
+    Fence(#[from] fence::Error),
     /// The kernel does not tell of children.
     #[error("failed to wait for the agent: {0}")]
     Wait(io::Error),
@@ -77,7 +84,16 @@ pub enum Error {
 
 /// Runs until the agent ends in order; returns the exit code.
 pub fn run(config: &Config) -> i32 {
-    match keep(config) {
+    exit_code(keep(config, None))
+}
+
+/// As [`run`], and fences.
+pub fn run_fencing(config: &Config, fence: fence::Config) -> i32 {
+    exit_code(keep(config, Some(fence)))
+}
+
+fn exit_code(result: Result<i32, Error>) -> i32 {
+    match result {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: the guard cannot work: {error}");
@@ -100,7 +116,7 @@ pub fn spawn_detached(guard: &[OsString], log: &File) -> io::Result<u32> {
     Ok(command.spawn()?.id())
 }
 
-fn keep(config: &Config) -> Result<i32, Error> {
+fn keep(config: &Config, fence: Option<fence::Config>) -> Result<i32, Error> {
     if config.agent.is_empty() {
         return Err(Error::NoAgent);
     }
@@ -109,7 +125,17 @@ fn keep(config: &Config) -> Result<i32, Error> {
     let _lock = lock(&config.lock)?;
     set_child_subreaper(Some(rustix::process::getpid())).map_err(|error| Error::Subreaper(error.into()))?;
     stay_in_memory();
-    let oom_score = spare_from_oom();
+    // A fence that is killed leaves only the kernel's gates.
+    let oom_score = spare_from_oom(if fence.is_some() { "-1000" } else { "-900" });
+    let fence = fence.map(fence::Fence::start).transpose()?;
+    let code = keep_agent(config, oom_score.as_deref())?;
+    if let Some(fence) = fence {
+        fence.end();
+    }
+    Ok(code)
+}
+
+fn keep_agent(config: &Config, oom_score: Option<&str>) -> Result<i32, Error> {
     if let Some(pid) = config.watch {
         watch_holder(pid, &config.agent_lock)?;
         if locked_by(&config.agent_lock).as_deref() == Some(ENDED) {
@@ -122,7 +148,7 @@ fn keep(config: &Config) -> Result<i32, Error> {
     loop {
         let begun = Instant::now();
         let how = start(config).and_then(|pid| {
-            if let Some(score) = &oom_score {
+            if let Some(score) = oom_score {
                 // The agent and all services would inherit what spares us. Written before the agent can start any.
                 let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), score);
             }
@@ -171,10 +197,10 @@ fn stay_in_memory() {
 }
 
 /// Makes us an unlikely victim when memory runs out, where that is allowed; returns how likely we were before.
-fn spare_from_oom() -> Option<String> {
+fn spare_from_oom(score: &str) -> Option<String> {
     const SCORE: &str = "/proc/self/oom_score_adj";
     let before = std::fs::read_to_string(SCORE).ok()?;
-    std::fs::write(SCORE, "-900").ok()?;
+    std::fs::write(SCORE, score).ok()?;
     Some(before)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The `spec` crate makes these from a file; the store keeps them; the decisions read them.
 
-use crate::{Millis, ServiceName};
+use crate::{FloatingAddress, Millis, ServiceName};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -33,6 +33,9 @@ pub struct Service {
     pub standby_mode: StandbyMode,
     /// Where clients come to, whoever is active. Port never 0.
     pub listen: Option<SocketAddr>,
+    /// The address that moves with the active; only for an exclusive service with one active.
+    #[serde(default)]
+    pub address: Option<FloatingAddress>,
     /// What the proxy understands of the traffic.
     pub protocol: Protocol,
     /// How instances get their address.

@@ -3,6 +3,7 @@
 //! Every other crate speaks these words. Nothing here does I/O, reads a clock or is random.
 
 mod declared;
+mod floating;
 mod ids;
 mod mark;
 pub mod template;
@@ -13,6 +14,7 @@ pub use declared::{
     Addressing, Check, CheckKind, Cluster, Hook, HookKind, Limits, Logs, Protocol, Restart, Service, Spread,
     StandbyMode, Stop, StopSignal,
 };
+pub use floating::FloatingAddress;
 pub use ids::{Epoch, InstanceId, InvalidName, NodeName, Revision, RunId, ServiceName, SlotId, name_problem};
 pub use mark::Mark;
 pub use time::{Millis, Timestamp, WallTime};

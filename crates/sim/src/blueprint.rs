@@ -18,6 +18,7 @@ pub(crate) fn plain(port: u16) -> Service {
         exclusive: false,
         standby_mode: StandbyMode::Warm,
         listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        address: None,
         protocol: Protocol::Tcp,
         addressing: Addressing::Port,
         check: Some(check(100, 100, 2, 1)),

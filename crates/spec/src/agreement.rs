@@ -114,7 +114,13 @@ fn every_key_changes_what_is_run() {
                 cluster(&base_text("").replace("listen = \"127.0.0.1:1\"", &with)),
             ),
             "service" if key.name == "need" => (base("active = 3"), base(&format!("active = 3\n{with}"))),
+            "service" if key.name == "address" => (base(EXCLUSIVE), base(&format!("{EXCLUSIVE}\n{with}"))),
             "service" => (base(""), base(&with)),
+            "address" if key.name == "ip" => (base(EXCLUSIVE), base(&format!("{EXCLUSIVE}\naddress = {{ {with} }}"))),
+            "address" => (
+                base(&format!("{EXCLUSIVE}\naddress = {{ ip = \"10.0.0.100/24\" }}")),
+                base(&format!("{EXCLUSIVE}\naddress = {{ ip = \"10.0.0.100/24\", {with} }}")),
+            ),
             "check" if table.exactly_one.contains(&key.name) => (
                 base("check = { exec = [\"b\"] }"),
                 base(&format!("check = {{ {with} }}")),
@@ -164,9 +170,12 @@ fn the_schema_takes_what_the_parser_takes_and_refuses_what_is_wrong_by_itself() 
     let schema = json_schema();
     for (table, key) in all_keys() {
         let (prefix, suffix) = match table.name {
-            "service" => ("", ""),
+            "service" if key.name != "address" => ("", ""),
             "check" if !table.exactly_one.contains(&key.name) => ("check = { http = \"/\", ", " }"),
             "check" => ("check = { ", " }"),
+            "service" if key.name == "address" => ("exclusive = true\n", ""),
+            "address" if key.name == "ip" => ("exclusive = true\naddress = { ", " }"),
+            "address" => ("exclusive = true\naddress = { ip = \"10.0.0.1/8\", ", " }"),
             "hook" => ("on_follow = { command = [\"a\"], ", " }"),
             "limits" => ("limits = { ", " }"),
             "stop" => ("stop = { ", " }"),
@@ -229,6 +238,9 @@ fn the_schema_takes_what_the_parser_takes_and_refuses_what_is_wrong_by_itself() 
     }
 }
 
+/// What `address` needs.
+const EXCLUSIVE: &str = "exclusive = true";
+
 fn is_checked_in(name: &str, generated: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name);
     if std::env::var_os("UPDATE_DOCS").is_some() {
@@ -280,6 +292,7 @@ fn complaints(key: &'static Key, literal: &str) -> String {
     walker.table("", table, DeTable::parse(&text).unwrap().get_ref(), 0..0);
     let about_it = walker.found.iter().filter(|one| {
         !one.problem.contains("has no `command`")
+            && !one.problem.contains("has no `ip`")
             && !one.problem.contains("what to try")
             && !one.problem.contains("only beside")
     });
@@ -404,6 +417,10 @@ fn matches_pattern(pattern: &str, text: &str) -> bool {
         crate::units::SIZE_PATTERN => amount(&["B", "kB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB"]),
         "^/" => text.starts_with('/'),
         r"^(/|\{data\})" => text.starts_with('/') || text.starts_with("{data}"),
+        crate::schema::HOST_ADDRESS_PATTERN => crate::text::host_address(text).is_ok(),
+        crate::schema::INTERFACE_PATTERN => {
+            (1..=15).contains(&text.chars().count()) && !text.contains(|c: char| c.is_whitespace() || c == '/')
+        }
         r"^[^\s:/]+$" => !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == ':' || c == '/'),
         "^[^=]+$" => !text.is_empty() && !text.contains('='),
         "^UNDERSTUDY_" => text.starts_with("UNDERSTUDY_"),

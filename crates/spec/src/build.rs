@@ -2,10 +2,10 @@
 
 use crate::keys::CHECK;
 use crate::tree::{Data, Table, Value};
-use crate::walk;
+use crate::{text, walk};
 use model::{
-    Addressing, Check, CheckKind, Hook, Limits, Logs, Millis, Protocol, Restart, Service, ServiceName, Spread,
-    StandbyMode, Stop, StopSignal,
+    Addressing, Check, CheckKind, FloatingAddress, Hook, Limits, Logs, Millis, Protocol, Restart, Service, ServiceName,
+    Spread, StandbyMode, Stop, StopSignal,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,6 +30,7 @@ pub(crate) fn service(table: &Table, uses_port: bool) -> Service {
             _ => StandbyMode::Warm,
         },
         listen: table.address("listen"),
+        address: address(table),
         protocol: match table.text("protocol") {
             Some("http") => Protocol::Http,
             _ => Protocol::Tcp,
@@ -149,6 +150,16 @@ fn hook(table: &Table, key: &str) -> Option<Hook> {
         }
         _ => None,
     }
+}
+
+fn address(table: &Table) -> Option<FloatingAddress> {
+    let (text, interface) = match &table.get("address")?.data {
+        Data::Table(address) => (address.text("ip")?, address.text("interface").map(str::to_owned)),
+        Data::Text(text) => (text.as_str(), None),
+        _ => return None,
+    };
+    let (ip, prefix) = text::host_address(text).ok()?;
+    Some(FloatingAddress { ip, prefix, interface })
 }
 
 fn env(table: &Table) -> BTreeMap<String, String> {

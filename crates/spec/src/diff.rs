@@ -108,7 +108,7 @@ fn keepers_of_old_address(changed: &ServiceName, old: &Cluster, new: &Cluster) -
 }
 
 fn summary(service: &Service) -> Vec<String> {
-    const TOLD: [&str; 5] = ["command", "active", "standby", "exclusive", "listen"];
+    const TOLD: [&str; 6] = ["command", "active", "standby", "exclusive", "listen", "address"];
     let told = keys(service)
         .into_iter()
         .filter(|(key, value)| TOLD.contains(&key.as_str()) && !(key == "exclusive" && value == "false"));
@@ -126,6 +126,7 @@ fn keys(service: &Service) -> Vec<(String, String)> {
         exclusive,
         standby_mode,
         listen,
+        address,
         protocol,
         addressing,
         check,
@@ -161,6 +162,9 @@ fn keys(service: &Service) -> Vec<(String, String)> {
         },
     );
     keys.maybe("listen", listen.as_ref());
+    keys.maybe("address", address.as_ref().map(|address| quoted(&address.to_string())));
+    let interface = address.as_ref().and_then(|address| address.interface.as_ref());
+    keys.maybe("address.interface", interface.map(|name| quoted(name)));
     keys.add(
         "protocol",
         match protocol {

@@ -40,6 +40,7 @@ pub(crate) fn services<'a>(
             found,
         };
         judge.counts();
+        judge.address();
         judge.port(use_of_port);
         judge.without_effect();
         judge.standbys();
@@ -66,6 +67,7 @@ pub(crate) fn services<'a>(
     unknown_needs(&declared, source, found);
     cyclic_needs(&declared, source, found);
     shared_addresses(&declared, source, found);
+    shared_floating_addresses(&declared, source, found);
     declared
 }
 
@@ -102,6 +104,38 @@ impl Judge<'_> {
                 self.at(key, problem)
                     .help(format!("at most {INSTANCES_MAX} instances are possible")),
             );
+        }
+    }
+
+    /// One address can be in one place only, and only whoever is fenced is sure not to have it any more.
+    fn address(&mut self) {
+        if self.service.address.is_none() {
+            return;
+        }
+        if self.is_sound(&["exclusive"]) && !self.service.exclusive {
+            let problem = "`address` needs `exclusive = true`".into();
+            let error = self.at("address", problem);
+            let error = match self.table.given("exclusive") {
+                Some(exclusive) => error.related(&exclusive.span, "it is not exclusive"),
+                None => error,
+            };
+            self.found.push(error.help(
+                "an address must be on one host at a time, so the old holder has to be stopped for certain before the next takes over: add \
+                 `exclusive = true`, or use `listen` in place of `address`",
+            ));
+        }
+        let active = self.service.active;
+        if self.is_sound(&["active"]) && active > 1 {
+            let error = self
+                .at(
+                    "address",
+                    format!("`address` needs `active = 1`, but {active} are active"),
+                )
+                .related(&self.table.span_of("active"), "the actives");
+            self.found.push(error.help(
+                "an address leads to one host, so the other actives would never be reached: write `active = 1`, or use `listen`, which \
+                 spreads clients over all actives",
+            ));
         }
     }
 
@@ -345,6 +379,28 @@ fn shared_addresses(declared: &[Declared<'_>], source: &Arc<Source>, found: &mut
             found.push(error);
         }
         others.push((listen, one));
+    }
+}
+
+/// Services that want the same floating address, with whatever prefix.
+fn shared_floating_addresses(declared: &[Declared<'_>], source: &Arc<Source>, found: &mut Vec<Diagnostic>) {
+    let mut holders: BTreeMap<std::net::IpAddr, &Declared<'_>> = BTreeMap::new();
+    let mut in_order: Vec<&Declared<'_>> = declared.iter().collect();
+    in_order.sort_by_key(|one| one.name_span.start);
+    for one in in_order {
+        let Some(address) = &one.service.address else { continue };
+        let Some(other) = holders.get(&address.ip) else {
+            holders.insert(address.ip, one);
+            continue;
+        };
+        let problem = format!(
+            "`{}` and `{}` cannot both have the address {}",
+            other.name, one.name, address.ip
+        );
+        let error = Diagnostic::new(source, &one.table.span_of("address"), problem)
+            .related(&other.table.span_of("address"), format!("taken by `{}`", other.name))
+            .help("they may be active on different hosts: give one of them another address");
+        found.push(error);
     }
 }
 

@@ -102,6 +102,14 @@ pub(crate) static SERVICE: TableKind = TableKind {
             example: r#""127.0.0.1:8080""#,
         },
         Key {
+            name: "address",
+            kind: Kind::Either(&[Kind::Text(TextRule::HostAddress), Kind::Table(&ADDRESS)]),
+            default: Default::Rule("none"),
+            doc: "A floating address: an IP address with its prefix that is on the node of the active, and moves with it. For an exclusive service \
+                  with one active; no two services share one.",
+            example: r#""10.0.0.100/24""#,
+        },
+        Key {
             name: "protocol",
             kind: Kind::Choice {
                 of: &[
@@ -269,7 +277,33 @@ pub(crate) static SERVICE: TableKind = TableKind {
     ],
     exactly_one: &[],
     only_beside: &[],
-    later: &["scale", "address", "container", "systemd", "ocf"],
+    later: &["scale", "container", "systemd", "ocf"],
+};
+
+pub(crate) static ADDRESS: TableKind = TableKind {
+    name: "address",
+    heading: "`address`",
+    doc: "Either the address alone, as text, or a table with these keys. While a node has it, it answers ARP and neighbour discovery for it; \
+          where the interface has another address of the network, it is added as /32 or /128.",
+    keys: &[
+        Key {
+            name: "ip",
+            kind: Kind::Text(TextRule::HostAddress),
+            default: Default::Required,
+            doc: "The address, one that no host has for itself, and the prefix of its network.",
+            example: r#""10.0.0.100/24""#,
+        },
+        Key {
+            name: "interface",
+            kind: Kind::Text(TextRule::Interface),
+            default: Default::Rule("the one with an address of the same network, else that of the default route"),
+            doc: "The network interface that the address is put on, on whichever node has it.",
+            example: r#""eth0""#,
+        },
+    ],
+    exactly_one: &[],
+    only_beside: &[],
+    later: &[],
 };
 
 const HOOK_KIND: Kind = Kind::Either(&[Kind::Command, Kind::Table(&HOOK)]);
@@ -584,4 +618,6 @@ pub(crate) static HOLD: TableKind = TableKind {
 };
 
 /// Every table, in the order of the reference.
-pub(crate) static TABLES: [&TableKind; 9] = [&FILE, &SERVICE, &CHECK, &HOOK, &LIMITS, &STOP, &RESTART, &LOGS, &HOLD];
+pub(crate) static TABLES: [&TableKind; 10] = [
+    &FILE, &SERVICE, &ADDRESS, &CHECK, &HOOK, &LIMITS, &STOP, &RESTART, &LOGS, &HOLD,
+];

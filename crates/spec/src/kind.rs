@@ -95,6 +95,10 @@ pub(crate) enum TextRule {
     Folder,
     /// A user of the machine, by name or number.
     User,
+    /// An address of a host with the length of its network's prefix: `IP/PREFIX`.
+    HostAddress,
+    /// A network interface.
+    Interface,
 }
 
 impl TableKind {
@@ -113,6 +117,8 @@ impl Kind {
             Kind::Text(TextRule::HttpPath) => "a path that begins with `/`".into(),
             Kind::Text(TextRule::Folder) => "an absolute path, or one that begins with `{data}`".into(),
             Kind::Text(TextRule::User) => "a user's name or number".into(),
+            Kind::Text(TextRule::HostAddress) => "an IP address and its prefix".into(),
+            Kind::Text(TextRule::Interface) => "the name of a network interface".into(),
             Kind::Only(value) => format!("`{value}`"),
             Kind::Bool => "`true` or `false`".into(),
             Kind::Integer { min, max } => format!("a whole number from {min} to {max}"),

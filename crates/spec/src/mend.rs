@@ -6,7 +6,7 @@ use crate::units;
 use toml::de::DeValue;
 
 /// Words of other tools for keys of ours.
-const SYNONYMS: [(&str, &str); 34] = [
+const SYNONYMS: [(&str, &str); 38] = [
     ("cmd", "command"),
     ("exec", "command"),
     ("run", "command"),
@@ -21,7 +21,11 @@ const SYNONYMS: [(&str, &str); 34] = [
     ("singleton", "exclusive"),
     ("bind", "listen"),
     ("endpoint", "listen"),
+    ("vip", "address"),
+    ("virtual_ip", "address"),
+    ("floating_ip", "address"),
     ("mode", "protocol"),
+    ("device", "interface"),
     ("health", "check"),
     ("healthcheck", "check"),
     ("health_check", "check"),

@@ -6,6 +6,9 @@ use crate::units::{DURATION_PATTERN, SIZE_PATTERN};
 use serde_json::{Map, Value, json};
 use toml::de::DeValue;
 
+/// Which of these texts are addresses that a host can have, only the parser knows.
+pub(crate) const HOST_ADDRESS_PATTERN: &str = r"^([0-9.]+|[0-9A-Fa-f:.]+)/[0-9]{1,3}$";
+pub(crate) const INTERFACE_PATTERN: &str = r"^[^\s/]{1,15}$";
 const NAME_PATTERN: &str = "^[a-z]([a-z0-9-]{0,46}[a-z0-9])?$";
 
 /// The schema. It takes every file that [`crate::parse`] takes; what keys have to do with each other (needs that form
@@ -121,6 +124,8 @@ fn text(rule: TextRule) -> Value {
         TextRule::HttpPath => json!({ "type": "string", "pattern": "^/" }),
         TextRule::Folder => json!({ "type": "string", "pattern": r"^(/|\{data\})" }),
         TextRule::User => json!({ "type": "string", "pattern": r"^[^\s:/]+$" }),
+        TextRule::HostAddress => json!({ "type": "string", "pattern": HOST_ADDRESS_PATTERN }),
+        TextRule::Interface => json!({ "type": "string", "pattern": INTERFACE_PATTERN }),
     }
 }
 

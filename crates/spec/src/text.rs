@@ -2,7 +2,7 @@
 
 use crate::kind::TextRule;
 use crate::source::shown;
-use model::template;
+use model::{FloatingAddress, template};
 use std::net::{IpAddr, SocketAddr};
 
 /// What is wrong with a text, as a sentence without a subject, and what to do.
@@ -27,6 +27,8 @@ pub(crate) fn problem(rule: TextRule, text: &str) -> Option<(String, Option<Stri
             );
             ("must be an absolute path or begin with `{data}`".into(), Some(help))
         }),
+        TextRule::HostAddress => host_address(text).err().map(|(problem, help)| (problem, Some(help))),
+        TextRule::Interface => interface_problem(text),
         TextRule::User => {
             let is_bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, ':' | '/');
             (text.is_empty() || text.contains(is_bad)).then(|| ("is not a user's name or number".into(), None))
@@ -98,6 +100,77 @@ fn name_close_to(text: &str) -> Option<String> {
         .collect();
     let name = name.trim_matches('-');
     model::name_problem(name).is_none().then(|| name.to_owned())
+}
+
+/// Reads `IP/PREFIX`, or says what is wrong and what to write.
+pub(crate) fn host_address(text: &str) -> Result<(IpAddr, u8), (String, String)> {
+    let usual = |ip: IpAddr| if ip.is_ipv4() { 24 } else { 64 };
+    let write = |ip: IpAddr, prefix: u8| format!("write `\"{ip}/{prefix}\"`");
+    let (host, prefix) = match text.split_once('/') {
+        Some((host, prefix)) => (host, Some(prefix)),
+        None => (text, None),
+    };
+    let Ok(ip) = host.parse::<IpAddr>() else {
+        if let Ok(address) = host.parse::<SocketAddr>() {
+            return Err((
+                "is an address of a host, without a port".into(),
+                write(address.ip(), usual(address.ip())),
+            ));
+        }
+        if let Ok(ip) = host.trim().trim_matches(['[', ']']).parse::<IpAddr>() {
+            return Err((
+                "must be an IP address and its prefix alone".into(),
+                write(ip, usual(ip)),
+            ));
+        }
+        return Err((
+            format!("must be an IP address and its prefix, not `{}`", shown(text)),
+            "for example `\"10.0.0.100/24\"` or `\"fd00::100/64\"`: an address that no host has for itself, and the prefix of its network"
+                .into(),
+        ));
+    };
+    let Some(digits) = prefix else {
+        let problem = "has no prefix: how many bits of it name the network".into();
+        return Err((problem, write(ip, usual(ip))));
+    };
+    let prefix = if digits.is_empty() || digits.contains(|c: char| !c.is_ascii_digit()) {
+        None
+    } else {
+        digits.parse().ok()
+    };
+    // A mask, a sign or a number that no family has.
+    let prefix = prefix.unwrap_or(u8::MAX);
+    match FloatingAddress::problem(ip, prefix) {
+        None => Ok((ip, prefix)),
+        Some(problem) => {
+            let next = match ip {
+                IpAddr::V4(ip) => IpAddr::from(ip.to_bits().wrapping_add(1).to_be_bytes()),
+                ip => ip,
+            };
+            let help = match problem {
+                _ if problem.starts_with("must have a prefix") => write(ip, usual(ip)),
+                _ if problem.contains("of the network itself") => write(next, prefix),
+                _ => "for example `\"10.0.0.100/24\"` or `\"fd00::100/64\"`".into(),
+            };
+            Err((problem.into(), help))
+        }
+    }
+}
+
+fn interface_problem(text: &str) -> Option<(String, Option<String>)> {
+    const BYTES_MAX: usize = 15;
+    let problem = match text {
+        "" => "is empty",
+        _ if text.len() > BYTES_MAX => "is longer than the 15 bytes that a network interface's name can have",
+        _ if text.contains(|c: char| c.is_whitespace() || c == '/') => {
+            "has a blank or a slash in it, as no interface's name"
+        }
+        _ => return None,
+    };
+    Some((
+        problem.into(),
+        Some("`ip -brief address` lists them, for example `interface = \"eth0\"`".into()),
+    ))
 }
 
 /// Reads `IP:PORT`, or says what is wrong and what to write.

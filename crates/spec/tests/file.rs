@@ -1,6 +1,8 @@
 //! Files that are right: what they come to, and what changes between two of them.
 
-use model::{Addressing, Check, CheckKind, Millis, Protocol, Service, Spread, StandbyMode, StopSignal};
+use model::{
+    Addressing, Check, CheckKind, FloatingAddress, Millis, Protocol, Service, Spread, StandbyMode, StopSignal,
+};
 use std::collections::BTreeSet;
 
 const SHOP: &str = r#"
@@ -93,6 +95,25 @@ fn what_is_not_said_is_filled_in() {
     assert_eq!((service.logs.max_bytes, service.logs.keep), (10_000_000, 3));
     assert_eq!(service.drain_timeout, Millis(10_000));
     assert_eq!((service.hold_timeout, service.hold_max), (Millis(5_000), 1024));
+}
+
+#[test]
+fn a_floating_address_is_written_alone_or_with_its_interface() {
+    let of = |value: &str| {
+        let text = format!("[service.a]\ncommand = [\"a\"]\nexclusive = true\naddress = {value}\n");
+        service(&text, "a").address.unwrap()
+    };
+    let address = |ip: &str, prefix, interface: Option<&str>| FloatingAddress {
+        ip: ip.parse().unwrap(),
+        prefix,
+        interface: interface.map(str::to_owned),
+    };
+    assert_eq!(of(r#""10.0.0.100/24""#), address("10.0.0.100", 24, None));
+    assert_eq!(of(r#""fd00::64/64""#), address("fd00::64", 64, None));
+    assert_eq!(
+        of(r#"{ ip = "10.0.0.100/24", interface = "eth0" }"#),
+        address("10.0.0.100", 24, Some("eth0"))
+    );
 }
 
 #[test]

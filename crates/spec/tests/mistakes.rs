@@ -69,6 +69,135 @@ command = "./web | tee log"
 }
 
 #[test]
+fn a_floating_address_without_a_prefix() {
+    assert_snapshot!(mistakes(r#"
+[service.db]
+command = ["db"]
+exclusive = true
+address = "10.0.0.100"
+"#), @r#"
+    error: `address` has no prefix: how many bits of it name the network
+     --> shop.toml:4:11
+      |
+    4 | address = "10.0.0.100"
+      |           ^^^^^^^^^^^^
+      |
+      = help: write `"10.0.0.100/24"`
+    "#);
+}
+
+#[test]
+fn a_floating_address_that_no_host_can_have() {
+    assert_snapshot!(mistakes(r#"
+[service.db]
+command = ["db"]
+exclusive = true
+address = { ip = "10.0.0.0/24", interface = "/dev/eth0" }
+"#), @r#"
+    error: `ip` is the address of the network itself, which no host can have
+     --> shop.toml:4:18
+      |
+    4 | address = { ip = "10.0.0.0/24", interface = "/dev/eth0" }
+      |                  ^^^^^^^^^^^^^
+      |
+      = help: write `"10.0.0.1/24"`
+
+    error: `interface` has a blank or a slash in it, as no interface's name
+     --> shop.toml:4:45
+      |
+    4 | address = { ip = "10.0.0.0/24", interface = "/dev/eth0" }
+      |                                             ^^^^^^^^^^^
+      |
+      = help: `ip -brief address` lists them, for example `interface = "eth0"`
+    "#);
+}
+
+#[test]
+fn a_floating_address_with_a_port() {
+    assert_snapshot!(mistakes(r#"
+[service.db]
+command = ["db"]
+exclusive = true
+address = "[fd00::100]:5432"
+"#), @r#"
+    error: `address` is an address of a host, without a port
+     --> shop.toml:4:11
+      |
+    4 | address = "[fd00::100]:5432"
+      |           ^^^^^^^^^^^^^^^^^^
+      |
+      = help: write `"fd00::100/64"`
+    "#);
+}
+
+#[test]
+fn a_floating_address_of_a_service_that_is_not_exclusive() {
+    assert_snapshot!(mistakes(r#"
+[service.web]
+command = ["./web"]
+active = 2
+vip = "10.0.0.100/24"
+
+[service.shop]
+command = ["./shop"]
+active = 2
+address = "10.0.0.100/24"
+"#), @r#"
+    error: unknown key `vip`
+     --> shop.toml:4:1
+      |
+    4 | vip = "10.0.0.100/24"
+      | ^^^
+      |
+      = help: did you mean `address`?
+
+    error: `address` needs `active = 1`, but 2 are active
+     --> shop.toml:9:11
+      |
+    8 | active = 2
+      |          - the actives
+    9 | address = "10.0.0.100/24"
+      |           ^^^^^^^^^^^^^^^
+      |
+      = help: an address leads to one host, so the other actives would never be reached: write `active = 1`, or use `listen`, which spreads clients over all actives
+
+    error: `address` needs `exclusive = true`
+     --> shop.toml:9:11
+      |
+    9 | address = "10.0.0.100/24"
+      |           ^^^^^^^^^^^^^^^
+      |
+      = help: an address must be on one host at a time, so the old holder has to be stopped for certain before the next takes over: add `exclusive = true`, or use `listen` in place of `address`
+    "#);
+}
+
+#[test]
+fn one_floating_address_for_two_services() {
+    assert_snapshot!(mistakes(r#"
+[service.db]
+command = ["db"]
+exclusive = true
+address = "10.0.0.100/24"
+
+[service.mail]
+command = ["mail"]
+exclusive = true
+address = { ip = "10.0.0.100/16" }
+"#), @r#"
+    error: `db` and `mail` cannot both have the address 10.0.0.100
+     --> shop.toml:9:11
+      |
+    4 | address = "10.0.0.100/24"
+      |           --------------- taken by `db`
+    ...
+    9 | address = { ip = "10.0.0.100/16" }
+      |           ^^^^^^^^^^^^^^^^^^^^^^^^
+      |
+      = help: they may be active on different hosts: give one of them another address
+    "#);
+}
+
+#[test]
 fn a_duration_without_a_unit() {
     assert_snapshot!(mistakes(r#"
 [service.web]
@@ -161,7 +290,7 @@ colour = "blue"
     10 | colour = "blue"
        | ^^^^^^
        |
-       = help: possible here: `command`, `active`, `standby`, `need`, `exclusive`, `standby_mode`, `listen`, `protocol`, `port`, `check`, `standby_check`, `needs`, `spread`, `on_promote`, `on_demote`, `on_follow`, `env`, `dir`, `user`, `limits`, `start_timeout`, `stop`, `restart`, `logs`, `drain_timeout`, `hold`
+       = help: possible here: `command`, `active`, `standby`, `need`, `exclusive`, `standby_mode`, `listen`, `address`, `protocol`, `port`, `check`, `standby_check`, `needs`, `spread`, `on_promote`, `on_demote`, `on_follow`, `env`, `dir`, `user`, `limits`, `start_timeout`, `stop`, `restart`, `logs`, `drain_timeout`, `hold`
     "#);
 }
 

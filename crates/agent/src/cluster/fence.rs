@@ -1,16 +1,39 @@
-//! The guard, as the session thread sees it.
+//! The guard, as the session thread sees it: what is armed, what becomes of it, and that it is there at all.
+//!
+//! A thread of its own listens to the guard. The moment that ends, everything armed is frozen from here, and stays so until
+//! another guard has armed it anew.
 
-use model::{Epoch, InstanceId, Mark, SlotId};
-use std::path::Path;
+use api::layout::Layout;
+use guard::client::{Client, Receiver};
+use guard::fence::protocol::{Armament, Floating, Reply, What};
+use guard::fence::words::Policy;
+use guard::fence::{freeze_now, kill_now};
+use model::{Epoch, InstanceId, Mark, Millis, Revision, SlotId, Timing};
+use rustix::process::Pid;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+
+/// A frozen active waits for the store this long before it is killed.
+const FROZEN_MAX: Millis = Millis(600_000);
+/// A guard that died is started anew within milliseconds: looked for this often.
+const GUARD_LOOK: Duration = Duration::from_millis(10);
+
+/// A guard that answers no heartbeat for this long hangs: it has nothing to do that takes longer.
+const GUARD_SILENT: Duration = Duration::from_millis(1_500);
 
 /// What lets traffic of an instance through, and closes by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Gate {
     /// Its port.
     Port(u16),
+    /// Its floating address, taken away with it.
+    Address(Floating),
 }
 
 /// What the guard says.
+#[derive(Debug)]
 pub(crate) enum Fenced {
     /// It stands ready: with what.
     Ready(String),
@@ -18,24 +41,357 @@ pub(crate) enum Fenced {
     NotReady(String),
     /// It ended an instance.
     Fired(InstanceId),
+    /// A floating address was taken away while its instance was frozen, and has to be put back.
+    AddressLost(InstanceId),
 }
-pub(crate) struct Fence(bool);
+
+enum Heard {
+    Up(Client, Box<Reply>),
+    Said(Box<Reply>),
+    Down(String),
+}
+
+struct Armed {
+    instance: InstanceId,
+    armament: Armament,
+    waiting: Option<oneshot::Sender<Result<(), String>>>,
+}
+
+/// The guard.
+pub(crate) struct Fence {
+    timing: Timing,
+    heard: mpsc::UnboundedReceiver<Heard>,
+    client: Option<Client>,
+    told: VecDeque<Fenced>,
+    armed: BTreeMap<SlotId, Armed>,
+    /// The session that the guard knows, and the newest renewal.
+    session: Option<(Revision, Mark)>,
+    ready: bool,
+    why_not: String,
+    /// Its process.
+    guard: Option<Pid>,
+    /// Since when a heartbeat is not answered.
+    beat_since: Option<Instant>,
+}
+
 impl Fence {
-    pub(crate) fn start(_: &api::layout::Layout, _: &model::Timing) -> Result<Self, String> {
-        Ok(Self(false))
+    /// Looks for the guard, and again whenever it is gone.
+    pub(crate) fn start(layout: &Layout, timing: &Timing) -> Result<Self, String> {
+        let (tell, heard) = mpsc::unbounded_channel();
+        let path = layout.guard_socket();
+        std::thread::Builder::new()
+            .name("guard-link".into())
+            .spawn(move || listen(&path, &tell))
+            .map_err(|error| format!("cannot listen to the guard: {error}"))?;
+        Ok(Self {
+            timing: *timing,
+            heard,
+            client: None,
+            told: VecDeque::new(),
+            armed: BTreeMap::new(),
+            session: None,
+            ready: false,
+            why_not: "the guard has not said yet whether it can fence".into(),
+            guard: None,
+            beat_since: None,
+        })
     }
+
+    /// What it says next. May be dropped half-way.
     pub(crate) async fn next(&mut self) -> Fenced {
-        if !self.0 {
-            self.0 = true;
-            return Fenced::Ready("nothing".into());
+        loop {
+            if let Some(told) = self.told.pop_front() {
+                return told;
+            }
+            match self.heard.recv().await {
+                Some(heard) => self.hear(heard),
+                None => std::future::pending().await,
+            }
         }
-        std::future::pending().await
     }
-    pub(crate) fn arm(&mut self, _: &InstanceId, _: &SlotId, _: Epoch, _: &Path, _: Vec<Gate>) -> Result<(), String> {
-        Ok(())
+
+    /// Has an instance ended should the session run out. The answer comes when it is armed, or cannot be.
+    pub(crate) fn arm(
+        &mut self,
+        instance: &InstanceId,
+        slot: &SlotId,
+        epoch: Epoch,
+        cgroup: &Path,
+        gates: &[Gate],
+        answer: oneshot::Sender<Result<(), String>>,
+    ) {
+        if !self.ready {
+            let _ = answer.send(Err(self.why_not.clone()));
+            return;
+        }
+        let floating = gates.iter().find_map(|gate| match gate {
+            Gate::Address(floating) => Some(*floating),
+            Gate::Port(_) => None,
+        });
+        let armament = Armament {
+            slot: slot.clone(),
+            epoch,
+            policy: Policy::Freeze,
+            frozen_max: FROZEN_MAX,
+            cgroup: cgroup.into(),
+            ports: gates
+                .iter()
+                .filter_map(|gate| match gate {
+                    Gate::Port(port) => Some(*port),
+                    Gate::Address(_) => None,
+                })
+                .collect(),
+            addresses: floating.iter().map(|floating| floating.address).collect(),
+            floating,
+        };
+        self.send(|client| client.arm(armament.clone()));
+        self.armed.insert(
+            slot.clone(),
+            Armed {
+                instance: instance.clone(),
+                armament,
+                waiting: Some(answer),
+            },
+        );
     }
-    pub(crate) fn disarm(&mut self, _: &InstanceId) {}
-    pub(crate) fn renewed(&mut self, _: Mark) {}
-    pub(crate) fn kill_all(&mut self) {}
-    pub(crate) fn freeze_all(&mut self) {}
+
+    /// It does not act any more.
+    pub(crate) fn disarm(&mut self, instance: &InstanceId) {
+        let slots: Vec<SlotId> = self
+            .armed
+            .iter()
+            .filter(|(_, armed)| armed.instance == *instance)
+            .map(|(slot, _)| slot.clone())
+            .collect();
+        for slot in slots {
+            self.armed.remove(&slot);
+            self.send(|client| client.disarm(slot.clone()));
+        }
+    }
+
+    /// A renewal of `session` that was sent at `mark` was acknowledged.
+    pub(crate) fn renewed(&mut self, session: Revision, mark: Mark) {
+        if self.session.is_none_or(|(known, _)| known != session) {
+            self.send(|client| client.session(session.0, mark));
+        }
+        self.session = Some((session, mark));
+        self.send(|client| client.renewed(session.0, mark));
+    }
+
+    /// The agent goes round; the guard answers. One that does not for a while hangs: it is ended, and another one started.
+    pub(crate) fn heartbeat(&mut self) {
+        let hangs = self.beat_since.is_some_and(|since| since.elapsed() >= GUARD_SILENT);
+        if hangs && self.client.is_some() {
+            if let Some(guard) = self.guard.take() {
+                tracing::error!(guard = guard.as_raw_nonzero(), "the guard hangs; ending it");
+                let _ = rustix::process::kill_process(guard, rustix::process::Signal::KILL);
+            }
+            self.beat_since = None;
+            self.lose("the guard hangs".into());
+            return;
+        }
+        if self.client.is_some() {
+            self.beat_since.get_or_insert_with(Instant::now);
+        }
+        self.send(Client::heartbeat);
+    }
+
+    /// The agent ends in order.
+    pub(crate) fn leave(&mut self) {
+        self.send(Client::leave);
+    }
+
+    /// Ends everything armed at once: the session is lost.
+    pub(crate) fn kill_all(&mut self) {
+        for cgroup in self.cgroups() {
+            if let Err(error) = kill_now([cgroup.as_path()]) {
+                tracing::error!(cgroup = %cgroup.display(), %error, "cannot end an exclusive active; the guard will");
+            }
+        }
+    }
+
+    /// Stops everything armed at once: there is no guard.
+    pub(crate) fn freeze_all(&mut self) {
+        for cgroup in self.cgroups() {
+            if let Err(error) = freeze_now([cgroup.as_path()]) {
+                tracing::error!(cgroup = %cgroup.display(), %error, "cannot freeze an exclusive active");
+            }
+        }
+    }
+
+    fn cgroups(&self) -> Vec<PathBuf> {
+        self.armed.values().map(|armed| armed.armament.cgroup.clone()).collect()
+    }
+
+    fn send(&mut self, message: impl FnOnce(&Client) -> Result<(), guard::client::Error>) {
+        let Some(client) = &self.client else { return };
+        if let Err(error) = message(client) {
+            // That it is gone is also heard; one that hangs is only noticed here.
+            tracing::error!(%error, "the guard is not told");
+            if matches!(error, guard::client::Error::DoesNotRead) && self.ready {
+                self.lose("the guard hangs".into());
+            }
+        }
+    }
+
+    fn lose(&mut self, why: String) {
+        self.client = None;
+        self.ready = false;
+        self.freeze_all();
+        for armed in self.armed.values_mut() {
+            if let Some(waiting) = armed.waiting.take() {
+                let _ = waiting.send(Err(why.clone()));
+            }
+        }
+        self.why_not = why.clone();
+        self.told.push_back(Fenced::NotReady(why));
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        match heard {
+            Heard::Down(why) => {
+                if self.client.is_some() || self.ready {
+                    self.lose(why);
+                }
+            }
+            Heard::Up(client, registered) => {
+                self.client = Some(client);
+                let timing = self.timing;
+                self.send(|client| client.timing(timing));
+                self.beat_since = None;
+                let known = match *registered {
+                    Reply::Registered { session, guard, .. } => {
+                        self.guard = i32::try_from(guard).ok().and_then(Pid::from_raw);
+                        session.map(|(session, _)| Revision(session))
+                    }
+                    _ => None,
+                };
+                match self.session {
+                    // Another guard than the one that was told of it.
+                    Some((session, mark)) if known != Some(session) => {
+                        self.send(|client| client.session(session.0, mark));
+                        self.send(|client| client.renewed(session.0, mark));
+                    }
+                    Some(_) => {}
+                    // Another agent than the one that told it: the first renewal of ours need not say it again.
+                    None => self.session = known.map(|session| (session, Mark::default())),
+                }
+                let armaments: Vec<Armament> = self.armed.values().map(|armed| armed.armament.clone()).collect();
+                for armament in armaments {
+                    self.send(|client| client.arm(armament));
+                }
+            }
+            Heard::Said(reply) => self.said(*reply),
+        }
+    }
+
+    fn said(&mut self, reply: Reply) {
+        match reply {
+            Reply::SelfTest(test) if test.ok => {
+                self.ready = true;
+                let gates = match &test.gates_unavailable {
+                    None => "kernel gates, freeze and kill".to_owned(),
+                    Some(why) => format!("freeze and kill; no kernel gates: {why}"),
+                };
+                self.told.push_back(Fenced::Ready(gates));
+            }
+            Reply::SelfTest(test) => {
+                self.ready = false;
+                self.why_not = test.why_not.join("; ");
+                self.told.push_back(Fenced::NotReady(self.why_not.clone()));
+            }
+            Reply::Armed { slot, epoch, .. } => {
+                if let Some(armed) = self.armed.get_mut(&slot).filter(|armed| armed.armament.epoch == epoch)
+                    && let Some(waiting) = armed.waiting.take()
+                {
+                    let _ = waiting.send(Ok(()));
+                }
+            }
+            Reply::Refused { slot: Some(slot), why } => {
+                if let Some(mut armed) = self.armed.remove(&slot) {
+                    match armed.waiting.take() {
+                        Some(waiting) => drop(waiting.send(Err(why))),
+                        // Armed before, and not any more: it must not go on.
+                        None => {
+                            tracing::error!(%slot, why, "the guard refuses to arm anew");
+                            let _ = kill_now([armed.armament.cgroup.as_path()]);
+                        }
+                    }
+                }
+            }
+            Reply::Refused { slot: None, why } => tracing::warn!(why, "the guard refuses"),
+            Reply::Event { slot, what, .. } => {
+                tracing::warn!(%slot, ?what, "the guard acts");
+                let Some(instance) = self.armed.get(&slot).map(|armed| armed.instance.clone()) else {
+                    return;
+                };
+                match what {
+                    What::Fired => {
+                        self.told.push_back(Fenced::Fired(instance));
+                        // It is there as before, for what comes next.
+                        self.told.push_back(Fenced::Ready("as before".into()));
+                    }
+                    What::Thawed { address_removed: true } => self.told.push_back(Fenced::AddressLost(instance)),
+                    What::Quiesce
+                    | What::Resumed
+                    | What::Frozen
+                    | What::Thawed { .. }
+                    | What::Gone
+                    | What::Failed { .. } => {}
+                }
+            }
+            Reply::Alive => self.beat_since = None,
+            Reply::Registered { .. } | Reply::Done { .. } => {}
+        }
+    }
+}
+
+/// Connects to the guard, tells what it says, and begins anew when it is gone. Ends with the agent.
+fn listen(path: &Path, tell: &mpsc::UnboundedSender<Heard>) {
+    let mut said_missing = false;
+    loop {
+        match connect(path) {
+            Ok((client, mut receiver, registered)) => {
+                said_missing = false;
+                if tell.send(Heard::Up(client, Box::new(registered))).is_err() {
+                    return;
+                }
+                let why = loop {
+                    match receiver.receive(None) {
+                        Ok(Some(reply)) => {
+                            if tell.send(Heard::Said(Box::new(reply))).is_err() {
+                                return;
+                            }
+                        }
+                        Ok(None) => {}
+                        Err(error) => break error.to_string(),
+                    }
+                };
+                if tell.send(Heard::Down(why)).is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                if !said_missing {
+                    said_missing = true;
+                    tracing::warn!(error, "no guard yet");
+                }
+                if tell.is_closed() {
+                    return;
+                }
+                std::thread::sleep(GUARD_LOOK);
+            }
+        }
+    }
+}
+
+fn connect(path: &Path) -> Result<(Client, Receiver, Reply), String> {
+    // The time of its start: larger than that of every earlier agent of this boot.
+    let incarnation = super::clock::mark().boot_ns;
+    let (client, mut receiver) = Client::connect(path, incarnation).map_err(|error| error.to_string())?;
+    match receiver.receive(Some(Duration::from_secs(1))) {
+        Ok(Some(registered @ Reply::Registered { .. })) => Ok((client, receiver, registered)),
+        Ok(other) => Err(format!("the guard answered {other:?}")),
+        Err(error) => Err(error.to_string()),
+    }
 }

@@ -73,6 +73,9 @@ impl Agent {
                 }
                 cluster.fencing = result;
             }
+            News::AddressLost(instance) => {
+                tracing::warn!(%instance, "its floating address has to be put back");
+            }
             News::Ended(instance) => {
                 let text = format!("the guard ended {instance}");
                 let because = "no renewal of this node's session was acknowledged in time".to_owned();

@@ -69,6 +69,8 @@ pub(crate) struct Clustered {
     pub(crate) taken: Option<Session>,
     pub(crate) told_fast: Option<bool>,
     pub(crate) told_empty: Option<bool>,
+    /// When the guard is told next that the main loop goes round.
+    pub(crate) beat_at: Timestamp,
     /// What the upkeep of the store has to know.
     pub(crate) upkeep: tokio::sync::watch::Sender<upkeep::Wanted>,
     /// Numbers of asks that others will answer.

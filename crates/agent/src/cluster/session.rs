@@ -42,6 +42,8 @@ pub(crate) enum Order {
     },
     /// It does not act any more.
     Disarm(InstanceId),
+    /// The main loop goes round: an agent that does not is replaced by the guard.
+    Beat,
     /// End the session (T3), for nothing exclusive runs and nothing shall.
     Close(oneshot::Sender<()>),
 }
@@ -65,6 +67,8 @@ pub(crate) enum News {
     Fencing(Result<String, String>),
     /// The guard ended an instance.
     Ended(InstanceId),
+    /// The guard took the floating address of an instance away that goes on.
+    AddressLost(InstanceId),
 }
 
 /// What the thread starts from.
@@ -267,14 +271,15 @@ impl Keeper {
             } => {
                 // From here on something exclusive may run: the deadline matters.
                 self.tell(HolderEvent::AllExclusiveEmpty(false));
-                let covered = self.holder.covered(mark());
-                let result = match covered {
-                    Covered::Yes => self.fence.arm(&instance, &slot, epoch, &cgroup, gates),
-                    other => Err(not_covered(other).to_owned()),
-                };
-                let _ = answer.send(result);
+                match self.holder.covered(mark()) {
+                    Covered::Yes => self.fence.arm(&instance, &slot, epoch, &cgroup, &gates, answer),
+                    other => {
+                        let _ = answer.send(Err(not_covered(other).to_owned()));
+                    }
+                }
             }
             Order::Disarm(instance) => self.fence.disarm(&instance),
+            Order::Beat => self.fence.heartbeat(),
             Order::Close(_) => {}
         }
     }
@@ -289,6 +294,7 @@ impl Keeper {
                 self.tell(HolderEvent::GuardReady(false));
                 self.news(News::Fencing(Err(why)));
             }
+            Fenced::AddressLost(instance) => self.news(News::AddressLost(instance)),
             Fenced::Fired(instance) => {
                 self.tell(HolderEvent::GuardFired);
                 self.news(News::Ended(instance));
@@ -362,7 +368,11 @@ impl Keeper {
                 // The store's renewal handle hedges by itself.
                 HolderAction::Hedge { .. } => {}
                 HolderAction::Probe => self.probe(),
-                HolderAction::TellGuard { mark } => self.fence.renewed(mark),
+                HolderAction::TellGuard { mark } => {
+                    if let Some(session) = self.holder.session() {
+                        self.fence.renewed(session, mark);
+                    }
+                }
                 HolderAction::Fenced { why, .. } => {
                     tracing::warn!(%why, "fenced");
                     if let Lost::Session(_) = why {
@@ -460,6 +470,7 @@ impl Keeper {
             let _ = tokio::time::timeout(self.setup.timing.request_timeout.duration() * 4, closing).await;
             let _ = std::fs::remove_file(&self.setup.noted);
         }
+        self.fence.leave();
         self.tell(HolderEvent::Closed);
     }
 

@@ -219,6 +219,7 @@ pub(crate) async fn join(
         taken: None,
         told_fast: None,
         told_empty: None,
+        beat_at: model::Timestamp(0),
         upkeep,
         awaited: BTreeMap::new(),
         next_ask: clock::mark().boot_ns,

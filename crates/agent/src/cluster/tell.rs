@@ -16,6 +16,9 @@ use store::{Compare, Op, Txn};
 /// Whoever could be controller waits this long for each node before it.
 const ELECTION_STAGGER: Duration = Duration::from_millis(100);
 
+/// The guard replaces an agent that says nothing for five seconds.
+const BEAT_EVERY: Duration = Duration::from_millis(500);
+
 impl Agent {
     /// Tells others of our instances, and the session thread what depends on it, if that changed.
     pub(crate) fn tell_others(&mut self, now: Timestamp) {
@@ -134,7 +137,16 @@ impl Agent {
         let cluster = self.clustered.as_ref()?;
         let look = cluster.look_at.map(|at| Timestamp(at.boot_ns / 1_000 + 1));
         let leaving = cluster.leaving.as_ref().map(super::leave::Leaving::wakeup);
-        look.into_iter().chain(cluster.elect_at).chain(leaving).min()
+        let others = [cluster.elect_at, Some(cluster.beat_at), leaving];
+        look.into_iter().chain(others.into_iter().flatten()).min()
+    }
+
+    /// Tells the guard that the main loop goes round.
+    pub(crate) fn beat(&mut self, now: Timestamp) {
+        if let Some(cluster) = self.clustered.as_mut().filter(|cluster| now >= cluster.beat_at) {
+            cluster.beat_at = now + BEAT_EVERY;
+            cluster.link.order(Order::Beat);
+        }
     }
 
     fn live_of(&self, id: &InstanceId, report: Report, now: Timestamp) -> Live {

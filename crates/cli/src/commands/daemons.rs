@@ -15,6 +15,8 @@ use tokio::time::Instant;
 
 /// An agent that is told to end closes its store and goes; one that does not is killed, which harms nothing.
 const END_PATIENCE: Duration = Duration::from_secs(3);
+/// A machine whose guard does not pet it for this long is reset; its unit is the second, and the lease is long over by then.
+const WATCHDOG_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is looked whether it is gone.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -39,13 +41,26 @@ pub(super) fn guard(session: &Session, args: &args::Guard) -> i32 {
         Err(error) => return exit_code(Err(error)),
     };
     let layout = session.place.layout(&cluster);
-    guard::run(&guard::Config {
+    let config = guard::Config {
         lock: layout.guard_lock(),
         agent_lock: layout.agent_lock(),
         agent_log: layout.own_log("agent"),
         agent,
         watch: args.watch,
-    })
+    };
+    // Of several machines it also keeps the deadlines of what is exclusive.
+    match api::node::Node::read(&layout.node()) {
+        Ok(Some(node)) => {
+            let mut fence = guard::fence::Config::new(layout.guard_socket(), node.cluster.clone());
+            fence.watchdog = node.watchdog.map(|path| guard::fence::watchdog::Config {
+                path,
+                timeout: WATCHDOG_TIMEOUT,
+            });
+            guard::run_fencing(&config, fence)
+        }
+        Ok(None) => guard::run(&config),
+        Err(error) => exit_code(Err(error)),
+    }
 }
 
 /// A guard that was started by this program.

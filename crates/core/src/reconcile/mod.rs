@@ -134,6 +134,7 @@ impl Service {
             .chain(of_instances)
             .chain(stuck)
             .chain(self.replacement_due(cx))
+            .chain(self.asked_for.values().map(|(_, until)| *until))
             .chain(
                 self.instances
                     .values()

@@ -63,6 +63,7 @@ impl Service {
 
     pub(crate) fn assigned(&mut self, id: InstanceId, node: NodeName, retiring: bool, now: Timestamp) -> bool {
         self.numbers_used(id.number());
+        self.asked_for.remove(&id);
         if let Some(instance) = self.instances.get_mut(&id) {
             let changed = instance.retiring != retiring;
             // Our own wish to see it go comes back before it is written.

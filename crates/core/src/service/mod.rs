@@ -31,6 +31,9 @@ pub(crate) struct Service {
     /// Which slots the store says somebody holds.
     pub(crate) held: BTreeMap<InstanceId, Vec<usize>>,
     pub(crate) numbers: u32,
+    /// In a cluster: instances that we, as the controller, asked the store for, and until when they are awaited. What the store has
+    /// then may be another controller's wish.
+    pub(crate) asked_for: BTreeMap<InstanceId, (NodeName, Timestamp)>,
     /// The highest epoch of any of its slots: each claim gets a higher one, so that with it an instance knows its slot too.
     pub(crate) epoch: Epoch,
     /// An instance more than declared, for a rollout of a service without standbys.
@@ -81,6 +84,7 @@ impl Service {
             bound: BTreeMap::new(),
             held: BTreeMap::new(),
             numbers: 0,
+            asked_for: BTreeMap::new(),
             epoch: Epoch::default(),
             surge: false,
             replacements: 0,

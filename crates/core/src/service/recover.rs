@@ -116,6 +116,7 @@ fn undeclared() -> model::Service {
         exclusive: true,
         standby_mode: StandbyMode::Warm,
         listen: None,
+        address: None,
         protocol: Protocol::Tcp,
         addressing: Addressing::None,
         check: None,

@@ -206,7 +206,7 @@ impl Shared {
         let failure = Failure::from_status(&link.target.name, self.login.user(), status);
         match failure.cause {
             Cause::Token => self.login.forget(),
-            Cause::Lost(_) | Cause::Connect(_) => link.drop_line(&up.line, "it broke"),
+            Cause::Lost(_) | Cause::Connect(_) => up.line.condemn(),
             _ => {}
         }
         self.with_reason(link, up, failure)

@@ -4,13 +4,15 @@
 //! has to be asked first who they are.
 
 use super::failure::Cause;
+use super::keeper::Bell;
 use crate::Error;
 use crate::options::Tls;
 use hyper_util::rt::TokioIo;
 use std::future::{Ready, ready};
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use store::{ServerError, TlsProblem};
@@ -43,8 +45,17 @@ pub(crate) struct Target {
 #[derive(Clone)]
 pub(crate) struct Line {
     pub(crate) channel: Channel,
-    trouble: Arc<OnceLock<String>>,
-    alert: Arc<Mutex<Option<TlsProblem>>>,
+    fate: Arc<Fate>,
+}
+
+/// What is known of the end of a connection.
+struct Fate {
+    /// It is of no use for anything new.
+    over: AtomicBool,
+    /// What TLS told about it, which the layers above turn into "connection closed".
+    alert: OnceLock<TlsProblem>,
+    /// Rung when it ends.
+    bell: Arc<Bell>,
 }
 
 impl Target {
@@ -78,7 +89,7 @@ impl Target {
     }
 
     /// Makes a connection. Nothing was asked yet of whoever is there.
-    pub(crate) async fn dial(&self) -> Result<Line, Cause> {
+    pub(crate) async fn dial(&self, bell: Arc<Bell>) -> Result<Line, Cause> {
         let tcp = TcpStream::connect((self.host.as_str(), self.port))
             .await
             .map_err(|error| Cause::Connect(error.to_string()))?;
@@ -92,21 +103,21 @@ impl Target {
                     .map_err(|error| self.tls_cause(&error))?,
             ),
         };
-        let line_alert = Arc::default();
+        let fate = Arc::new(Fate {
+            over: AtomicBool::new(false),
+            alert: OnceLock::new(),
+            bell,
+        });
         let watched = Watched {
             io,
-            alert: Arc::clone(&line_alert),
+            fate: Arc::clone(&fate),
         };
         let channel = self
             .settings()
             .connect_with_connector(Once(Some(watched)))
             .await
             .map_err(|error| Cause::Connect(chain(&error)))?;
-        Ok(Line {
-            channel,
-            trouble: Arc::default(),
-            alert: line_alert,
-        })
+        Ok(Line { channel, fate })
     }
 
     fn settings(&self) -> Endpoint {
@@ -140,20 +151,19 @@ impl Target {
 
     /// Why `line` broke, if TLS was the reason: a member that refuses our certificate says so only after the handshake.
     pub(crate) fn tls_reason(&self, line: &Line) -> Option<Cause> {
-        let problem = (*line.alert.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let problem = *line.fate.alert.get()?;
         Some(self.tls_error(problem, "told by the member".into()))
     }
 }
 
 impl Line {
     /// Marks the connection as not to be used for anything new.
-    pub(crate) fn condemn(&self, why: &str) {
-        // Whoever was first knows best.
-        let _ = self.trouble.set(why.to_owned());
+    pub(crate) fn condemn(&self) {
+        self.fate.over.store(true, Ordering::Release);
     }
 
     pub(crate) fn condemned(&self) -> bool {
-        self.trouble.get().is_some()
+        self.fate.over.load(Ordering::Acquire)
     }
 }
 
@@ -238,10 +248,10 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// Passes bytes on, and remembers an alert of TLS, which the layers above turn into "connection closed".
+/// Passes bytes on, and tells at once when the connection ends, whether or not anything is asked over it.
 struct Watched {
     io: Box<dyn Io>,
-    alert: Arc<Mutex<Option<TlsProblem>>>,
+    fate: Arc<Fate>,
 }
 
 impl AsyncRead for Watched {
@@ -250,13 +260,34 @@ impl AsyncRead for Watched {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(context, buffer);
-        if let Poll::Ready(Err(error)) = &polled
-            && let Some(problem) = problem_of(error)
-        {
-            *self.alert.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);
+        match &polled {
+            Poll::Ready(Err(error)) => {
+                if let Some(problem) = problem_of(error) {
+                    // The first one is the reason.
+                    let _ = self.fate.alert.set(problem);
+                }
+                self.fate.end();
+            }
+            Poll::Ready(Ok(())) if buffer.filled().len() == before && buffer.remaining() > 0 => self.fate.end(),
+            _ => {}
         }
         polled
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.fate.end();
+    }
+}
+
+impl Fate {
+    fn end(&self) {
+        if !self.over.swap(true, Ordering::AcqRel) {
+            self.bell.ring();
+        }
     }
 }
 

@@ -17,40 +17,56 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(crate) struct Keeper {
     started: AtomicBool,
-    told: AtomicBool,
-    news: Arc<Notify>,
+    bell: Arc<Bell>,
+}
+
+/// Rung when something is not as it was.
+#[derive(Default)]
+pub(crate) struct Bell {
+    rung: AtomicBool,
+    heard: Notify,
+}
+
+impl Bell {
+    pub(crate) fn ring(&self) {
+        self.rung.store(true, Ordering::Release);
+        self.heard.notify_one();
+    }
 }
 
 impl Keeper {
     /// Starts looking after `shared`, if nobody does. It ends with `shared`.
     pub(crate) fn ensure(&self, shared: &Arc<Shared>) {
         if !self.started.swap(true, Ordering::AcqRel) {
-            tokio::spawn(keep(Arc::downgrade(shared), Arc::clone(&self.news)));
+            tokio::spawn(keep(Arc::downgrade(shared), self.bell()));
         }
     }
 
     /// Something is not as it was: look now.
     pub(crate) fn look(&self) {
-        self.told.store(true, Ordering::Release);
-        self.news.notify_one();
+        self.bell.ring();
+    }
+
+    pub(crate) fn bell(&self) -> Arc<Bell> {
+        Arc::clone(&self.bell)
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
         // So that the task notices now that it has nothing to keep.
-        self.news.notify_one();
+        self.bell.ring();
     }
 }
 
-async fn keep(shared: Weak<Shared>, news: Arc<Notify>) {
+async fn keep(shared: Weak<Shared>, bell: Arc<Bell>) {
     let mut looked = None;
     loop {
         let Some(alive) = shared.upgrade() else { return };
         let pause = alive.options.reconnect;
         // One that is down is tried again and again, but the others are not asked more often for it.
         let due = looked.is_none_or(|looked: Instant| looked.elapsed() >= LOOK_EVERY);
-        let told = alive.keeper.told.swap(false, Ordering::AcqRel);
+        let told = bell.rung.swap(false, Ordering::AcqRel);
         if due || told {
             looked = Some(Instant::now());
         }
@@ -59,7 +75,7 @@ async fn keep(shared: Weak<Shared>, news: Arc<Notify>) {
         // However often something happens, members are not asked more often than that.
         tokio::time::sleep(pause).await;
         let every = if all_fine { LOOK_EVERY } else { Duration::ZERO };
-        let _ = timeout(every, news.notified()).await;
+        let _ = timeout(every, bell.heard.notified()).await;
     }
 }
 
@@ -95,6 +111,11 @@ async fn look_at(shared: &Arc<Shared>, link: &Link, anyway: bool) -> bool {
         Ok(Err(status)) => status.message().to_owned(),
         Err(_) => Cause::TimedOut.to_string(),
     };
-    link.drop_line(&up.line, &refused);
+    tracing::debug!(
+        endpoint = link.target.name,
+        reason = refused,
+        "a connection to etcd is given up"
+    );
+    up.line.condemn();
     false
 }

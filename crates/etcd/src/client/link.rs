@@ -2,6 +2,7 @@
 
 use super::dial::{Line, Target};
 use super::failure::{Cause, Failure};
+use super::keeper::Bell;
 use crate::pb::maintenance_client::MaintenanceClient;
 use crate::pb::{StatusRequest, StatusResponse};
 use model::Revision;
@@ -21,6 +22,8 @@ pub(crate) struct Link {
     /// Held while connecting: one connection per member.
     dialing: tokio::sync::Mutex<()>,
     reconnect: Duration,
+    /// Rung when a connection ends.
+    bell: Arc<Bell>,
 }
 
 #[derive(Default)]
@@ -57,12 +60,13 @@ pub(crate) struct Standing {
 }
 
 impl Link {
-    pub(crate) fn new(target: Target, reconnect: Duration) -> Self {
+    pub(crate) fn new(target: Target, reconnect: Duration, bell: Arc<Bell>) -> Self {
         Self {
             target,
             state: Mutex::default(),
             dialing: tokio::sync::Mutex::default(),
             reconnect,
+            bell,
         }
     }
 
@@ -110,7 +114,7 @@ impl Link {
     }
 
     async fn connect(&self, identify: impl Fn(&StatusResponse) -> Result<(), ServerError>) -> Result<(Up, u64), Cause> {
-        let line = self.target.dial().await?;
+        let line = self.target.dial(Arc::clone(&self.bell)).await?;
         let status = MaintenanceClient::new(line.channel.clone())
             .status(StatusRequest {})
             .await
@@ -131,7 +135,7 @@ impl Link {
     }
 
     fn connected(&self) -> Option<Up> {
-        self.state().up.clone().filter(|up| !up.line.condemned())
+        self.state().live().cloned()
     }
 
     fn resting(&self) -> Option<Cause> {
@@ -150,20 +154,11 @@ impl Link {
         self.state().suspect = true;
     }
 
-    /// Its connection is of no use any more.
-    pub(crate) fn drop_line(&self, line: &Line, why: &str) {
-        line.condemn(why);
-        let mut state = self.state();
-        if state.up.as_ref().is_some_and(|up| up.line.condemned()) {
-            state.up = None;
-        }
-    }
-
     /// What keeps us from it, if something does.
     pub(crate) fn problem(&self) -> Option<String> {
         let state = self.state();
         match (&state.failed, state.suspect) {
-            (Some(failed), _) if state.up.is_none() => Some(failed.cause.to_string()),
+            (Some(failed), _) if state.live().is_none() => Some(failed.cause.to_string()),
             (_, true) => Some("no answer in time".into()),
             _ => None,
         }
@@ -173,8 +168,8 @@ impl Link {
         let state = self.state();
         Standing {
             member: state.member,
-            connected: state.up.as_ref().is_some_and(|up| !up.line.condemned()),
-            failing: state.up.is_none() && state.failed.is_some(),
+            connected: state.live().is_some(),
+            failing: state.live().is_none() && state.failed.is_some(),
             suspect: state.suspect,
         }
     }
@@ -182,6 +177,13 @@ impl Link {
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change is a plain assignment, so a panic elsewhere leaves nothing half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The connection, unless it has ended.
+    fn live(&self) -> Option<&Up> {
+        self.up.as_ref().filter(|up| !up.line.condemned())
     }
 }
 

@@ -5,16 +5,22 @@ use super::link::{Link, Up};
 use crate::options::Password;
 use crate::pb::AuthenticateRequest;
 use crate::pb::auth_client::AuthClient;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use store::ServerError;
+use tokio::time::timeout;
 use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::Channel;
+
+// etcd makes a hash of the password that is slow on purpose: about 0.1 s of its processor, more if that is busy.
+const LOGIN_MAX: Duration = Duration::from_secs(10);
 
 /// A login, if there is one. A token is good with every member, for as long as etcd likes.
 pub(crate) struct Login {
     as_whom: Option<(String, Password)>,
     token: Mutex<Token>,
-    /// Held while logging in: the password is hashed on purpose slowly.
-    asking: tokio::sync::Mutex<()>,
+    /// Held while logging in: one at a time.
+    asking: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Clone)]
@@ -26,12 +32,12 @@ enum Token {
 }
 
 impl Login {
-    pub(crate) fn new(as_whom: Option<(String, Password)>) -> Self {
-        Self {
+    pub(crate) fn new(as_whom: Option<(String, Password)>) -> Arc<Self> {
+        Arc::new(Self {
             as_whom,
             token: Mutex::new(Token::None),
-            asking: tokio::sync::Mutex::default(),
-        }
+            asking: Arc::default(),
+        })
     }
 
     pub(crate) fn user(&self) -> Option<&str> {
@@ -43,18 +49,42 @@ impl Login {
         self.set(Token::None);
     }
 
-    pub(crate) async fn token(&self, link: &Link, up: &Up) -> Result<Option<MetadataValue<Ascii>>, Failure> {
-        let Some((user, password)) = &self.as_whom else {
+    /// The token, if one is needed. Whoever has no time to wait for the login may go: it goes on without them.
+    pub(crate) async fn token(self: &Arc<Self>, link: &Link, up: &Up) -> Result<Option<MetadataValue<Ascii>>, Failure> {
+        if self.as_whom.is_none() {
             return Ok(None);
+        }
+        if let Some(token) = self.have() {
+            return Ok(token);
+        }
+        let not_now = || {
+            Failure::certain(
+                &link.target.name,
+                Cause::NotNow("the login has not succeeded yet".into()),
+            )
         };
-        if let Some(token) = self.have() {
-            return Ok(token);
-        }
-        let _one = self.asking.lock().await;
-        if let Some(token) = self.have() {
-            return Ok(token);
-        }
-        let answer = AuthClient::new(up.line.channel.clone())
+        let Ok(turn) = Arc::clone(&self.asking).try_lock_owned() else {
+            drop(self.asking.lock().await);
+            return self.have().ok_or_else(not_now);
+        };
+        let (login, endpoint, channel) = (Arc::clone(self), link.target.name.clone(), up.line.channel.clone());
+        let asked = tokio::spawn(async move {
+            let outcome = match timeout(LOGIN_MAX, login.ask(&endpoint, channel)).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(Failure::certain(&endpoint, Cause::TimedOut)),
+            };
+            drop(turn);
+            outcome
+        });
+        asked.await.map_err(|_| not_now())??;
+        self.have().ok_or_else(not_now)
+    }
+
+    async fn ask(&self, endpoint: &str, channel: Channel) -> Result<(), Failure> {
+        let Some((user, password)) = &self.as_whom else {
+            return Ok(());
+        };
+        let answer = AuthClient::new(channel)
             .authenticate(AuthenticateRequest {
                 name: user.clone(),
                 password: password.expose().to_owned(),
@@ -63,22 +93,22 @@ impl Login {
         let token = match answer {
             Ok(answer) => MetadataValue::try_from(answer.into_inner().token)
                 .map(Token::Given)
-                .map_err(|_| refused(link, user, "its token is not text")),
+                .map_err(|_| refused(endpoint, user, "its token is not text"))?,
             Err(status) if status.message().contains("authentication is not enabled") => {
                 tracing::warn!(
                     user,
                     "etcd has no authentication enabled: whoever reaches it may do anything"
                 );
-                Ok(Token::NotNeeded)
+                Token::NotNeeded
             }
             Err(status) => {
-                let failure = Failure::from_status(&link.target.name, Some(user), &status);
+                let failure = Failure::from_status(endpoint, Some(user), &status);
                 // Nothing was sent but the login.
-                Err(Failure::certain(&link.target.name, failure.cause))
+                return Err(Failure::certain(endpoint, failure.cause));
             }
-        }?;
+        };
         self.set(token);
-        Ok(self.have().flatten())
+        Ok(())
     }
 
     fn have(&self) -> Option<Option<MetadataValue<Ascii>>> {
@@ -94,11 +124,11 @@ impl Login {
     }
 }
 
-fn refused(link: &Link, user: &str, reason: &str) -> Failure {
+fn refused(endpoint: &str, user: &str, reason: &str) -> Failure {
     let error = ServerError::Login {
-        endpoint: link.target.name.clone(),
+        endpoint: endpoint.to_owned(),
         user: Some(user.to_owned()),
         reason: reason.into(),
     };
-    Failure::certain(&link.target.name, Cause::Server(error))
+    Failure::certain(endpoint, Cause::Server(error))
 }

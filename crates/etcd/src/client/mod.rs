@@ -25,6 +25,7 @@ pub(crate) use wire::Wire;
 use crate::Error;
 use crate::options::{Known, Options};
 use dial::{Target, connector};
+use keeper::Keeper;
 use link::order;
 use login::Login;
 use model::Revision;
@@ -42,7 +43,7 @@ pub struct Client {
 pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) links: Vec<Link>,
-    login: Login,
+    login: Arc<Login>,
     /// Id of the cluster; 0 until it is known.
     cluster: AtomicU64,
     /// The highest revision that any answer told.
@@ -53,7 +54,7 @@ pub(crate) struct Shared {
     last_good: AtomicUsize,
     /// Set once the store was seen to have gone back: nothing it says is believed any more.
     distrust: OnceLock<ServerError>,
-    keeper: keeper::Keeper,
+    keeper: Keeper,
 }
 
 /// What an endpoint is like now.
@@ -102,10 +103,17 @@ impl Client {
             });
         }
         let tls = options.tls.as_ref().map(connector).transpose()?;
+        let keeper = Keeper::default();
         let links: Result<Vec<Link>, Error> = options
             .endpoints
             .iter()
-            .map(|endpoint| Ok(Link::new(Target::new(endpoint, tls.as_ref())?, options.reconnect)))
+            .map(|endpoint| {
+                Ok(Link::new(
+                    Target::new(endpoint, tls.as_ref())?,
+                    options.reconnect,
+                    keeper.bell(),
+                ))
+            })
             .collect();
         let known = options.known;
         Ok(Self {
@@ -118,7 +126,7 @@ impl Client {
                 leader: AtomicU64::new(0),
                 last_good: AtomicUsize::new(0),
                 distrust: OnceLock::new(),
-                keeper: keeper::Keeper::default(),
+                keeper,
                 options,
             }),
         })

@@ -53,7 +53,7 @@ impl Shared {
         }
         let header = header.copied().unwrap_or_default();
         let refuse = |error: ServerError| {
-            link.drop_line(&up.line, "its answer cannot be right");
+            up.line.condemn();
             Failure {
                 endpoint: link.target.name.clone(),
                 cause: Cause::Server(error),

@@ -55,7 +55,8 @@ pub struct Config {
     pub program: Option<PathBuf>,
 }
 
-/// Certificates in PEM files, for clients and peers alike. The certificate must allow both uses, server and client.
+/// Certificates in PEM files, for clients and peers alike. The certificate must allow both uses, server and client, and name
+/// every address that the node's connections to the others come from: a member hangs up on a peer whose certificate does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
     /// Who may sign the certificates of clients and peers.
@@ -384,6 +385,9 @@ mod tests {
         config.tls = Some(Tls {
             ca: pem("ca.pem"),
             cert: pem("w.pem"),
+            peer_cert: None,
+            peer_name: None,
+            revoked: None,
             key: pem("w.key"),
         });
         config.check().unwrap();

@@ -107,7 +107,9 @@ impl Diagnosis {
             Cause::Membership => {
                 "these data or this list of members are of another cluster: join again, with an empty data folder"
             }
-            Cause::NoPeers => "check that the other members run and that this node reaches their peer ports",
+            Cause::NoPeers => {
+                "check that the other members run, that this node reaches their peer ports, and that its certificate names the address it comes from"
+            }
             Cause::PortTaken => {
                 "see who has it with `ss -ltnp`; Debian's own service is ended by `systemctl disable --now etcd`; or choose another port"
             }

@@ -3,6 +3,7 @@
 //!
 //! All three at once, because etcd needs all three at once. It takes as long as it is told, a second by default.
 
+use super::process::NICE;
 use rustix::fs::{FallocateFlags, fallocate, fdatasync, statfs};
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -10,6 +11,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 
 /// How long [`measure`] takes unless told otherwise: some thousand syncs of a good disk, some dozens of a bad one.
 pub const SPAN: Duration = Duration::from_secs(1);
@@ -116,8 +118,8 @@ impl Error {
 /// peers need not run anything yet. A firewall that drops silently counts as unanswered.
 pub async fn measure(dir: &Path, peers: &[SocketAddr], span: Duration) -> Result<Measurements, Error> {
     let folder = dir.to_path_buf();
-    let disk = tokio::task::spawn_blocking(move || disk(&folder, span));
-    let scheduling = tokio::task::spawn_blocking(move || scheduling(span));
+    let disk = like_etcd("measure-disk", move || disk(&folder, span))?;
+    let scheduling = like_etcd("measure-delay", move || scheduling(span))?;
     let asked: Vec<_> = peers
         .iter()
         .map(|address| tokio::spawn(round_trips(*address, span)))
@@ -128,6 +130,7 @@ pub async fn measure(dir: &Path, peers: &[SocketAddr], span: Duration) -> Result
         answered.push(peer.await.map_err(broken)?);
     }
     let nothing = || Error::Broken("not one sample within the time given".into());
+    let broken = |error: oneshot::error::RecvError| Error::Broken(error.to_string());
     let disk = disk.await.map_err(broken)??;
     Ok(Measurements {
         disk: Spread::of(disk).ok_or_else(nothing)?,
@@ -135,6 +138,21 @@ pub async fn measure(dir: &Path, peers: &[SocketAddr], span: Duration) -> Result
         scheduling: Spread::of(scheduling.await.map_err(broken)?).ok_or_else(nothing)?,
         peers: answered,
     })
+}
+
+/// Runs something in a thread of its own, with the priority that etcd will have. Not one of the runtime's threads, which could
+/// not give it back.
+fn like_etcd<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<oneshot::Receiver<T>, Error> {
+    let (done, result) = oneshot::channel();
+    let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+        // Of the calling thread alone. Where it is not allowed, etcd will not be allowed it either.
+        let _ = rustix::process::setpriority_process(None, NICE);
+        let _ = done.send(work());
+    });
+    thread.map(|_| result).map_err(|error| Error::Broken(error.to_string()))
 }
 
 /// Writes and syncs a block again and again: how long each took. At least one, however slow the disk.

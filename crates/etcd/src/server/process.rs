@@ -17,7 +17,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// A member that waits for the processor or the disk behind other programs misses heartbeats, and the cluster holds elections.
-const NICE: i32 = -10;
+pub(super) const NICE: i32 = -10;
 /// The kernel is to end almost anything else first when memory runs out.
 const OOM_SCORE: &str = "-500";
 /// After SIGKILL a process ends when the kernel lets it: with a disk that hangs, not at all.
@@ -296,9 +296,10 @@ fn in_its_own_session(command: &mut Command) {
     const IOPRIO_WHO_PROCESS: libc::c_int = 1;
     let before_exec = || {
         rustix::process::setsid()?;
-        // SAFETY: calls of the kernel on the calling process, with numbers only. That they are not allowed is no failure.
+        // That these are not allowed is no failure.
+        let _ = rustix::process::setpriority_process(None, NICE);
+        // SAFETY: a call of the kernel on the calling process, with numbers only.
         unsafe {
-            libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
             libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, FIRST_OF_BEST_EFFORT);
         }
         Ok(())

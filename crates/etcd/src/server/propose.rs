@@ -151,13 +151,13 @@ fn add_doubts(because: &mut String, measured: &Measurements) {
     }
 }
 
-/// As people read it: `0.25 ms`, `12 ms`.
+/// As people read it: `0.25 ms`, `12.4 ms`, `250 ms`.
 fn ms(span: Duration) -> String {
     let ms = span.as_secs_f64() * 1_000.0;
-    if ms < 10.0 {
-        format!("{ms:.2} ms")
-    } else {
-        format!("{ms:.0} ms")
+    match ms {
+        ..10.0 => format!("{ms:.2} ms"),
+        ..100.0 => format!("{ms:.1} ms"),
+        _ => format!("{ms:.0} ms"),
     }
 }
 
@@ -251,7 +251,7 @@ mod tests {
         let because = |measured: &Measurements| propose(measured).because;
         assert_eq!(
             because(&measured(&[300], 31_000, 40_000, 200, 2_000)),
-            "`fast` does not fit: a sync of the disk (p99) takes 31 ms, at most 10 ms is good"
+            "`fast` does not fit: a sync of the disk (p99) takes 31.0 ms, at most 10.0 ms is good"
         );
         assert_eq!(
             because(&measured(&[300, 900], 400, 3_000, 200, 2_000)),

@@ -254,7 +254,8 @@ fn keep_copy(config: &Config) -> Result<PathBuf, Error> {
     Ok(kept)
 }
 
-fn move_aside(dir: &Path, why: &str) -> Result<PathBuf, Error> {
+/// Gives a folder another name beside its own, and returns that.
+pub(super) fn move_aside(dir: &Path, why: &str) -> Result<PathBuf, Error> {
     let kept = free_name(dir, why);
     fs::rename(dir, &kept).map_err(io_failed("move", dir))?;
     Ok(kept)

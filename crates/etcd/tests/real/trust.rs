@@ -305,6 +305,26 @@ async fn user_and_password_are_asked_for_and_used() {
     .await;
 }
 
+/// A login takes longer than any request: etcd hashes the password.
+#[tokio::test]
+async fn a_short_deadline_is_no_obstacle_to_logging_in() {
+    let cluster = Recipe::members(1).start();
+    let options = cluster
+        .options()
+        .deadlines(Duration::from_millis(40), Duration::from_secs(20));
+    let root = Etcd::new(cluster.options().login("root", "x")).expect("good options");
+    until("etcd answers", async || root.revision().await.is_ok()).await;
+    let admin = root.client().admin();
+    admin.add_user("root", &Password::from("x")).await.expect("it is added");
+    admin.grant("root", "root").await.expect("it is granted");
+    admin.enable_login().await.expect("it is enabled");
+    let hasty = Etcd::new(options.login("root", "x")).expect("good options");
+    let together = (0..10).map(|_| hasty.revision());
+    for revision in futures_util::future::join_all(together).await {
+        revision.expect("it has logged in meanwhile");
+    }
+}
+
 #[tokio::test]
 async fn a_token_that_expires_is_replaced() {
     let cluster = Recipe::members(1).flags(&["--auth-token-ttl", "1"]).start();

@@ -1,13 +1,13 @@
 //! Members come and go: the first, further ones, the replacement of dead ones.
 
 use super::judge::{Refusal, judge_removal};
+use super::progress::{AGAIN, Attempt, Progress};
 use super::view::View;
 use super::{Choice, Cluster, Error, choose_leader};
 use crate::client::{Client, Member};
 use crate::server::config::Initial;
 use crate::server::{Config, PATIENCE, Server, State};
 use crate::{MemberError, Options, Password, Tls};
-use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,52 +15,10 @@ use std::time::{Duration, Instant};
 pub const READY_PATIENCE: Duration = Duration::from_secs(60);
 /// A new member copies the whole database, of up to 8 GiB.
 pub const JOIN_PATIENCE: Duration = Duration::from_secs(300);
-/// Between two tries: short beside what people notice, long beside a request.
-const AGAIN: Duration = Duration::from_millis(50);
 /// The waits for etcd's own clocks: it believes in a connection only after 5 s.
 const AGAIN_LATER: Duration = Duration::from_millis(250);
 /// One that died so often while it was waited for will not come.
 const DEATHS_MAX: u32 = 3;
-
-/// How far a join is, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Progress {
-    /// The cluster does not take a new member yet.
-    Waiting {
-        /// Why.
-        because: String,
-    },
-    /// The cluster knows it, without a vote.
-    Added,
-    /// Its process runs.
-    Started {
-        /// Its number.
-        pid: u32,
-    },
-    /// It copies what the others have.
-    CatchingUp {
-        /// Entries of the log that it lacks, if it answers.
-        behind: Option<u64>,
-    },
-    /// It has a vote.
-    Promoted {
-        /// Since the join began.
-        took: Duration,
-    },
-}
-
-impl fmt::Display for Progress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Progress::Waiting { because } => write!(f, "waiting until the cluster takes a new member ({because})"),
-            Progress::Added => f.write_str("added, without a vote as yet"),
-            Progress::Started { pid } => write!(f, "etcd runs as process {pid}"),
-            Progress::CatchingUp { behind: Some(behind) } => write!(f, "catching up, {behind} entries behind"),
-            Progress::CatchingUp { behind: None } => f.write_str("catching up"),
-            Progress::Promoted { took } => write!(f, "it has a vote now, after {:.1}s", took.as_secs_f64()),
-        }
-    }
-}
 
 impl Config {
     /// How clients reach this member, with this node's own certificate.
@@ -119,8 +77,9 @@ pub async fn wait_ready(server: &Server, patience: Duration) -> Result<Duration,
 impl Cluster {
     /// Makes a node a member: adds it without a vote, starts it, waits until it has caught up, and gives it its vote.
     ///
-    /// If it fails it is taken out again, because a learner that nobody promotes keeps all others out. A join that was
-    /// interrupted, by the end of the agent say, is taken up where it was.
+    /// If it fails it is taken out again, because a learner that nobody promotes keeps all others out, and what it had copied
+    /// so far is moved aside, so that it can simply be tried once more. A join that was interrupted, by the end of the agent
+    /// say, is taken up where it was.
     pub async fn join(
         &mut self,
         mut config: Config,
@@ -147,6 +106,7 @@ impl Cluster {
             Standing::Member(id) if config.has_data() => id,
             Standing::Member(_) => return Err(Error::NameTaken { name: config.name }),
         };
+        let data_dir = config.data_dir.clone();
         let joined = async {
             config.initial = Initial::Join(self.others(id).await?);
             let server = Server::start(config).await?;
@@ -166,7 +126,11 @@ impl Cluster {
             Ok(_) => attempt.tell(Progress::Promoted {
                 took: attempt.begun.elapsed(),
             }),
-            Err(_) => self.take_out(id).await,
+            Err(_) => {
+                if self.take_out(id).await {
+                    clear(&data_dir);
+                }
+            }
         }
         joined
     }
@@ -295,14 +259,29 @@ impl Cluster {
             .collect())
     }
 
-    /// A learner that failed to join is removed: while it is there nobody else can join. One with a vote stays.
-    async fn take_out(&mut self, id: u64) {
+    /// A learner that failed to join is removed: while it is there nobody else can join. One with a vote stays. Returns whether
+    /// it was removed.
+    async fn take_out(&mut self, id: u64) -> bool {
         let members = self.members().await.unwrap_or_default();
-        if members.iter().any(|member| member.id == id && member.learner)
-            && let Err(error) = self.client.admin().remove(id).await
-        {
-            tracing::warn!(%error, "a learner that failed to join could not be removed again");
+        if !members.iter().any(|member| member.id == id && member.learner) {
+            return false;
         }
+        match self.client.admin().remove(id).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%error, "a learner that failed to join could not be removed again");
+                false
+            }
+        }
+    }
+}
+
+/// The data of a member that was taken out again are of no use to anybody, but deleting is not ours.
+fn clear(data_dir: &Path) {
+    if data_dir.join("member").exists()
+        && let Err(error) = crate::server::restore::move_aside(data_dir, "failed-join")
+    {
+        tracing::warn!(%error, "the data of a failed join are in the way of the next one");
     }
 }
 
@@ -330,37 +309,6 @@ impl Standing {
             }
             Some(seen) => Standing::Member(seen.member.id),
         }
-    }
-}
-
-/// A join under way.
-struct Attempt<'a> {
-    name: String,
-    begun: Instant,
-    patience: Duration,
-    told: Option<Progress>,
-    tell: &'a mut (dyn FnMut(Progress) + Send),
-}
-
-impl Attempt<'_> {
-    /// Says everything once.
-    fn tell(&mut self, progress: Progress) {
-        if self.told.as_ref() != Some(&progress) {
-            (self.tell)(progress.clone());
-            self.told = Some(progress);
-        }
-    }
-
-    async fn again(&self, last: String) -> Result<(), Error> {
-        if self.begun.elapsed() >= self.patience {
-            return Err(Error::NotJoined {
-                name: self.name.clone(),
-                waited: self.begun.elapsed(),
-                last,
-            });
-        }
-        tokio::time::sleep(AGAIN).await;
-        Ok(())
     }
 }
 

@@ -7,13 +7,15 @@ mod health;
 mod judge;
 mod maintain;
 mod members;
+mod progress;
 mod view;
 
 pub use error::Error;
 pub use health::{Finding, Health, Level};
 pub use judge::{Choice, Refusal, choose_leader, judge_removal};
 pub use maintain::{Memory, Policy, Step, next_step};
-pub use members::{JOIN_PATIENCE, Progress, READY_PATIENCE, bootstrap, wait_ready};
+pub use members::{JOIN_PATIENCE, READY_PATIENCE, bootstrap, wait_ready};
+pub use progress::Progress;
 pub use view::{Seen, View};
 
 use crate::client::Client;
@@ -53,9 +55,15 @@ impl Cluster {
         });
         let mut members = futures_util::future::join_all(asked).await;
         members.sort_by(|one, other| one.name().cmp(other.name()));
-        // A cluster without a majority may not answer; then nobody can do anything about its alarms either.
-        let alarms = admin.alarms().await.unwrap_or_default();
-        Ok(View { members, alarms })
+        let mut view = View {
+            members,
+            alarms: Vec::new(),
+        };
+        // Without a majority nobody would answer for long, nor could anything be done about an alarm.
+        if view.has_quorum() {
+            view.alarms = admin.alarms().await.map_err(Error::etcd("list the alarms"))?;
+        }
+        Ok(view)
     }
 
     /// How the cluster is, in plain words.
