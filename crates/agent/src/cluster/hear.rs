@@ -471,7 +471,7 @@ impl Agent {
                 what,
                 error: Some(error),
             } => tracing::warn!(what, error, "could not be written"),
-            Later::Wrote { .. } => {}
+            Later::Wrote { .. } | Later::Closed => {}
             Later::Condemn(node) => self.condemn(&node),
         }
     }
