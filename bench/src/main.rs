@@ -2,6 +2,7 @@
 //!
 //! Each writes `bench/results/NAME.md`. `cargo xtask bench NAME` builds what is needed and runs one.
 
+mod console;
 mod db_failover;
 mod echo;
 mod failover;
@@ -53,6 +54,8 @@ enum What {
     Restart,
     /// keepalived and Pacemaker on hosts out of namespaces: kill, freeze, power loss, link down, switchover
     Failover(failover::Settings),
+    /// Three hosts out of namespaces that act as one, to watch and to break by hand
+    Hosts(console::Wanted),
     /// A TCP server that sends back what it gets; `proxy` runs it
     #[command(hide = true)]
     Echo {
@@ -99,6 +102,9 @@ fn run(cli: Cli) -> Result<()> {
     if let What::Echo { listen } = cli.what {
         return echo::serve(listen);
     }
+    if let What::Hosts(wanted) = cli.what {
+        return console::run(&wanted.settings(rig::find_program(cli.understudy)?)?);
+    }
     let context = Context {
         program: rig::find_program(cli.understudy)?,
         results: cli.results,
@@ -113,7 +119,7 @@ fn run(cli: Cli) -> Result<()> {
         What::Proxy => proxy::run(&context)?,
         What::Restart => restart::run(&context)?,
         What::Failover(settings) => failover::run(&context, &settings)?,
-        What::Echo { .. } => return Ok(()),
+        What::Echo { .. } | What::Hosts(_) => return Ok(()),
     };
     let path = page.write(&context.results)?;
     eprintln!("written to {}", path.display());
