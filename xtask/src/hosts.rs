@@ -21,18 +21,6 @@ pub(crate) struct Settings {
 /// Makes the hosts, and waits for Ctrl-C.
 pub(crate) fn run(root: &Path, settings: &Settings) -> Result<()> {
     packages::need(packages::FOR_HOSTS, false)?;
-    // For the hosts too: they see the machine's files.
-    crate::cargo(
-        root,
-        &[
-            "build",
-            "--quiet",
-            "--package",
-            "understudy-cli",
-            "--package",
-            "understudy-hosts",
-        ],
-    )?;
     let count = settings.hosts.to_string();
     let mut words = vec!["run", "--quiet", "--package", "understudy-hosts", "--bin", "rig", "--"];
     let disk_mib = settings.disk_mib.map(|mib| mib.to_string());
