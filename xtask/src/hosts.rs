@@ -31,9 +31,11 @@ pub(crate) fn run(root: &Path, settings: &Settings) -> Result<()> {
     if let (Some(mib), false) = (&disk_mib, settings.sweep) {
         words.extend(["--disk-mib", mib]);
     }
-    eprintln!(
-        "the program of this tree: {}",
-        root.join("target/debug/understudy").display()
-    );
+    if !settings.sweep {
+        // For the hosts too: they see the machine's files.
+        crate::cargo(root, &["build", "--quiet", "--package", "understudy-cli"])?;
+        let program = root.join("target/debug/understudy");
+        eprintln!("the program of this tree: {}", program.display());
+    }
     crate::cargo(root, &words)
 }
