@@ -121,7 +121,7 @@ impl Agent {
         }
     }
 
-    fn take(&mut self, input: Input) {
+    pub(crate) fn take(&mut self, input: Input) {
         let now = clock::now();
         match input {
             Input::Event(event, at) => {

@@ -318,8 +318,9 @@ impl Agent {
             let _ = cluster.publisher.send(publish::Publish::Session(cluster.session));
         }
         self.hear_store(Seen::All(started.entries), now);
+        // What came first is taken in first: it must not come after what came since.
         for input in started.stash {
-            let _ = self.inputs.send(input);
+            self.take(input);
         }
         self.core.tell_all();
         let (store, inputs) = (Arc::clone(&self.store), self.inputs.clone());
