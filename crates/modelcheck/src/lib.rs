@@ -21,6 +21,7 @@ mod actions;
 mod agent;
 mod check;
 mod config;
+mod congruence;
 pub mod properties;
 pub mod scenarios;
 mod start;
@@ -30,6 +31,7 @@ mod world;
 pub use actions::Action;
 pub use check::{Found, Takeover, check};
 pub use config::{Budget, Config, Mutation, Start};
+pub use congruence::{Difference, congruent};
 pub use store::{Instance, Session, Slot, Store};
 pub use world::{Broken, World};
 

@@ -1,7 +1,7 @@
 //! What must always hold.
 
 use crate::NodeId;
-use crate::world::{Broken, Instance, LEASE, World};
+use crate::world::{Broken, Instance, LEASE, Node, World};
 
 /// A property and its name.
 pub type Named = (&'static str, fn(&World) -> bool);
@@ -41,13 +41,13 @@ pub const ALWAYS: [Named; 13] = [
 ];
 
 fn one_acts(world: &World) -> bool {
-    let acting: Vec<_> = world.nodes.iter().filter_map(|node| node.acting()).collect();
+    let acting: Vec<_> = world.nodes.iter().filter_map(Node::acting).collect();
     (acting.iter().enumerate()).all(|(at, held)| acting[..at].iter().all(|other| other.slot != held.slot))
 }
 
 /// What stood still with its whole machine may overlap until its guard gets at it, within J + K.
 fn one_executes(world: &World) -> bool {
-    let executing: Vec<_> = world.nodes.iter().filter_map(|node| node.executing()).collect();
+    let executing: Vec<_> = world.nodes.iter().filter_map(Node::executing).collect();
     (executing.iter().enumerate()).all(|(at, (held, stood))| {
         (executing[..at].iter()).all(|(other, other_stood)| other.slot != held.slot || *stood || *other_stood)
     })
@@ -62,14 +62,10 @@ fn acting_is_covered(world: &World) -> bool {
 }
 
 fn released_is_silent(world: &World) -> bool {
-    world
-        .nodes
-        .iter()
-        .filter_map(|node| node.executing())
-        .all(|(held, stood)| {
-            let slot = &world.store.slots[usize::from(held.slot)];
-            stood || slot.holder.is_some() || held.epoch > slot.epoch
-        })
+    world.nodes.iter().filter_map(Node::executing).all(|(held, stood)| {
+        let slot = &world.store.slots[usize::from(held.slot)];
+        stood || slot.holder.is_some() || held.epoch > slot.epoch
+    })
 }
 
 fn one_slot_each(world: &World) -> bool {
@@ -95,6 +91,6 @@ fn killed_stays_killed(world: &World) -> bool {
 }
 
 fn acting_epoch_is_known(world: &World) -> bool {
-    (world.nodes.iter().filter_map(|node| node.acting()))
+    (world.nodes.iter().filter_map(Node::acting))
         .all(|held| held.epoch <= world.store.slots[usize::from(held.slot)].epoch)
 }

@@ -112,7 +112,7 @@ impl Observer {
     /// As [`Holder::outline`].
     pub fn outline(&self, now: Mark, horizon: Duration, hasher: &mut impl Hasher) {
         let Self {
-            timing: _,
+            timing,
             sessions,
             lost,
             writes: Writes { since, last },
@@ -121,9 +121,11 @@ impl Observer {
         } = self;
         let mut from = From::new(now, horizon, hasher);
         (resyncing, sessions.len(), lost.len()).hash(from.hasher);
-        for mark in lost.iter().map(|mark| Some(*mark)).chain([*since, *last, *let_on]) {
+        for mark in lost.iter().map(|mark| Some(*mark)).chain([*let_on]) {
             from.mark(mark);
         }
+        from.mark_within(*since, timing.hold_off());
+        from.mark_within(*last, timing.soft_deadline.duration());
         for (node, seen) in sessions {
             let Seen {
                 id,
