@@ -22,6 +22,8 @@ pub(crate) const LOST_GRACE: Duration = Duration::from_secs(5);
 pub enum ClusterEvent {
     /// Our own session: open under this number, or lost. Once lost, nothing exclusive of ours may act.
     OwnSession(Option<Revision>),
+    /// Whether our exclusive actives stand still until the store answers: that they do not answer checks meanwhile says nothing of them.
+    Still(bool),
     /// Another node's session: open under this number, or gone.
     Session {
         /// Whose.
@@ -155,6 +157,8 @@ pub(crate) struct Peer {
 pub(crate) struct Peers {
     pub(crate) me: NodeName,
     pub(crate) session: Option<Revision>,
+    /// Our exclusive actives stand still.
+    pub(crate) still: bool,
     pub(crate) controller: bool,
     pub(crate) others: BTreeMap<NodeName, Peer>,
     /// Each rank of the failover order waits this long for the one before it.
