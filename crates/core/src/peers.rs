@@ -17,6 +17,9 @@ use std::time::Duration;
 /// An instance on a lost node is replaced elsewhere after this long: a machine that only restarts is back by then, with its data.
 pub(crate) const LOST_GRACE: Duration = Duration::from_secs(5);
 
+/// What was to be written about an instance, and is not seen in the store after this long, is written again.
+pub(crate) const WRITE_AGAIN: Duration = Duration::from_secs(5);
+
 /// What the store and the session clocks say. Only a core made by [`Core::clustered`](crate::Core::clustered) hears it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClusterEvent {

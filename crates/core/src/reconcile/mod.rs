@@ -134,6 +134,7 @@ impl Service {
             .chain(of_instances)
             .chain(stuck)
             .chain(self.replacement_due(cx))
+            .chain(self.write_again_at(cx))
             .chain(
                 self.instances
                     .values()

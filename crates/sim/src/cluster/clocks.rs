@@ -62,7 +62,8 @@ impl Clocks {
 
     /// The same for a moment of the decisions' time.
     pub(crate) fn until_decisions(&self, now: Timestamp, at: Timestamp) -> Duration {
-        let left_ns = (at.0 * 1_000).saturating_sub(self.mark(now).boot_ns);
+        // Never may be asked for, too.
+        let left_ns = at.0.saturating_mul(1_000).saturating_sub(self.mark(now).boot_ns);
         Duration::from_micros((left_ns as f64 / self.boot_rate / 1_000.0) as u64 + 1)
     }
 
