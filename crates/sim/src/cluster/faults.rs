@@ -559,6 +559,10 @@ impl World {
         }
         self.guard_looks(ix);
         self.plan_at(Timestamp(until.0 + 1), Due::Recheck);
+        // An agent that came up meanwhile waits to be registered.
+        if self.agent(ix).is_some_and(|agent| agent.keeper.as_ref().is_some_and(|keeper| !keeper.ready)) {
+            self.plan_task(ix, Duration::from_millis(1), super::agent::Task::Guard(super::session::Fenced::Up));
+        }
     }
 
     fn node_returns(&mut self, ix: NodeIx) {
@@ -632,13 +636,12 @@ impl World {
             let rate = 1.0 + (self.rng.f64() - 0.5) * 0.002;
             self.change_clocks(ix, rate, 1.0);
         }
-        let hung: Vec<(InstanceId, model::RunId)> = self
-            .instances
-            .iter()
-            .filter_map(|(id, inst)| Some((id.clone(), inst.process.as_ref().filter(|process| process.hung)?.run)))
-            .collect();
-        // Who hangs stays so until somebody ends it: that is for the agents to do.
-        self.tally.left_hanging += hung.len() as u64;
+        // Who hangs stays so until somebody ends it: that is for the agents to do, where a check tells them.
+        for inst in self.instances.values_mut() {
+            if let Some(process) = inst.process.as_mut().filter(|process| process.from.check.is_none()) {
+                process.hung = false;
+            }
+        }
         self.say(|| "HEALED".into());
     }
 }

@@ -52,6 +52,5 @@ pub(crate) struct Tally {
     pub(crate) fenced: u64,
     pub(crate) freezes: u64,
     pub(crate) fired: u64,
-    pub(crate) left_hanging: u64,
     pub(crate) drained: bool,
 }

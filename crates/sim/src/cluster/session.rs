@@ -68,7 +68,7 @@ pub(crate) struct Keeper {
     armed: BTreeMap<SlotId, Armed>,
     /// The session that the guard knows, and the newest renewal.
     told_guard: Option<(Revision, Mark)>,
-    ready: bool,
+    pub(crate) ready: bool,
 }
 
 impl World {
