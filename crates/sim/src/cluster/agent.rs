@@ -35,7 +35,7 @@ pub(crate) enum Task {
     Order(Order),
     News(News),
     Health { ok: bool, at: Mark },
-    DiskProbe,
+    DiskProbe(Option<Mark>),
     Guard(super::session::Fenced),
     GuardLost,
     Answer(u64, Reply),
@@ -121,6 +121,9 @@ pub(crate) struct Clustered {
     pub(crate) publish_session: Option<Revision>,
     pub(crate) waiting: BTreeMap<InstanceId, Report>,
     pub(crate) publishing: bool,
+    /// When what we told was written last, as far as we know, and what the store was then seen to say of it.
+    pub(crate) written_at: Revision,
+    pub(crate) own: BTreeMap<InstanceId, (Revision, Report)>,
 }
 
 #[derive(Debug)]
@@ -171,6 +174,8 @@ impl World {
             publish_session: None,
             waiting: BTreeMap::new(),
             publishing: false,
+            written_at: Revision(0),
+            own: BTreeMap::new(),
         };
         self.node_mut(ix).agent = Some(Box::new(Agent {
             life,
@@ -256,7 +261,7 @@ impl World {
             Task::Order(order) => self.session_order(ix, order),
             Task::News(news) => self.hear_session(ix, news),
             Task::Health { ok, at } => self.session_health(ix, ok, at),
-            Task::DiskProbe => self.disk_probe(ix),
+            Task::DiskProbe(began) => self.disk_probe(ix, began),
             Task::Guard(fenced) => self.hear_fence(ix, fenced),
             Task::GuardLost => self.fence_lost(ix),
             Task::Answer(call, reply) => {
@@ -565,7 +570,9 @@ impl World {
                 let Some(agent) = self.agent(ix) else { return };
                 let clustered = &mut agent.clustered;
                 clustered.publishing = false;
-                if !outcome.succeeded {
+                if outcome.succeeded {
+                    clustered.written_at = outcome.revision;
+                } else {
                     // The session is another one by now; who renews it will say so, and then all is told again.
                     clustered.publish_session = None;
                 }
@@ -574,6 +581,7 @@ impl World {
                         clustered.waiting.remove(&id);
                     }
                 }
+                self.tell_again(ix);
                 self.publish(ix);
             }
             _ => {}

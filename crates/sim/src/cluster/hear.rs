@@ -105,7 +105,7 @@ impl World {
                     self.handle(ix, Event::Cluster(ClusterEvent::Slot(known)));
                 }
             }
-            (Key::Live(id), Value::Live(report)) => self.live_seen(ix, id, report),
+            (Key::Live(id), Value::Live(report)) => self.live_seen(ix, id, entry.modified, report),
             (Key::Instance(id), Value::Instance { node, retiring }) => self.assigned_seen(ix, id, *node, *retiring),
             (Key::Member(node), _) => {
                 if let Some(agent) = self.agent(ix) {
@@ -219,8 +219,37 @@ impl World {
         }
     }
 
-    fn live_seen(&mut self, ix: NodeIx, id: &InstanceId, report: &Report) {
+    /// A write of ours that was given up and done late may have overwritten what we told since: it is told again.
+    pub(crate) fn tell_again(&mut self, ix: NodeIx) {
+        let Some(agent) = self.agent(ix) else { return };
+        let clustered = &mut agent.clustered;
+        if clustered.publishing {
+            return;
+        }
+        let (written_at, session) = (clustered.written_at, clustered.publish_session);
+        let mut again = Vec::new();
+        for (id, (_, seen)) in clustered.own.iter().filter(|(_, (at, _))| *at > written_at) {
+            let Some(told) = clustered.published.get(id) else { continue };
+            let ours = Report {
+                session: session.unwrap_or_default(),
+                ..told.clone()
+            };
+            if *seen != ours {
+                again.push((id.clone(), told.clone()));
+            }
+        }
+        if !again.is_empty() {
+            clustered.waiting.extend(again);
+            self.publish(ix);
+        }
+    }
+
+    fn live_seen(&mut self, ix: NodeIx, id: &InstanceId, modified: Revision, report: &Report) {
         if self.ix(&report.node) == ix {
+            if let Some(agent) = self.agent(ix) {
+                agent.clustered.own.insert(id.clone(), (modified, report.clone()));
+            }
+            self.tell_again(ix);
             return;
         }
         let since = self.node(ix).clocks.decisions(self.now);

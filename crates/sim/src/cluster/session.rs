@@ -108,7 +108,7 @@ impl World {
             let after = self.pace.span(3_000);
             self.plan_task(ix, after, Task::Guard(Fenced::Up));
         }
-        self.plan_task(ix, Duration::ZERO, Task::DiskProbe);
+        self.plan_task(ix, Duration::ZERO, Task::DiskProbe(None));
         self.session_tell(ix, HolderEvent::Tick);
     }
 
@@ -326,14 +326,18 @@ impl World {
         self.node_mut(ix).noted = Some(noted);
     }
 
-    pub(crate) fn disk_probe(&mut self, ix: NodeIx) {
+    /// Writes and syncs, again and again; a disk that stalls takes it when it does so no more. A full one harms no byte that is there:
+    /// it counts as one that works.
+    pub(crate) fn disk_probe(&mut self, ix: NodeIx, began: Option<Mark>) {
+        let at = began.unwrap_or_else(|| self.mark(ix));
+        if self.node(ix).disk_stalls_until > self.now {
+            self.plan_task(ix, Duration::from_millis(20), Task::DiskProbe(Some(at)));
+            return;
+        }
         let every = (self.timing.soft_deadline.duration() / 4).min(Duration::from_secs(2));
-        let at = self.mark(ix);
-        // A full disk harms no byte that is there: it counts as one that works.
-        let stalls = self.node(ix).disk_stalls_until;
-        let takes = stalls.since(self.now) + self.pace.span(1_000);
+        let takes = self.pace.span(1_000);
         self.plan_task(ix, takes, Task::Health { ok: true, at });
-        self.plan_task(ix, takes + every, Task::DiskProbe);
+        self.plan_task(ix, takes + every, Task::DiskProbe(None));
     }
 
     pub(crate) fn session_health(&mut self, ix: NodeIx, ok: bool, at: Mark) {
