@@ -44,7 +44,9 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
             host.enter_with().unwrap_or_default()
         ));
     }
-    say("troubles: kill HOST agent|guard|proxy|etcd|token, stop …, power-loss HOST, link-down HOST, path-cut HOST, one-way A B, apart A B,");
+    say(
+        "troubles: kill HOST agent|guard|proxy|etcd|token, stop …, power-loss HOST, link-down HOST, path-cut HOST, one-way A B, apart A B,",
+    );
     say("          loss HOST PERMILLE, pause HOST, disk-full HOST, disk-stall HOST, hogs HOST N");
     say("others:   heal, wait, active, leader, judge, HOST COMMAND …, end");
     let mut begun = Vec::new();
@@ -72,7 +74,10 @@ fn obey(cluster: &Cluster, begun: &mut Vec<Begun>, line: &str) -> Result<()> {
         "judge" => println!("{}", cluster.verdict()?),
         "keep" => cluster.keep_logs(rest.as_ref())?,
         host if cluster.names().iter().any(|name| name == host) => {
-            let rest = rest.replace("understudy", &cluster.rig().shared().join("bin/understudy").display().to_string());
+            let rest = rest.replace(
+                "understudy",
+                &cluster.rig().shared().join("bin/understudy").display().to_string(),
+            );
             let output = cluster
                 .host(host)?
                 .run_within(hosts::Command::shell(rest), TYPED_WITHIN)?;

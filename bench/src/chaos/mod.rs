@@ -118,7 +118,11 @@ fn round(
     troubles.dedup();
     let hold = options.hold_max.mul_f64(chance.f64().max(0.05));
     let names: Vec<String> = troubles.iter().map(ToString::to_string).collect();
-    say(&format!("{number}: {}, for {hold:.1?}; {} is active", names.join(" + "), hosts[0]));
+    say(&format!(
+        "{number}: {}, for {hold:.1?}; {} is active",
+        names.join(" + "),
+        hosts[0]
+    ));
     let began_ns = hosts::now_ns();
     let asked = hosts[2].clone();
     let mut plan = Plan::new(cluster.target(&asked, TOKEN_PORT)?);
@@ -151,7 +155,14 @@ fn round(
         "the epoch went back from {epoch} to {}",
         active.epoch
     );
-    let found = outage(&attempts, began_ns, Rule { good_in_a_row: 1, ..Rule::default() });
+    let found = outage(
+        &attempts,
+        began_ns,
+        Rule {
+            good_in_a_row: 1,
+            ..Rule::default()
+        },
+    );
     let round = Round {
         troubles,
         held: hold,

@@ -197,6 +197,11 @@ impl Core {
             Event::NodeLost { node, because } => self.node(&node, NodeState::Offline, because, now),
             Event::NodeDrained { node } => self.node(&node, NodeState::Drained, Reason::DrainAsked, now),
             Event::NodeBack { node, because } => self.node(&node, NodeState::Online, because, now),
+            Event::Probed {
+                instance,
+                outcome: ProbeOutcome::Fail(_),
+                ..
+            } if self.stands_still(&instance) => {}
             event => {
                 let Some(name) = event.service().cloned() else {
                     return;

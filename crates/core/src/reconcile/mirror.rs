@@ -68,6 +68,11 @@ impl Service {
         };
         slot.driven = Some(record.epoch);
         slot.planned = None;
+        if slot.spent == Some(record.epoch) {
+            // We have our session again before anybody else took the slot: it is claimed anew, for no epoch reaches two processes.
+            slot.set(slot::Phase::Vacant, now, Reason::OwnSessionLost);
+            return;
+        }
         let (what, ago) = slot.told.clone().unwrap_or_default();
         let because = Reason::HandedOver { because: what };
         slot.takeover = None;
@@ -136,7 +141,7 @@ impl Service {
     /// Nobody may act for it any more.
     fn slot_is_open(&mut self, index: usize, because: Reason, now: Timestamp) {
         let slot = &mut self.slots[index];
-        slot.driven = None;
+        slot.spent = slot.driven.take().or(slot.spent);
         if slot.phase == slot::Phase::Vacant {
             return;
         }
