@@ -168,6 +168,7 @@ impl Papers {
         {
             self.tls.replace_trust(trust.clone()).map_err(|error| chain(&error))?;
             identity::save_trust(&folder, &trust).map_err(|error| chain(&error))?;
+            membership::forget_old_keys(&folder, &trust).map_err(|error| chain(&error))?;
             tracing::info!(version = trust.version, "other authorities are trusted from now on");
             self.ways.exchange(None).await?;
         }
@@ -212,9 +213,8 @@ impl Papers {
         let folder = place.folder().map_err(|error| chain(&error))?;
         let trust = self.tls.trusted();
         let issued_by = membership::issued_by(&folder, &trust).map_err(|error| chain(&error))?;
-        let newest = trust.authorities().map(|certs| certs.generation).max();
         let member = own.node().is_some_and(|(_, role)| role.has_authority());
-        let keys_of = newest.filter(|newest| member && identity::Authority::load(&folder, *newest).is_err());
+        let keys_of = member.then(|| membership::lacks_keys_of(&folder, &trust)).flatten();
         let plan = Plan::of(&own);
         let due = !matches!(plan.standing(now()), Standing::Fresh { .. });
         if due || issued_by != trust.issues() || keys_of.is_some() {
@@ -265,10 +265,9 @@ impl Papers {
                 restart_in_turn(&self.ways, store, etcd, me, trust.version).await?;
             }
         }
-        let folder = place.folder().map_err(|error| chain(&error))?;
-        let issued_by = membership::issued_by(&folder, &trust).map_err(|error| chain(&error))?;
         let etcd = self.etcd.as_ref().and_then(|etcd| etcd.trusts());
-        let progress = membership::progress_of(place, trust.version, issued_by, role, etcd);
+        let progress = membership::progress_of(place, &trust, role, etcd);
+        let progress = progress.map_err(|error| chain(&error))?;
         if self.reported.as_ref() != Some(&progress) {
             let noted = membership::note_progress(store, me, &progress).await;
             noted.map_err(|error| chain(&error))?;

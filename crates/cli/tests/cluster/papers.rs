@@ -25,6 +25,10 @@ fn certificates_end_and_nobody_notices() {
     let twice = land.refused("a", &["cluster", "rotate-authority", "--yes"]);
     assert!(twice.contains("being replaced already"), "{twice}");
     wait_for("the new authority", HEAL * 2, || (land.report("k").authority == "2").then_some(()));
+    let late = land.refused("a", &["cluster", "rotate-authority", "--abort"]);
+    assert!(late.contains("none is under way"), "{late}");
+    let old = || land.host("a").shell("ls /var/lib/understudy/shop/pki").unwrap();
+    wait_for("the old keys to be removed", HEAL, || (!old().contains("authority-1.pem")).then_some(()));
     eprintln!("the authority was replaced {} s after init", begun.elapsed().as_secs());
 
     // All that was issued first has ended by then.

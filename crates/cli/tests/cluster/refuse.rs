@@ -52,7 +52,6 @@ fn mistakes_of_init_are_refused_before_anything_is_made() {
     let output = land.host("a").run(nowhere).unwrap();
     land.host("a").shell("mv /usr/bin/etcd.away /usr/bin/etcd").unwrap();
     assert!(output.stderr.contains("apt-get install"), "{output:?}");
-    // An etcd that does not answer, and one of nobody knows what.
     land.host("a").shell("test ! -e /var/lib/understudy/shop/node.json").unwrap();
 
     // After all of that it works.
@@ -75,7 +74,8 @@ fn mistakes_of_join_use_up_no_token() {
     };
     let here = ["--host", ours.as_str()];
     let mut damaged = token.clone();
-    let at = damaged.len() / 2;
+    // Within the secret.
+    let at = token.match_indices('.').nth(2).unwrap().0 + 7;
     let changed = if damaged.as_bytes()[at] == b'A' { "B" } else { "A" };
     damaged.replace_range(at..=at, changed);
     for (wrong, why) in [
@@ -135,4 +135,37 @@ fn mistakes_of_join_use_up_no_token() {
     }
     let said = land.refused("z", &["cluster", "join", &late, "--host", &land.address("z")]);
     assert!(said.contains("cluster status") || said.contains("majority"), "{said}");
+}
+
+#[test]
+fn an_etcd_of_others_is_used_by_one_cluster_for_each_prefix() {
+    let land = Land::new(&["a", "b"]);
+    let (a, b) = (land.address("a"), land.address("b"));
+    for (host, address) in [("a", &a), ("b", &b)] {
+        let at = format!("http://{address}:2379");
+        let words = ["etcd", "--data-dir", "/var/lib/theirs", "--listen-client-urls", &at, "--advertise-client-urls", &at];
+        land.host(host).start_daemon(hosts::Command::new(words), "etcd").unwrap();
+    }
+    let (one, other) = (format!("http://{a}:2379"), format!("http://{b}:2379"));
+    let init = |host: &'static str, address: &str, etcd: &[&str], more: &[&str]| {
+        let mut words = vec!["cluster", "init", "shop", "--host", address, "--profile", "lan", "--etcd-in-the-open"];
+        etcd.iter().for_each(|url| words.extend(["--etcd", url]));
+        words.extend(more);
+        land.run(host, &words)
+    };
+    // Two that know nothing of each other.
+    let said = init("a", &a, &[&one, &other], &[]).stderr;
+    assert!(said.contains("belongs to the etcd cluster"), "{said}");
+    // Nobody there.
+    let said = init("a", &a, &[&format!("http://{a}:2999")], &[]).stderr;
+    assert!(said.contains("does not answer within 10 s") && said.contains("endpoint health"), "{said}");
+
+    let made = init("a", &a, &[&one], &[]);
+    assert!(made.ended.is_success(), "{made:?}");
+    let said = init("b", &b, &[&one], &[]).stderr;
+    assert!(said.contains("holds the cluster") && said.contains("--prefix"), "{said}");
+    land.join("b", "a", "member");
+    let report = land.report("b");
+    assert_eq!(report.members.len(), 2, "{report:?}");
+    assert!(report.members.iter().all(|member| member.session == Some(true)), "{report:?}");
 }

@@ -71,9 +71,9 @@ impl Land {
         Some((id, instance.node))
     }
 
-    /// A client outside asks a host's database, twenty times a second.
+    /// A client outside asks for a host's page, which counts in the database, twenty times a second.
     pub(crate) fn clients(&self, host: &str) -> Client {
-        let target = SocketAddr::new(self.host(host).address().into(), DB);
+        let target = SocketAddr::new(self.host(host).address().into(), WEB);
         let plan = Plan {
             every: Duration::from_millis(50),
             timeout: Duration::from_secs(5),
