@@ -56,7 +56,8 @@ pub async fn admit(place: &Place, store: &dyn Store, request: &JoinRequest) -> R
             .then(Op::put(&*key, encode(&key, &seal)?));
         if !store.txn(txn).await?.succeeded {
             return Err(Error::Unsafe {
-                what: "this join token, or the name of the node, is being used by another machine at this moment".into(),
+                what: "this join token, or the name of the node, is being used by another machine at this moment"
+                    .into(),
                 hint: "make a token for each machine: `understudy cluster token`".into(),
             });
         }
@@ -136,13 +137,22 @@ mod tests {
         };
         let at = |minutes: i64| WallTime(1_800_000_000_000 + minutes * 60_000);
         let first = reserve(&store, &request("10.0.0.2"), at(0)).await.expect("reserved");
-        let second = reserve(&store, &request("10.0.0.3"), at(0)).await.expect("nobody has it yet");
+        let second = reserve(&store, &request("10.0.0.3"), at(0))
+            .await
+            .expect("nobody has it yet");
         assert!(store.txn(first).await.expect("a store").succeeded);
         assert!(!store.txn(second).await.expect("a store").succeeded, "one of the two");
         let refused = reserve(&store, &request("10.0.0.3"), at(9)).await.expect_err("refused");
-        assert!(refused.to_string().contains("10.0.0.2 is joining as node `b`"), "{refused}");
+        assert!(
+            refused.to_string().contains("10.0.0.2 is joining as node `b`"),
+            "{refused}"
+        );
         // The same machine may come again, and another one when the first has given up.
-        reserve(&store, &request("10.0.0.2"), at(1)).await.expect("the same machine");
-        reserve(&store, &request("10.0.0.3"), at(10)).await.expect("after ten minutes");
+        reserve(&store, &request("10.0.0.2"), at(1))
+            .await
+            .expect("the same machine");
+        reserve(&store, &request("10.0.0.3"), at(10))
+            .await
+            .expect("after ten minutes");
     }
 }

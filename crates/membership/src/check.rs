@@ -51,7 +51,9 @@ pub(crate) fn note_on_address(host: IpAddr, others: &[IpAddr]) -> Option<String>
         return None;
     }
     Some(if others.is_empty() {
-        format!("note: {host} is reached from this machine alone; other machines cannot join a cluster that begins there")
+        format!(
+            "note: {host} is reached from this machine alone; other machines cannot join a cluster that begins there"
+        )
     } else {
         format!("note: {host} is reached from this machine alone, but the others are elsewhere: they will not find it")
     })
@@ -167,11 +169,18 @@ mod tests {
     fn passwords_and_records_do_not_travel_in_the_open() {
         let one = |text: &str| endpoints(&[text.to_owned()], false).map_err(|error| error.to_string());
         assert!(one("https://10.0.0.1:2379").is_ok());
-        assert!(one("http://127.0.0.1:2379").is_ok() && one("http://[::1]:2379").is_ok() && one("http://localhost:2379").is_ok());
+        assert!(
+            one("http://127.0.0.1:2379").is_ok()
+                && one("http://[::1]:2379").is_ok()
+                && one("http://localhost:2379").is_ok()
+        );
         assert!(one("http://10.0.0.1:2379").is_err_and(|text| text.contains("in the open")));
         assert!(endpoints(&["http://10.0.0.1:2379".to_owned()], true).is_ok());
         for nonsense in ["10.0.0.1:2379", "ftp://10.0.0.1:21", "https://", "https://10.0.0.1"] {
-            assert!(one(nonsense).is_err_and(|text| text.contains("is no endpoint")), "{nonsense}");
+            assert!(
+                one(nonsense).is_err_and(|text| text.contains("is no endpoint")),
+                "{nonsense}"
+            );
         }
     }
 }

@@ -249,9 +249,9 @@ impl Error {
                 "the address must be reachable, and an agent run there (`understudy cluster status` on that node); the token carries the addresses",
             ),
             Error::Said { hint, .. } => hint.clone(),
-            Error::NoAddress { .. } => {
-                text("give the address of this machine by which the others reach it: `ip -brief address` lists those it has")
-            }
+            Error::NoAddress { .. } => text(
+                "give the address of this machine by which the others reach it: `ip -brief address` lists those it has",
+            ),
             Error::NotOurAddress { .. } => text("`ip -brief address` lists the addresses that it has"),
             Error::NoPort { .. } => text("choose another one with --port, or leave it out"),
             Error::PortTaken { at, .. } => Some(format!(
@@ -266,8 +266,12 @@ impl Error {
             Error::Save(error) => error.hint().map(Into::into),
             Error::Voters(error) => error.hint(),
             Error::Token(_) => text("on a node of the cluster: `understudy cluster token`"),
-            Error::Refused(_) => text("nothing was changed; on a node of the cluster `understudy cluster token` makes a new token"),
-            Error::NoEtcd { .. } => text("see that it runs and is reached from here: `etcdctl --endpoints URL endpoint health`"),
+            Error::Refused(_) => {
+                text("nothing was changed; on a node of the cluster `understudy cluster token` makes a new token")
+            }
+            Error::NoEtcd { .. } => {
+                text("see that it runs and is reached from here: `etcdctl --endpoints URL endpoint health`")
+            }
             Error::Etcd(etcd::Error::Unavailable { .. }) | Error::Store(store::Error::Unavailable { .. }) => no_store(),
             Error::Etcd(error) => error.hint().map(Into::into).or_else(no_store),
             Error::Store(error) => error.hint().map(Into::into).or_else(no_store),

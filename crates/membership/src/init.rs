@@ -1,7 +1,7 @@
 //! The first node of a cluster.
 
-use crate::error::Error;
 use crate::check;
+use crate::error::Error;
 use crate::place::{make_folders, now, put_leftovers_aside, server_config};
 use crate::records::{REVOKED, TRUST, encode, issued_key, member_key};
 use crate::{Place, Progress, etcd_options};
@@ -75,7 +75,10 @@ pub async fn init(init: &Init, tell: Progress<'_>) -> Result<Place, Error> {
     }
     make_folders(&layout)?;
     if let Some(aside) = put_leftovers_aside(&layout)? {
-        tell(&format!("an earlier attempt was cut off; what it left is in {}", aside.display()));
+        tell(&format!(
+            "an earlier attempt was cut off; what it left is in {}",
+            aside.display()
+        ));
     }
     tell("measuring disk and scheduling");
     let measured = measure::measure(layout.root(), &[], MEASURE).await?;

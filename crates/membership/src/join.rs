@@ -71,11 +71,16 @@ pub async fn join(join: &Join, tell: Progress<'_>) -> Result<Place, Error> {
     refuse_if_taken(&layout, &settings.cluster)?;
     make_folders(&layout)?;
     let of_another = |trusted: TrustRecord| trusted.cluster != bundle.cluster;
-    let before = Folder::open(layout.pki()).ok().and_then(|folder| Tls::load(&folder).ok());
+    let before = Folder::open(layout.pki())
+        .ok()
+        .and_then(|folder| Tls::load(&folder).ok());
     if before.is_none_or(|tls| of_another(tls.trusted()))
         && let Some(aside) = put_leftovers_aside(&layout)?
     {
-        tell(&format!("an earlier attempt was cut off; what it left is in {}", aside.display()));
+        tell(&format!(
+            "an earlier attempt was cut off; what it left is in {}",
+            aside.display()
+        ));
     }
     let folder = Folder::create(layout.pki())?;
     bundle.save(&folder, &keys)?;

@@ -39,7 +39,11 @@ pub async fn renew(place: &Place, store: &dyn Store, tls: &Tls, keys_of: Option<
     let keys = Keys::renewed(&folder)?;
     let request = keys.request(None, &place.node.node, None, &[place.node.host.to_string()])?;
     let authorities = authorities(&folder, &trust);
-    let has = |generation: u32| authorities.iter().any(|authority| authority.certs().generation == generation);
+    let has = |generation: u32| {
+        authorities
+            .iter()
+            .any(|authority| authority.certs().generation == generation)
+    };
     let bundle = if has(trust.issues()) && keys_of.is_none_or(has) {
         let revoked = revoked(store, &trust, &authorities).await?;
         sign(place, &trust, &revoked, &authorities, &own, &request, now())?
@@ -172,7 +176,9 @@ pub fn lacks_keys_of(folder: &Folder, trust: &TrustRecord) -> Option<u32> {
 pub fn forget_old_keys(folder: &Folder, trust: &TrustRecord) -> Result<(), Error> {
     let oldest = trust.authorities().map(|certs| certs.generation).min().unwrap_or(0);
     for name in folder.names()? {
-        let number = name.strip_prefix("authority-").and_then(|rest| rest.strip_suffix(".pem"));
+        let number = name
+            .strip_prefix("authority-")
+            .and_then(|rest| rest.strip_suffix(".pem"));
         if let Some(number) = number.and_then(|number| number.parse::<u32>().ok())
             && number < oldest
         {

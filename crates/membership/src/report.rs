@@ -289,7 +289,11 @@ async fn papers(
             if let Some(store) = store
                 && let identity::rotation::Next::Wait(waiting) = trusted.next(&crate::rotate::progress(store).await?)
             {
-                says.extend(waiting.iter().map(|waiting| format!("the replacement of the authority waits: {waiting}")));
+                says.extend(
+                    waiting
+                        .iter()
+                        .map(|waiting| format!("the replacement of the authority waits: {waiting}")),
+                );
             }
             text
         }

@@ -78,12 +78,7 @@ fn changed() -> Error {
 }
 
 /// What a node's agent reports of itself.
-pub fn progress_of(
-    place: &Place,
-    trust: &TrustRecord,
-    role: NodeRole,
-    etcd: Option<u64>,
-) -> Result<Progress, Error> {
+pub fn progress_of(place: &Place, trust: &TrustRecord, role: NodeRole, etcd: Option<u64>) -> Result<Progress, Error> {
     let folder = place.folder()?;
     let trusts = trust.version;
     let keys = authorities(&folder, trust);
@@ -199,7 +194,10 @@ pub async fn take_turn(store: &dyn Store, node: &NodeName) -> Result<bool, Error
         .otherwise(Op::get(RESTARTING));
     let result = store.txn(txn).await?;
     let mut holder = result.reads.into_iter().flatten();
-    Ok(result.succeeded || holder.next().is_some_and(|entry| entry.value == node.as_str().as_bytes()))
+    Ok(result.succeeded
+        || holder
+            .next()
+            .is_some_and(|entry| entry.value == node.as_str().as_bytes()))
 }
 
 /// Leaves it to the next one.

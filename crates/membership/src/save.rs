@@ -192,13 +192,13 @@ async fn keep_what_is_newer(place: &Place, store: &etcd::Etcd) -> Result<(), Err
     };
     if known.is_none_or(|known| known.version < own.version) {
         let seal = by(own.sealed_by())?.seal(Purpose::Trust, TRUST, &own)?;
-        store.txn(Txn::new().then(Op::put(TRUST, encode(TRUST, &seal)?))).await?;
+        store
+            .txn(Txn::new().then(Op::put(TRUST, encode(TRUST, &seal)?)))
+            .await?;
     }
     let ours = known_revoked(&folder)?;
     let known = match sealed(store, REVOKED).await? {
-        Some((seal, _)) => seal
-            .open::<RevocationList>(&own, Purpose::Revocation, REVOKED)
-            .ok(),
+        Some((seal, _)) => seal.open::<RevocationList>(&own, Purpose::Revocation, REVOKED).ok(),
         None => None,
     };
     if known.is_none_or(|known| known.version < ours.version) {

@@ -212,16 +212,21 @@ struct Allowed {
 impl Allowed {
     fn still(&self) -> io::Result<()> {
         match &self.peer {
-            Some(peer) if !self.tls.still_allowed(peer) => {
-                Err(io::Error::new(io::ErrorKind::PermissionDenied, "its certificate was revoked"))
-            }
+            Some(peer) if !self.tls.still_allowed(peer) => Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "its certificate was revoked",
+            )),
             _ => Ok(()),
         }
     }
 }
 
 impl AsyncRead for Allowed {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         self.still()?;
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }

@@ -108,7 +108,9 @@ impl Agent {
     /// Nothing of ours runs: the session ends (T3), so that nobody waits for it to run out.
     pub(crate) fn close_session(&mut self) {
         let Some(cluster) = &mut self.clustered else { return };
-        let Some(leaving) = cluster.leaving.as_mut() else { return };
+        let Some(leaving) = cluster.leaving.as_mut() else {
+            return;
+        };
         if std::mem::replace(&mut leaving.step, Step::Closing) == Step::Closing {
             return;
         }
@@ -143,7 +145,9 @@ pub(crate) async fn end_all(node: &Node, layout: &Layout) -> Result<(), StartErr
                 ended.push(tokio::spawn(async move { process.stop(&stop).await.map(drop) }));
             }
             Ok(Adopted::Gone(_)) => {}
-            Err(error) => tracing::warn!(error = %crate::executor::chain(&error), "an instance cannot be looked at; it is ended as a stray"),
+            Err(error) => {
+                tracing::warn!(error = %crate::executor::chain(&error), "an instance cannot be looked at; it is ended as a stray")
+            }
         }
     }
     for one in ended {

@@ -30,6 +30,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const WELL_FOR: Duration = Duration::from_secs(2);
 /// A restarted member has answered and follows within this, or somebody has to look.
 const BACK_WITHIN: Duration = Duration::from_secs(60);
+/// Certificates that could not be renewed are tried again after this at the latest, also if they last for months.
+const RENEW_RETRY_MAX: Duration = Duration::from_secs(60);
+/// While the authority is being replaced.
+const REPLACE_RETRY: Duration = Duration::from_secs(5);
 const LOOK_AT_ETCD: Duration = Duration::from_millis(200);
 
 /// The member of the store that this node runs, and which authorities it was started with.
@@ -202,7 +206,9 @@ impl Papers {
         };
         let seal: Sealed =
             serde_json::from_slice(&entry.value).map_err(|error| format!("the record `{key}` is damaged: {error}"))?;
-        seal.open(trusted, purpose, key).map(Some).map_err(|error| chain(&error))
+        seal.open(trusted, purpose, key)
+            .map(Some)
+            .map_err(|error| chain(&error))
     }
 
     async fn renew_if_due(&mut self, place: &Place) -> Result<(), String> {
@@ -221,7 +227,13 @@ impl Papers {
             if self.renew_after.is_some_and(|after| Instant::now() < after) {
                 return Err("it failed a moment ago, and is tried again".into());
             }
-            self.renew_after = Some(Instant::now() + plan.retry.min(Duration::from_secs(60)));
+            // What the others wait for is tried again sooner than what has a third of its life left.
+            let pause = if due {
+                plan.retry.min(RENEW_RETRY_MAX)
+            } else {
+                REPLACE_RETRY
+            };
+            self.renew_after = Some(Instant::now() + pause);
             let renewed = membership::renew(place, self.ways.store.as_ref(), &self.tls, keys_of).await;
             let bundle = renewed.map_err(|error| chain(&error))?;
             self.tls.reload_own(&folder).map_err(|error| chain(&error))?;
@@ -320,7 +332,10 @@ impl Papers {
                     Standing::Ended { .. } => add(
                         "certificates-ended",
                         api::Severity::Error,
-                        format!("the certificates of node {me} have ended: nobody believes it. {}", why()),
+                        format!(
+                            "the certificates of node {me} have ended: nobody believes it. {}",
+                            why()
+                        ),
                         "see that a member is reachable and clocks are right; else take the node out and let it join again",
                     ),
                     Standing::Due { left, late: true } => add(

@@ -3,8 +3,8 @@
 use super::fence::Fence;
 use super::hear::report_of;
 use super::mirror::{self, Seen};
-use super::publish;
 use super::papers::{OwnEtcd, Papers, Troubles};
+use super::publish;
 use super::reach::Ways;
 use super::session::{News, Noted, PROTOCOL, SessionLink, Setup};
 use super::upkeep::{self, Wanted};
@@ -61,7 +61,9 @@ pub(crate) async fn connect(node: &Node, layout: &Layout) -> Result<Connected, S
     match membership::renew_alone(&place) {
         Ok(true) => tracing::info!("the certificates of this node were due, and were renewed"),
         Ok(false) => {}
-        Err(error) => tracing::warn!(error = %crate::executor::chain(&error), "the certificates of this node cannot be looked at"),
+        Err(error) => {
+            tracing::warn!(error = %crate::executor::chain(&error), "the certificates of this node cannot be looked at")
+        }
     }
     let etcd = match membership::server_config(node, layout) {
         Some(config) => Some(keep_etcd(config, &place).await?),
@@ -137,7 +139,11 @@ async fn keep_etcd(config: etcd::server::Config, place: &membership::Place) -> R
             }
         }
     });
-    Ok(Arc::new(OwnEtcd::new(server, place.layout.run().join("etcd-trusts"), trusts)))
+    Ok(Arc::new(OwnEtcd::new(
+        server,
+        place.layout.run().join("etcd-trusts"),
+        trusts,
+    )))
 }
 
 /// Begins to answer other machines, and to look after this node's certificates.

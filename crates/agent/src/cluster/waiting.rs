@@ -40,14 +40,17 @@ impl Waiting {
                     let ends = Arc::clone(&ends);
                     async move {
                         ends.notify_one();
-                        Json(crate::input::done("this node is down; the store did not answer, so it was told nothing"))
+                        Json(crate::input::done(
+                            "this node is down; the store did not answer, so it was told nothing",
+                        ))
                     }
                 }),
             )
             .fallback(move || {
                 let why = said.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 async move {
-                    let hint = "`understudy cluster status` says which members of the store are missing, and what to do";
+                    let hint =
+                        "`understudy cluster status` says which members of the store are missing, and what to do";
                     let outcome = refused(format!("waiting for the store: {why}"), Some(hint.into()));
                     (StatusCode::SERVICE_UNAVAILABLE, Json(outcome))
                 }

@@ -4,8 +4,8 @@ use super::daemons::Guard;
 use super::start::{Logs, await_agent};
 use super::{Done, Error, Session, to_json};
 use crate::args::{
-    ClusterBackup, ClusterCommand, ClusterInit, ClusterJoin, ClusterRecover, ClusterRemove, ClusterRestore, ClusterRotate,
-    ClusterToken,
+    ClusterBackup, ClusterCommand, ClusterInit, ClusterJoin, ClusterRecover, ClusterRemove, ClusterRestore,
+    ClusterRotate, ClusterToken,
 };
 use crate::client::Client;
 use crate::place::{Life, life};
@@ -36,9 +36,9 @@ async fn start(session: &Session) -> Result<Done, Error> {
     let place = here(session)?;
     let (node, cluster) = (&place.node.node, &place.node.cluster);
     if let Up::Waiting(why) = start_agent(session, &place).await? {
-        session
-            .output
-            .answer_line(&format!("the agent of node {node} of cluster {cluster} runs, and is {why}"));
+        session.output.answer_line(&format!(
+            "the agent of node {node} of cluster {cluster} runs, and is {why}"
+        ));
         return Ok(Done::No);
     }
     session

@@ -16,9 +16,7 @@ fn three_machines_survive_the_loss_of_one_and_it_can_be_taken_out() {
 
     // An agent that is killed moves nothing.
     let before = land.agent(&node);
-    land.host(&node)
-        .shell(&format!("kill -9 {before}"))
-        .unwrap();
+    land.host(&node).shell(&format!("kill -9 {before}")).unwrap();
     wait_for("another agent", HEAL, || {
         let status = land.status(&node)?;
         (land.agent(&node) != before && !status.services.is_empty()).then_some(())
@@ -36,11 +34,17 @@ fn three_machines_survive_the_loss_of_one_and_it_can_be_taken_out() {
         let (instance, at) = land.active(other, "db")?;
         (at != node).then_some((instance, at))
     });
-    eprintln!("{second} on {elsewhere} was active {} ms after {node} was lost", lost.elapsed().as_millis());
+    eprintln!(
+        "{second} on {elsewhere} was active {} ms after {node} was lost",
+        lost.elapsed().as_millis()
+    );
     wait_for("clients", HEAL, || (clients.good_in_a_row() > 20).then_some(()));
     let (failed, gap) = judge(&clients.stop().unwrap());
     eprintln!("clients: {failed} requests failed, the longest silence was {gap} ms");
-    assert!(gap < TAKEN_WITHIN.as_millis() as u64, "nobody was answered for {gap} ms");
+    assert!(
+        gap < TAKEN_WITHIN.as_millis() as u64,
+        "nobody was answered for {gap} ms"
+    );
     assert!(second != first);
 
     // What needs all nodes waits for it, says so, and can be given up; and begun again with other keys.
@@ -48,7 +52,8 @@ fn three_machines_survive_the_loss_of_one_and_it_can_be_taken_out() {
         land.ok(other, &["cluster", "rotate-authority", "--yes"]);
         wait_for("whom it waits for", HEAL, || {
             let says = land.report(other).says.join("\n");
-            says.contains(&format!("waits: {node} does not trust the new authority yet")).then_some(())
+            says.contains(&format!("waits: {node} does not trust the new authority yet"))
+                .then_some(())
         });
         land.ok(other, &["cluster", "rotate-authority", "--abort"]);
         assert_eq!(land.report(other).authority, "1");
@@ -59,11 +64,16 @@ fn three_machines_survive_the_loss_of_one_and_it_can_be_taken_out() {
     let report = land.report(other);
     assert_eq!(report.members.len(), 2, "{report:?}");
     assert_eq!(report.votes, (2, 2), "{report:?}");
-    assert!(report.says.iter().any(|line| line.contains("two members vote")), "{report:?}");
+    assert!(
+        report.says.iter().any(|line| line.contains("two members vote")),
+        "{report:?}"
+    );
     let unknown = land.refused(other, &["cluster", "remove", &node, "--yes"]);
     assert!(unknown.contains("there is no node"), "{unknown}");
     land.ok(other, &["cluster", "rotate-authority", "--yes"]);
-    wait_for("the new authority", HEAL, || (land.report(other).authority == "2").then_some(()));
+    wait_for("the new authority", HEAL, || {
+        (land.report(other).authority == "2").then_some(())
+    });
     land.assert_never_two_actives();
 }
 
@@ -86,16 +96,26 @@ fn two_machines_and_a_witness_with_a_worker_beside() {
     land.open_shop("k");
     let status = land.status("w").unwrap();
     let on_witness = status.services.iter().flat_map(|service| &service.instances);
-    assert!(on_witness.clone().all(|instance| instance.node != "w"), "a witness runs nothing");
+    assert!(
+        on_witness.clone().all(|instance| instance.node != "w"),
+        "a witness runs nothing"
+    );
     // Only members have the authority's keys.
-    let keys = |host: &str| land.host(host).shell("ls /var/lib/understudy/shop/pki").unwrap().contains("authority-");
+    let keys = |host: &str| {
+        land.host(host)
+            .shell("ls /var/lib/understudy/shop/pki")
+            .unwrap()
+            .contains("authority-")
+    };
     assert!(keys("a") && keys("b") && !keys("w") && !keys("k"));
     let refused = land.refused("k", &["cluster", "token"]);
     assert!(refused.contains("authority"), "{refused}");
 
     // With one of three voters gone the store goes on; with two it stands still, and every node says so.
     land.rig.begin(&Fault::power_loss("b")).unwrap();
-    wait_for("the store without b", HEAL, || land.report("a").store_answers.then_some(()));
+    wait_for("the store without b", HEAL, || {
+        land.report("a").store_answers.then_some(())
+    });
     land.rig.begin(&Fault::power_loss("w")).unwrap();
     for node in ["a", "k"] {
         let report = wait_for("plain words", HEAL, || {
@@ -103,7 +123,10 @@ fn two_machines_and_a_witness_with_a_worker_beside() {
             (!report.store_answers).then_some(report)
         });
         let says = report.says.join("\n");
-        assert!(says.contains("only 1 of 3 members of the store answer, 2 are needed"), "{node}: {says}");
+        assert!(
+            says.contains("only 1 of 3 members of the store answer, 2 are needed"),
+            "{node}: {says}"
+        );
         assert!(says.contains("cluster recover"), "{node}: {says}");
     }
     let refused = land.refused("a", &["cluster", "token"]);

@@ -50,7 +50,10 @@ fn a_node_goes_down_without_a_gap_and_comes_back() {
         if elsewhere == "a" { "b" } else { "a" },
         &["cluster", "remove", &land.active(others[0], "db").unwrap().1, "--yes"],
     );
-    assert!(refused.contains("holds slot/db/0") || refused.contains("is this node"), "{refused}");
+    assert!(
+        refused.contains("holds slot/db/0") || refused.contains("is this node"),
+        "{refused}"
+    );
     land.ok(others[0], &["undrain", &elsewhere]);
     land.assert_never_two_actives();
 }

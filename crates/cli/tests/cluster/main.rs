@@ -74,7 +74,10 @@ impl Land {
     fn ok(&self, host: &str, words: &[&str]) -> String {
         let output = self.run(host, words);
         if !output.ended.is_success() {
-            let log = self.host(host).shell("tail -n 40 /var/lib/understudy/shop/run/*.log").unwrap_or_default();
+            let log = self
+                .host(host)
+                .shell("tail -n 40 /var/lib/understudy/shop/run/*.log")
+                .unwrap_or_default();
             panic!("{host}: {words:?}: {output:?}\n{log}");
         }
         output.stdout

@@ -24,11 +24,15 @@ fn certificates_end_and_nobody_notices() {
     land.ok("b", &["cluster", "rotate-authority", "--yes"]);
     let twice = land.refused("a", &["cluster", "rotate-authority", "--yes"]);
     assert!(twice.contains("being replaced already"), "{twice}");
-    wait_for("the new authority", HEAL * 2, || (land.report("k").authority == "2").then_some(()));
+    wait_for("the new authority", HEAL * 2, || {
+        (land.report("k").authority == "2").then_some(())
+    });
     let late = land.refused("a", &["cluster", "rotate-authority", "--abort"]);
     assert!(late.contains("none is under way"), "{late}");
     let old = || land.host("a").shell("ls /var/lib/understudy/shop/pki").unwrap();
-    wait_for("the old keys to be removed", HEAL, || (!old().contains("authority-1.pem")).then_some(()));
+    wait_for("the old keys to be removed", HEAL, || {
+        (!old().contains("authority-1.pem")).then_some(())
+    });
     eprintln!("the authority was replaced {} s after init", begun.elapsed().as_secs());
 
     // All that was issued first has ended by then.
@@ -39,7 +43,10 @@ fn certificates_end_and_nobody_notices() {
     }
     let report = land.report("k");
     assert!(report.ending.is_empty(), "{report:?}");
-    assert!(report.members.iter().all(|member| member.session == Some(true)), "{report:?}");
+    assert!(
+        report.members.iter().all(|member| member.session == Some(true)),
+        "{report:?}"
+    );
     assert_eq!(land.active("k", "db").unwrap().0, holder, "nothing has moved");
     let (failed, gap) = judge(&clients.stop().unwrap());
     eprintln!("renewal and a new authority under traffic: {failed} requests failed, the longest silence was {gap} ms");
@@ -49,7 +56,11 @@ fn certificates_end_and_nobody_notices() {
     land.ok("a", &["cluster", "remove", "k", "--force", "--yes"]);
     wait_for("it to know", HEAL, || {
         let status = land.status("k")?;
-        status.problems.iter().any(|problem| problem.code == "removed").then_some(())
+        status
+            .problems
+            .iter()
+            .any(|problem| problem.code == "removed")
+            .then_some(())
     });
     land.assert_never_two_actives();
 }

@@ -13,10 +13,20 @@ fn mistakes_of_init_are_refused_before_anything_is_made() {
         land.refused("a", &words)
     };
     let cases: &[(&str, &[&str], &str, &str)] = &[
-        ("10.1.2.3", &[], "does not have the address 10.1.2.3", "ip -brief address"),
+        (
+            "10.1.2.3",
+            &[],
+            "does not have the address 10.1.2.3",
+            "ip -brief address",
+        ),
         ("0.0.0.0", &[], "no address of one machine", "ip -brief address"),
         (&ours, &["--port", "65535"], "from 1 to 65533", "--port"),
-        (&ours, &["--etcd", "http://10.1.2.3:2379"], "in the open", "--etcd-in-the-open"),
+        (
+            &ours,
+            &["--etcd", "http://10.1.2.3:2379"],
+            "in the open",
+            "--etcd-in-the-open",
+        ),
         (&ours, &["--etcd", "10.1.2.3:2379"], "is no endpoint", "--etcd"),
         (&ours, &["--certificate-lifetime", "5s"], "so short", "a minute"),
     ];
@@ -52,7 +62,9 @@ fn mistakes_of_init_are_refused_before_anything_is_made() {
     let output = land.host("a").run(nowhere).unwrap();
     land.host("a").shell("mv /usr/bin/etcd.away /usr/bin/etcd").unwrap();
     assert!(output.stderr.contains("apt-get install"), "{output:?}");
-    land.host("a").shell("test ! -e /var/lib/understudy/shop/node.json").unwrap();
+    land.host("a")
+        .shell("test ! -e /var/lib/understudy/shop/node.json")
+        .unwrap();
 
     // After all of that it works.
     land.ok("a", &["cluster", "init", "shop", "--host", &ours, "--profile", "lan"]);
@@ -99,7 +111,10 @@ fn mistakes_of_join_use_up_no_token() {
         (vec!["--host", "10.1.2.3"], "does not have the address"),
         (vec!["--host", "0.0.0.0"], "no address of one machine"),
         (vec!["--host", &ours, "--node", "a"], "there is a node `a` already"),
-        (vec!["--host", &ours, "--node", "not a name"], "cannot be the name of a node"),
+        (
+            vec!["--host", &ours, "--node", "not a name"],
+            "cannot be the name of a node",
+        ),
     ] {
         let said = join(&token, &more);
         assert!(said.contains(why), "{more:?}: {said}");
@@ -143,12 +158,26 @@ fn an_etcd_of_others_is_used_by_one_cluster_for_each_prefix() {
     let (a, b) = (land.address("a"), land.address("b"));
     for (host, address) in [("a", &a), ("b", &b)] {
         let at = format!("http://{address}:2379");
-        let words = ["etcd", "--data-dir", "/var/lib/theirs", "--listen-client-urls", &at, "--advertise-client-urls", &at];
-        land.host(host).start_daemon(hosts::Command::new(words), "etcd").unwrap();
+        // Without a token of their own two etcds that begin alike have one id.
+        let urls = ["--listen-client-urls", &at, "--advertise-client-urls", &at];
+        let words = ["etcd", "--data-dir", "/var/lib/theirs", "--initial-cluster-token", host];
+        let words = words.into_iter().chain(urls);
+        land.host(host)
+            .start_daemon(hosts::Command::new(words), "etcd")
+            .unwrap();
     }
     let (one, other) = (format!("http://{a}:2379"), format!("http://{b}:2379"));
     let init = |host: &'static str, address: &str, etcd: &[&str], more: &[&str]| {
-        let mut words = vec!["cluster", "init", "shop", "--host", address, "--profile", "lan", "--etcd-in-the-open"];
+        let mut words = vec![
+            "cluster",
+            "init",
+            "shop",
+            "--host",
+            address,
+            "--profile",
+            "lan",
+            "--etcd-in-the-open",
+        ];
         etcd.iter().for_each(|url| words.extend(["--etcd", url]));
         words.extend(more);
         land.run(host, &words)
@@ -158,14 +187,23 @@ fn an_etcd_of_others_is_used_by_one_cluster_for_each_prefix() {
     assert!(said.contains("belongs to the etcd cluster"), "{said}");
     // Nobody there.
     let said = init("a", &a, &[&format!("http://{a}:2999")], &[]).stderr;
-    assert!(said.contains("does not answer within 10 s") && said.contains("endpoint health"), "{said}");
+    assert!(
+        said.contains("does not answer within 10 s") && said.contains("endpoint health"),
+        "{said}"
+    );
 
     let made = init("a", &a, &[&one], &[]);
     assert!(made.ended.is_success(), "{made:?}");
     let said = init("b", &b, &[&one], &[]).stderr;
-    assert!(said.contains("holds the cluster") && said.contains("--prefix"), "{said}");
+    assert!(
+        said.contains("holds the cluster") && said.contains("--prefix"),
+        "{said}"
+    );
     land.join("b", "a", "member");
     let report = land.report("b");
     assert_eq!(report.members.len(), 2, "{report:?}");
-    assert!(report.members.iter().all(|member| member.session == Some(true)), "{report:?}");
+    assert!(
+        report.members.iter().all(|member| member.session == Some(true)),
+        "{report:?}"
+    );
 }

@@ -10,7 +10,10 @@ fn a_backup_is_put_back_and_a_damaged_one_harms_nothing() {
     let written = land.ok("a", &["cluster", "backup", "/root/saved/one"]);
     assert!(written.contains("wrote /root/saved/one"), "{written}");
     let twice = land.refused("a", &["cluster", "backup", "/root/saved/one"]);
-    assert!(twice.contains("exists already") && twice.contains("not overwritten"), "{twice}");
+    assert!(
+        twice.contains("exists already") && twice.contains("not overwritten"),
+        "{twice}"
+    );
 
     let running = land.refused("a", &["cluster", "restore", "/root/saved/one", "--yes"]);
     assert!(running.contains("`understudy down`"), "{running}");
@@ -24,7 +27,10 @@ fn a_backup_is_put_back_and_a_damaged_one_harms_nothing() {
     let pid = || land.host("a").shell("pgrep -x etcd").unwrap();
     let before = pid();
     let spoil = [
-        ("flip", "cp one flip; cp one.json flip.json; printf x | dd of=flip bs=1 seek=5000 conv=notrunc"),
+        (
+            "flip",
+            "cp one flip; cp one.json flip.json; printf x | dd of=flip bs=1 seek=5000 conv=notrunc",
+        ),
         ("cut", "head -c 4000 one > cut; cp one.json cut.json"),
         ("bare", "cp one bare"),
         ("none", "true"),
@@ -32,7 +38,10 @@ fn a_backup_is_put_back_and_a_damaged_one_harms_nothing() {
     for (name, how) in spoil {
         land.host("a").shell(&format!("cd /root/saved && {how}")).unwrap();
         let refused = land.refused("a", &["cluster", "restore", &format!("/root/saved/{name}"), "--yes"]);
-        assert!(refused.contains("no backup of a cluster, or a damaged one"), "{name}: {refused}");
+        assert!(
+            refused.contains("no backup of a cluster, or a damaged one"),
+            "{name}: {refused}"
+        );
     }
     assert_eq!(pid(), before, "nothing was stopped");
 

@@ -92,7 +92,15 @@ impl Land {
 /// How many failed, and the longest time between two good ones in milliseconds.
 pub(crate) fn judge(attempts: &[Attempt]) -> (usize, u64) {
     let failed = attempts.iter().filter(|attempt| !attempt.is_good()).count();
-    let good: Vec<u64> = attempts.iter().filter(|one| one.is_good()).map(Attempt::ended_ns).collect();
-    let gap = good.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or(0);
+    let good: Vec<u64> = attempts
+        .iter()
+        .filter(|one| one.is_good())
+        .map(Attempt::ended_ns)
+        .collect();
+    let gap = good
+        .windows(2)
+        .map(|pair| pair[1].saturating_sub(pair[0]))
+        .max()
+        .unwrap_or(0);
     (failed, gap / 1_000_000)
 }
