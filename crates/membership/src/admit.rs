@@ -120,3 +120,39 @@ async fn reserve(store: &dyn Store, request: &JoinRequest, at: WallTime) -> Resu
 pub(crate) fn shown(at: model::WallTime) -> String {
     jiff::Timestamp::from_millisecond(at.0).map_or_else(|_| "some time ago".into(), |at| format!("{at:.0}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use identity::Keys;
+    use model::NodeName;
+
+    #[tokio::test]
+    async fn two_machines_that_join_at_once_do_not_get_one_name() {
+        let store = store::Memory::default();
+        let request = |host: &str| {
+            let name = NodeName::new("b").expect("a name");
+            let keys = Keys::generate().expect("keys");
+            keys.request(None, &name, None, &[host.to_owned()]).expect("a request")
+        };
+        let at = |minutes: i64| WallTime(1_800_000_000_000 + minutes * 60_000);
+        let first = reserve(&store, &request("10.0.0.2"), at(0)).await.expect("reserved");
+        let second = reserve(&store, &request("10.0.0.3"), at(0))
+            .await
+            .expect("nobody has it yet");
+        assert!(store.txn(first).await.expect("a store").succeeded);
+        assert!(!store.txn(second).await.expect("a store").succeeded, "one of the two");
+        let refused = reserve(&store, &request("10.0.0.3"), at(9)).await.expect_err("refused");
+        assert!(
+            refused.to_string().contains("10.0.0.2 is joining as node `b`"),
+            "{refused}"
+        );
+        // The same machine may come again, and another one when the first has given up.
+        reserve(&store, &request("10.0.0.2"), at(1))
+            .await
+            .expect("the same machine");
+        reserve(&store, &request("10.0.0.3"), at(10))
+            .await
+            .expect("after ten minutes");
+    }
+}

@@ -17,6 +17,8 @@ use tokio_rustls::TlsConnector;
 
 /// A member answers in milliseconds; signing and three writes are all it does.
 const CALL: Duration = Duration::from_secs(15);
+/// A machine that is off does not even say no.
+const CONNECT: Duration = Duration::from_secs(3);
 /// Longer is no answer of ours.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
@@ -79,7 +81,15 @@ async fn post(
         path: address.into(),
         source,
     };
-    let tcp = TcpStream::connect(address).await.map_err(io)?;
+    let tcp = match tokio::time::timeout(CONNECT, TcpStream::connect(address)).await {
+        Ok(connected) => connected.map_err(io)?,
+        Err(_) => {
+            return Err(failed(
+                address,
+                &format!("no connection within {} s", CONNECT.as_secs()),
+            ));
+        }
+    };
     let tls = TlsConnector::from(Arc::new(config))
         .connect(name, tcp)
         .await

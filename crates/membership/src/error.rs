@@ -98,6 +98,16 @@ pub enum Error {
         /// Its log.
         log: PathBuf,
     },
+    /// etcd of somebody else does not answer.
+    #[error("the etcd at {} does not answer within {seconds} s: {last}", endpoints.join(", "))]
+    NoEtcd {
+        /// As given.
+        endpoints: Vec<String>,
+        /// How long was waited.
+        seconds: u64,
+        /// What it said last.
+        last: String,
+    },
     /// The store given is of another cluster.
     #[error("this etcd holds the cluster {found} under `{prefix}` already")]
     StoreTaken {
@@ -259,6 +269,10 @@ impl Error {
             Error::Refused(_) => {
                 text("nothing was changed; on a node of the cluster `understudy cluster token` makes a new token")
             }
+            Error::NoEtcd { .. } => {
+                text("see that it runs and is reached from here: `etcdctl --endpoints URL endpoint health`")
+            }
+            Error::Etcd(etcd::Error::Unavailable { .. }) | Error::Store(store::Error::Unavailable { .. }) => no_store(),
             Error::Etcd(error) => error.hint().map(Into::into).or_else(no_store),
             Error::Store(error) => error.hint().map(Into::into).or_else(no_store),
             Error::Clock { .. } => {

@@ -24,6 +24,8 @@ use store::{Compare, Op, Store, Txn};
 pub(crate) const MEASURE: Duration = Duration::from_secs(1);
 /// A first member of etcd answers in half a second; a slow disk takes longer.
 pub(crate) const ETCD_UP: Duration = Duration::from_secs(30);
+/// One that runs already answers at once, or after an election.
+const ETCD_ANSWERS: Duration = Duration::from_secs(10);
 pub(crate) const ETCD_LOOK: Duration = Duration::from_millis(50);
 
 /// What the first node is to be.
@@ -263,7 +265,8 @@ fn bring_certificates(init: &Init, folder: &Folder) -> Result<(), Error> {
 pub(crate) async fn etcd_up(place: &Place) -> Result<etcd::Etcd, Error> {
     let options = etcd_options(&place.node, &place.layout)?;
     let managed = place.node.store.member.is_some();
-    let deadline = tokio::time::Instant::now() + ETCD_UP;
+    let patience = if managed { ETCD_UP } else { ETCD_ANSWERS };
+    let deadline = tokio::time::Instant::now() + patience;
     loop {
         let last = match etcd::Etcd::connect(options.clone()).await {
             Ok(store) => match store.revision().await {
@@ -275,6 +278,13 @@ pub(crate) async fn etcd_up(place: &Place) -> Result<etcd::Etcd, Error> {
             Err(error) => crate::call::chain(&error),
         };
         if tokio::time::Instant::now() >= deadline {
+            if !managed {
+                return Err(Error::NoEtcd {
+                    endpoints: place.node.store.endpoints.clone(),
+                    seconds: patience.as_secs(),
+                    last,
+                });
+            }
             return Err(Error::NotUp {
                 seconds: ETCD_UP.as_secs(),
                 last,

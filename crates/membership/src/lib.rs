@@ -34,7 +34,7 @@ pub use join::{Join, join};
 pub use place::{Place, connect, etcd_options, server_config};
 pub use records::{Access, REVOKED, Settings, TRUST, issued_key, token_key};
 pub use remove::remove;
-pub use renew::{issued_by, note_own, renew, renew_alone, renew_for};
+pub use renew::{forget_old_keys, issued_by, lacks_keys_of, note_own, renew, renew_alone, renew_for};
 pub use report::{Ending, MemberReport, Report, report};
 pub use rotate::{abort_rotation, advance, leave_turn, note_progress, progress_of, rotate, take_turn};
 pub use save::{Saved, backup, recover_quorum, restore, stop_etcd};

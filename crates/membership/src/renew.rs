@@ -7,7 +7,7 @@ use crate::records::{REVOKED, Settings, decode, encode, issued_key, members, sea
 use crate::{Access, Place};
 use identity::rotation::TrustRecord;
 use identity::{
-    Authority, Bundle, Folder, Issued, JoinRequest, Keys, Lifetime, NODE_LIFETIME, Peer, Purpose, Registrar,
+    Authority, Bundle, CaCerts, Folder, Issued, JoinRequest, Keys, Lifetime, NODE_LIFETIME, Peer, Purpose, Registrar,
     RevocationList, Tls,
 };
 use model::{NodeName, WallTime};
@@ -155,10 +155,37 @@ async fn note(store: &dyn Store, node: &NodeName, change: impl Fn(&mut Issued)) 
 
 /// The authorities whose keys this node has, of those that are trusted.
 pub(crate) fn authorities(folder: &Folder, trust: &TrustRecord) -> Vec<Authority> {
-    trust
-        .authorities()
-        .filter_map(|certs| Authority::load(folder, certs.generation).ok())
-        .collect()
+    let load = |certs: &CaCerts| {
+        let authority = Authority::load(folder, certs.generation).ok()?;
+        // A replacement that was given up leaves keys of the same number behind.
+        (authority.certs() == certs).then_some(authority)
+    };
+    trust.authorities().filter_map(load).collect()
+}
+
+/// The newest of the trusted authorities, if this node lacks its keys.
+pub fn lacks_keys_of(folder: &Folder, trust: &TrustRecord) -> Option<u32> {
+    let newest = trust.authorities().map(|certs| certs.generation).max()?;
+    let has = authorities(folder, trust)
+        .iter()
+        .any(|authority| authority.certs().generation == newest);
+    (!has).then_some(newest)
+}
+
+/// Removes the keys of authorities that are not trusted any more.
+pub fn forget_old_keys(folder: &Folder, trust: &TrustRecord) -> Result<(), Error> {
+    let oldest = trust.authorities().map(|certs| certs.generation).min().unwrap_or(0);
+    for name in folder.names()? {
+        let number = name
+            .strip_prefix("authority-")
+            .and_then(|rest| rest.strip_suffix(".pem"));
+        if let Some(number) = number.and_then(|number| number.parse::<u32>().ok())
+            && number < oldest
+        {
+            Authority::remove(folder, number)?;
+        }
+    }
+    Ok(())
 }
 
 /// The generation of the authority that issued the certificates in the folder; 0 if that is none of those trusted.

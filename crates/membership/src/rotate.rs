@@ -4,7 +4,7 @@
 use crate::error::Error;
 use crate::place::now;
 use crate::records::{REVOKED, TRUST, decode, encode, members, sealed};
-use crate::renew::{authorities, no_keys};
+use crate::renew::{authorities, issued_by, no_keys};
 use crate::token::trust;
 use crate::{Place, connect};
 use identity::rotation::{Next, Phase, Progress, TrustRecord, Waiting};
@@ -78,9 +78,12 @@ fn changed() -> Error {
 }
 
 /// What a node's agent reports of itself.
-pub fn progress_of(place: &Place, trusts: u64, issued_by: u32, role: NodeRole, etcd: Option<u64>) -> Progress {
-    let generations = trust_generations(place);
-    Progress {
+pub fn progress_of(place: &Place, trust: &TrustRecord, role: NodeRole, etcd: Option<u64>) -> Result<Progress, Error> {
+    let folder = place.folder()?;
+    let trusts = trust.version;
+    let keys = authorities(&folder, trust);
+    let newest = keys.iter().map(|authority| authority.certs().generation).max();
+    Ok(Progress {
         role,
         trusts,
         // Whoever runs the store restarts it.
@@ -88,16 +91,9 @@ pub fn progress_of(place: &Place, trusts: u64, issued_by: u32, role: NodeRole, e
             Some(_) => etcd,
             None => role.votes().then_some(trusts),
         },
-        keys_of: role.has_authority().then(|| generations.into_iter().max().unwrap_or(0)),
-        issued_by,
-    }
-}
-
-fn trust_generations(place: &Place) -> Vec<u32> {
-    let Ok(folder) = place.folder() else { return Vec::new() };
-    let Ok(names) = folder.names() else { return Vec::new() };
-    let number = |name: &String| name.strip_prefix("authority-")?.strip_suffix(".pem")?.parse().ok();
-    names.iter().filter_map(number).collect()
+        keys_of: role.has_authority().then(|| newest.unwrap_or(0)),
+        issued_by: issued_by(&folder, trust)?,
+    })
 }
 
 /// Writes it down.

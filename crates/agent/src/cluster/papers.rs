@@ -30,6 +30,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const WELL_FOR: Duration = Duration::from_secs(2);
 /// A restarted member has answered and follows within this, or somebody has to look.
 const BACK_WITHIN: Duration = Duration::from_secs(60);
+/// Certificates that could not be renewed are tried again after this at the latest, also if they last for months.
+const RENEW_RETRY_MAX: Duration = Duration::from_secs(60);
+/// While the authority is being replaced.
+const REPLACE_RETRY: Duration = Duration::from_secs(5);
 const LOOK_AT_ETCD: Duration = Duration::from_millis(200);
 
 /// The member of the store that this node runs, and which authorities it was started with.
@@ -168,6 +172,7 @@ impl Papers {
         {
             self.tls.replace_trust(trust.clone()).map_err(|error| chain(&error))?;
             identity::save_trust(&folder, &trust).map_err(|error| chain(&error))?;
+            membership::forget_old_keys(&folder, &trust).map_err(|error| chain(&error))?;
             tracing::info!(version = trust.version, "other authorities are trusted from now on");
             self.ways.exchange(None).await?;
         }
@@ -214,16 +219,21 @@ impl Papers {
         let folder = place.folder().map_err(|error| chain(&error))?;
         let trust = self.tls.trusted();
         let issued_by = membership::issued_by(&folder, &trust).map_err(|error| chain(&error))?;
-        let newest = trust.authorities().map(|certs| certs.generation).max();
         let member = own.node().is_some_and(|(_, role)| role.has_authority());
-        let keys_of = newest.filter(|newest| member && identity::Authority::load(&folder, *newest).is_err());
+        let keys_of = member.then(|| membership::lacks_keys_of(&folder, &trust)).flatten();
         let plan = Plan::of(&own);
         let due = !matches!(plan.standing(now()), Standing::Fresh { .. });
         if due || issued_by != trust.issues() || keys_of.is_some() {
             if self.renew_after.is_some_and(|after| Instant::now() < after) {
                 return Err("it failed a moment ago, and is tried again".into());
             }
-            self.renew_after = Some(Instant::now() + plan.retry.min(Duration::from_secs(60)));
+            // What the others wait for is tried again sooner than what has a third of its life left.
+            let pause = if due {
+                plan.retry.min(RENEW_RETRY_MAX)
+            } else {
+                REPLACE_RETRY
+            };
+            self.renew_after = Some(Instant::now() + pause);
             let renewed = membership::renew(place, self.ways.store.as_ref(), &self.tls, keys_of).await;
             let bundle = renewed.map_err(|error| chain(&error))?;
             self.tls.reload_own(&folder).map_err(|error| chain(&error))?;
@@ -267,10 +277,9 @@ impl Papers {
                 restart_in_turn(&self.ways, store, etcd, me, trust.version).await?;
             }
         }
-        let folder = place.folder().map_err(|error| chain(&error))?;
-        let issued_by = membership::issued_by(&folder, &trust).map_err(|error| chain(&error))?;
         let etcd = self.etcd.as_ref().and_then(|etcd| etcd.trusts());
-        let progress = membership::progress_of(place, trust.version, issued_by, role, etcd);
+        let progress = membership::progress_of(place, &trust, role, etcd);
+        let progress = progress.map_err(|error| chain(&error))?;
         if self.reported.as_ref() != Some(&progress) {
             let noted = membership::note_progress(store, me, &progress).await;
             noted.map_err(|error| chain(&error))?;
