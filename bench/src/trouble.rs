@@ -151,21 +151,20 @@ impl Trouble {
         })
     }
 
-    /// The host that it concerns first.
-    pub fn host(&self) -> &str {
+    /// The hosts that it concerns.
+    pub fn names(&self) -> Vec<&str> {
         match self {
+            Trouble::OneWay { from: one, to: other } | Trouble::Apart { one, other } => vec![one, other],
             Trouble::Kill { host, .. }
             | Trouble::Stop { host, .. }
             | Trouble::PowerLoss { host }
             | Trouble::LinkDown { host }
             | Trouble::PathCut { host }
-            | Trouble::OneWay { from: host, .. }
-            | Trouble::Apart { one: host, .. }
             | Trouble::Loss { host, .. }
             | Trouble::Pause { host }
             | Trouble::DiskFull { host }
             | Trouble::DiskStall { host }
-            | Trouble::Hogs { host, .. } => host,
+            | Trouble::Hogs { host, .. } => vec![host],
         }
     }
 }

@@ -14,9 +14,8 @@ use crate::cluster::{Cluster, TOKEN_PORT};
 use crate::trouble::{Begun, Trouble, heal_all};
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
-use hosts::client::{Attempt, Client, Plan};
-use hosts::outage::{Rule, outage};
-use hosts::witness::Verdict;
+use hosts::client::{Client, Plan};
+use hosts::outage::{Outage, Rule, outage};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -24,6 +23,9 @@ use std::time::{Duration, Instant};
 const BEFORE: Duration = Duration::from_secs(2);
 /// A client at each 20 ms sees what is answered; it is not there to measure.
 const ASK_EVERY: Duration = Duration::from_millis(20);
+
+/// The client has begun before anything is broken.
+const CALM: Duration = Duration::from_millis(200);
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -51,12 +53,10 @@ pub struct Round {
     pub held: Duration,
     /// From the end of mending until all was redundant.
     pub back_after: Duration,
-    /// How often the slot changed hands, or was started anew.
-    pub activations: u64,
-    /// How long a client was without an answer, if it ever was.
-    pub outage: Option<Duration>,
-    /// Requests that failed.
-    pub failed: usize,
+    /// The epoch of the exclusive slot before and after.
+    pub epochs: (u64, u64),
+    /// What a client saw.
+    pub outage: Outage,
 }
 
 /// What all came to.
@@ -117,17 +117,39 @@ fn round(
     troubles.sort();
     troubles.dedup();
     let hold = options.hold_max.mul_f64(chance.f64().max(0.05));
-    let names: Vec<String> = troubles.iter().map(ToString::to_string).collect();
     say(&format!(
         "{number}: {}, for {hold:.1?}; {} is active",
-        names.join(" + "),
+        in_words(&troubles),
         hosts[0]
     ));
-    let began_ns = hosts::now_ns();
-    let asked = hosts[2].clone();
-    let mut plan = Plan::new(cluster.target(&asked, TOKEN_PORT)?);
+    let mut plan = Plan::new(cluster.target(&hosts[2], TOKEN_PORT)?);
     plan.every = ASK_EVERY;
+    let round = play(cluster, troubles, hold, options.back_within, plan)?;
+    ensure!(
+        round.epochs.0 >= *epoch && round.epochs.1 >= round.epochs.0,
+        "the epoch went back: {epoch}, {:?}",
+        round.epochs
+    );
+    *epoch = round.epochs.1;
+    say(&format!(
+        "   redundant again {:.1?} after mending; epoch {} to {}; {} requests at {} failed",
+        round.back_after, round.epochs.0, round.epochs.1, round.outage.failed, hosts[2]
+    ));
+    Ok(round)
+}
+
+/// One round: breaks, holds, mends, waits until all is redundant, judges. A client asks all the while.
+pub fn play(
+    cluster: &Cluster,
+    troubles: Vec<Trouble>,
+    hold: Duration,
+    back_within: Duration,
+    plan: Plan,
+) -> Result<Round> {
+    let before = cluster.active()?;
     let client = Client::start(cluster.rig().client(), plan)?;
+    std::thread::sleep(CALM);
+    let began_ns = hosts::now_ns();
     let mut begun: Vec<Begun> = Vec::new();
     let mut result = Ok(());
     for trouble in &troubles {
@@ -143,40 +165,36 @@ fn round(
     heal_all(begun, cluster)?;
     result?;
     let mended = Instant::now();
-    let back = cluster.wait_redundant(options.back_within);
+    let back = cluster.wait_redundant(back_within);
     let back_after = mended.elapsed();
     let attempts = client.stop()?;
-    let verdict = stamps::judge_since(&cluster.rings(), began_ns.saturating_sub(BEFORE.as_nanos() as u64))?;
-    judge(&verdict, &attempts)?;
-    back.with_context(|| format!("after {}", names.join(" + ")))?;
-    let active = cluster.active()?;
+    let since_ns = began_ns.saturating_sub(u64::try_from(BEFORE.as_nanos()).unwrap_or(u64::MAX));
+    let verdict = stamps::judge_since(&cluster.rings(), since_ns)?;
+    ensure!(verdict.is_clean(), "the witness says:\n{verdict}");
+    let rule = Rule {
+        good_in_a_row: 10,
+        ..Rule::default()
+    };
+    let outage = outage(&attempts, began_ns, rule);
     ensure!(
-        active.epoch >= *epoch,
-        "the epoch went back from {epoch} to {}",
-        active.epoch
+        outage.backwards == 0,
+        "{} answers came at an epoch below one that had been answered before they were asked for",
+        outage.backwards
     );
-    let found = outage(
-        &attempts,
-        began_ns,
-        Rule {
-            good_in_a_row: 1,
-            ..Rule::default()
-        },
-    );
-    let round = Round {
+    back.with_context(|| format!("after {}", in_words(&troubles)))?;
+    let after = cluster.active()?;
+    Ok(Round {
         troubles,
         held: hold,
         back_after,
-        activations: active.epoch - *epoch,
-        outage: found.length,
-        failed: found.failed,
-    };
-    *epoch = active.epoch;
-    say(&format!(
-        "   redundant again {:.1?} after mending; {} activations; {} of {} requests at {asked} failed",
-        back_after, round.activations, found.failed, found.sent
-    ));
-    Ok(round)
+        epochs: (before.epoch, after.epoch),
+        outage,
+    })
+}
+
+fn in_words(troubles: &[Trouble]) -> String {
+    let words: Vec<String> = troubles.iter().map(ToString::to_string).collect();
+    words.join(" + ")
 }
 
 /// The active's host first, then the others, the store's leader before the other.
@@ -188,12 +206,3 @@ fn in_order(cluster: &Cluster) -> Result<Vec<String>> {
     Ok(hosts)
 }
 
-fn judge(verdict: &Verdict, attempts: &[Attempt]) -> Result<()> {
-    ensure!(verdict.is_clean(), "the witness says:\n{verdict}");
-    let backwards = outage(attempts, 0, Rule::default()).backwards;
-    ensure!(
-        backwards == 0,
-        "{backwards} answers came at an epoch below one that had been answered before they were asked for"
-    );
-    Ok(())
-}
