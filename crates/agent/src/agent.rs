@@ -188,6 +188,7 @@ impl Agent {
                     let _ = waiting.send(outcome);
                 }
             }
+            Input::Address(news) => self.journal.tell_of(*news),
             Input::GuardGone => {
                 let text = "the guard died; another one is being started".to_owned();
                 self.journal
@@ -476,6 +477,18 @@ impl Agent {
             ));
         }
         problems.extend(self.cluster_problems());
+        for (service, trouble) in self.executor.addresses.trouble() {
+            if self
+                .cluster
+                .services
+                .get(&service)
+                .is_some_and(|service| service.address.is_some())
+            {
+                let mut problem = problem("address", service.as_str(), trouble.text, &trouble.hint);
+                problem.since = clock::shown(trouble.since);
+                problems.push(problem);
+            }
+        }
         for (service, why) in self.fronts.trouble() {
             let text = format!("clients of {service} cannot come: {why}");
             problems.push(problem(

@@ -131,6 +131,9 @@ pub struct Live {
     pub address: Option<SocketAddr>,
     /// Its main process.
     pub pid: Option<u32>,
+    /// The interface of its node that has the floating address for it.
+    #[serde(default)]
+    pub floating_on: Option<String>,
 }
 
 /// `controller`: which agent places and replaces instances.

@@ -90,7 +90,8 @@ pub enum Action {
         /// Which.
         instance: InstanceId,
     },
-    /// Have the guard end an exclusive active should our session run out: before it acts. `Armed`.
+    /// Before an exclusive active acts: have the guard end it should our session run out, and put its floating address on its node.
+    /// `Armed`.
     Arm {
         /// Which.
         instance: InstanceId,
@@ -100,6 +101,9 @@ pub enum Action {
         slot: SlotId,
         /// At which epoch.
         epoch: Epoch,
+        /// Somebody held the slot until now, and is known to be fenced or demoted: whoever else still answers for its floating address
+        /// can only be a late echo of that.
+        takes_over: bool,
     },
     /// An instance on another node shall go away: note it with its record. No answer.
     Retire {
@@ -352,6 +356,8 @@ pub enum NoteKind {
     GivenUp,
     /// A hook failed.
     HookFailed,
+    /// Its node cannot let it act: no guard, or its floating address is not to be had.
+    NotArmed,
     /// A slot could not be written.
     StoreFailed,
     /// Several promotions in a row failed; the next one waits.

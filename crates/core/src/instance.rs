@@ -97,7 +97,7 @@ pub(crate) struct Instance {
     pub(crate) created: bool,
     /// On another node: how often it died of late, as told.
     pub(crate) told_deaths: usize,
-    /// In a cluster: its node could not fence it, so it may not act; until when that counts.
+    /// Its node could not arm it (no guard, no floating address), so it may not act; until when that counts.
     pub(crate) unfenced: Option<(String, Timestamp)>,
     /// On another node: what that says of it.
     pub(crate) told: Option<Box<Report>>,

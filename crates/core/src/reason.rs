@@ -226,7 +226,7 @@ impl fmt::Display for Reason {
             Reason::SessionExpired { node } => write!(f, "the session of node {node} ran out"),
             Reason::OwnSessionLost => f.write_str("this node's session ran out"),
             Reason::SessionOpen { node } => write!(f, "node {node} has its session"),
-            Reason::NotFenced { instance, error } => write!(f, "{instance} could not be fenced: {error}"),
+            Reason::NotFenced { instance, error } => write!(f, "{instance} may not act on its node: {error}"),
             Reason::HandedOver { because } if because.is_empty() => f.write_str("it was handed over"),
             Reason::HandedOver { because } => f.write_str(because),
             Reason::Told { what } if what.is_empty() => f.write_str("its node says so"),

@@ -77,7 +77,7 @@ pub(crate) struct Slot {
     pub(crate) marking: Option<u64>,
     /// In a cluster: why the record says it is so, and how long before it was written that was first seen.
     pub(crate) told: Option<(String, Millis)>,
-    /// In a cluster: who held it before the record that we know.
+    /// Who held it until the record that we know: nobody, if it had been released.
     pub(crate) before: Option<InstanceId>,
     /// In a cluster: the epoch of the holder on our node that we decide for.
     pub(crate) driven: Option<Epoch>,

@@ -189,6 +189,7 @@ fn note_in_words(note: &Note) -> String {
         NoteKind::Replaced => "is replaced".into(),
         NoteKind::GivenUp => "is given up".into(),
         NoteKind::HookFailed => "has a failed hook".into(),
+        NoteKind::NotArmed => "is not let act".into(),
         NoteKind::StoreFailed => "could not be written".into(),
         NoteKind::PromotionsFail => "cannot be promoted".into(),
         NoteKind::DataHeldBack => "is held back".into(),

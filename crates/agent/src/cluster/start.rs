@@ -156,7 +156,7 @@ pub(crate) async fn join(
         wanted,
     ));
     let store: &Arc<dyn Store> = &(Arc::clone(reach) as Arc<dyn Store>);
-    executor.join(node.host, link.clone());
+    executor.join(node.host, link.clone(), timing.hard_deadline);
     let (publisher, told) = mpsc::unbounded_channel();
     tokio::spawn(publish::run(Arc::clone(store), node.node.clone(), told));
     let (entries, from) = mirror::list(store.as_ref(), &node.node).await?;

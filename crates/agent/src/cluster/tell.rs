@@ -176,6 +176,7 @@ impl Agent {
             last_failure: report.last_failure,
             address: self.executor.address(id),
             pid: self.executor.pid(id),
+            floating_on: self.executor.addresses.of(id),
         }
     }
 

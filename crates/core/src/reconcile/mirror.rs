@@ -22,16 +22,16 @@ impl Service {
 
     /// Brings what others decide about up to date.
     pub(super) fn mirror(&mut self, cx: &mut Context<'_>) {
+        for instance in self.instances.values_mut() {
+            if instance.unfenced.as_ref().is_some_and(|(_, until)| cx.now >= *until) {
+                instance.unfenced = None;
+            }
+        }
         let Some(peers) = cx.peers else {
             return;
         };
         for instance in self.instances.values_mut().filter(|instance| instance.node != peers.me) {
             hear_of(instance, peers, cx.now);
-        }
-        for instance in self.instances.values_mut() {
-            if instance.unfenced.as_ref().is_some_and(|(_, until)| cx.now >= *until) {
-                instance.unfenced = None;
-            }
         }
         for index in 0..self.slots.len() {
             if matches!(

@@ -56,7 +56,8 @@ impl Service {
         // Whatever we asked for and heard nothing of expected an older revision: it can not be written any more.
         slot.unclear.clear();
         slot.told = Some((known.because.clone(), known.detected_ago.unwrap_or_default()));
-        slot.before = slot.record.as_ref().map(|record| record.holder.clone());
+        let held = slot.record.as_ref().filter(|record| record.held);
+        slot.before = held.map(|record| record.holder.clone());
         slot.know(known);
         true
     }
@@ -181,7 +182,7 @@ impl Service {
         }
         if let Some(instance) = self.instances.get_mut(id) {
             instance.unfenced = Some((error, now + UNFENCED_FOR));
-            let note = Note::about_instance(NoteKind::HookFailed, id, &instance.node);
+            let note = Note::about_instance(NoteKind::NotArmed, id, &instance.node);
             out.push_back(Decision::note(note, because));
         }
         true
