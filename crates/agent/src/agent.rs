@@ -132,6 +132,7 @@ impl Agent {
                     run,
                     standby: true,
                     outcome,
+                    ..
                 } = &event
                     && let Some(passed) = outcome.verdict()
                     && self.core.judges_standbys(instance.service())
@@ -143,6 +144,7 @@ impl Agent {
                     run,
                     standby: false,
                     outcome: decisions::ProbeOutcome::Pass,
+                    ..
                 } = &event
                 {
                     self.executor.passed(instance, *run);
@@ -313,6 +315,9 @@ impl Agent {
                 }
                 Action::Create { .. } | Action::Note(_) | Action::Report(_) => {}
                 Action::AskRenew { instance, node } => self.ask(&node, &record::Ask::Renew { instance }),
+                Action::AskProof { instance, node, number } => {
+                    self.ask(&node, &record::Ask::Prove { instance, number });
+                }
                 Action::AskMove { slot, node, to, drain } => {
                     let ask = record::Ask::Move {
                         service: slot.service,

@@ -320,8 +320,13 @@ impl Executor {
                 epoch,
                 active,
             } => self.run_hook(instance, run, hook, epoch, active),
-            Action::ProbeNow { instance } => {
-                if let Some(checks) = self.live.get(&instance).and_then(|live| live.checks.as_ref()) {
+            Action::ProbeNow { instance, standby } => {
+                let live = self.live.get(&instance);
+                let checks = live.and_then(|live| match standby {
+                    true => live.standby_checks.as_ref(),
+                    false => live.checks.as_ref(),
+                });
+                if let Some(checks) = checks {
                     checks.probe_now();
                 }
             }
@@ -701,18 +706,20 @@ impl Executor {
         let check = Check { kind, ..check.clone() };
         let (inputs, id, run) = (self.inputs.clone(), instance.clone(), live.run);
         let sink = move |result: ProbeResult| {
-            let outcome = match result {
-                ProbeResult::Pass { .. } => ProbeOutcome::Pass,
-                ProbeResult::Fail { what, .. } => ProbeOutcome::Fail(what),
-                ProbeResult::Unsure { .. } => ProbeOutcome::Unsure,
+            let (outcome, took) = match result {
+                ProbeResult::Pass { took } => (ProbeOutcome::Pass, took),
+                ProbeResult::Fail { what, took } => (ProbeOutcome::Fail(what), took),
+                ProbeResult::Unsure { .. } => (ProbeOutcome::Unsure, Duration::ZERO),
             };
+            let now = clock::now();
             let event = Event::Probed {
                 instance: id.clone(),
                 run,
                 standby,
+                began: now - took,
                 outcome,
             };
-            let _ = inputs.send(Input::Event(event, clock::now()));
+            let _ = inputs.send(Input::Event(event, now));
         };
         let seed = u64::from(process.pid()) ^ (u64::from(instance.number()) << 32);
         Some(Prober::spawn(check, target, exec, seed, sink))

@@ -302,6 +302,11 @@ fn sentence(note: &decisions::Note) -> (Severity, &'static str, String) {
         ),
         NoteKind::GivenUp => (Severity::Error, "given-up", format!("{who} is given up for now")),
         NoteKind::HookFailed => (Severity::Warning, "hook-failed", format!("a hook of {who} failed")),
+        NoteKind::HandedBack => (
+            Severity::Error,
+            "handed-back",
+            format!("a planned change of {who} was taken back: the old active is promoted again"),
+        ),
         NoteKind::NotArmed => (Severity::Error, "not-armed", format!("{who} is not let act")),
         NoteKind::StoreFailed => (
             Severity::Error,

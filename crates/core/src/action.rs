@@ -89,6 +89,17 @@ pub enum Action {
     ProbeNow {
         /// Which.
         instance: InstanceId,
+        /// Whether by its `standby_check`.
+        standby: bool,
+    },
+    /// Another node shall check an instance anew by its `standby_check`, and report the answer by this number. No answer else.
+    AskProof {
+        /// Which.
+        instance: InstanceId,
+        /// Where.
+        node: NodeName,
+        /// Tells it from earlier questions.
+        number: u64,
     },
     /// Before an exclusive active acts: have the guard end it should our session run out, and put its floating address on its node.
     /// `Armed`.
@@ -358,6 +369,8 @@ pub enum NoteKind {
     HookFailed,
     /// Its node cannot let it act: no guard, or its floating address is not to be had.
     NotArmed,
+    /// A planned change was taken back: the old holder is promoted again.
+    HandedBack,
     /// A slot could not be written.
     StoreFailed,
     /// Several promotions in a row failed; the next one waits.

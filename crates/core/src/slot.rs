@@ -52,6 +52,15 @@ pub(crate) enum Stage {
     Draining { deadline: Timestamp },
     /// The demote hook runs.
     Demoting,
+    /// The old holder was demoted; whether the next one has all that it has is asked next.
+    Demoted,
+    /// The next holder was asked, by this number, for a standby check that began after the demotion. Without a pass until then the old
+    /// one is promoted again.
+    Proving {
+        to: InstanceId,
+        number: u64,
+        until: Timestamp,
+    },
     /// The old holder is being stopped.
     Stopping,
     /// The old holder cannot act any more: the slot may be claimed.

@@ -1081,3 +1081,31 @@ fn scenario(script: &str) -> String {
     assert_eq!(played.violation, None, "{played}");
     played.transcript
 }
+
+#[test]
+fn a_switchover_asks_the_target_once_more_after_the_demotion() {
+    let transcript = scenario(
+        "
+        service     db  active 1  standby 1  exclusive  hooks  standby-check
+        switchover  db
+        advance     3s
+        clients
+        ",
+    );
+    insta::assert_snapshot!(transcript, @"");
+}
+
+#[test]
+fn a_target_that_fails_its_standby_check_after_the_demotion_does_not_get_the_slot() {
+    let transcript = scenario(
+        "
+        service     db  active 1  standby 2  exclusive  hooks  standby-check
+        switchover  db  db-2
+        advance     61ms
+        ail         db-2  standby-check-fails  10s
+        advance     5s
+        clients
+        ",
+    );
+    insta::assert_snapshot!(transcript, @"");
+}

@@ -533,6 +533,10 @@ pub(super) fn report_of(id: &InstanceId, live: &Live) -> Report {
             .stands_by
             .clone()
             .map(|what| if what.is_empty() { Ok(()) } else { Err(what) }),
+        proved: live
+            .proved
+            .clone()
+            .map(|(number, what)| (number, if what.is_empty() { Ok(()) } else { Err(what) })),
         unfenced: live.unfenced.clone(),
         busy: live.busy,
         current: live.current,

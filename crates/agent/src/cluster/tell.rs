@@ -166,6 +166,9 @@ impl Agent {
             promoted: report.promoted,
             followed: report.followed,
             stands_by: report.stands_by.map(|result| result.err().unwrap_or_default()),
+            proved: report
+                .proved
+                .map(|(number, result)| (number, result.err().unwrap_or_default())),
             unfenced: report.unfenced,
             busy: report.busy,
             current: report.current,

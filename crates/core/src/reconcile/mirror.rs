@@ -183,6 +183,7 @@ fn lose(instance: &mut Instance, peers: &Peers, now: Timestamp) {
     instance.followed = instance.followed.take();
     instance.hook = None;
     instance.standby_check = None;
+    instance.proved = None;
     instance.set(phase, Health::Down, now, lost_because(peers, &instance.node));
 }
 
@@ -206,6 +207,7 @@ fn hear(instance: &mut Instance, told: &Report) {
     instance.promoted = told.promoted;
     instance.followed = told.followed;
     instance.standby_check = told.stands_by.clone();
+    instance.proved = told.proved.clone();
     instance.hook = told.busy.then(|| RunningHook {
         kind: HookKind::Follow,
         epoch: told.followed.unwrap_or_default(),

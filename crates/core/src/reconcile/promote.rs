@@ -194,6 +194,7 @@ impl Service {
             cx.decide(
                 Action::ProbeNow {
                     instance: holder.clone(),
+                    standby: false,
                 },
                 Reason::PromotedAt { epoch },
             );

@@ -4,7 +4,7 @@ use super::Service;
 use crate::instance::{Instance, Phase};
 use crate::service::Change;
 use crate::slot::{self, Slot};
-use crate::{Decision, Note, NoteKind, Reason, Report, SlotKnown};
+use crate::{Action, Decision, Note, NoteKind, Reason, Report, SlotKnown};
 use model::{Health, InstanceId, NodeName, SlotId, Timestamp};
 use std::collections::VecDeque;
 
@@ -118,6 +118,28 @@ impl Service {
         true
     }
 
+    /// Whether its standby check passes from now on, whatever it said before.
+    pub(crate) fn proof_asked(
+        &mut self,
+        id: &InstanceId,
+        number: u64,
+        now: Timestamp,
+        out: &mut VecDeque<Decision>,
+    ) -> bool {
+        let mine = self.instances.get(id).is_some_and(|instance| self.is_mine(instance));
+        let Some(instance) = self.instances.get_mut(id).filter(|_| mine) else {
+            return false;
+        };
+        instance.proving = Some((number, now));
+        let action = Action::ProbeNow {
+            instance: id.clone(),
+            standby: true,
+        };
+        let because = Reason::ProofNeeded { instance: id.clone() };
+        out.push_back(Decision { action, because });
+        false
+    }
+
     pub(crate) fn move_asked(
         &mut self,
         index: usize,
@@ -218,6 +240,7 @@ impl Service {
             promoted: instance.promoted,
             followed: instance.followed,
             stands_by: instance.standby_check.clone(),
+            proved: instance.proved.clone(),
             unfenced: instance.unfenced.as_ref().map(|(why, _)| why.clone()),
             busy: instance.hook.is_some(),
             current: instance.current,
