@@ -205,4 +205,3 @@ fn in_order(cluster: &Cluster) -> Result<Vec<String>> {
     hosts.sort_by_key(|host| (*host != active, *host != leader, host.clone()));
     Ok(hosts)
 }
-

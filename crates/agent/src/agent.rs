@@ -133,6 +133,7 @@ impl Agent {
                     run,
                     standby: true,
                     outcome,
+                    ..
                 } = &event
                     && let Some(passed) = outcome.verdict()
                     && self.core.judges_standbys(instance.service())
@@ -144,6 +145,7 @@ impl Agent {
                     run,
                     standby: false,
                     outcome: decisions::ProbeOutcome::Pass,
+                    ..
                 } = &event
                 {
                     self.executor.passed(instance, *run);
@@ -193,6 +195,7 @@ impl Agent {
                     let _ = waiting.send(outcome);
                 }
             }
+            Input::Address(news) => self.journal.tell_of(*news),
             Input::GuardGone => {
                 let text = "the guard died; another one is being started".to_owned();
                 self.journal
@@ -318,6 +321,9 @@ impl Agent {
                 }
                 Action::Create { .. } | Action::Note(_) | Action::Report(_) => {}
                 Action::AskRenew { instance, node } => self.ask(&node, &record::Ask::Renew { instance }),
+                Action::AskProof { instance, node, number } => {
+                    self.ask(&node, &record::Ask::Prove { instance, number });
+                }
                 Action::AskMove { slot, node, to, drain } => {
                     let ask = record::Ask::Move {
                         service: slot.service,
@@ -489,6 +495,18 @@ impl Agent {
             ));
         }
         problems.extend(self.cluster_problems());
+        for (service, trouble) in self.executor.addresses.trouble() {
+            if self
+                .cluster
+                .services
+                .get(&service)
+                .is_some_and(|service| service.address.is_some())
+            {
+                let mut problem = problem("address", service.as_str(), trouble.text, &trouble.hint);
+                problem.since = clock::shown(trouble.since);
+                problems.push(problem);
+            }
+        }
         for (service, why) in self.fronts.trouble() {
             let text = format!("clients of {service} cannot come: {why}");
             problems.push(problem(

@@ -10,6 +10,7 @@
 //! [`run`] is the process `understudy agent`. It may be killed at any moment: services, proxy and guard go on, and the next
 //! agent adopts them (`recover`).
 
+mod addresses;
 mod agent;
 mod apply;
 mod clock;

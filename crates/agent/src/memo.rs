@@ -1,7 +1,7 @@
 //! What the agent keeps beside a running process, to find it again.
 
 use drivers::process::Process;
-use model::{Epoch, Timestamp};
+use model::{Epoch, FloatingAddress, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -11,6 +11,9 @@ pub(crate) struct Memo {
     pub(crate) port: Option<u16>,
     /// Epoch for which the promote hook went through.
     pub(crate) promoted: Option<Epoch>,
+    /// The floating address that it was given, and at which epoch.
+    #[serde(default)]
+    pub(crate) floating: Option<(Epoch, FloatingAddress)>,
     /// Epoch of the active that it follows.
     pub(crate) followed: Option<Epoch>,
     /// What its standby check said last, and when (microseconds since boot).

@@ -219,6 +219,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         found.instances.retain(|_, record| nodes.contains(&record.node));
     }
     let adopted = adopt(&driver, &layout, &cluster, &found, &nodes, &mut executor).await?;
+    executor.sweep_addresses().await;
     let mut fronts = Fronts::default();
     let (routes, routed_epoch) = adopt_proxy(&layout, &mut fronts).await;
     let seen = adopted

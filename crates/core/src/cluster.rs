@@ -183,6 +183,12 @@ impl Core {
                 let name = instance.service().clone();
                 self.with_service(&name, now, |service, out| service.renew_asked(&instance, now, out));
             }
+            ClusterEvent::ProofAsked { instance, number } => {
+                let name = instance.service().clone();
+                self.with_service(&name, now, |service, out| {
+                    service.proof_asked(&instance, number, now, out)
+                });
+            }
             ClusterEvent::MoveAsked {
                 service: name,
                 slot,

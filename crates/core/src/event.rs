@@ -83,6 +83,8 @@ pub enum Event {
         run: RunId,
         /// Whether it was the `standby_check`.
         standby: bool,
+        /// When it began.
+        began: Timestamp,
         /// What it said.
         outcome: ProbeOutcome,
     },

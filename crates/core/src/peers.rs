@@ -82,6 +82,13 @@ pub enum ClusterEvent {
         /// Which.
         instance: InstanceId,
     },
+    /// Another node wants to hand a slot to an instance of ours: does its standby check pass now?
+    ProofAsked {
+        /// Which.
+        instance: InstanceId,
+        /// The number that the report is to carry.
+        number: u64,
+    },
     /// The controller wants a slot of ours to move on.
     MoveAsked {
         /// Which service.
@@ -118,6 +125,8 @@ pub struct Report {
     pub followed: Option<Epoch>,
     /// What its `standby_check` says.
     pub stands_by: Option<Result<(), String>>,
+    /// What it said when it was asked anew: by which number, and the answer.
+    pub proved: Option<(u64, Result<(), String>)>,
     /// Why its node cannot fence it, if that is so.
     pub unfenced: Option<String>,
     /// A hook runs.

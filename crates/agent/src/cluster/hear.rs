@@ -75,6 +75,7 @@ impl Agent {
             }
             News::AddressLost(instance) => {
                 tracing::warn!(%instance, "its floating address has to be put back");
+                self.executor.addresses.put_back(&instance);
             }
             News::Ended(instance) => {
                 let text = format!("the guard ended {instance}");
@@ -296,7 +297,7 @@ impl Agent {
         if live.node == cluster.me {
             return;
         }
-        self.executor.know_remote(&id, live.address, live.pid);
+        self.executor.know_remote(&id, &live);
         let report = report_of(&id, &live);
         cluster.lives.insert(id, live);
         self.core.handle(Event::Cluster(ClusterEvent::Reported(report)), now);
@@ -532,6 +533,10 @@ pub(super) fn report_of(id: &InstanceId, live: &Live) -> Report {
             .stands_by
             .clone()
             .map(|what| if what.is_empty() { Ok(()) } else { Err(what) }),
+        proved: live
+            .proved
+            .clone()
+            .map(|(number, what)| (number, if what.is_empty() { Ok(()) } else { Err(what) })),
         unfenced: live.unfenced.clone(),
         busy: live.busy,
         current: live.current,

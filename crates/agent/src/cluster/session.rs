@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
 use store::session::{self, Opened, Record, Renewal, Session};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Version of the takeover protocol that we speak.
 pub(crate) const PROTOCOL: u32 = 1;
@@ -107,16 +107,24 @@ impl Noted {
     }
 }
 
+/// Our session, and when its newest acknowledged renewal was sent; `None` without one.
+pub(crate) type Renewed = Option<(Revision, Mark)>;
+
 /// Talks to the thread.
 #[derive(Clone)]
 pub(crate) struct SessionLink {
     orders: mpsc::UnboundedSender<Order>,
+    /// What deadlines beside the guard's count from.
+    pub(crate) renewals: watch::Receiver<Renewed>,
 }
 
 impl SessionLink {
     /// Starts the thread. `store` has connections that nobody else uses.
     pub(crate) fn start(setup: Setup, fence: Fence, store: Arc<dyn Store>) -> io::Result<Self> {
         let (orders, queue) = mpsc::unbounded_channel();
+        let noted = Noted::read(&setup.noted, &setup.record.boot);
+        let renewed = noted.and_then(|noted| Some((noted.session, noted.acked?)));
+        let (tell, renewals) = watch::channel(renewed);
         std::thread::Builder::new().name("session".into()).spawn(move || {
             prefer_us();
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -126,9 +134,9 @@ impl SessionLink {
                     return;
                 }
             };
-            runtime.block_on(Keeper::new(setup, fence, store).run(queue));
+            runtime.block_on(Keeper::new(setup, fence, store, tell).run(queue));
         })?;
-        Ok(Self { orders })
+        Ok(Self { orders, renewals })
     }
 
     /// The thread lives as long as the agent.
@@ -171,10 +179,11 @@ struct Keeper {
     answers: mpsc::UnboundedSender<Answer>,
     heard: Option<mpsc::UnboundedReceiver<Answer>>,
     last_noted: Option<Noted>,
+    renewals: watch::Sender<Renewed>,
 }
 
 impl Keeper {
-    fn new(setup: Setup, fence: Fence, store: Arc<dyn Store>) -> Self {
+    fn new(setup: Setup, fence: Fence, store: Arc<dyn Store>, renewals: watch::Sender<Renewed>) -> Self {
         let options = HolderOptions::of(&setup.timing);
         // Above those of every earlier agent of this boot.
         let attempts = mark().boot_ns;
@@ -207,6 +216,7 @@ impl Keeper {
             answers,
             heard: Some(heard),
             last_noted: noted,
+            renewals,
         }
     }
 
@@ -371,6 +381,7 @@ impl Keeper {
                 HolderAction::TellGuard { mark } => {
                     if let Some(session) = self.holder.session() {
                         self.fence.renewed(session, mark);
+                        self.renewals.send_replace(Some((session, mark)));
                     }
                 }
                 HolderAction::Fenced { why, .. } => {
@@ -381,6 +392,7 @@ impl Keeper {
                         self.last_noted = None;
                     }
                     self.fence.kill_all();
+                    self.renewals.send_replace(None);
                     self.news(News::Lost { why });
                 }
                 HolderAction::Frozen { why } => {

@@ -197,7 +197,7 @@ pub(crate) async fn join(
     let (upkeep, wanted) = watch::channel(Wanted::default());
     tokio::spawn(upkeep::run(Arc::clone(ways), wanted));
     let store: &Arc<dyn Store> = &(Arc::clone(&ways.store) as Arc<dyn Store>);
-    executor.join(node.host, link.clone());
+    executor.join(node.host, link.clone(), timing.hard_deadline);
     let (publisher, told) = mpsc::unbounded_channel();
     tokio::spawn(publish::run(Arc::clone(store), node.node.clone(), told));
     let (entries, from) = mirror::list(store.as_ref(), &node.node).await?;

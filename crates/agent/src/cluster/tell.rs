@@ -169,6 +169,9 @@ impl Agent {
             promoted: report.promoted,
             followed: report.followed,
             stands_by: report.stands_by.map(|result| result.err().unwrap_or_default()),
+            proved: report
+                .proved
+                .map(|(number, result)| (number, result.err().unwrap_or_default())),
             unfenced: report.unfenced,
             busy: report.busy,
             current: report.current,
@@ -179,6 +182,7 @@ impl Agent {
             last_failure: report.last_failure,
             address: self.executor.address(id),
             pid: self.executor.pid(id),
+            floating_on: self.executor.addresses.of(id),
         }
     }
 

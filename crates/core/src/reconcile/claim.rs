@@ -53,6 +53,7 @@ impl Service {
             if !self.is_driven(&self.slots[index]) {
                 continue;
             }
+            self.prove(index, cx);
             let surplus = self.is_surplus(index);
             let slot = &self.slots[index];
             if surplus && !cx.paused && slot.serving().is_some() && slot.planned.is_none() {
@@ -147,7 +148,10 @@ impl Service {
         let here = |id: &&InstanceId| {
             // Who holds it already is not asked to move, even if its node is emptied.
             let holds = planned.is_none() && self.slots[index].last_holder() == Some(*id);
-            let free = |instance: &Instance| cx.can_act(&instance.node) || (holds && instance.acts);
+            // A planned change that goes back to where it came from.
+            let returns = planned.is_some_and(|planned| planned.to.as_ref() == Some(*id))
+                && self.slots[index].last_holder() == Some(*id);
+            let free = |instance: &Instance| cx.can_act(&instance.node) || (holds && instance.acts) || returns;
             self.instances.get(*id).is_some_and(free) && !self.is_held_for_another(index, id)
         };
         let mut order: Vec<InstanceId> = order.iter().filter(here).cloned().collect();

@@ -22,16 +22,16 @@ impl Service {
 
     /// Brings what others decide about up to date.
     pub(super) fn mirror(&mut self, cx: &mut Context<'_>) {
+        for instance in self.instances.values_mut() {
+            if instance.unfenced.as_ref().is_some_and(|(_, until)| cx.now >= *until) {
+                instance.unfenced = None;
+            }
+        }
         let Some(peers) = cx.peers else {
             return;
         };
         for instance in self.instances.values_mut().filter(|instance| instance.node != peers.me) {
             hear_of(instance, peers, cx.now);
-        }
-        for instance in self.instances.values_mut() {
-            if instance.unfenced.as_ref().is_some_and(|(_, until)| cx.now >= *until) {
-                instance.unfenced = None;
-            }
         }
         for index in 0..self.slots.len() {
             if matches!(
@@ -188,6 +188,7 @@ fn lose(instance: &mut Instance, peers: &Peers, now: Timestamp) {
     instance.followed = instance.followed.take();
     instance.hook = None;
     instance.standby_check = None;
+    instance.proved = None;
     instance.set(phase, Health::Down, now, lost_because(peers, &instance.node));
 }
 
@@ -211,6 +212,7 @@ fn hear(instance: &mut Instance, told: &Report) {
     instance.promoted = told.promoted;
     instance.followed = told.followed;
     instance.standby_check = told.stands_by.clone();
+    instance.proved = told.proved.clone();
     instance.hook = told.busy.then(|| RunningHook {
         kind: HookKind::Follow,
         epoch: told.followed.unwrap_or_default(),

@@ -7,6 +7,7 @@ mod follow;
 mod lose;
 mod mirror;
 mod promote;
+mod prove;
 mod rollout;
 mod route;
 mod start;
@@ -181,6 +182,7 @@ impl Service {
 fn slot_wakeup(slot: &Slot, cx: &Context<'_>) -> Option<Timestamp> {
     let draining = slot.planned.as_ref().and_then(|planned| match planned.stage {
         Stage::Draining { deadline } => Some(deadline),
+        Stage::Proving { until, .. } => Some(until),
         _ => None,
     });
     let answer = slot

@@ -71,7 +71,8 @@ impl Service {
                 };
                 let mine = self.me.as_ref().is_none_or(|me| *me == node);
                 slot.driven = (self.me.is_some() && mine).then_some(epoch);
-                slot.before = slot.record.as_ref().map(|record| record.holder.clone());
+                let held = slot.record.as_ref().filter(|record| record.held);
+                slot.before = held.map(|record| record.holder.clone());
                 if served {
                     slot.data = Some((to.clone(), epoch));
                 }
