@@ -756,12 +756,13 @@ impl World {
                 epoch,
                 active,
             } => self.run_hook(ix, instance, run, hook, epoch, active),
-            Action::ProbeNow { instance } => self.probe_now(ix, instance),
+            Action::ProbeNow { instance, standby } => self.probe_now(ix, instance, standby),
             Action::Arm {
                 instance,
                 run,
                 slot,
                 epoch,
+                ..
             } => self.plan_task(
                 ix,
                 Duration::from_micros(20),
@@ -779,6 +780,7 @@ impl World {
                 self.call(ix, purpose, Asked::Txn(Rc::new(txn)), CALL_TIMEOUT);
             }
             Action::AskRenew { instance, node } => self.ask(ix, &node, Ask::Renew { instance }),
+            Action::AskProof { instance, node, number } => self.ask(ix, &node, Ask::Prove { instance, number }),
             Action::AskMove { slot, node, to, drain } => self.ask(ix, &node, Ask::Move { slot, to, drain }),
             Action::Write(write) => self.write_slot(ix, write),
             Action::Route {

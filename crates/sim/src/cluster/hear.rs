@@ -288,6 +288,7 @@ impl World {
         self.write_loose(ix, Txn::new().then(Op::Delete(key.clone())));
         let event = match ask {
             Ask::Renew { instance } => ClusterEvent::RenewAsked { instance },
+            Ask::Prove { instance, number } => ClusterEvent::ProofAsked { instance, number },
             Ask::Move { slot, to, drain } => ClusterEvent::MoveAsked {
                 service: slot.service,
                 slot: slot.slot,

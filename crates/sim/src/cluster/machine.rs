@@ -609,6 +609,7 @@ impl World {
                 run,
                 standby: false,
                 outcome,
+                ..
             } => {
                 let limit = fail_after(self, instance);
                 let Some(process) = self.process_mut(instance, *run) else {
@@ -632,6 +633,7 @@ impl World {
                 run,
                 standby: true,
                 outcome,
+                ..
             } => {
                 let judges = self.node(ix).agent.as_ref().and_then(|agent| agent.core.as_ref());
                 let judges = judges.is_some_and(|core| core.judges_standbys(instance.service()));
@@ -675,11 +677,11 @@ impl World {
         }
     }
 
-    pub(crate) fn probe_now(&mut self, ix: NodeIx, instance: InstanceId) {
+    pub(crate) fn probe_now(&mut self, ix: NodeIx, instance: InstanceId, standby: bool) {
         let Some(run) = self.process(&instance).map(|process| process.run) else {
             return;
         };
-        let (standby, prober) = (false, Prober::Extra);
+        let prober = Prober::Extra;
         self.plan_task(
             ix,
             Duration::ZERO,
@@ -735,6 +737,7 @@ impl World {
                     instance,
                     run,
                     standby,
+                    began: now,
                     outcome,
                 },
             );
@@ -759,6 +762,7 @@ impl World {
                 instance,
                 run,
                 standby,
+                began: self.now - check.timeout.duration(),
                 outcome,
             },
         );

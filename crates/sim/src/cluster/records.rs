@@ -54,6 +54,10 @@ pub(crate) enum Ask {
     Renew {
         instance: InstanceId,
     },
+    Prove {
+        instance: InstanceId,
+        number: u64,
+    },
     Move {
         slot: SlotId,
         to: Option<InstanceId>,
