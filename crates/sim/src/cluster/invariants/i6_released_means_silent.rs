@@ -28,8 +28,8 @@ impl Invariant for ReleasedMeansSilent {
                         continue;
                     }
                     let node = world.node(inst.node);
-                    let excused = world.now <= node.excused || !node.guard.works();
-                    let runs = world.executes(inst) && acts_by_itself(&process.from) && !excused;
+                    let runs =
+                        world.executes(inst) && acts_by_itself(&process.from) && !world.is_excused(id, inst);
                     if runs || (!node.paused && world.gate_is_open(id, inst)) {
                         return Err(format!("{} is taken from {id}, which still acts for it", slot.slot));
                     }
@@ -42,9 +42,7 @@ impl Invariant for ReleasedMeansSilent {
                     return Ok(());
                 };
                 let Some(acting) = process.acting else { return Ok(()) };
-                let node = world.node(inst.node);
-                let excused = world.now <= node.excused || !node.guard.works();
-                let runs = world.executes(inst) && !excused;
+                let runs = world.executes(inst) && !world.is_excused(id, inst);
                 if process.dying || !(runs || world.gate_is_open(id, inst)) {
                     return Ok(());
                 }
