@@ -123,7 +123,7 @@ pub(crate) struct Clustered {
     pub(crate) waiting: BTreeMap<InstanceId, Report>,
     pub(crate) publishing: bool,
     /// When what we told was written last, as far as we know, and what the store was then seen to say of it.
-    pub(crate) written_at: Revision,
+    pub(crate) written_at: BTreeMap<InstanceId, Revision>,
     pub(crate) own: BTreeMap<InstanceId, (Revision, Report)>,
 }
 
@@ -176,7 +176,7 @@ impl World {
             publish_session: None,
             waiting: BTreeMap::new(),
             publishing: false,
-            written_at: Revision(0),
+            written_at: BTreeMap::new(),
             own: BTreeMap::new(),
         };
         self.node_mut(ix).agent = Some(Box::new(Agent {
@@ -573,7 +573,8 @@ impl World {
                 let clustered = &mut agent.clustered;
                 clustered.publishing = false;
                 if outcome.succeeded {
-                    clustered.written_at = outcome.revision;
+                    let written = told.iter().map(|(id, _)| (id.clone(), outcome.revision));
+                    clustered.written_at.extend(written);
                 } else {
                     // The session is another one by now; who renews it will say so, and then all is told again.
                     clustered.publish_session = None;

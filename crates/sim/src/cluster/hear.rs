@@ -231,9 +231,10 @@ impl World {
         if clustered.publishing {
             return;
         }
-        let (written_at, session) = (clustered.written_at, clustered.publish_session);
+        let session = clustered.publish_session;
         let mut again = Vec::new();
-        for (id, (_, seen)) in clustered.own.iter().filter(|(_, (at, _))| *at > written_at) {
+        let late = |id: &InstanceId, at: Revision| clustered.written_at.get(id).is_none_or(|written| at > *written);
+        for (id, (_, seen)) in clustered.own.iter().filter(|(id, (at, _))| late(id, *at)) {
             let Some(told) = clustered.published.get(id) else { continue };
             let ours = Report {
                 session: session.unwrap_or_default(),
