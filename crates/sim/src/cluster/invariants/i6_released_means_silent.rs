@@ -54,7 +54,8 @@ impl Invariant for ReleasedMeansSilent {
                 if let Some(Value::Slot(known)) = entry.map(|entry| &*entry.value)
                     && known.held
                     && known.holder == **id
-                    && known.epoch == acting.epoch
+                    // Its own node claims it anew, in place.
+                    && known.epoch >= acting.epoch
                 {
                     return Ok(());
                 }
