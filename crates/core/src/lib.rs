@@ -327,6 +327,9 @@ impl Core {
                 service.fence(now, &mut self.decisions);
             }
         }
+        for service in self.services.values_mut() {
+            service.end_strays(now, &mut self.decisions);
+        }
         self.reconcile_all(now);
     }
 

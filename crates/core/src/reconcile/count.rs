@@ -228,7 +228,9 @@ impl Service {
             return;
         };
         let mine = self.me.as_ref().is_none_or(|me| *me == instance.node);
-        if !mine && cx.can_act(&instance.node) {
+        // Who lives ends its own in order, also while it is emptied.
+        let lives = cx.peers.is_some_and(|peers| peers.lives(&instance.node));
+        if !mine && (lives || cx.can_act(&instance.node)) {
             if !instance.retiring {
                 instance.retiring = true;
                 instance.write_again = cx.now + WRITE_AGAIN;
@@ -257,12 +259,22 @@ impl Service {
             return;
         }
         let (now, again) = (cx.now, cx.now + WRITE_AGAIN);
-        for (id, at) in self.forgotten.iter_mut().filter(|(_, at)| now >= **at) {
-            *at = again;
-            let (instance, wanted) = (id.clone(), self.declared.wanted());
-            cx.decide(Action::Forget { instance }, Reason::TooMany { wanted });
-        }
         let controller = cx.is_controller();
+        let because = Reason::TooMany {
+            wanted: self.declared.wanted(),
+        };
+        for (id, (node, at)) in self.forgotten.iter_mut().filter(|(_, (_, at))| now >= *at) {
+            *at = again;
+            let instance = id.clone();
+            let lives = cx.peers.is_some_and(|peers| peers.lives(node));
+            if self.me.as_ref() == Some(node) || (controller && !lives) {
+                cx.decide(Action::Forget { instance }, because.clone());
+            } else if controller {
+                // Its node came back meanwhile, and may run it: it ends it in order.
+                let node = node.clone();
+                cx.decide(Action::Retire { instance, node }, because.clone());
+            }
+        }
         // Whoever is the controller now knows nothing of what an earlier one did not get written.
         let stray = |instance: &Instance| !instance.created && !controller && !instance.has_process();
         let strays: Vec<InstanceId> = self
@@ -303,11 +315,7 @@ impl Service {
             .filter(unseen)
             .map(|instance| instance.write_again);
         let unseen = unseen.filter(|_| cx.is_controller());
-        self.forgotten
-            .values()
-            .copied()
-            .chain(unseen)
-            .filter(|at| *at > cx.now)
-            .min()
+        let forgotten = self.forgotten.values().map(|(_, at)| *at);
+        forgotten.chain(unseen).filter(|at| *at > cx.now).min()
     }
 }

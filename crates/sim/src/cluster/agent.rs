@@ -153,6 +153,7 @@ pub(crate) struct Clustered {
     pub(crate) sessions: BTreeMap<NodeIx, Seen>,
     pub(crate) expired: BTreeSet<NodeIx>,
     pub(crate) members: BTreeSet<NodeIx>,
+    pub(crate) drained: BTreeSet<NodeIx>,
     pub(crate) lives: BTreeMap<InstanceId, Report>,
     pub(crate) assigned: BTreeMap<InstanceId, (NodeIx, bool)>,
     pub(crate) published: BTreeMap<InstanceId, Report>,
@@ -168,7 +169,7 @@ pub(crate) struct Clustered {
     pub(crate) waiting: BTreeMap<InstanceId, Report>,
     pub(crate) publishing: bool,
     /// When what we told was written last, as far as we know, and what the store was then seen to say of it.
-    pub(crate) written_at: Revision,
+    pub(crate) written_at: BTreeMap<InstanceId, Revision>,
     pub(crate) own: BTreeMap<InstanceId, (Revision, Report)>,
 }
 
@@ -207,6 +208,7 @@ impl World {
             sessions: BTreeMap::new(),
             expired: BTreeSet::new(),
             members: BTreeSet::new(),
+            drained: BTreeSet::new(),
             lives: BTreeMap::new(),
             assigned: BTreeMap::new(),
             published: BTreeMap::new(),
@@ -220,7 +222,7 @@ impl World {
             publish_session: None,
             waiting: BTreeMap::new(),
             publishing: false,
-            written_at: Revision(0),
+            written_at: BTreeMap::new(),
             own: BTreeMap::new(),
         };
         self.node_mut(ix).agent = Some(Box::new(Agent {
@@ -628,7 +630,8 @@ impl World {
                 let clustered = &mut agent.clustered;
                 clustered.publishing = false;
                 if outcome.succeeded {
-                    clustered.written_at = outcome.revision;
+                    let written = told.iter().map(|(id, _)| (id.clone(), outcome.revision));
+                    clustered.written_at.extend(written);
                 } else {
                     // The session is another one by now; who renews it will say so, and then all is told again.
                     clustered.publish_session = None;

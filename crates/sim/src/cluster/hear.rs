@@ -67,6 +67,7 @@ impl World {
         let mut gone: Vec<Key> = Vec::new();
         gone.extend(clustered.sessions.keys().map(|node| Key::Session(*node)));
         gone.extend(clustered.members.iter().map(|node| Key::Member(*node)));
+        gone.extend(clustered.drained.iter().map(|node| Key::Drained(*node)));
         gone.extend(clustered.lives.keys().map(|id| Key::Live(id.clone())));
         gone.extend(clustered.assigned.keys().map(|id| Key::Instance(id.clone())));
         gone.extend(clustered.controller.iter().map(|_| Key::Controller));
@@ -122,6 +123,9 @@ impl World {
                 );
             }
             (Key::Drained(node), _) => {
+                if let Some(agent) = self.agent(ix) {
+                    agent.clustered.drained.insert(*node);
+                }
                 let node = self.node(*node).name.clone();
                 self.handle(ix, Event::NodeDrained { node });
             }
@@ -167,6 +171,7 @@ impl World {
                 self.handle(ix, Event::Cluster(ClusterEvent::Unassigned { instance }));
             }
             Key::Drained(node) => {
+                clustered.drained.remove(node);
                 let node = self.node(*node).name.clone();
                 let because = decisions::Reason::BackAsked;
                 self.handle(ix, Event::NodeBack { node, because });
@@ -230,9 +235,10 @@ impl World {
         if clustered.publishing {
             return;
         }
-        let (written_at, session) = (clustered.written_at, clustered.publish_session);
+        let session = clustered.publish_session;
         let mut again = Vec::new();
-        for (id, (_, seen)) in clustered.own.iter().filter(|(_, (at, _))| *at > written_at) {
+        let late = |id: &InstanceId, at: Revision| clustered.written_at.get(id).is_none_or(|written| at > *written);
+        for (id, (_, seen)) in clustered.own.iter().filter(|(id, (at, _))| late(id, *at)) {
             let Some(told) = clustered.published.get(id) else {
                 continue;
             };

@@ -204,8 +204,13 @@ fn outage(world: &mut World, rng: &mut Rng) {
 }
 
 fn stay_quiet(world: &mut World) {
-    // What was begun a moment ago may be completed.
-    world.run_until(world.now + Duration::from_secs(4));
+    // What was begun a moment ago may be completed, and what was lost on the way be written again.
+    world.run_until(world.now + Duration::from_secs(7));
+    settle(world);
+    if world.violation.is_some() {
+        return;
+    }
+    world.run_until(world.now + Duration::from_secs(3));
     let (freezes, fenced) = (world.tally.freezes, world.tally.fenced);
     world.invariants.expect_quiet("L3");
     world.run_until(world.now + QUIET);

@@ -423,6 +423,23 @@ impl World {
         node.up && !node.paused && inst.process.as_ref().is_some_and(|process| !process.frozen)
     }
 
+    /// Whether user code of an instance may run on though it should not: its machine or its guard stood still, or the guard and the agent
+    /// died together and nobody told the next guard what to keep. Traffic may not even then.
+    pub(crate) fn is_excused(&self, id: &InstanceId, inst: &Inst) -> bool {
+        let node = &self.nodes[inst.node as usize];
+        let (Some(process), true) = (&inst.process, node.guard.works()) else {
+            return true;
+        };
+        let known = process.acting.is_some_and(|acting| {
+            let slot = SlotId {
+                service: id.service().clone(),
+                slot: acting.slot,
+            };
+            node.guard.member(&slot).is_some()
+        });
+        self.now <= node.excused || !known
+    }
+
     /// Whether traffic of an instance goes through.
     pub(crate) fn gate_is_open(&self, id: &InstanceId, inst: &Inst) -> bool {
         let node = &self.nodes[inst.node as usize];

@@ -42,8 +42,7 @@ fn judge(world: &World, service: &ServiceName) -> Result<(), String> {
             }
             reached.push((acting.slot, id));
         }
-        let excused = world.now <= node.excused || !node.guard.works();
-        if world.executes(inst) && acts_by_itself(&process.from) && !excused {
+        if world.executes(inst) && acts_by_itself(&process.from) && !world.is_excused(id, inst) {
             if let Some((_, other)) = running.iter().find(|(slot, _)| *slot == acting.slot) {
                 return Err(format!(
                     "both {other} and {id} run as slot {} of {service}",

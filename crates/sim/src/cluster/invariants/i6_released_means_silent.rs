@@ -32,8 +32,7 @@ impl Invariant for ReleasedMeansSilent {
                         continue;
                     }
                     let node = world.node(inst.node);
-                    let excused = world.now <= node.excused || !node.guard.works();
-                    let runs = world.executes(inst) && acts_by_itself(&process.from) && !excused;
+                    let runs = world.executes(inst) && acts_by_itself(&process.from) && !world.is_excused(id, inst);
                     if runs || (!node.paused && world.gate_is_open(id, inst)) {
                         return Err(format!("{} is taken from {id}, which still acts for it", slot.slot));
                     }
@@ -48,9 +47,7 @@ impl Invariant for ReleasedMeansSilent {
                     return Ok(());
                 };
                 let Some(acting) = process.acting else { return Ok(()) };
-                let node = world.node(inst.node);
-                let excused = world.now <= node.excused || !node.guard.works();
-                let runs = world.executes(inst) && !excused;
+                let runs = world.executes(inst) && !world.is_excused(id, inst);
                 if process.dying || !(runs || world.gate_is_open(id, inst)) {
                     return Ok(());
                 }
@@ -62,7 +59,8 @@ impl Invariant for ReleasedMeansSilent {
                 if let Some(Value::Slot(known)) = entry.map(|entry| &*entry.value)
                     && known.held
                     && known.holder == **id
-                    && known.epoch == acting.epoch
+                    // Its own node claims it anew, in place.
+                    && known.epoch >= acting.epoch
                 {
                     return Ok(());
                 }
