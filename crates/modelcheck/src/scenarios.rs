@@ -95,7 +95,7 @@ pub fn reopened() -> Config {
 
 /// The instance dies or is stopped for its health: released or started anew.
 pub fn dead() -> Config {
-    with(held([0, 0, 0], [2, 2, 0]), |config| {
+    with(held([0, 0, 0], [2, 1, 0]), |config| {
         config.budget.ends = 1;
         config.budget.edits = 1;
         config.sharp = [true, false, false];
