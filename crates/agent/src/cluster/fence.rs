@@ -9,7 +9,7 @@ use guard::fence::protocol::{Armament, Floating, Reply, What};
 use guard::fence::words::Policy;
 use guard::fence::{freeze_now, kill_now};
 use model::{Epoch, InstanceId, Mark, Millis, Revision, SlotId, Timing};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -60,6 +60,10 @@ pub(crate) struct Fence {
     client: Option<Client>,
     told: VecDeque<Fenced>,
     armed: BTreeMap<SlotId, Armed>,
+    /// What an earlier agent armed and this one did not: its gates stay shut until nothing of it runs.
+    inherited: BTreeSet<SlotId>,
+    /// Nothing exclusive of this node runs.
+    empty: bool,
     /// The session that the guard knows, and the newest renewal.
     session: Option<(Revision, Mark)>,
     ready: bool,
@@ -81,6 +85,8 @@ impl Fence {
             client: None,
             told: VecDeque::new(),
             armed: BTreeMap::new(),
+            inherited: BTreeSet::new(),
+            empty: false,
             session: None,
             ready: false,
             why_not: "the guard has not said yet whether it can fence".into(),
@@ -134,6 +140,8 @@ impl Fence {
             addresses: floating.iter().map(|floating| floating.address).collect(),
             floating,
         };
+        self.empty = false;
+        self.inherited.remove(slot);
         self.send(|client| client.arm(armament.clone()));
         self.armed.insert(
             slot.clone(),
@@ -155,6 +163,18 @@ impl Fence {
             .collect();
         for slot in slots {
             self.armed.remove(&slot);
+            self.send(|client| client.disarm(slot.clone()));
+        }
+    }
+
+    /// Whether nothing exclusive of this node runs. Then what an earlier agent armed is given up: an instance that starts anew must not find its
+    /// port shut.
+    pub(crate) fn empty(&mut self, empty: bool) {
+        self.empty = empty;
+        if !empty || self.client.is_none() {
+            return;
+        }
+        for slot in std::mem::take(&mut self.inherited) {
             self.send(|client| client.disarm(slot.clone()));
         }
     }
@@ -235,10 +255,16 @@ impl Fence {
                 self.client = Some(client);
                 let timing = self.timing;
                 self.send(|client| client.timing(timing));
-                let known = match *registered {
-                    Reply::Registered { session, .. } => session.map(|(session, _)| Revision(session)),
-                    _ => None,
+                let (known, slots) = match *registered {
+                    Reply::Registered { session, slots, .. } => {
+                        (session.map(|(session, _)| Revision(session)), slots)
+                    }
+                    _ => (None, Vec::new()),
                 };
+                let ours = |slot: &SlotId| self.armed.contains_key(slot);
+                let slots = slots.into_iter().map(|report| report.slot);
+                self.inherited = slots.filter(|slot| !ours(slot)).collect();
+                self.empty(self.empty);
                 match self.session {
                     // Another guard than the one that was told of it.
                     Some((session, mark)) if known != Some(session) => {

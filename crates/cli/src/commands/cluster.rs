@@ -27,7 +27,7 @@ pub(super) async fn run(session: &Session, command: ClusterCommand) -> Result<Do
         ClusterCommand::Restore(args) => restore(session, &args).await,
         ClusterCommand::Recover(args) => recover(session, &args).await,
         ClusterCommand::Start(_) => {
-            let place = here(session)?;
+            let place = stopped_here(session)?;
             start_agent(session, &place).await?;
             session.output.answer_line(&format!(
                 "node {} of cluster {} is up",
@@ -287,6 +287,20 @@ fn must_be_down(place: &Place) -> Result<(), Error> {
 fn here(session: &Session) -> Result<Place, Error> {
     let cluster = session.place.choose()?;
     Ok(Place::open(&session.place.base, &cluster)?)
+}
+
+/// The node that this machine is, also if nothing of it runs: after a boot, say. If it is a node of several clusters, one has to be named.
+fn stopped_here(session: &Session) -> Result<Place, Error> {
+    let is_node = |cluster: &String| session.place.layout(cluster).node().exists();
+    let mut nodes: Vec<String> = match session.place.asked {
+        Some(_) => Vec::new(),
+        None => session.place.known()?.into_iter().map(|known| known.cluster).collect(),
+    };
+    nodes.retain(is_node);
+    match nodes.as_slice() {
+        [only] => Ok(Place::open(&session.place.base, only)?),
+        _ => here(session),
+    }
 }
 
 /// Starts guard and agent of a node, and waits until the agent answers.
