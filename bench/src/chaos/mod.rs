@@ -24,8 +24,9 @@ const BEFORE: Duration = Duration::from_secs(2);
 /// A client at each 20 ms sees what is answered; it is not there to measure.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
-/// The client has begun before anything is broken.
-const CALM: Duration = Duration::from_millis(200);
+/// So many good answers in a row before anything is broken: on a busy machine a client takes its time to begin.
+const GOOD_BEFORE: u64 = 20;
+const READY_WITHIN: Duration = Duration::from_secs(20);
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -148,7 +149,14 @@ pub fn play(
 ) -> Result<Round> {
     let before = cluster.active()?;
     let client = Client::start(cluster.rig().client(), plan)?;
-    std::thread::sleep(CALM);
+    let ready = Instant::now();
+    while client.good_in_a_row() < GOOD_BEFORE {
+        ensure!(
+            ready.elapsed() < READY_WITHIN,
+            "the service does not answer before anything is broken"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let began_ns = hosts::now_ns();
     let mut begun: Vec<Begun> = Vec::new();
     let mut result = Ok(());

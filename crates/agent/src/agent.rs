@@ -125,6 +125,7 @@ impl Agent {
         let now = clock::now();
         match input {
             Input::Event(event, at) => {
+                let event = self.fair(event, now);
                 if let Event::Gone { instance, run } = &event {
                     self.executor.gone(instance, *run);
                 }

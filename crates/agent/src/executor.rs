@@ -772,6 +772,13 @@ impl Executor {
         });
     }
 
+    /// How long a check of an instance may be under way.
+    pub(crate) fn check_timeout(&self, instance: &InstanceId) -> Duration {
+        let service = self.cluster.services.get(instance.service());
+        let check = service.and_then(|service| service.check.as_ref());
+        check.map_or(Duration::ZERO, |check| check.timeout.duration())
+    }
+
     /// Nothing of an instance runs any more.
     pub(crate) fn gone(&mut self, instance: &InstanceId, run: RunId) {
         if self.live.get(instance).is_some_and(|live| live.run == run) {

@@ -63,6 +63,8 @@ pub(crate) struct Clustered {
     pub(crate) fencing: Result<String, String>,
     /// Everything exclusive of ours stands still, and since when.
     pub(crate) frozen: Option<(Still, Timestamp)>,
+    /// When they went on last.
+    pub(crate) thawed_at: Option<Timestamp>,
     /// The store does not answer, since when and how.
     pub(crate) store_lost: Option<(Timestamp, String)>,
     /// The node has a session that is not ours.

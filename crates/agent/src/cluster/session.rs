@@ -270,7 +270,10 @@ impl Keeper {
     fn take(&mut self, order: Order) {
         match order {
             Order::Fast(fast) => self.tell(HolderEvent::FastWanted(fast)),
-            Order::Empty(empty) => self.tell(HolderEvent::AllExclusiveEmpty(empty)),
+            Order::Empty(empty) => {
+                self.fence.empty(empty);
+                self.tell(HolderEvent::AllExclusiveEmpty(empty));
+            }
             Order::Arm {
                 instance,
                 slot,

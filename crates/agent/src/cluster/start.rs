@@ -221,6 +221,7 @@ pub(crate) async fn join(
         elect_at: None,
         fencing: Err("the guard has not said yet whether it can fence".into()),
         frozen: None,
+        thawed_at: None,
         store_lost: None,
         taken: None,
         told_fast: None,

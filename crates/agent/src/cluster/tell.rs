@@ -46,7 +46,8 @@ impl Agent {
             controller: self.core.is_controller(),
             avoid: self.core.exclusive_nodes().iter().map(ToString::to_string).collect(),
         };
-        let fast = self.core.holds_slots();
+        let silent = |cluster: &super::Clustered| cluster.observer.is_anyone_silent(super::clock::mark());
+        let fast = self.core.holds_slots() || self.clustered.as_ref().is_some_and(silent);
         let empty = self.core.acting_exclusive().is_empty();
         let Some(cluster) = &mut self.clustered else { return };
         cluster.upkeep.send_if_modified(|before| {

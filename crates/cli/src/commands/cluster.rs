@@ -33,7 +33,7 @@ pub(super) async fn run(session: &Session, command: ClusterCommand) -> Result<Do
 }
 
 async fn start(session: &Session) -> Result<Done, Error> {
-    let place = here(session)?;
+    let place = stopped_here(session)?;
     let (node, cluster) = (&place.node.node, &place.node.cluster);
     if let Up::Waiting(why) = start_agent(session, &place).await? {
         session.output.answer_line(&format!(
@@ -333,6 +333,20 @@ fn here(session: &Session) -> Result<Place, Error> {
     }
     let cluster = session.place.choose()?;
     Ok(Place::open(&session.place.base, &cluster)?)
+}
+
+/// The node that this machine is, also if nothing of it runs: after a boot, say. If it is a node of several clusters, one has to be named.
+fn stopped_here(session: &Session) -> Result<Place, Error> {
+    let is_node = |cluster: &String| session.place.layout(cluster).node().exists();
+    let mut nodes: Vec<String> = match session.place.asked {
+        Some(_) => Vec::new(),
+        None => session.place.known()?.into_iter().map(|known| known.cluster).collect(),
+    };
+    nodes.retain(is_node);
+    match nodes.as_slice() {
+        [only] => Ok(Place::open(&session.place.base, only)?),
+        _ => here(session),
+    }
 }
 
 fn lifetime(span: Duration) -> Result<identity::Lifetime, Error> {

@@ -72,6 +72,15 @@ impl Service {
                     return true;
                 };
                 let epoch = slot.claiming;
+                let is_newer = |record: &slot::Record| record.revision > revision;
+                if self.me.is_some() && slot.record.as_ref().is_some_and(is_newer) {
+                    // Whoever we gave it to has written since, and the store told us of that before it answered us.
+                    if let Some(takeover) = &mut slot.takeover {
+                        takeover.claimed.get_or_insert(now);
+                    }
+                    slot.set(slot::Phase::Vacant, now, Reason::Claimed { epoch });
+                    return true;
+                }
                 let Some((node, session, served)) = slot.claiming_at.clone() else {
                     return false;
                 };

@@ -27,7 +27,7 @@ impl HolderOptions {
         Self {
             idle_renew,
             idle_lease: Millis(timing.lease.0 + 2 * idle_renew.0),
-            late_after: timing.renew.duration(),
+            late_after: timing.soft_deadline.duration() / 4,
         }
     }
 }

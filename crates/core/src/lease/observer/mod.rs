@@ -214,6 +214,12 @@ impl Observer {
         eligible.later(rank * self.timing.rank_stagger.duration())
     }
 
+    /// Whether somebody has been silent for so long that his session is about to run out: then this node renews its own often, for whoever
+    /// condemns must have written for H.
+    pub fn is_anyone_silent(&self, now: Mark) -> bool {
+        self.sessions.values().any(|seen| seen.is_silent(now))
+    }
+
     /// When the session of `node` will have been silent for W, if no renewal comes.
     pub fn expires_at(&self, node: &NodeName) -> Option<Mark> {
         let seen = self.sessions.get(node)?;
