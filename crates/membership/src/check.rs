@@ -47,7 +47,7 @@ pub(crate) fn address(host: IpAddr, port: u16, runs_etcd: bool) -> Result<(), Er
 
 /// Something to say about an address that works, but perhaps not for all.
 pub(crate) fn note_on_address(host: IpAddr, others: &[IpAddr]) -> Option<String> {
-    if !host.is_loopback() || others.iter().any(|other| other.is_loopback()) {
+    if !host.is_loopback() || others.iter().any(IpAddr::is_loopback) {
         return None;
     }
     Some(if others.is_empty() {

@@ -291,23 +291,35 @@ pub(crate) fn no_keys() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use identity::{ClusterId, IssueId, Kind, Who};
+    use identity::{Enrolment, NodeRole};
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
 
     #[test]
     fn certificates_last_as_long_as_those_of_who_signs() {
-        let own = |seconds: i64| Peer {
-            who: Who {
-                cluster: ClusterId::random().expect("random"),
-                kind: Kind::StoreClient(NodeName::new("a").expect("name")),
-            },
-            issue: IssueId::random().expect("random"),
-            not_before: WallTime(1_800_000_000_000 - BACKDATED_MS),
-            not_after: WallTime(1_800_000_000_000 + seconds * 1_000),
+        let issued = |seconds: u64| {
+            let authority = Authority::create(now()).expect("an authority");
+            let node = NodeName::new("a").expect("a name");
+            let hosts = ["10.0.0.1".to_owned()];
+            let request = Keys::generate()
+                .and_then(|keys| keys.request(None, &node, None, &hosts))
+                .expect("a request");
+            let enrolment = Enrolment {
+                node: &node,
+                role: NodeRole::Worker,
+                hosts: &hosts,
+                node_csr: &request.node_csr,
+                store_csr: &request.store_csr,
+            };
+            let lasts = Lifetime::new(Duration::from_secs(seconds)).expect("a lifetime");
+            let made = authority.enrol(&enrolment, lasts, now()).expect("certificates");
+            let der = CertificateDer::from_pem_slice(made.node_pem.as_bytes()).expect("PEM");
+            Peer::of_certificate(&der).expect("a certificate of ours")
         };
-        assert_eq!(lifetime(Some(&own(180))).duration(), Duration::from_secs(180));
-        assert_eq!(lifetime(Some(&own(90 * 86_400))), NODE_LIFETIME);
-        // Nonsense is not inherited.
-        assert_eq!(lifetime(Some(&own(5))), NODE_LIFETIME);
+        for seconds in [60, 180, 90 * 86_400] {
+            let inherited = lifetime(Some(&issued(seconds))).duration().as_secs();
+            assert_eq!(inherited, seconds);
+        }
         assert_eq!(lifetime(None), NODE_LIFETIME);
     }
 }

@@ -18,6 +18,7 @@ use identity::{Peer, Purpose, RevocationList, Sealed, Tls};
 use membership::{Place, REVOKED, TRUST};
 use model::WallTime;
 use serde::de::DeserializeOwned;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -36,16 +37,16 @@ const RENEW_RETRY_MAX: Duration = Duration::from_secs(60);
 const REPLACE_RETRY: Duration = Duration::from_secs(5);
 const LOOK_AT_ETCD: Duration = Duration::from_millis(200);
 
-/// The member of the store that this node runs, and which authorities it was started with.
+/// The member of the store that this node runs, and which authorities it was started with: etcd reads those only then.
 pub(crate) struct OwnEtcd {
     server: etcd::server::Server,
-    /// Process and version of the trust record, for the next agent of this boot.
+    /// Process, and digest of the authorities, for the next agent of this boot.
     noted: PathBuf,
     trusts: Mutex<Option<u64>>,
 }
 
 impl OwnEtcd {
-    /// `known` is the version of the trust record that was in the folder before etcd was started or found.
+    /// `known` is the [`digest`] of the authorities that were in the folder before etcd was started or found.
     pub(crate) fn new(server: etcd::server::Server, noted: PathBuf, known: Option<u64>) -> Self {
         let trusts = match server.state() {
             etcd::server::State::Running { adopted: false, .. } => known,
@@ -82,6 +83,13 @@ impl OwnEtcd {
             tracing::warn!(%error, "which authorities etcd was started with cannot be noted");
         }
     }
+}
+
+/// Tells sets of trusted authorities apart. Not only their numbers: a replacement that was given up has that of the next one.
+pub(crate) fn digest(trust: &TrustRecord) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    trust.authorities().for_each(|certs| certs.store_pem.hash(&mut hasher));
+    hasher.finish()
 }
 
 fn read_note(path: &std::path::Path, pid: u32) -> Option<u64> {
@@ -267,17 +275,17 @@ impl Papers {
         let store = Arc::clone(&self.ways.store);
         let store = store.as_ref();
         if let Some(etcd) = &self.etcd {
-            let outdated = match (&trust.phase, etcd.trusts()) {
-                (_, Some(version)) => version < trust.version,
+            let outdated = match etcd.trusts() {
+                Some(trusts) => trusts != digest(&trust),
                 // Nobody knows; it matters only while the others wait for it.
-                (Phase::Steady { .. }, None) => false,
-                (_, None) => true,
+                None => !matches!(trust.phase, Phase::Steady { .. }),
             };
             if outdated {
-                restart_in_turn(&self.ways, store, etcd, me, trust.version).await?;
+                restart_in_turn(&self.ways, store, etcd, me, digest(&trust)).await?;
             }
         }
-        let etcd = self.etcd.as_ref().and_then(|etcd| etcd.trusts());
+        let trusts = self.etcd.as_ref().and_then(|etcd| etcd.trusts());
+        let etcd = (trusts == Some(digest(&trust))).then_some(trust.version);
         let progress = membership::progress_of(place, &trust, role, etcd);
         let progress = progress.map_err(|error| chain(&error))?;
         if self.reported.as_ref() != Some(&progress) {

@@ -3,7 +3,7 @@
 use super::fence::Fence;
 use super::hear::report_of;
 use super::mirror::{self, Seen};
-use super::papers::{OwnEtcd, Papers, Troubles};
+use super::papers::{OwnEtcd, Papers, Troubles, digest};
 use super::publish;
 use super::reach::Ways;
 use super::session::{News, Noted, PROTOCOL, SessionLink, Setup};
@@ -119,7 +119,7 @@ pub(crate) async fn connect(node: &Node, layout: &Layout) -> Result<Connected, S
 async fn keep_etcd(config: etcd::server::Config, place: &membership::Place) -> Result<Arc<OwnEtcd>, StartError> {
     // Read before: etcd may know more than is said of it, never less.
     let folder = place.folder().ok();
-    let trusts = folder.and_then(|folder| Some(identity::Tls::load(&folder).ok()?.trusted().version));
+    let trusts = folder.and_then(|folder| Some(digest(&identity::Tls::load(&folder).ok()?.trusted())));
     let server = match etcd::server::Server::start(config).await {
         Ok(server) => server,
         Err(error) => {

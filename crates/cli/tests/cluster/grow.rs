@@ -71,7 +71,7 @@ fn three_machines_survive_the_loss_of_one_and_it_can_be_taken_out() {
     let unknown = land.refused(other, &["cluster", "remove", &node, "--yes"]);
     assert!(unknown.contains("there is no node"), "{unknown}");
     land.ok(other, &["cluster", "rotate-authority", "--yes"]);
-    wait_for("the new authority", HEAL, || {
+    wait_for("the new authority", HEAL + HEAL, || {
         (land.report(other).authority == "2").then_some(())
     });
     land.assert_never_two_actives();
