@@ -50,6 +50,7 @@ fn slot(revision: u64, attempt: u64, holder: &str, on: &str, epoch: u64, served:
 /// What `b` says of its instance.
 fn says(promoted: Option<u64>) -> Event {
     Event::Cluster(ClusterEvent::Reported(Report {
+        proved: None,
         instance: id("db-2"),
         node: node("b"),
         session: Revision(2),

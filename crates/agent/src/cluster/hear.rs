@@ -96,6 +96,7 @@ impl Agent {
                 instance,
                 run,
                 standby,
+                began,
                 outcome: ProbeOutcome::Fail(what),
             } => {
                 // One that was under way when it went on fails too.
@@ -109,6 +110,7 @@ impl Agent {
                     instance,
                     run,
                     standby,
+                    began,
                     outcome,
                 }
             }
@@ -119,6 +121,12 @@ impl Agent {
     fn own_session(&mut self, session: Option<Revision>, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         cluster.session = session;
+        cluster.link.decides_under(session);
+        if session.is_some() {
+            // The watch may tell of it before: its silence would count as that of another.
+            let me = cluster.me.clone();
+            cluster.observer.own(&me);
+        }
         cluster.told_empty = None;
         cluster.frozen = None;
         cluster.published.clear();

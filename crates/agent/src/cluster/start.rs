@@ -243,6 +243,7 @@ pub(crate) async fn join(
             match &input {
                 Input::Session(News::Renewed { session, .. }) => {
                     cluster.session = Some(*session);
+                    cluster.link.decides_under(Some(*session));
                     stash.push(input);
                     break;
                 }
