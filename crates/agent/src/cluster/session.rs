@@ -119,6 +119,8 @@ pub(crate) struct SessionLink {
     orders: mpsc::UnboundedSender<Order>,
     /// What deadlines beside the guard's count from.
     pub(crate) renewals: watch::Receiver<Renewed>,
+    /// The session that the main loop decides under; 0 for none.
+    known: Arc<AtomicU64>,
 }
 
 impl SessionLink {
@@ -139,7 +141,11 @@ impl SessionLink {
             };
             runtime.block_on(Keeper::new(setup, fence, store, tell).run(queue));
         })?;
-        Ok(Self { orders, renewals })
+        Ok(Self {
+            orders,
+            renewals,
+            known: Arc::default(),
+        })
     }
 
     /// From now on the main loop decides under this session.
