@@ -434,10 +434,13 @@ impl World {
         }
         keeper.ready = false;
         let mut refused = Vec::new();
-        for armed in keeper.armed.values_mut().filter(|armed| armed.waiting) {
-            armed.waiting = false;
-            refused.push((armed.member.0.clone(), armed.epoch));
-        }
+        // Who is told that it is not armed must not be armed by the next guard: its slot may be another's by then.
+        keeper.armed.retain(|_, armed| {
+            if armed.waiting {
+                refused.push((armed.member.0.clone(), armed.epoch));
+            }
+            !armed.waiting
+        });
         self.freeze_all(ix);
         for (instance, epoch) in refused {
             let result = Err("the guard is gone".into());
