@@ -8,7 +8,7 @@ fn main() {
     let only = args.get(4).filter(|_| !outage).map(|a| a.split(',').filter(|x| !x.is_empty()).map(|x| x.parse().unwrap()).collect());
     let options = ClusterOptions { faults, only, mode: if outage { ClusterMode::StoreOutage } else { ClusterMode::Storm }, ..Default::default() };
     if runs == 0 {
-        let report = run_cluster(first, &ClusterOptions { transcript: true, ..options });
+        let report = run_cluster(first, &ClusterOptions { transcript: true, events: std::env::var_os("SIM_EVENTS").is_some(), ..options });
         for line in report.transcript { println!("{line}"); }
         println!("{:?}", report.violation);
         return;

@@ -2,7 +2,7 @@
 
 use crate::instance::{Instance, Phase, SETTLE};
 use crate::service::Service;
-use crate::{Action, Context, Decision, Note, NoteKind, Reason};
+use crate::{Context, Decision, Note, NoteKind, Reason};
 use model::{Check, Health, InstanceId, Millis, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;

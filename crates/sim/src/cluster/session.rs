@@ -27,7 +27,7 @@ pub(crate) enum Order {
 pub(crate) enum News {
     Renewed { session: Revision, sent: Mark },
     Failed,
-    Lost { why: Lost },
+    Lost,
     Frozen(Option<Still>),
     Late,
     Taken(super::agent::Seen),
@@ -215,7 +215,7 @@ impl World {
                 self.tally.fenced += 1;
                 self.say(|| format!("n{ix:04}  is fenced: {why}"));
                 self.kill_all(ix);
-                self.news(ix, News::Lost { why });
+                self.news(ix, News::Lost);
             }
             HolderAction::Frozen { why } => {
                 self.tally.freezes += 1;

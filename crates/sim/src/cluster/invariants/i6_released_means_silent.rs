@@ -16,7 +16,7 @@ impl Invariant for ReleasedMeansSilent {
 
     fn observe(&mut self, world: &World, moment: &Moment<'_>) -> Result<(), String> {
         match moment {
-            Moment::Committed(Change::Put(entry), _) => {
+            Moment::Committed(Change::Put(entry)) => {
                 let Value::Slot(slot) = &*entry.value else { return Ok(()) };
                 // Released, or given to another one: whoever held it until now must be silent already.
                 let others = world.of(&slot.slot.service).filter(|(id, _)| !slot.held || **id != slot.holder);
