@@ -394,6 +394,12 @@ pub(crate) struct Simulate {
     /// Show all of a run: what was told, what was decided
     #[arg(long, conflicts_with = "runs")]
     pub(crate) events: bool,
+    /// Several machines with their sessions, guards, network and one store, instead of one machine
+    #[arg(long, conflicts_with = "script")]
+    pub(crate) cluster: bool,
+    /// With --cluster: nothing fails but the store, which is away for up to ten minutes
+    #[arg(long, requires = "cluster")]
+    pub(crate) store_outage: bool,
     /// Print the outcome as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -402,8 +408,8 @@ pub(crate) struct Simulate {
 /// A number of faults that a run can bear.
 fn faults(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(number @ 1..=10_000) => Ok(number),
-        _ => Err("a number from 1 to 10000, as in `40`".into()),
+        Ok(number @ 0..=10_000) => Ok(number),
+        _ => Err("a number from 0 to 10000, as in `40`".into()),
     }
 }
 

@@ -26,6 +26,7 @@ fn main() {
             first,
             &ClusterOptions {
                 transcript: true,
+                events: std::env::var_os("SIM_EVENTS").is_some(),
                 ..options
             },
         );

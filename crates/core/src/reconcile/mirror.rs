@@ -73,6 +73,17 @@ impl Service {
             slot.set(slot::Phase::Vacant, now, Reason::OwnSessionLost);
             return;
         }
+        // Who gave it to us went by what it had heard: since then our instance may have been started anew, without the data.
+        let had = slot.data.as_ref().is_some_and(|(holder, _)| *holder == record.holder) || record.served;
+        let follows = self.declared.on_follow.is_some() || self.declared.standby_check.is_some();
+        if follows && !had && !self.is_cold() {
+            let holder = self.instances.get(&record.holder);
+            if let Some(what) = holder.and_then(|holder| self.has_all_data(holder).err()) {
+                self.slots[index].set(slot::Phase::Vacant, now, Reason::NotReady { what });
+                return;
+            }
+        }
+        let slot = &mut self.slots[index];
         let (what, ago) = slot.told.clone().unwrap_or_default();
         let because = Reason::HandedOver { because: what };
         slot.takeover = None;

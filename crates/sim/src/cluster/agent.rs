@@ -43,7 +43,7 @@ pub(crate) enum Task {
     GuardLost,
     Answer(u64, Reply),
     NoAnswer(u64),
-    Again(u64, Box<Purpose>),
+    Again(Box<Purpose>),
     WatchStalls(u32),
     List,
     Condemn(NodeIx),
@@ -288,7 +288,7 @@ impl World {
         {
             let decides = match &task {
                 Task::News(News::Renewed { session, .. }) => Some(Some(*session)),
-                Task::News(News::Lost { .. }) => Some(None),
+                Task::News(News::Lost) => Some(None),
                 _ => None,
             };
             stash.push(task);
@@ -326,7 +326,7 @@ impl World {
                     self.unanswered(ix, purpose);
                 }
             }
-            Task::Again(_, purpose) => match *purpose {
+            Task::Again(purpose) => match *purpose {
                 Purpose::Slot { write, txn, tries } => {
                     let ask = Asked::Txn(Rc::clone(&txn));
                     self.call(ix, Purpose::Slot { write, txn, tries }, ask, CALL_TIMEOUT);
@@ -398,7 +398,7 @@ impl World {
 
     pub(crate) fn handle(&mut self, ix: NodeIx, event: Event) {
         let now = self.node(ix).clocks.decisions(self.now);
-        if std::env::var_os("SIM_EVENTS").is_some() && !matches!(event, Event::Tick | Event::Probed { .. }) {
+        if self.events && !matches!(event, Event::Tick | Event::Probed { .. }) {
             self.say(|| format!("n{ix:04}    hears {event:?}"));
         }
         self.tally.events += 1;
@@ -553,7 +553,7 @@ impl World {
             }
         }
         let running = self.adopted_processes(ix);
-        self.handle(ix, Event::Recovered(Box::new(recovered).as_ref().clone()));
+        self.handle(ix, Event::Recovered(recovered));
         for (instance, run, main) in running {
             if main {
                 self.begin_probing(ix, &instance, run);
@@ -659,7 +659,7 @@ impl World {
             Purpose::Probe => self.session_probed(ix, false),
             Purpose::Slot { write, txn, tries } if tries < UNKNOWN_RETRIES => {
                 let tries = tries + 1;
-                let again = Task::Again(0, Box::new(Purpose::Slot { write, txn, tries }));
+                let again = Task::Again(Box::new(Purpose::Slot { write, txn, tries }));
                 self.plan_task(ix, UNKNOWN_RETRY, again);
             }
             Purpose::Slot { write, .. } => {
@@ -669,7 +669,7 @@ impl World {
             }
             Purpose::Until { txn, tries } if tries < UNKNOWN_RETRIES => {
                 let tries = tries + 1;
-                let again = Task::Again(0, Box::new(Purpose::Until { txn, tries }));
+                let again = Task::Again(Box::new(Purpose::Until { txn, tries }));
                 self.plan_task(ix, UNKNOWN_RETRY * 4, again);
             }
             Purpose::Publish { .. } => {
@@ -886,11 +886,9 @@ impl World {
             if broken != Some(ClusterRule::SessionsNotCompared) {
                 txn = txn.when(Compare::Modified(key.clone(), condemn.modified));
             }
-            let renewed = condemn.modified;
-            txn = txn.then(Op::Delete(key)).then(records::put(
-                Key::Grave(node, condemn.session),
-                Value::Grave { renewed },
-            ));
+            txn = txn
+                .then(Op::Delete(key))
+                .then(records::put(Key::Grave(node, condemn.session), Value::Grave));
         }
         let stays = write.held && write.previous.as_ref() == Some(&write.holder);
         if !stays {

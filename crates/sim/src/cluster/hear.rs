@@ -32,7 +32,7 @@ impl World {
             }
             News::Failed => clustered.observer.write_failed(),
             News::Late => clustered.observer.late(),
-            News::Lost { .. } => self.own_session(ix, None),
+            News::Lost => self.own_session(ix, None),
             News::Frozen(why) => {
                 clustered.frozen = why.is_some();
                 self.handle(ix, Event::Cluster(ClusterEvent::Still(why.is_some())));
@@ -414,10 +414,9 @@ impl World {
         if rebooted {
             txn = txn.when(Compare::Created(key.clone(), session.id));
         }
-        let renewed = session.modified;
         let txn = txn
             .then(Op::Delete(key.clone()))
-            .then(records::put(Key::Grave(node, session.id), Value::Grave { renewed }))
+            .then(records::put(Key::Grave(node, session.id), Value::Grave))
             .otherwise(Op::Get(key));
         self.write_loose(ix, txn);
     }

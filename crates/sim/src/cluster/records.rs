@@ -36,7 +36,7 @@ pub(crate) enum Value {
     Controller { node: NodeIx, session: Revision },
     Ask(Ask),
     Bind,
-    Grave { renewed: Revision },
+    Grave,
 }
 
 /// What a node writes about itself.

@@ -41,6 +41,8 @@ pub struct ClusterOptions {
     pub broken: Option<ClusterRule>,
     /// Keep what happened in words.
     pub transcript: bool,
+    /// And what each core was told.
+    pub events: bool,
 }
 
 impl Default for ClusterOptions {
@@ -51,6 +53,7 @@ impl Default for ClusterOptions {
             only: None,
             broken: None,
             transcript: false,
+            events: false,
         }
     }
 }
@@ -104,6 +107,7 @@ pub fn run_cluster(seed: u64, options: &ClusterOptions) -> ClusterReport {
         schedule,
         broken: options.broken,
         transcript: options.transcript,
+        events: options.events,
         drift: true,
     });
     match options.mode {

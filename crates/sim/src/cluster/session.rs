@@ -32,7 +32,7 @@ pub(crate) enum Order {
 pub(crate) enum News {
     Renewed { session: Revision, sent: Mark },
     Failed,
-    Lost { why: Lost },
+    Lost,
     Frozen(Option<Still>),
     Late,
     Taken(super::agent::Seen),
@@ -226,7 +226,7 @@ impl World {
                 self.tally.fenced += 1;
                 self.say(|| format!("n{ix:04}  is fenced: {why}"));
                 self.kill_all(ix);
-                self.news(ix, News::Lost { why });
+                self.news(ix, News::Lost);
             }
             HolderAction::Frozen { why } => {
                 self.tally.freezes += 1;
@@ -465,10 +465,13 @@ impl World {
         }
         keeper.ready = false;
         let mut refused = Vec::new();
-        for armed in keeper.armed.values_mut().filter(|armed| armed.waiting) {
-            armed.waiting = false;
-            refused.push((armed.member.0.clone(), armed.epoch));
-        }
+        // Who is told that it is not armed must not be armed by the next guard: its slot may be another's by then.
+        keeper.armed.retain(|_, armed| {
+            if armed.waiting {
+                refused.push((armed.member.0.clone(), armed.epoch));
+            }
+            !armed.waiting
+        });
         self.freeze_all(ix);
         for (instance, epoch) in refused {
             let result = Err("the guard is gone".into());

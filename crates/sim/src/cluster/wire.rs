@@ -194,7 +194,7 @@ impl World {
     /// A revision is made: whoever judges looks at it, whoever watches hears of it.
     pub(crate) fn committed(&mut self, changes: &Rc<Changes>) {
         for change in &changes.changes {
-            self.observe(&Moment::Committed(change, changes));
+            self.observe(&Moment::Committed(change));
             if let Change::Put(entry) = change
                 && let Value::Slot(slot) = &*entry.value
             {

@@ -57,11 +57,6 @@ pub(crate) enum Due {
         instance: InstanceId,
         run: RunId,
     },
-    Ends {
-        instance: InstanceId,
-        run: RunId,
-        how: &'static str,
-    },
     TreeEnds {
         instance: InstanceId,
         run: RunId,
@@ -188,6 +183,7 @@ pub(crate) struct World {
     pub(crate) invariants: Invariants,
     pub(crate) violation: Option<Violation>,
     pub(crate) transcript: Option<VecDeque<String>>,
+    pub(crate) events: bool,
     pub(crate) tally: Tally,
     /// Slots and epochs of which a guard has ended the holder.
     pub(crate) fired: BTreeSet<(SlotId, Epoch)>,
@@ -201,6 +197,7 @@ pub(crate) struct Setup {
     pub(crate) schedule: Vec<Draw>,
     pub(crate) broken: Option<ClusterRule>,
     pub(crate) transcript: bool,
+    pub(crate) events: bool,
     pub(crate) drift: bool,
 }
 
@@ -270,6 +267,7 @@ impl World {
             invariants: Invariants::all(),
             violation: None,
             transcript: setup.transcript.then(VecDeque::new),
+            events: setup.events,
             tally: Tally::default(),
             fired: BTreeSet::new(),
         };
@@ -320,7 +318,7 @@ impl World {
             Due::Agent { node, .. } | Due::Guard { node, .. } | Due::Order { node, .. } | Due::Watch { node, .. } => {
                 Some(*node)
             }
-            Due::Freezes { instance, .. } | Due::Ends { instance, .. } | Due::TreeEnds { instance, .. } => {
+            Due::Freezes { instance, .. } | Due::TreeEnds { instance, .. } => {
                 self.instances.get(instance).map(|known| known.node)
             }
             Due::HookEnds(hook) => self.instances.get(&hook.instance).map(|known| known.node),
@@ -346,7 +344,6 @@ impl World {
             Due::Agent { node, life, task } => self.agent_task(node, life, task),
             Due::Guard { node, life } => self.guard_wakes(node, life),
             Due::Freezes { instance, run } => self.freeze_takes_effect(&instance, run),
-            Due::Ends { instance, run, how } => self.main_ends(&instance, run, how),
             Due::TreeEnds { instance, run, life } => self.tree_ends(&instance, run, life),
             Due::HookEnds(hook) => self.hook_ends(&hook),
             Due::Order {

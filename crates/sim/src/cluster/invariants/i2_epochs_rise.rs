@@ -17,7 +17,7 @@ impl Invariant for EpochsRise {
     }
 
     fn observe(&mut self, _: &World, moment: &Moment<'_>) -> Result<(), String> {
-        let Moment::Committed(Change::Put(entry), _) = moment else {
+        let Moment::Committed(Change::Put(entry)) = moment else {
             return Ok(());
         };
         let Value::Slot(slot) = &*entry.value else {

@@ -13,7 +13,7 @@ impl Invariant for NoRenewalAfterAGrave {
     }
 
     fn observe(&mut self, world: &World, moment: &Moment<'_>) -> Result<(), String> {
-        let Moment::Committed(Change::Put(entry), _) = moment else {
+        let Moment::Committed(Change::Put(entry)) = moment else {
             return Ok(());
         };
         let (Key::Session(node), Value::Session(record)) = (&entry.key, &*entry.value) else {

@@ -16,7 +16,7 @@ impl Invariant for ReleasedMeansSilent {
 
     fn observe(&mut self, world: &World, moment: &Moment<'_>) -> Result<(), String> {
         match moment {
-            Moment::Committed(Change::Put(entry), _) => {
+            Moment::Committed(Change::Put(entry)) => {
                 let Value::Slot(slot) = &*entry.value else {
                     return Ok(());
                 };

@@ -14,7 +14,7 @@ impl Invariant for OneSlotEach {
     }
 
     fn observe(&mut self, world: &World, moment: &Moment<'_>) -> Result<(), String> {
-        let Moment::Committed(Change::Put(entry), _) = moment else {
+        let Moment::Committed(Change::Put(entry)) = moment else {
             return Ok(());
         };
         let Value::Slot(slot) = &*entry.value else {

@@ -18,7 +18,7 @@ mod quiet;
 
 pub(crate) mod healed;
 
-use super::records::{Change, Changes, NodeIx};
+use super::records::{Change, NodeIx};
 use super::world::World;
 use decisions::Decision;
 use model::{Epoch, InstanceId, ServiceName};
@@ -29,7 +29,7 @@ pub(crate) enum Moment<'a> {
     /// The core of a node decided something; it is not carried out yet.
     Decided(NodeIx, &'a Decision),
     /// A key of the store was written or removed.
-    Committed(&'a Change, &'a Changes),
+    Committed(&'a Change),
     /// A process begins to act, or goes on to.
     Acts(&'a InstanceId),
     /// A node begins to run a promote hook.

@@ -32,7 +32,7 @@ impl Invariant for Quiet {
                 )),
                 _ => Ok(()),
             },
-            Moment::Committed(Change::Put(entry), _) => match &*entry.value {
+            Moment::Committed(Change::Put(entry)) => match &*entry.value {
                 Value::Slot(slot) => Err(format!("all is well, and {} is written for {}", slot.slot, slot.holder)),
                 _ => Ok(()),
             },
