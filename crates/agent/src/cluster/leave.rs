@@ -146,7 +146,7 @@ pub(crate) async fn end_all(node: &Node, layout: &Layout) -> Result<(), StartErr
             }
             Ok(Adopted::Gone(_)) => {}
             Err(error) => {
-                tracing::warn!(error = %crate::executor::chain(&error), "an instance cannot be looked at; it is ended as a stray")
+                tracing::warn!(error = %crate::executor::chain(&error), "an instance cannot be looked at; it is ended as a stray");
             }
         }
     }

@@ -62,7 +62,7 @@ pub(crate) async fn connect(node: &Node, layout: &Layout) -> Result<Connected, S
         Ok(true) => tracing::info!("the certificates of this node were due, and were renewed"),
         Ok(false) => {}
         Err(error) => {
-            tracing::warn!(error = %crate::executor::chain(&error), "the certificates of this node cannot be looked at")
+            tracing::warn!(error = %crate::executor::chain(&error), "the certificates of this node cannot be looked at");
         }
     }
     let etcd = match membership::server_config(node, layout) {
