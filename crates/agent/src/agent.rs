@@ -177,7 +177,11 @@ impl Agent {
                     "its connection to the agent ended".into(),
                 );
             }
-            Input::Session(news) => self.hear_session(news, now),
+            Input::Session(news) => {
+                self.hear_session(news, now);
+                // A write of ours that succeeded may be the evidence that was missing.
+                self.look_at_sessions(now);
+            }
             Input::Seen(seen) => {
                 self.hear_store(seen, now);
                 self.look_at_sessions(now);
