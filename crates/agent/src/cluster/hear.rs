@@ -10,7 +10,7 @@ use crate::slots::known_slot;
 use api::Severity;
 use api::record::{self, Applied, Live, Member};
 use decisions::{ClusterEvent, Event, InstancePhase, Report};
-use model::{InstanceId, Millis, NodeName, Revision, Timestamp, WallTime};
+use model::{InstanceId, Millis, NodeName, Revision, Timestamp};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;

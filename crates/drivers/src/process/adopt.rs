@@ -174,7 +174,8 @@ impl Driver {
                 strays.push(Swept { what, pids });
             }
         }
-        let marked = self.stray_marked(&self.inner.scanner.fresh().await?, known);
+        let snapshot = self.inner.scanner.fresh().await?;
+        let marked = self.stray_marked(&snapshot, known);
         let is_new = |swept: &Swept| !strays.iter().any(|stray: &Swept| stray.what == swept.what);
         let marked: Vec<Swept> = marked.into_iter().filter(is_new).collect();
         strays.extend(marked);
@@ -247,7 +248,8 @@ impl Driver {
     /// What was started without a cgroup, or has left its own.
     async fn sweep_marked(&self, known: &BTreeSet<(InstanceId, RunId)>) -> Result<Vec<Swept>, SweepError> {
         let scanner = &self.inner.scanner;
-        let swept = self.stray_marked(&scanner.fresh().await?, known);
+        let snapshot = scanner.fresh().await?;
+        let swept = self.stray_marked(&snapshot, known);
         let known = self.markers(known);
         if !swept.is_empty() {
             let all_gone = async {
