@@ -567,6 +567,7 @@ impl Executor {
             launch: launch_digest(&service),
             started_active: role == Role::Active,
             promoted: epoch.filter(|_| role == Role::Active),
+            since: Some(clock::wall_now()),
             floating: epoch.zip(service.address.clone()).filter(|_| role == Role::Active),
             ..Memo::default()
         };
@@ -856,9 +857,12 @@ impl Executor {
         }
         let before = live.memo.clone();
         match kind {
-            HookKind::Promote => live.memo.promoted = Some(epoch),
+            HookKind::Promote => {
+                live.memo.promoted = Some(epoch);
+                live.memo.since = Some(clock::wall_now());
+            }
             HookKind::Follow => live.memo.followed = Some(epoch),
-            HookKind::Demote => {}
+            HookKind::Demote => live.memo.since = Some(clock::wall_now()),
         }
         let after = live.memo.clone();
         if kind == HookKind::Promote {
@@ -1009,6 +1013,7 @@ impl Executor {
             return;
         };
         live.memo.promoted = Some(epoch);
+        live.memo.since = Some(clock::wall_now());
         live.memo.healthy = true;
         live.standby_checks = None;
         live.keep_memo(instance);
@@ -1042,6 +1047,7 @@ impl Executor {
             .filter(|live| live.run == run && !live.memo.healthy)
         {
             live.memo.healthy = true;
+            live.memo.since = Some(clock::wall_now());
             live.keep_memo(instance);
         }
     }
@@ -1056,6 +1062,7 @@ impl Executor {
         let live = self.live.get_mut(instance);
         if let Some(live) = live.filter(|live| live.memo.promoted.is_some()) {
             live.memo.promoted = None;
+            live.memo.since = Some(clock::wall_now());
             self.check(instance);
         }
     }

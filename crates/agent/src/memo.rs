@@ -1,7 +1,7 @@
 //! What the agent keeps beside a running process, to find it again.
 
 use drivers::process::Process;
-use model::{Epoch, FloatingAddress, Timestamp};
+use model::{Epoch, FloatingAddress, Timestamp, WallTime};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -19,6 +19,9 @@ pub(crate) struct Memo {
     /// What its standby check said last, and when (microseconds since boot).
     #[serde(default)]
     pub(crate) stands_by: Option<(bool, Timestamp)>,
+    /// Since when it is what it is: started, healthy, active, standby.
+    #[serde(default)]
+    pub(crate) since: Option<WallTime>,
     /// It passed a check since its start.
     #[serde(default)]
     pub(crate) healthy: bool,

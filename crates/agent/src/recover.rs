@@ -90,6 +90,9 @@ pub(crate) enum StartError {
     /// Not a failure: an operator wanted it while the store did not answer.
     #[error("the node is down")]
     Down,
+
+    #[error("services of this cluster run and their records in `{}` are gone: nobody can say which of them is active. What runs is {}", path.display(), what.join(", "))]
+    RecordsLost { path: PathBuf, what: Vec<String> },
 }
 
 impl StartError {
@@ -109,6 +112,9 @@ impl StartError {
             StartError::OtherCluster { .. } => Some(
                 "it was wiped, or put back from another one: `understudy cluster restore FILE` puts a backup back, `understudy cluster join` joins the new one".into(),
             ),
+            StartError::RecordsLost { .. } => Some(
+                "nothing was touched. Put the folder back; or end these processes by hand, and start again".into(),
+            ),
             _ => None,
         }
     }
@@ -122,6 +128,7 @@ impl StartError {
             | StartError::Record { .. }
             | StartError::Format { .. }
             | StartError::Node(api::node::Error::Damaged { .. })
+            | StartError::RecordsLost { .. }
             | StartError::OtherCluster { .. } => EXIT_REFUSED,
             StartError::Down => 0,
             _ => 1,
@@ -146,6 +153,7 @@ struct Found {
 /// Brings an agent up to the point where it takes events in.
 pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedReceiver<Input>), StartError> {
     let layout = Layout::new(&config.base, &config.cluster);
+    let had_records = layout.instances().is_dir();
     for folder in [
         layout.root().to_owned(),
         layout.run(),
@@ -155,6 +163,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         make_folder(&folder)?;
     }
     let mut lock = guard::lock(&layout.agent_lock())?;
+    let had_records = move_old_records(&layout) || had_records;
     let exe = own_path().map_err(StartError::Exe)?;
     let node = api::node::Node::read(&layout.node())?;
     let connected = match &node {
@@ -180,6 +189,9 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     let driver = Arc::new(Driver::new(process::Config::new(&*meta.cluster_id))?);
     let (kind, why) = driver.tree_kind();
     tracing::info!(?kind, why, "processes are held together by");
+    if !had_records {
+        refuse_what_nobody_knows(&driver, &layout).await?;
+    }
 
     let (inputs, mut queue) = mpsc::unbounded_channel();
     let journal = Journal::open(layout.root().join("events.jsonl"));
@@ -341,6 +353,37 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     agent.begin_with_others(started);
     tokio::spawn(rotate_logs(inputs));
     Ok((agent, queue))
+}
+
+/// Records were kept in `run/` once, which anyone might empty.
+fn move_old_records(layout: &Layout) -> bool {
+    let old = layout.run().join("instances");
+    let mut moved = old.is_dir();
+    for path in record_files(&old) {
+        let to = layout.instances().join(path.file_name().unwrap_or_default());
+        if let Err(error) = std::fs::rename(&path, &to) {
+            tracing::error!(%error, path = %path.display(), "a record stays where it is not looked for");
+            moved = false;
+        }
+    }
+    let _ = std::fs::remove_dir(&old);
+    moved
+}
+
+/// Whatever runs without a record is a start that was cut off, and is ended. But where the whole folder is gone it may be everything.
+async fn refuse_what_nobody_knows(driver: &Driver, layout: &Layout) -> Result<(), StartError> {
+    let runs = driver.strays(&BTreeSet::new()).await?;
+    if runs.is_empty() {
+        return Ok(());
+    }
+    let path = layout.instances();
+    // The next try must find it missing as well.
+    let _ = std::fs::remove_dir(&path);
+    let shown = |swept: process::Swept| format!("{} (processes {:?})", swept.what, swept.pids);
+    Err(StartError::RecordsLost {
+        path,
+        what: runs.into_iter().map(shown).collect(),
+    })
 }
 
 fn make_folder(path: &Path) -> Result<(), StartError> {
@@ -538,6 +581,7 @@ async fn adopt(
             followed: None,
             stands_by: None,
             healthy: true,
+            since: None,
         };
         instances.insert(id.clone(), adopted);
     }
@@ -571,6 +615,7 @@ async fn adopt(
                     followed: None,
                     stands_by: None,
                     healthy: true,
+                    since: None,
                 });
                 entry.run = run;
                 entry.running = true;
@@ -579,6 +624,7 @@ async fn adopt(
                 entry.followed = memo.followed;
                 entry.stands_by = memo.stands_by.map(|(passed, at)| passed && is_fresh(service, at));
                 entry.healthy = service.check.is_none() || memo.healthy;
+                entry.since = memo.since.map(clock::ago);
                 known.insert((id.clone(), run));
                 let node = entry.node.clone();
                 executor.adopt(&id, node, run, process, memo);

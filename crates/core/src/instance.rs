@@ -170,6 +170,7 @@ impl Instance {
         if adopted.running {
             instance.phase = Phase::Running;
             instance.health = Health::Healthy;
+            instance.since = adopted.since.map_or(now, |since| since.min(now));
             instance.promoted = adopted.promoted;
             instance.followed = adopted.followed;
             instance.standby_check = adopted.stands_by.map(|stands_by| match stands_by {

@@ -34,6 +34,8 @@ pub(crate) struct Record {
     pub(crate) node: NodeName,
     pub(crate) session: Option<Revision>,
     pub(crate) served: bool,
+    /// When it was written.
+    pub(crate) since: Timestamp,
 }
 
 /// A planned change under way, before the slot is claimed by the next holder.
@@ -167,6 +169,7 @@ impl Slot {
             node: known.node,
             session: known.session,
             served: known.served,
+            since: known.since,
         });
     }
 
@@ -303,6 +306,7 @@ impl Slot {
                     node,
                     session,
                     served: false,
+                    since: self.since,
                 })
             }
             (None, None) => None,

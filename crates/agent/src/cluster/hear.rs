@@ -10,7 +10,7 @@ use crate::slots::known_slot;
 use api::Severity;
 use api::record::{self, Applied, Live, Member};
 use decisions::{ClusterEvent, Event, InstancePhase, ProbeOutcome, Report};
-use model::{InstanceId, Millis, NodeName, Revision, Timestamp, WallTime};
+use model::{InstanceId, Millis, NodeName, Revision, Timestamp};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -582,14 +582,8 @@ pub(super) fn report_of(id: &InstanceId, live: &Live) -> Report {
         current: live.current,
         deaths: live.deaths,
         restarts: live.restarts,
-        since: ago(live.since),
+        since: crate::clock::ago(live.since),
         because: live.because.clone(),
         last_failure: live.last_failure.clone(),
     }
-}
-
-/// A wall time of another machine on our clock, as well as the wall clocks agree: for people.
-fn ago(at: WallTime) -> Timestamp {
-    let ms = crate::clock::wall_now().0.saturating_sub(at.0).max(0);
-    crate::clock::now() - Duration::from_millis(ms.unsigned_abs())
 }

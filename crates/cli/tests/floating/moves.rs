@@ -52,7 +52,7 @@ fn an_active_that_dies_takes_its_address_with_it() {
     let client = world.client();
     let watch = Watch::start(world.rig.hosts(), world.ip());
     let since = now_ns();
-    world.host(&from).shell("pkill -9 -f service.py").unwrap();
+    world.host(&from).shell("pkill -9 -f '[s]ervice.py'").unwrap();
     wait_until("an active", WAIT, || {
         world.db("a")["slots"][0]["state"] == "serving" && world.active("a") != from
     });
@@ -71,7 +71,7 @@ fn a_switchover_moves_the_address_without_a_failed_request_but_those_under_way()
     let watch = Watch::start(world.rig.hosts(), world.ip());
     let since = now_ns();
     for _ in 0..4 {
-        understudy(world.host("a"), &["switchover", "db", "--yes"]).unwrap();
+        understudy(world.host("a"), &["switchover", "db"]).unwrap();
         wait_until("a standby again", WAIT, || world.db("a")["state"] == "redundant");
         wait_until("answers", WAIT, || client.good_in_a_row() > 100);
     }
@@ -103,7 +103,7 @@ fn the_proxy_of_whoever_has_the_address_answers() {
     let asked = world.other(&lost);
     let client = world.client();
     let watch = Watch::start(world.rig.hosts(), world.ip());
-    understudy(world.host("a"), &["switchover", "db", "--yes"]).unwrap();
+    understudy(world.host("a"), &["switchover", "db"]).unwrap();
     wait_until("answers", WAIT, || client.good_in_a_row() > 100);
     wait_until("a standby again", WAIT, || world.db("a")["state"] == "redundant");
     let attempts = client.stop().unwrap();
@@ -134,7 +134,7 @@ fn an_agent_that_comes_back_finds_the_address_and_one_of_nobody_is_swept() {
     let pid = |name: &str| {
         world
             .host(name)
-            .shell("pgrep -f 'understudy .*agent' | tail -n 1")
+            .shell("pgrep -f '[u]nderstudy .*agent' | tail -n 1")
             .unwrap()
     };
     for name in ["a", "b", "c"] {

@@ -13,9 +13,7 @@ pub(crate) const PORT: u16 = 7100;
 
 /// Answers with the epoch that its promote hook wrote down, and as a standby with 503.
 const SERVICE: &str = r#"
-import http.server, os, socket, socketserver, sys
-if os.path.exists("epoch"):
-    os.remove("epoch")
+import http.server, os, socketserver, sys
 class Answer(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
@@ -87,7 +85,7 @@ impl World {
     pub(crate) fn apply_direct(&self) {
         self.apply(&format!(
             r#"
-            command = ["/usr/bin/python3", "/srv/service.py", "{PORT}", "{{instance}}"]
+            command = ["/bin/sh", "-c", "rm -f epoch; exec /usr/bin/python3 /srv/service.py {PORT} {{instance}}"]
             port = false
             "#
         ));
@@ -98,7 +96,7 @@ impl World {
         let ip = self.ip();
         self.apply(&format!(
             r#"
-            command = ["/usr/bin/python3", "/srv/service.py", "{{port}}", "{{instance}}"]
+            command = ["/bin/sh", "-c", "rm -f epoch; exec /usr/bin/python3 /srv/service.py {{port}} {{instance}}"]
             listen = "{ip}:{PORT}"
             protocol = "http"
             "#

@@ -131,7 +131,7 @@ impl Service {
         let old = slot.routed.replace((holder.clone(), record.epoch));
         slot.set(
             slot::Phase::Serving { holder: holder.clone() },
-            now,
+            record.since.min(now),
             Reason::Told { what },
         );
         if let Some(takeover) = &mut slot.takeover {

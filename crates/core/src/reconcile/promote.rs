@@ -39,7 +39,8 @@ impl Service {
                             run,
                             slot: slot.id.clone(),
                             epoch,
-                            takes_over: slot.before.is_some(),
+                            // Who only claimed it may never have had its address.
+                            takes_over: slot.before.is_some() && slot.data.is_some(),
                         };
                         cx.decide(action, because);
                     }

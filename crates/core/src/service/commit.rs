@@ -99,6 +99,7 @@ impl Service {
                     node,
                     session,
                     served,
+                    since: now,
                 });
                 if let Some(takeover) = &mut slot.takeover {
                     takeover.claimed.get_or_insert(now);

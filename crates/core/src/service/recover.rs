@@ -70,7 +70,11 @@ impl Service {
             } else if promoted == Some(record.epoch) {
                 holds = true;
                 slot.routed = Some((id.clone(), record.epoch));
-                slot.set(slot::Phase::Serving { holder: id.clone() }, now, Reason::Adopted);
+                slot.set(
+                    slot::Phase::Serving { holder: id.clone() },
+                    record.since.min(now),
+                    Reason::Adopted,
+                );
             } else if !healthy {
                 // It seems to have been started as a standby after it had lost its slot, and never to have been fit to be promoted.
                 // But a cold one acts from its first instruction, and checks come and go with files: before somebody else has an

@@ -917,6 +917,7 @@ impl World {
             data: write.data.clone(),
             because: String::new(),
             detected_ago: write.detected_ago,
+            since: model::Timestamp(0),
         };
         let expected = match write.expect {
             Revision(0) => Compare::Created(key.clone(), Revision(0)),

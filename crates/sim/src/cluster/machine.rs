@@ -918,6 +918,7 @@ impl World {
                                 followed: None,
                                 stands_by: None,
                                 healthy: true,
+                                since: None,
                             },
                         );
                     }
