@@ -244,6 +244,7 @@ impl Core {
         self.reconcile_all(now);
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     fn session(&mut self, node: NodeName, session: Option<Revision>, now: Timestamp) {
         let Some(peers) = self.peers.as_mut().filter(|peers| peers.me != node) else {
             return;
@@ -262,6 +263,7 @@ impl Core {
         self.reconcile_all(now);
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     fn member(&mut self, node: NodeName, runs_services: bool, member: bool, now: Timestamp) {
         let Some(peers) = &mut self.peers else { return };
         if peers.me != node {
