@@ -106,7 +106,7 @@ impl Service {
             return;
         };
         let asked = slot.armed.is_some_and(|(asked, _)| asked == epoch);
-        if cx.peers.is_none() || slot.driven.is_none() || asked || !self.declared.exclusive {
+        if cx.peers.is_none() || slot.driven.is_none() || asked || !self.declared.exclusive || cx.now < slot.arm_again.1 {
             return;
         }
         let Some(run) = self.instances.get(&holder).map(|instance| instance.run) else {

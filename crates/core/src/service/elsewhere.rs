@@ -11,6 +11,10 @@ use std::collections::VecDeque;
 /// An instance that its node could not fence is asked again after this long.
 const UNFENCED_FOR: std::time::Duration = std::time::Duration::from_secs(10);
 
+/// An active that an earlier agent promoted is armed again this often, this far apart, before it is ended for want of a guard.
+const ARM_TRIES: u32 = 20;
+const ARM_AGAIN: std::time::Duration = std::time::Duration::from_millis(50);
+
 impl Service {
     /// Whether we decide for an instance.
     pub(crate) fn is_mine(&self, instance: &Instance) -> bool {
@@ -177,8 +181,15 @@ impl Service {
         };
         let Err(error) = result else {
             slot.armed = Some((epoch, true));
+            slot.arm_again = (0, now);
             return true;
         };
+        // An agent that has just come back may be quicker than its guard, which keeps what the earlier one armed meanwhile.
+        if slot.serving() == Some(id) && slot.arm_again.0 < ARM_TRIES {
+            slot.armed = None;
+            slot.arm_again = (slot.arm_again.0 + 1, now + ARM_AGAIN);
+            return true;
+        }
         let because = Reason::NotFenced {
             instance: id.clone(),
             error: error.clone(),

@@ -56,6 +56,8 @@ struct Armed {
     epoch: Epoch,
     /// Somebody waits to hear that it is.
     waiting: bool,
+    /// It is being ended, with the session that it was armed in: no other guard may arm it again.
+    over: bool,
 }
 
 #[derive(Debug)]
@@ -372,6 +374,7 @@ impl World {
                     member: member.clone(),
                     epoch,
                     waiting: true,
+                    over: false,
                 };
                 keeper.armed.insert(slot.clone(), armed);
                 self.to_guard(ix, ToGuard::Arm { slot, member, epoch });
@@ -410,7 +413,7 @@ impl World {
                 }
                 let Some(keeper) = self.keeper(ix) else { return };
                 keeper.ready = true;
-                let armed = keeper.armed.iter();
+                let armed = keeper.armed.iter().filter(|(_, armed)| !armed.over);
                 let armed: Vec<_> =
                     armed.map(|(slot, armed)| (slot.clone(), armed.member.clone(), armed.epoch)).collect();
                 for (slot, member, epoch) in armed {
@@ -455,6 +458,9 @@ impl World {
     }
 
     fn kill_all(&mut self, ix: NodeIx) {
+        if let Some(keeper) = self.keeper(ix) {
+            keeper.armed.values_mut().for_each(|armed| armed.over = true);
+        }
         for (instance, run) in self.members(ix) {
             self.kill_at_once(&instance, run);
         }
