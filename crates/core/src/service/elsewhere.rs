@@ -68,7 +68,8 @@ impl Service {
     pub(crate) fn assigned(&mut self, id: InstanceId, node: NodeName, retiring: bool, now: Timestamp) -> bool {
         self.numbers_used(id.number());
         // That it shall exist was written before that it is no more.
-        if self.forgotten.contains_key(&id) {
+        if let Some((gone, _)) = self.forgotten.get_mut(&id) {
+            gone.retiring_seen = retiring;
             return false;
         }
         if let Some(instance) = self.instances.get_mut(&id) {
@@ -115,6 +116,10 @@ impl Service {
     }
 
     pub(crate) fn reported(&mut self, report: Report) -> bool {
+        if let Some((gone, _)) = self.forgotten.get_mut(&report.instance) {
+            gone.told = Some(Box::new(report));
+            return false;
+        }
         let Some(instance) = self.instances.get_mut(&report.instance) else {
             return false;
         };

@@ -30,8 +30,8 @@ pub(crate) struct Service {
     pub(crate) bound: BTreeMap<InstanceId, usize>,
     /// Which slots the store says somebody holds.
     pub(crate) held: BTreeMap<InstanceId, Vec<usize>>,
-    /// In a cluster: instances that are no more, until the store says so too: where they were, and when that is asked for again.
-    pub(crate) forgotten: BTreeMap<InstanceId, (NodeName, Timestamp)>,
+    /// In a cluster: instances that are no more, until the store says so too; and when that is asked for again.
+    pub(crate) forgotten: BTreeMap<InstanceId, (Box<Instance>, Timestamp)>,
     pub(crate) numbers: u32,
     /// The highest epoch of any of its slots: each claim gets a higher one, so that with it an instance knows its slot too.
     pub(crate) epoch: Epoch,
@@ -249,7 +249,7 @@ impl Service {
         let gone = self.instances.remove(&id).filter(|instance| instance.created && cx.peers.is_some());
         if let Some(gone) = gone {
             let again = cx.now + crate::peers::WRITE_AGAIN;
-            self.forgotten.insert(id.clone(), (gone.node, again));
+            self.forgotten.insert(id.clone(), (Box::new(gone), again));
         }
         cx.decide(crate::Action::Forget { instance: id }, because);
     }
