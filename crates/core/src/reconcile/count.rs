@@ -91,7 +91,9 @@ impl Service {
             .instances
             .values()
             .filter(|instance| self.is_mine(instance) && instance.retiring && !self.bound.contains_key(&instance.id))
-            .filter(|instance| !matches!(instance.phase, Phase::Stopping | Phase::Ended));
+            .filter(|instance| !matches!(instance.phase, Phase::Stopping | Phase::Ended))
+            // Who was active last stays until another one is: it may have the only copy of the data.
+            .filter(|instance| !self.data_only_with(&instance.id));
         let going: Vec<InstanceId> = going.map(|instance| instance.id.clone()).collect();
         let wanted = self.declared.wanted();
         for id in going {
