@@ -123,12 +123,14 @@ impl Core {
             } => {
                 if let Some(peer) = self.peer(&node).filter(|peer| peer.session == Some(session)) {
                     peer.expired = Some(modified);
+                    self.judge_node(&node, Reason::SessionExpired { node: node.clone() }, now);
                     self.reconcile_all(now);
                 }
             }
             ClusterEvent::Renewed { node } => {
                 if let Some(peer) = self.peer(&node).filter(|peer| peer.expired.is_some()) {
                     peer.expired = None;
+                    self.judge_node(&node, Reason::SessionOpen { node: node.clone() }, now);
                     self.reconcile_all(now);
                 }
             }

@@ -65,6 +65,8 @@ struct Armed {
     epoch: Epoch,
     /// Somebody waits to hear that it is.
     waiting: bool,
+    /// It is being ended, with the session that it was armed in: no other guard may arm it again.
+    over: bool,
 }
 
 #[derive(Debug)]
@@ -402,6 +404,7 @@ impl World {
                     member: member.clone(),
                     epoch,
                     waiting: true,
+                    over: false,
                 };
                 keeper.armed.insert(slot.clone(), armed);
                 self.tell_guard(ix, ToGuard::Arm { slot, member, epoch });
@@ -441,7 +444,7 @@ impl World {
                 }
                 let Some(keeper) = self.keeper(ix) else { return };
                 keeper.ready = true;
-                let armed = keeper.armed.iter();
+                let armed = keeper.armed.iter().filter(|(_, armed)| !armed.over);
                 let armed: Vec<_> = armed
                     .map(|(slot, armed)| (slot.clone(), armed.member.clone(), armed.epoch))
                     .collect();
@@ -496,6 +499,9 @@ impl World {
     }
 
     fn kill_all(&mut self, ix: NodeIx) {
+        if let Some(keeper) = self.keeper(ix) {
+            keeper.armed.values_mut().for_each(|armed| armed.over = true);
+        }
         for (instance, run) in self.members(ix) {
             self.kill_at_once(&instance, run);
         }
