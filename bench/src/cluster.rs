@@ -149,7 +149,11 @@ impl Cluster {
             let host = self.host(name)?;
             let token = self.must(first, &["cluster", "token"], JOIN_WITHIN)?;
             let address = host.address().to_string();
-            self.must(host, &["cluster", "join", token.trim(), "--host", &address], JOIN_WITHIN)?;
+            self.must(
+                host,
+                &["cluster", "join", token.trim(), "--host", &address],
+                JOIN_WITHIN,
+            )?;
         }
         Ok(())
     }
@@ -384,7 +388,9 @@ check = {{ http = "/", every = "200ms", fail_after = 3 }}
             let root = host.files().join(format!("var/lib/understudy/{NAME}"));
             let mut copied = vec![root.join("events.jsonl"), host.files().join("var/log/start.log")];
             for inside in ["logs", "run", "etcd"] {
-                let Ok(files) = fs::read_dir(root.join(inside)) else { continue };
+                let Ok(files) = fs::read_dir(root.join(inside)) else {
+                    continue;
+                };
                 copied.extend(files.flatten().map(|file| file.path()));
             }
             let is_log = |path: &&PathBuf| path.extension().is_some_and(|kind| kind == "log" || kind == "jsonl");

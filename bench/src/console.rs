@@ -45,9 +45,13 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
             host.enter_with().unwrap_or_default()
         ));
     }
-    say("troubles: kill HOST agent|guard|proxy|etcd|token, stop …, power-loss HOST, link-down HOST, path-cut HOST, one-way A B, apart A B,");
+    say(
+        "troubles: kill HOST agent|guard|proxy|etcd|token, stop …, power-loss HOST, link-down HOST, path-cut HOST, one-way A B, apart A B,",
+    );
     say("          loss HOST PERMILLE, pause HOST, disk-full HOST, disk-stall HOST, hogs HOST N");
-    say("          try SECONDS TROUBLE + TROUBLE …: breaks, mends, says what a client saw; hosts may be called active, leader, second, third");
+    say(
+        "          try SECONDS TROUBLE + TROUBLE …: breaks, mends, says what a client saw; hosts may be called active, leader, second, third",
+    );
     say("others:   heal, wait, active, leader, judge, HOST COMMAND …, end");
     let mut begun = Vec::new();
     for line in std::io::stdin().lock().lines() {
@@ -118,7 +122,10 @@ fn obey(cluster: &Cluster, begun: &mut Vec<Begun>, line: &str) -> Result<()> {
         "try" => attempt(cluster, rest)?,
         "keep" => cluster.keep_logs(rest.as_ref())?,
         host if cluster.names().iter().any(|name| name == host) => {
-            let rest = rest.replace("understudy ", &format!("{} ",cluster.rig().shared().join("bin/understudy").display()));
+            let rest = rest.replace(
+                "understudy ",
+                &format!("{} ", cluster.rig().shared().join("bin/understudy").display()),
+            );
             let output = cluster
                 .host(host)?
                 .run_within(hosts::Command::shell(rest), TYPED_WITHIN)?;

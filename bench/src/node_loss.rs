@@ -152,7 +152,10 @@ pub(crate) fn run(context: &Context, settings: &Settings) -> Result<Page> {
             for (loss, tries) in losses.iter().zip(&mut tries) {
                 let label = format!("{profile}, {}, {number} of {runs}", loss.name());
                 let one = attempt(&cluster, *loss, wait).with_context(|| label.clone())?;
-                let length = one.outage.length.map_or("never back".into(), |length| format!("{length:.0?}"));
+                let length = one
+                    .outage
+                    .length
+                    .map_or("never back".into(), |length| format!("{length:.0?}"));
                 say(&format!(
                     "{label}: out {length}, {} of {} failed, client late {:.1?}",
                     one.outage.failed, one.outage.sent, one.outage.late_p99
@@ -181,7 +184,16 @@ pub(crate) fn run(context: &Context, settings: &Settings) -> Result<Page> {
          lease had run out). `routed` is when the proxies send clients to it.",
     );
     page.table(
-        &["timing", "fault", "dead for certain", "claimed", "promoted", "routed", "first answer", "told"],
+        &[
+            "timing",
+            "fault",
+            "dead for certain",
+            "claimed",
+            "promoted",
+            "routed",
+            "first answer",
+            "told",
+        ],
         &steps,
     );
     Ok(page)
@@ -207,7 +219,11 @@ fn attempt(cluster: &Cluster, loss: Loss, wait: Duration) -> Result<Try> {
     let (outage, back_after) = if troubles.is_empty() {
         (planned(cluster, loss, &active.host, asked, plan)?, None)
     } else {
-        let hold = if loss.waits_for_the_lease() { wait * 2 + CALM } else { CALM * 2 };
+        let hold = if loss.waits_for_the_lease() {
+            wait * 2 + CALM
+        } else {
+            CALM * 2
+        };
         let Round { outage, back_after, .. } = chaos::play(cluster, troubles, hold, BACK_WITHIN, plan)?;
         (outage, Some(back_after))
     };
@@ -215,7 +231,10 @@ fn attempt(cluster: &Cluster, loss: Loss, wait: Duration) -> Result<Try> {
     Ok(Try {
         outage,
         back_after,
-        steps: steps_of(cluster, epoch).ok().flatten().filter(|told| told.epoch > active.epoch),
+        steps: steps_of(cluster, epoch)
+            .ok()
+            .flatten()
+            .filter(|told| told.epoch > active.epoch),
     })
 }
 
@@ -265,18 +284,27 @@ fn row(profile: &str, loss: Loss, wait: Duration, tries: &[Try]) -> Vec<String> 
     let ratio = summary
         .length(0.95)
         .filter(|_| loss.waits_for_the_lease())
-        .map_or("–".into(), |length| format!("{:.2}", length.as_secs_f64() / wait.as_secs_f64()));
+        .map_or("–".into(), |length| {
+            format!("{:.2}", length.as_secs_f64() / wait.as_secs_f64())
+        });
     let failed = |quantile: f64| summary.failed(quantile).map_or("–".into(), |failed| failed.to_string());
     let mut back: Vec<Duration> = tries.iter().filter_map(|one| one.back_after).collect();
     back.sort_unstable();
-    let seconds = |place: usize| back.get(place).map_or("–".into(), |back| format!("{:.1}", back.as_secs_f64()));
+    let seconds = |place: usize| {
+        back.get(place)
+            .map_or("–".into(), |back| format!("{:.1}", back.as_secs_f64()))
+    };
     vec![
         profile.to_owned(),
         loss.name().to_owned(),
         format!("**{}** / {} / {}", ms(0.5), ms(0.95), ms(1.0)),
         ratio,
         format!("{} / {}", failed(0.5), failed(1.0)),
-        format!("{} / {}", seconds(back.len() / 2), seconds(back.len().saturating_sub(1))),
+        format!(
+            "{} / {}",
+            seconds(back.len() / 2),
+            seconds(back.len().saturating_sub(1))
+        ),
         summary.never_back.to_string(),
         format!("{} ({})", summary.lengths.len() + summary.never_back, summary.dropped),
     ]

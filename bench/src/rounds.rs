@@ -41,7 +41,10 @@ pub(crate) fn run(wanted: &Wanted, program: PathBuf) -> Result<()> {
     say(&format!("seed {seed}"));
     let began = Instant::now();
     let cluster = Cluster::up(&settings)?;
-    say(&format!("three hosts are up and redundant after {:.1?}", began.elapsed()));
+    say(&format!(
+        "three hosts are up and redundant after {:.1?}",
+        began.elapsed()
+    ));
     let options = Options {
         faults: wanted.faults,
         seed,

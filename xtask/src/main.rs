@@ -1,4 +1,4 @@
-//! What developers run: `cargo xtask test | check | fix | sim | bench | picture`.
+//! What developers run: `cargo xtask test | check | fix | sim | bench | chaos | picture`.
 
 mod docs;
 mod packages;
@@ -42,6 +42,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         arguments: Vec<String>,
     },
+    /// Break three hosts at random and judge by a witness: `--faults N --seed S --profile P`
+    Chaos {
+        /// Options of `understudy-bench chaos`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Make `docs/failover.svg` anew, from a failover that is carried out for it
     Picture(picture::Settings),
 }
@@ -58,14 +64,26 @@ fn main() -> Result<()> {
             cargo(&root, &words)
         }
         Task::Bench { arguments } => {
-            packages::need(packages::FOR_BENCHES, false)?;
-            cargo(&root, &["build", "--release"])?;
-            let mut words = vec!["run", "--release", "--quiet", "--package", "understudy-bench", "--"];
-            words.extend(arguments.iter().map(String::as_str));
-            cargo(&root, &words)
+            let programs = match arguments.first().map(String::as_str) {
+                Some("node-loss" | "hosts") => packages::FOR_HOSTS,
+                _ => packages::FOR_BENCHES,
+            };
+            bench(&root, programs, arguments)
+        }
+        Task::Chaos { arguments } => {
+            let arguments = [vec!["chaos".to_owned()], arguments].concat();
+            bench(&root, packages::FOR_HOSTS, arguments)
         }
         Task::Picture(settings) => picture::make(&root, &settings),
     }
+}
+
+fn bench(root: &Path, programs: &[packages::Program], arguments: Vec<String>) -> Result<()> {
+    packages::need(programs, false)?;
+    cargo(root, &["build", "--release"])?;
+    let mut words = vec!["run", "--release", "--quiet", "--package", "understudy-bench", "--"];
+    words.extend(arguments.iter().map(String::as_str));
+    cargo(root, &words)
 }
 
 /// The words that `cargo xtask` takes.

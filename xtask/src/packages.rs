@@ -57,11 +57,23 @@ const ETCDCTL: Program = Program {
     name: "etcdctl",
     package: "etcd-client",
 };
+const MKFS: Program = Program {
+    name: "mkfs.ext4",
+    package: "e2fsprogs",
+};
+const PGREP: Program = Program {
+    name: "pgrep",
+    package: "procps",
+};
 
 /// What `cargo xtask test` runs.
-pub(crate) const FOR_TESTS: &[Program] = &[REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV, ETCD, ETCDCTL, CURL, IP, NFT];
+pub(crate) const FOR_TESTS: &[Program] = &[
+    REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV, ETCD, ETCDCTL, CURL, IP, NFT, MKFS, PGREP,
+];
 /// What `cargo xtask bench` runs.
 pub(crate) const FOR_BENCHES: &[Program] = &[REDIS, REDIS_CLI, NGINX, HAPROXY, WRK];
+/// What hosts out of namespaces with a cluster on them run: `cargo xtask chaos`, and the benchmarks and tests of several hosts.
+pub(crate) const FOR_HOSTS: &[Program] = &[ETCD, IP, NFT, MKFS, SETPRIV, PGREP];
 
 /// Installs what is missing, or says with which command to do so.
 pub(crate) fn need(programs: &[Program], no_install: bool) -> Result<()> {

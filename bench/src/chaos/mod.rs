@@ -151,7 +151,10 @@ pub fn play(
     let client = Client::start(cluster.rig().client(), plan)?;
     let ready = Instant::now();
     while client.good_in_a_row() < GOOD_BEFORE {
-        ensure!(ready.elapsed() < READY_WITHIN, "the service does not answer before anything is broken");
+        ensure!(
+            ready.elapsed() < READY_WITHIN,
+            "the service does not answer before anything is broken"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
     let began_ns = hosts::now_ns();
@@ -210,4 +213,3 @@ fn in_order(cluster: &Cluster) -> Result<Vec<String>> {
     hosts.sort_by_key(|host| (*host != active, *host != leader, host.clone()));
     Ok(hosts)
 }
-

@@ -316,6 +316,11 @@ impl Agent {
                     self.executor.assign(instance, node);
                 }
                 Action::Create { .. } | Action::Note(_) | Action::Report(_) => {}
+                Action::TellLeft { instance, node } => {
+                    if let Some(by) = self.clustered.as_ref().map(|cluster| cluster.me.clone()) {
+                        self.ask(&node, &record::Ask::Left { instance, by });
+                    }
+                }
                 Action::AskRenew { instance, node } => self.ask(&node, &record::Ask::Renew { instance }),
                 Action::AskMove { slot, node, to, drain } => {
                     let ask = record::Ask::Move {

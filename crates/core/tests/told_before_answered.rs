@@ -62,6 +62,7 @@ fn says(promoted: Option<u64>) -> Event {
         stands_by: None,
         unfenced: None,
         busy: false,
+        leaving: false,
         current: true,
         deaths: 0,
         restarts: 0,
@@ -138,7 +139,14 @@ fn a_slot_that_was_handed_over_and_promoted_before_the_answer_came_is_followed()
     writes(&mut core);
     let (instance, run) = (id("db-1"), RunId(1));
     let how = "killed by SIGKILL".into();
-    core.handle(Event::Exited { instance: instance.clone(), run, how }, now);
+    core.handle(
+        Event::Exited {
+            instance: instance.clone(),
+            run,
+            how,
+        },
+        now,
+    );
     core.handle(Event::Gone { instance, run }, now);
     let write = writes(&mut core).pop().expect("the slot is handed over");
     assert_eq!((&write.holder, &write.node), (&id("db-2"), &node("b")));

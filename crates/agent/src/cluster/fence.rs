@@ -256,9 +256,7 @@ impl Fence {
                 let timing = self.timing;
                 self.send(|client| client.timing(timing));
                 let (known, slots) = match *registered {
-                    Reply::Registered { session, slots, .. } => {
-                        (session.map(|(session, _)| Revision(session)), slots)
-                    }
+                    Reply::Registered { session, slots, .. } => (session.map(|(session, _)| Revision(session)), slots),
                     _ => (None, Vec::new()),
                 };
                 let ours = |slot: &SlotId| self.armed.contains_key(slot);

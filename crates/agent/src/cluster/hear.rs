@@ -566,6 +566,7 @@ pub(super) fn report_of(id: &InstanceId, live: &Live) -> Report {
             .map(|what| if what.is_empty() { Ok(()) } else { Err(what) }),
         unfenced: live.unfenced.clone(),
         busy: live.busy,
+        leaving: live.leaving,
         current: live.current,
         deaths: live.deaths,
         restarts: live.restarts,

@@ -169,6 +169,7 @@ impl Agent {
             stands_by: report.stands_by.map(|result| result.err().unwrap_or_default()),
             unfenced: report.unfenced,
             busy: report.busy,
+            leaving: report.leaving,
             current: report.current,
             deaths: report.deaths,
             restarts: report.restarts,

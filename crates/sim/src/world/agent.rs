@@ -256,7 +256,11 @@ impl World {
             }
             Action::AllStopped => self.tally.all_stopped = true,
             // There is one machine in this world, so nobody else can be asked.
-            Action::Arm { .. } | Action::Retire { .. } | Action::AskRenew { .. } | Action::AskMove { .. } => {
+            Action::Arm { .. }
+            | Action::Retire { .. }
+            | Action::TellLeft { .. }
+            | Action::AskRenew { .. }
+            | Action::AskMove { .. } => {
                 self.violate("structure", "an agent of one machine asks another".into());
             }
         }
