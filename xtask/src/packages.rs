@@ -99,7 +99,7 @@ pub(crate) const FOR_TESTS: &[Program] = &[
     REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV, IP, NFT, PING, PGREP, FSFREEZE, MKFS, ETCD, ETCDCTL, CURL,
 ];
 /// What `cargo xtask hosts` runs, and what runs on them.
-pub(crate) const FOR_HOSTS: &[Program] = &[IP, NFT, PGREP, FSFREEZE, MKFS, ETCD];
+pub(crate) const FOR_HOSTS: &[Program] = &[IP, NFT, PGREP, FSFREEZE, MKFS, ETCD, SETPRIV];
 /// The peers of `cargo xtask bench failover`.
 pub(crate) const FOR_FAILOVER: &[Program] = &[KEEPALIVED, PACEMAKER, PACEMAKER_CLI, COROSYNC, RESOURCE_AGENTS];
 /// What `cargo xtask bench` runs.

@@ -325,6 +325,11 @@ impl Agent {
                     self.executor.assign(instance, node);
                 }
                 Action::Create { .. } | Action::Note(_) | Action::Report(_) => {}
+                Action::TellLeft { instance, node } => {
+                    if let Some(by) = self.clustered.as_ref().map(|cluster| cluster.me.clone()) {
+                        self.ask(&node, &record::Ask::Left { instance, by });
+                    }
+                }
                 Action::AskRenew { instance, node } => self.ask(&node, &record::Ask::Renew { instance }),
                 Action::AskProof { instance, node, number } => {
                     self.ask(&node, &record::Ask::Prove { instance, number });

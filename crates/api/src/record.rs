@@ -118,6 +118,9 @@ pub struct Live {
     pub unfenced: Option<String>,
     /// A hook runs.
     pub busy: bool,
+    /// It is about to hand its slot over.
+    #[serde(default)]
+    pub leaving: bool,
     /// It runs from the file in force.
     pub current: bool,
     /// How often it died of late.
@@ -163,6 +166,13 @@ pub enum Ask {
         instance: InstanceId,
         /// By this number.
         number: u64,
+    },
+    /// No client of that node goes to an active any more that is about to hand its slot over. Not answered.
+    Left {
+        /// Which active.
+        instance: InstanceId,
+        /// From where.
+        by: NodeName,
     },
     /// Let a slot move on. Not answered.
     Move {

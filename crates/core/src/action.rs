@@ -123,6 +123,13 @@ pub enum Action {
         /// Where.
         node: NodeName,
     },
+    /// Tell an active's node that no client goes to it from here any more: it is about to hand its slot over. Not answered.
+    TellLeft {
+        /// Whom clients left.
+        instance: InstanceId,
+        /// Where it runs.
+        node: NodeName,
+    },
     /// Another node shall start an instance again, from the present declaration. No answer.
     AskRenew {
         /// Which.

@@ -181,6 +181,10 @@ impl Core {
                 let name = report.instance.service().clone();
                 self.with_service(&name, now, |service, _| service.reported(report));
             }
+            ClusterEvent::Left { instance, by } => {
+                let name = instance.service().clone();
+                self.with_service(&name, now, |service, _| service.left(&instance, by));
+            }
             ClusterEvent::RenewAsked { instance } => {
                 let name = instance.service().clone();
                 self.with_service(&name, now, |service, out| service.renew_asked(&instance, now, out));

@@ -111,6 +111,8 @@ pub(crate) struct Instance {
     pub(crate) told: Option<Box<Report>>,
     /// On another node: it is down because that is lost.
     pub(crate) lost_with_node: bool,
+    /// Of another node: it is about to hand its slot over.
+    pub(crate) leaving: bool,
     /// When the controller may ask its node again to start it anew.
     pub(crate) ask_again: Timestamp,
 }
@@ -158,6 +160,7 @@ impl Instance {
             told: None,
             unfenced: None,
             lost_with_node: false,
+            leaving: false,
             ask_again: Timestamp(0),
         }
     }

@@ -45,6 +45,10 @@ pub(crate) struct Planned {
     pub(crate) to: Option<InstanceId>,
     pub(crate) stage: Stage,
     pub(crate) because: Reason,
+    /// No client of our own proxy is at the holder any more.
+    pub(crate) drained: bool,
+    /// Nor of these nodes' proxies.
+    pub(crate) left: BTreeSet<NodeName>,
 }
 
 /// How far a planned change is.

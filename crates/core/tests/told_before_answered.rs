@@ -64,6 +64,7 @@ fn says(promoted: Option<u64>) -> Event {
         stands_by: None,
         unfenced: None,
         busy: false,
+        leaving: false,
         current: true,
         deaths: 0,
         restarts: 0,

@@ -155,6 +155,7 @@ fn action_in_words(action: &Action) -> String {
         Action::AskProof { instance, .. } => format!("ask for a check of {instance}"),
         Action::Arm { instance, epoch, .. } => format!("arm the guard for {instance}, epoch {epoch}"),
         Action::Retire { instance, node } => format!("ask node {node} to take {instance} away"),
+        Action::TellLeft { instance, node } => format!("tell node {node} that no client is at {instance}"),
         Action::AskRenew { instance, node } => format!("ask node {node} to start {instance} anew"),
         Action::AskMove { slot, node, .. } => format!("ask node {node} to move {slot} on"),
         Action::Write(write) if write.held && write.previous.as_ref() == Some(&write.holder) && write.served => {

@@ -127,6 +127,9 @@ impl Agent {
             Ask::Prove { instance, number } => self
                 .core
                 .handle(Event::Cluster(ClusterEvent::ProofAsked { instance, number }), now),
+            Ask::Left { instance, by } => self
+                .core
+                .handle(Event::Cluster(ClusterEvent::Left { instance, by }), now),
             Ask::Move {
                 service,
                 slot,

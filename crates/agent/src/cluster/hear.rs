@@ -581,6 +581,7 @@ pub(super) fn report_of(id: &InstanceId, live: &Live) -> Report {
             .map(|(number, what)| (number, if what.is_empty() { Ok(()) } else { Err(what) })),
         unfenced: live.unfenced.clone(),
         busy: live.busy,
+        leaving: live.leaving,
         current: live.current,
         deaths: live.deaths,
         restarts: live.restarts,

@@ -175,6 +175,7 @@ impl Agent {
                 .map(|(number, result)| (number, result.err().unwrap_or_default())),
             unfenced: report.unfenced,
             busy: report.busy,
+            leaving: report.leaving,
             current: report.current,
             deaths: report.deaths,
             restarts: report.restarts,

@@ -72,7 +72,7 @@ impl Service {
             };
             if !self.still_wanted(index, &holder, cx) {
                 self.stay(index, cx.out);
-            } else if cx.now >= deadline {
+            } else if cx.now >= deadline || clients_are_away(&planned, cx) {
                 self.keep_from_acting(index, &holder, planned.because, cx);
             }
         }
@@ -399,4 +399,10 @@ impl Service {
             ));
         }
     }
+}
+
+/// Whether no proxy, ours or another node's, has a client at the holder any more.
+fn clients_are_away(planned: &slot::Planned, cx: &Context<'_>) -> bool {
+    let left = |peers: &Peers| peers.living_others().all(|node| planned.left.contains(node));
+    planned.drained && cx.peers.is_none_or(left)
 }

@@ -125,6 +125,11 @@ impl Service {
             }
             return;
         }
+        if self.instances.get(&holder).is_some_and(|holder| holder.leaving) {
+            // It is about to be handed over: new requests wait here as they do there.
+            slot.routed = None;
+            return;
+        }
         if slot.serving() == Some(&holder) && slot.routed.as_ref() == Some(&(holder.clone(), record.epoch)) {
             return;
         }
@@ -194,6 +199,7 @@ fn lose(instance: &mut Instance, peers: &Peers, now: Timestamp) {
         return;
     }
     instance.lost_with_node = true;
+    instance.leaving = false;
     instance.acts = false;
     instance.promoted = None;
     instance.followed = instance.followed.take();
@@ -206,6 +212,7 @@ fn lose(instance: &mut Instance, peers: &Peers, now: Timestamp) {
 fn hear(instance: &mut Instance, told: &Report) {
     let never = Timestamp::NEVER;
     instance.lost_with_node = false;
+    instance.leaving = told.leaving;
     instance.run = told.run;
     instance.phase = match told.phase {
         InstancePhase::Waiting => Phase::Waiting { until: never },

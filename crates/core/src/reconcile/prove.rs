@@ -107,6 +107,8 @@ impl Service {
             to: Some(old),
             stage: Stage::Clear,
             because: because.clone(),
+            drained: true,
+            left: std::collections::BTreeSet::new(),
         });
         let note = Note::about_service(NoteKind::HandedBack, self.name.clone());
         cx.out.push_back(Decision::note(note, because));

@@ -273,6 +273,7 @@ impl Service {
             proved: instance.proved.clone(),
             unfenced: instance.unfenced.as_ref().map(|(why, _)| why.clone()),
             busy: instance.hook.is_some(),
+            leaving: self.is_leaving(id),
             current: instance.current,
             deaths: u32::try_from(instance.recent_deaths(now)).unwrap_or(u32::MAX),
             restarts: instance.restarts,

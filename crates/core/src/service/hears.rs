@@ -174,7 +174,16 @@ impl Service {
             }
             Event::Drained { instance } => {
                 self.draining.remove(&instance);
-                self.drained(&instance, now);
+                self.drained(&instance);
+                let left = self
+                    .instances
+                    .get(&instance)
+                    .filter(|left| left.leaving && !self.is_mine(left));
+                if let Some(node) = left.map(|left| left.node.clone()) {
+                    let because = Reason::SwitchoverAsked;
+                    let action = Action::TellLeft { instance, node };
+                    out.push_back(Decision { action, because });
+                }
                 true
             }
             Event::FirstAnswer { instance, epoch, at } => {

@@ -783,6 +783,10 @@ impl World {
                 self.call(ix, purpose, Asked::Txn(Rc::new(txn)), CALL_TIMEOUT);
             }
             Action::AskRenew { instance, node } => self.ask(ix, &node, Ask::Renew { instance }),
+            Action::TellLeft { instance, node } => {
+                let by = self.node(ix).name.clone();
+                self.ask(ix, &node, Ask::Left { instance, by });
+            }
             Action::AskProof { instance, node, number } => self.ask(ix, &node, Ask::Prove { instance, number }),
             Action::AskMove { slot, node, to, drain } => self.ask(ix, &node, Ask::Move { slot, to, drain }),
             Action::Write(write) => self.write_slot(ix, write),

@@ -296,6 +296,7 @@ impl World {
         let event = match ask {
             Ask::Renew { instance } => ClusterEvent::RenewAsked { instance },
             Ask::Prove { instance, number } => ClusterEvent::ProofAsked { instance, number },
+            Ask::Left { instance, by } => ClusterEvent::Left { instance, by },
             Ask::Move { slot, to, drain } => ClusterEvent::MoveAsked {
                 service: slot.service,
                 slot: slot.slot,

@@ -259,6 +259,7 @@ impl World {
             Action::Arm { .. }
             | Action::AskProof { .. }
             | Action::Retire { .. }
+            | Action::TellLeft { .. }
             | Action::AskRenew { .. }
             | Action::AskMove { .. } => {
                 self.violate("structure", "an agent of one machine asks another".into());
