@@ -139,11 +139,30 @@ impl World {
             .unwrap_or_default()
     }
 
-    /// The node of the active.
+    /// The node of the active; waits until one serves.
     pub(crate) fn active(&self, asked: &str) -> String {
+        let mut node = None;
+        wait_until("an active", Duration::from_secs(20), || {
+            node = self.serves(asked);
+            node.is_some()
+        });
+        node.unwrap()
+    }
+
+    /// The node of the active, if one serves.
+    pub(crate) fn serves(&self, asked: &str) -> Option<String> {
         let db = self.db(asked);
-        assert_eq!(db["slots"][0]["state"], "serving", "{db}");
-        db["slots"][0]["node"].as_str().unwrap().to_owned()
+        let slot = &db["slots"][0];
+        (slot["state"] == "serving")
+            .then(|| slot["node"].as_str().map(str::to_owned))
+            .flatten()
+    }
+
+    /// Waits until another than `but` serves.
+    pub(crate) fn moved(&self, asked: &str, but: &str) {
+        wait_until("an active elsewhere", Duration::from_secs(20), || {
+            self.serves(asked).is_some_and(|node| node != but)
+        });
     }
 
     /// A host that has no part in it.

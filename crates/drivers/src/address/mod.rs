@@ -22,6 +22,7 @@
 //! taking it off in between.
 
 mod choose;
+mod connections;
 mod decide;
 mod error;
 mod frame;
@@ -33,6 +34,7 @@ mod remove;
 mod socket;
 mod wire;
 
+pub use connections::reset_connections;
 pub use error::{AcquireError, RefreshError, ReleaseError};
 pub use message::removal_message;
 pub use netlink::Error as KernelError;

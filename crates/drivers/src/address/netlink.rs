@@ -130,7 +130,7 @@ pub(crate) async fn remove(entry: &Entry, interface: &str) -> Result<(), Error> 
 }
 
 /// On another thread: the kernel carries requests out while we send, and may wait for a lock of its own meanwhile.
-async fn apart<T: Send + 'static>(
+pub(crate) async fn apart<T: Send + 'static>(
     doing: &str,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, Error> {
@@ -199,6 +199,26 @@ fn open(flags: SocketFlags) -> io::Result<OwnedFd> {
     let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(ANSWER_TIMEOUT))?;
     Ok(socket)
+}
+
+/// A socket for questions about sockets.
+pub(crate) fn diagnosis() -> io::Result<OwnedFd> {
+    let protocol = Some(rustix::net::netlink::SOCK_DIAG);
+    let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(ANSWER_TIMEOUT))?;
+    Ok(socket)
+}
+
+pub(crate) fn ask(socket: &OwnedFd, request: &[u8]) -> io::Result<()> {
+    rustix::net::send(socket, request, SendFlags::empty())?;
+    Ok(())
+}
+
+pub(crate) fn answer(socket: &OwnedFd) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+    let (length, _) = rustix::net::recv(socket, buffer.as_mut_slice(), RecvFlags::empty())?;
+    buffer.truncate(length);
+    Ok(buffer)
 }
 
 /// Hears of changes of links and addresses.
