@@ -64,8 +64,8 @@ impl Who {
 
     fn contender(self) -> Result<Box<dyn Contender>> {
         Ok(match self {
-            Who::Keepalived => Box::new(Keepalived::new("1")?),
-            Who::KeepalivedFast => Box::new(Keepalived::new("0.1")?),
+            Who::Keepalived => Box::new(Keepalived::new("1", 900)?),
+            Who::KeepalivedFast => Box::new(Keepalived::new("0.1", 300)?),
             Who::Pacemaker => Box::new(Pacemaker::new(None, 10)?),
             Who::PacemakerFast => Box::new(Pacemaker::new(Some(500), 1)?),
         })

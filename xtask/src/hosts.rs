@@ -21,18 +21,6 @@ pub(crate) struct Settings {
 /// Makes the hosts, and waits for Ctrl-C.
 pub(crate) fn run(root: &Path, settings: &Settings) -> Result<()> {
     packages::need(packages::FOR_HOSTS, false)?;
-    // For the hosts too: they see the machine's files.
-    crate::cargo(
-        root,
-        &[
-            "build",
-            "--quiet",
-            "--package",
-            "understudy-cli",
-            "--package",
-            "understudy-hosts",
-        ],
-    )?;
     let count = settings.hosts.to_string();
     let mut words = vec!["run", "--quiet", "--package", "understudy-hosts", "--bin", "rig", "--"];
     let disk_mib = settings.disk_mib.map(|mib| mib.to_string());
@@ -43,9 +31,11 @@ pub(crate) fn run(root: &Path, settings: &Settings) -> Result<()> {
     if let (Some(mib), false) = (&disk_mib, settings.sweep) {
         words.extend(["--disk-mib", mib]);
     }
-    eprintln!(
-        "the program of this tree: {}",
-        root.join("target/debug/understudy").display()
-    );
+    if !settings.sweep {
+        // For the hosts too: they see the machine's files.
+        crate::cargo(root, &["build", "--quiet", "--package", "understudy-cli"])?;
+        let program = root.join("target/debug/understudy");
+        eprintln!("the program of this tree: {}", program.display());
+    }
     crate::cargo(root, &words)
 }

@@ -358,6 +358,7 @@ impl Executor {
             .or_else(|| self.ports.of(&instance));
         let claim = address.map(|address| self.addresses.begin(&instance, address));
         let inputs = self.inputs.clone();
+        let under = self.session.as_ref().map(SessionLink::session).unwrap_or_default();
         tokio::spawn(async move {
             let armed = async {
                 if let Some((session, cgroup)) = &fenced {
@@ -377,6 +378,7 @@ impl Executor {
                         epoch,
                         cgroup: cgroup.clone()?,
                         gates,
+                        session: under,
                         answer,
                     });
                     armed.await.unwrap_or_else(|_| Err("the agent is ending".into()))?;
@@ -771,6 +773,13 @@ impl Executor {
             addresses.release(&instance).await;
             let _ = inputs.send(Input::Event(Event::Gone { instance, run }, clock::now()));
         });
+    }
+
+    /// How long a check of an instance may be under way.
+    pub(crate) fn check_timeout(&self, instance: &InstanceId) -> Duration {
+        let service = self.cluster.services.get(instance.service());
+        let check = service.and_then(|service| service.check.as_ref());
+        check.map_or(Duration::ZERO, |check| check.timeout.duration())
     }
 
     /// Nothing of an instance runs any more.

@@ -79,6 +79,7 @@ pub fn run(config: Config) -> i32 {
                     70
                 }
             },
+            Err(recover::StartError::Down) => 0,
             Err(error) => {
                 eprintln!("error: {}", executor::chain(&error));
                 if let Some(hint) = error.hint() {

@@ -87,6 +87,10 @@ pub(crate) enum StartError {
     #[error("failed to join the others: {0}")]
     Join(String),
 
+    /// Not a failure: an operator wanted it while the store did not answer.
+    #[error("the node is down")]
+    Down,
+
     #[error("services of this cluster run and their records in `{}` are gone: nobody can say which of them is active. What runs is {}", path.display(), what.join(", "))]
     RecordsLost { path: PathBuf, what: Vec<String> },
 }
@@ -126,6 +130,7 @@ impl StartError {
             | StartError::Node(api::node::Error::Damaged { .. })
             | StartError::RecordsLost { .. }
             | StartError::OtherCluster { .. } => EXIT_REFUSED,
+            StartError::Down => 0,
             _ => 1,
         }
     }
@@ -157,16 +162,26 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     ] {
         make_folder(&folder)?;
     }
-    let lock = guard::lock(&layout.agent_lock())?;
+    let mut lock = guard::lock(&layout.agent_lock())?;
     let had_records = move_old_records(&layout) || had_records;
     let exe = own_path().map_err(StartError::Exe)?;
     let node = api::node::Node::read(&layout.node())?;
-    let reach = match &node {
-        Some(node) => Some(cluster::start::connect(node, &layout).await?),
+    let connected = match &node {
+        Some(node) => match cluster::start::connect(node, &layout).await {
+            Ok(connected) => Some(connected),
+            Err(error) => {
+                if matches!(error, StartError::Down)
+                    && let Err(error) = guard::write_lock(&mut lock, guard::ENDED)
+                {
+                    tracing::warn!(%error, "cannot note that the agent ends in order; its guard may start it again");
+                }
+                return Err(error);
+            }
+        },
         None => None,
     };
-    let store = match &reach {
-        Some(reach) => Arc::clone(reach) as Arc<dyn Store>,
+    let store = match &connected {
+        Some(connected) => Arc::clone(&connected.ways.store) as Arc<dyn Store>,
         None => open_embedded(&layout).await?,
     };
     let meta = meta(store.as_ref(), node.as_ref()).await?;
@@ -204,9 +219,9 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     executor.declare(Arc::clone(&cluster), folder);
     let state = appstate::AppState::new(Arc::clone(&store), appstate::Limits::default());
     executor.give_state(state.clone());
-    let joined = match node.as_ref().zip(reach.as_ref()) {
-        Some((node, reach)) => {
-            Some(cluster::start::join(node, &layout, reach, &inputs, &mut queue, &mut executor).await?)
+    let joined = match node.as_ref().zip(connected.as_ref()) {
+        Some((node, connected)) => {
+            Some(cluster::start::join(node, &layout, &connected.ways, &inputs, &mut queue, &mut executor).await?)
         }
         None => None,
     };
@@ -249,7 +264,10 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         instances: adopted,
         numbers: found.numbers,
         routes,
-        elsewhere: joined.as_ref().map(|joined| joined.elsewhere()).unwrap_or_default(),
+        elsewhere: joined
+            .as_ref()
+            .map(super::cluster::start::Joined::elsewhere)
+            .unwrap_or_default(),
     };
     if let Some(joined) = &joined {
         let session = joined.cluster.session;
@@ -259,6 +277,13 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     // What the operator wished is not forgotten with the agent; and it comes first, so that nothing is begun against it.
     let node_file = node.as_ref();
     for (node, how) in found.away {
+        if cluster::leave::is_own_wish(&how, &node, node_file) {
+            // It went down in order, and is back.
+            store
+                .txn(Txn::new().then(Op::delete(format!("{}{node}", record::NODES))))
+                .await?;
+            continue;
+        }
         let event = match how.as_str() {
             _ if node_file.is_some() => Event::NodeDrained { node },
             "drained" => Event::NodeDrained { node },
@@ -293,10 +318,8 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         store: Arc::clone(&store),
         state: state.clone(),
     };
-    if let Some(node) = &node
-        && node.store.tls
-    {
-        cluster::start::open_door(node, &layout, &store, door.clone()).await?;
+    if let Some((connected, joined)) = connected.as_ref().zip(joined.as_ref()) {
+        cluster::start::open_door(connected, door.clone(), Arc::clone(&joined.cluster.papers)).await?;
     }
     http::listen(&layout.api_socket(), config.api, door)?;
     let link = ProxyLink::start(&layout, &exe, inputs.clone());
@@ -665,7 +688,7 @@ fn spread(instances: &mut BTreeMap<InstanceId, Adopted>, nodes: &[NodeName]) {
     }
 }
 
-fn record_files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn record_files(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();
     };

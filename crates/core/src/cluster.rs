@@ -15,6 +15,7 @@ impl Core {
         core.peers = Some(Peers {
             me,
             session: None,
+            still: false,
             controller: false,
             others: BTreeMap::new(),
             stagger,
@@ -78,6 +79,17 @@ impl Core {
         exclusive.flat_map(acting).collect()
     }
 
+    /// Whether an instance stands still by our own wish: a check that it fails says nothing of it.
+    pub(crate) fn stands_still(&self, id: &InstanceId) -> bool {
+        let still = self.peers.as_ref().is_some_and(|peers| peers.still);
+        let service = self
+            .services
+            .get(id.service())
+            .filter(|service| still && service.declared.exclusive);
+        let instance = service.and_then(|service| service.instances.get(id));
+        instance.is_some_and(|instance| instance.acts)
+    }
+
     /// Nodes that hold slots of exclusive services.
     pub fn exclusive_nodes(&self) -> BTreeSet<NodeName> {
         let exclusive = self.services.values().filter(|service| service.declared.exclusive);
@@ -98,6 +110,11 @@ impl Core {
     pub(crate) fn hear_of_cluster(&mut self, event: ClusterEvent, now: Timestamp) {
         match event {
             ClusterEvent::OwnSession(session) => self.own_session(session, now),
+            ClusterEvent::Still(still) => {
+                if let Some(peers) = &mut self.peers {
+                    peers.still = still;
+                }
+            }
             ClusterEvent::Session { node, session } => self.session(node, session, now),
             ClusterEvent::Expired {
                 node,
@@ -206,6 +223,7 @@ impl Core {
             return;
         }
         peers.session = session;
+        peers.still = false;
         let me = peers.me.clone();
         let lost = session.is_none();
         if lost {

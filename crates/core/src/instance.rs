@@ -97,8 +97,12 @@ pub(crate) struct Instance {
     pub(crate) failed_starts: u32,
     pub(crate) deaths: VecDeque<Timestamp>,
     pub(crate) restarts: u32,
-    /// The agent keeps a record of it.
+    /// The agent keeps a record of it; in a cluster: the store was seen to have one.
     pub(crate) created: bool,
+    /// In a cluster: its record was seen to say that it shall go away.
+    pub(crate) retiring_seen: bool,
+    /// In a cluster: when the controller writes again what it wrote about it, if the store does not say so by then.
+    pub(crate) write_again: Timestamp,
     /// On another node: how often it died of late, as told.
     pub(crate) told_deaths: usize,
     /// Its node could not arm it (no guard, no floating address), so it may not act; until when that counts.
@@ -148,6 +152,8 @@ impl Instance {
             deaths: VecDeque::new(),
             restarts: 0,
             created: false,
+            retiring_seen: false,
+            write_again: now,
             told_deaths: 0,
             told: None,
             unfenced: None,

@@ -17,11 +17,16 @@ use std::time::Duration;
 /// An instance on a lost node is replaced elsewhere after this long: a machine that only restarts is back by then, with its data.
 pub(crate) const LOST_GRACE: Duration = Duration::from_secs(5);
 
+/// What was to be written about an instance, and is not seen in the store after this long, is written again.
+pub(crate) const WRITE_AGAIN: Duration = Duration::from_secs(5);
+
 /// What the store and the session clocks say. Only a core made by [`Core::clustered`](crate::Core::clustered) hears it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClusterEvent {
     /// Our own session: open under this number, or lost. Once lost, nothing exclusive of ours may act.
     OwnSession(Option<Revision>),
+    /// Whether our exclusive actives stand still until the store answers: that they do not answer checks meanwhile says nothing of them.
+    Still(bool),
     /// Another node's session: open under this number, or gone.
     Session {
         /// Whose.
@@ -164,6 +169,8 @@ pub(crate) struct Peer {
 pub(crate) struct Peers {
     pub(crate) me: NodeName,
     pub(crate) session: Option<Revision>,
+    /// Our exclusive actives stand still.
+    pub(crate) still: bool,
     pub(crate) controller: bool,
     pub(crate) others: BTreeMap<NodeName, Peer>,
     /// Each rank of the failover order waits this long for the one before it.

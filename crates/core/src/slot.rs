@@ -92,6 +92,8 @@ pub(crate) struct Slot {
     pub(crate) before: Option<InstanceId>,
     /// In a cluster: the epoch of the holder on our node that we decide for.
     pub(crate) driven: Option<Epoch>,
+    /// In a cluster: an epoch at which a process of ours may have acted before our session was lost. No other process is promoted at it.
+    pub(crate) spent: Option<Epoch>,
     /// In a cluster: the guard was asked to arm its holder at this epoch, and whether it has.
     pub(crate) armed: Option<(Epoch, bool)>,
     /// In a cluster: who could claim it but is asked first has until then.
@@ -132,6 +134,7 @@ impl Slot {
             told: None,
             before: None,
             driven: None,
+            spent: None,
             armed: None,
             turn_at: None,
             ask_again: Timestamp(0),

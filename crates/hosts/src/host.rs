@@ -141,9 +141,9 @@ impl Host {
     /// The command that enters it.
     pub fn enter_with(&self) -> Option<String> {
         let pid = self.init_pid()?;
-        Some(format!(
-            "nsenter --target {pid} --mount --uts --ipc --net --pid --cgroup --wd=/root bash"
-        ))
+        // The folder is the host's, so it is changed to in there.
+        let spaces = "--mount --uts --ipc --net --pid --cgroup";
+        Some(format!("nsenter --target {pid} {spaces} sh -c 'cd; exec bash'"))
     }
 
     /// Switches it on: a new boot id, an empty `/run`, no address but its own; its disk as it was.

@@ -10,7 +10,7 @@ use guard::fence::words::Policy;
 use guard::fence::{freeze_now, kill_now};
 use model::{Epoch, InstanceId, Mark, Millis, Revision, SlotId, Timing};
 use rustix::process::Pid;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -64,6 +64,10 @@ pub(crate) struct Fence {
     client: Option<Client>,
     told: VecDeque<Fenced>,
     armed: BTreeMap<SlotId, Armed>,
+    /// What an earlier agent armed and this one did not: its gates stay shut until nothing of it runs.
+    inherited: BTreeSet<SlotId>,
+    /// Nothing exclusive of this node runs.
+    empty: bool,
     /// The session that the guard knows, and the newest renewal.
     session: Option<(Revision, Mark)>,
     ready: bool,
@@ -89,6 +93,8 @@ impl Fence {
             client: None,
             told: VecDeque::new(),
             armed: BTreeMap::new(),
+            inherited: BTreeSet::new(),
+            empty: false,
             session: None,
             ready: false,
             why_not: "the guard has not said yet whether it can fence".into(),
@@ -144,6 +150,8 @@ impl Fence {
             addresses: floating.iter().map(|floating| floating.address).collect(),
             floating,
         };
+        self.empty = false;
+        self.inherited.remove(slot);
         self.send(|client| client.arm(armament.clone()));
         self.armed.insert(
             slot.clone(),
@@ -165,6 +173,18 @@ impl Fence {
             .collect();
         for slot in slots {
             self.armed.remove(&slot);
+            self.send(|client| client.disarm(slot.clone()));
+        }
+    }
+
+    /// Whether nothing exclusive of this node runs. Then what an earlier agent armed is given up: an instance that starts anew must not find its
+    /// port shut.
+    pub(crate) fn empty(&mut self, empty: bool) {
+        self.empty = empty;
+        if !empty || self.client.is_none() {
+            return;
+        }
+        for slot in std::mem::take(&mut self.inherited) {
             self.send(|client| client.disarm(slot.clone()));
         }
     }
@@ -259,13 +279,17 @@ impl Fence {
                 let timing = self.timing;
                 self.send(|client| client.timing(timing));
                 self.beat_since = None;
-                let known = match *registered {
-                    Reply::Registered { session, guard, .. } => {
+                let (known, slots) = match *registered {
+                    Reply::Registered { session, guard, slots } => {
                         self.guard = i32::try_from(guard).ok().and_then(Pid::from_raw);
-                        session.map(|(session, _)| Revision(session))
+                        (session.map(|(session, _)| Revision(session)), slots)
                     }
-                    _ => None,
+                    _ => (None, Vec::new()),
                 };
+                let ours = |slot: &SlotId| self.armed.contains_key(slot);
+                let slots = slots.into_iter().map(|report| report.slot);
+                self.inherited = slots.filter(|slot| !ours(slot)).collect();
+                self.empty(self.empty);
                 match self.session {
                     // Another guard than the one that was told of it.
                     Some((session, mark)) if known != Some(session) => {

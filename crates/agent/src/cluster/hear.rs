@@ -9,7 +9,7 @@ use crate::input::Input;
 use crate::slots::known_slot;
 use api::Severity;
 use api::record::{self, Applied, Live, Member};
-use decisions::{ClusterEvent, Event, InstancePhase, Report};
+use decisions::{ClusterEvent, Event, InstancePhase, ProbeOutcome, Report};
 use model::{InstanceId, Millis, NodeName, Revision, Timestamp};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,8 +19,9 @@ use store::{Change, Entry};
 
 /// Who may claim a slot has this long before others end the session alone: a claim that ends it too is one write instead of two.
 const CLAIM_FIRST: Duration = Duration::from_millis(50);
-/// A whole list or a change later than asked for makes us late ourselves.
-const LATE: Duration = Duration::from_millis(100);
+/// An agent that woke up later than a fourth of A was late itself: what it holds against others it begins to see anew. Less than that happens on
+/// any machine under load, and harms nobody: a claim names the renewal that it has seen, and fails if there was another.
+const LATE_PART: u32 = 4;
 
 impl Agent {
     /// News of our own session.
@@ -52,6 +53,7 @@ impl Agent {
             }
             News::Frozen(None) => {
                 if cluster.frozen.take().is_some() {
+                    cluster.thawed_at = Some(now);
                     let text = "this node's exclusive actives go on".to_owned();
                     let because = "the store acknowledged a renewal in time".to_owned();
                     self.journal.tell(Severity::Warning, "thawed", text, because);
@@ -85,9 +87,46 @@ impl Agent {
         }
     }
 
+    /// What a check says of an active that stands still because of us says nothing of it: it is to go on when the store answers, and not to be ended
+    /// as one that hangs.
+    pub(crate) fn fair(&self, event: Event, now: Timestamp) -> Event {
+        let Some(cluster) = &self.clustered else { return event };
+        match event {
+            Event::Probed {
+                instance,
+                run,
+                standby,
+                began,
+                outcome: ProbeOutcome::Fail(what),
+            } => {
+                // One that was under way when it went on fails too.
+                let late = self.executor.check_timeout(&instance);
+                let still = cluster.frozen.is_some() || cluster.thawed_at.is_some_and(|at| now.since(at) <= late);
+                let outcome = match still && self.core.acting_exclusive().contains(&instance) {
+                    true => ProbeOutcome::Unsure,
+                    false => ProbeOutcome::Fail(what),
+                };
+                Event::Probed {
+                    instance,
+                    run,
+                    standby,
+                    began,
+                    outcome,
+                }
+            }
+            other => other,
+        }
+    }
+
     fn own_session(&mut self, session: Option<Revision>, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         cluster.session = session;
+        cluster.link.decides_under(session);
+        if session.is_some() {
+            // The watch may tell of it before: its silence would count as that of another.
+            let me = cluster.me.clone();
+            cluster.observer.own(&me);
+        }
         cluster.told_empty = None;
         cluster.frozen = None;
         cluster.published.clear();
@@ -414,7 +453,8 @@ impl Agent {
     pub(crate) fn look_at_sessions(&mut self, now: Timestamp) {
         let at = clock::mark();
         let Some(cluster) = &mut self.clustered else { return };
-        if cluster.look_at.take().is_some_and(|asked| at.waited_for(asked) > LATE) {
+        let late = cluster.timing.soft_deadline.duration() / LATE_PART;
+        if cluster.look_at.take().is_some_and(|asked| at.waited_for(asked) > late) {
             cluster.observer.late();
         }
         let mut events = Vec::new();
@@ -472,7 +512,7 @@ impl Agent {
                 what,
                 error: Some(error),
             } => tracing::warn!(what, error, "could not be written"),
-            Later::Wrote { .. } => {}
+            Later::Wrote { .. } | Later::Closed => {}
             Later::Condemn(node) => self.condemn(&node),
         }
     }

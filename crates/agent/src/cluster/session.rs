@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use store::Store;
 use store::session::{self, Opened, Record, Renewal, Session};
@@ -38,6 +39,8 @@ pub(crate) enum Order {
         epoch: Epoch,
         cgroup: PathBuf,
         gates: Vec<super::fence::Gate>,
+        /// The session under which the slot was taken: another one that is open by now covers nothing of it.
+        session: Revision,
         answer: oneshot::Sender<Result<(), String>>,
     },
     /// It does not act any more.
@@ -116,6 +119,8 @@ pub(crate) struct SessionLink {
     orders: mpsc::UnboundedSender<Order>,
     /// What deadlines beside the guard's count from.
     pub(crate) renewals: watch::Receiver<Renewed>,
+    /// The session that the main loop decides under; 0 for none.
+    known: Arc<AtomicU64>,
 }
 
 impl SessionLink {
@@ -136,7 +141,21 @@ impl SessionLink {
             };
             runtime.block_on(Keeper::new(setup, fence, store, tell).run(queue));
         })?;
-        Ok(Self { orders, renewals })
+        Ok(Self {
+            orders,
+            renewals,
+            known: Arc::default(),
+        })
+    }
+
+    /// From now on the main loop decides under this session.
+    pub(crate) fn decides_under(&self, session: Option<Revision>) {
+        self.known.store(session.unwrap_or_default().0, Ordering::Relaxed);
+    }
+
+    /// The session that the main loop decides under.
+    pub(crate) fn session(&self) -> Revision {
+        Revision(self.known.load(Ordering::Relaxed))
     }
 
     /// The thread lives as long as the agent.
@@ -270,18 +289,25 @@ impl Keeper {
     fn take(&mut self, order: Order) {
         match order {
             Order::Fast(fast) => self.tell(HolderEvent::FastWanted(fast)),
-            Order::Empty(empty) => self.tell(HolderEvent::AllExclusiveEmpty(empty)),
+            Order::Empty(empty) => {
+                self.fence.empty(empty);
+                self.tell(HolderEvent::AllExclusiveEmpty(empty));
+            }
             Order::Arm {
                 instance,
                 slot,
                 epoch,
                 cgroup,
                 gates,
+                session,
                 answer,
             } => {
                 // From here on something exclusive may run: the deadline matters.
                 self.tell(HolderEvent::AllExclusiveEmpty(false));
                 match self.holder.covered(mark()) {
+                    Covered::Yes if self.holder.session() != Some(session) => {
+                        let _ = answer.send(Err("the session under which the slot was taken is over".into()));
+                    }
                     Covered::Yes => self.fence.arm(&instance, &slot, epoch, &cgroup, &gates, answer),
                     other => {
                         let _ = answer.send(Err(not_covered(other).to_owned()));

@@ -1,6 +1,7 @@
 //! As many instances as declared, on nodes that are there.
 
 use crate::instance::{Instance, Phase};
+use crate::peers::WRITE_AGAIN;
 use crate::service::Service;
 use crate::slot::{self, Slot};
 use crate::{Action, Context, Decision, NodeState, Note, NoteKind, Reason};
@@ -39,6 +40,7 @@ impl Service {
             return;
         }
         self.leave(cx);
+        self.write_again(cx);
         if !cx.is_controller() {
             return;
         }
@@ -226,9 +228,12 @@ impl Service {
             return;
         };
         let mine = self.me.as_ref().is_none_or(|me| *me == instance.node);
-        if !mine && cx.can_act(&instance.node) {
+        // Who lives ends its own in order, also while it is emptied.
+        let lives = cx.peers.is_some_and(|peers| peers.lives(&instance.node));
+        if !mine && (lives || cx.can_act(&instance.node)) {
             if !instance.retiring {
                 instance.retiring = true;
+                instance.write_again = cx.now + WRITE_AGAIN;
                 let node = instance.node.clone();
                 cx.decide(
                     Action::Retire {
@@ -244,8 +249,73 @@ impl Service {
         if mine && instance.has_process() {
             self.stop(id, because, cx.now, cx.out);
         } else {
-            self.instances.remove(id);
-            cx.decide(Action::Forget { instance: id.clone() }, because);
+            self.forget(id.clone(), because, cx);
         }
+    }
+
+    /// In a cluster: what we wrote about instances and do not see in the store is written again.
+    fn write_again(&mut self, cx: &mut Context<'_>) {
+        if cx.peers.is_none_or(|peers| peers.session.is_none()) {
+            return;
+        }
+        let (now, again) = (cx.now, cx.now + WRITE_AGAIN);
+        let controller = cx.is_controller();
+        let because = Reason::TooMany {
+            wanted: self.declared.wanted(),
+        };
+        for (id, (node, at)) in self.forgotten.iter_mut().filter(|(_, (_, at))| now >= *at) {
+            *at = again;
+            let instance = id.clone();
+            let lives = cx.peers.is_some_and(|peers| peers.lives(node));
+            if self.me.as_ref() == Some(node) || (controller && !lives) {
+                cx.decide(Action::Forget { instance }, because.clone());
+            } else if controller {
+                // Its node came back meanwhile, and may run it: it ends it in order.
+                let node = node.clone();
+                cx.decide(Action::Retire { instance, node }, because.clone());
+            }
+        }
+        // Whoever is the controller now knows nothing of what an earlier one did not get written.
+        let stray = |instance: &Instance| !instance.created && !controller && !instance.has_process();
+        let strays: Vec<InstanceId> = self
+            .instances
+            .values()
+            .filter(|instance| stray(instance))
+            .map(|instance| instance.id.clone())
+            .collect();
+        for id in strays.into_iter().filter(|id| !self.bound.contains_key(id)) {
+            self.instances.remove(&id);
+        }
+        if !controller {
+            return;
+        }
+        for instance in self.instances.values_mut() {
+            let unseen = !instance.created || (instance.retiring && !instance.retiring_seen);
+            if !unseen || cx.now < instance.write_again {
+                continue;
+            }
+            let mine = self.me.as_ref() == Some(&instance.node);
+            let (id, node, because) = (instance.id.clone(), instance.node.clone(), instance.because.clone());
+            instance.write_again = again;
+            if !instance.created && !instance.retiring {
+                cx.decide(Action::Create { instance: id, node }, because);
+            } else if instance.created && !mine {
+                cx.decide(Action::Retire { instance: id, node }, because);
+            }
+        }
+    }
+
+    /// When that is due.
+    pub(super) fn write_again_at(&self, cx: &Context<'_>) -> Option<model::Timestamp> {
+        cx.peers.filter(|peers| peers.session.is_some())?;
+        let unseen = |instance: &&Instance| !instance.created || (instance.retiring && !instance.retiring_seen);
+        let unseen = self
+            .instances
+            .values()
+            .filter(unseen)
+            .map(|instance| instance.write_again);
+        let unseen = unseen.filter(|_| cx.is_controller());
+        let forgotten = self.forgotten.values().map(|(_, at)| *at);
+        forgotten.chain(unseen).filter(|at| *at > cx.now).min()
     }
 }

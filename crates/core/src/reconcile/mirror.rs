@@ -68,6 +68,22 @@ impl Service {
         };
         slot.driven = Some(record.epoch);
         slot.planned = None;
+        if slot.spent == Some(record.epoch) {
+            // We have our session again before anybody else took the slot: it is claimed anew, for no epoch reaches two processes.
+            slot.set(slot::Phase::Vacant, now, Reason::OwnSessionLost);
+            return;
+        }
+        // Who gave it to us went by what it had heard: since then our instance may have been started anew, without the data.
+        let had = slot.data.as_ref().is_some_and(|(holder, _)| *holder == record.holder) || record.served;
+        let follows = self.declared.on_follow.is_some() || self.declared.standby_check.is_some();
+        if follows && !had && !self.is_cold() {
+            let holder = self.instances.get(&record.holder);
+            if let Some(what) = holder.and_then(|holder| self.has_all_data(holder).err()) {
+                self.slots[index].set(slot::Phase::Vacant, now, Reason::NotReady { what });
+                return;
+            }
+        }
+        let slot = &mut self.slots[index];
         let (what, ago) = slot.told.clone().unwrap_or_default();
         let because = Reason::HandedOver { because: what };
         slot.takeover = None;
@@ -136,7 +152,7 @@ impl Service {
     /// Nobody may act for it any more.
     fn slot_is_open(&mut self, index: usize, because: Reason, now: Timestamp) {
         let slot = &mut self.slots[index];
-        slot.driven = None;
+        slot.spent = slot.driven.take().or(slot.spent);
         if slot.phase == slot::Phase::Vacant {
             return;
         }

@@ -136,6 +136,7 @@ impl Service {
             .chain(stuck)
             .chain(self.replacement_due(cx))
             .chain(self.asked_for.values().map(|(_, until)| *until))
+            .chain(self.write_again_at(cx))
             .chain(
                 self.instances
                     .values()

@@ -31,8 +31,9 @@ impl Service {
             slot.marking = None;
             match result {
                 Commit::Done(revision) => {
-                    if let Some(record) = &mut slot.record {
-                        record.revision = record.revision.max(revision);
+                    // What the store has by now may be somebody else's.
+                    if let Some(record) = slot.record.as_mut().filter(|record| record.revision <= revision) {
+                        record.revision = revision;
                         record.served = true;
                         slot.data = Some((record.holder.clone(), record.epoch));
                     }
@@ -56,6 +57,11 @@ impl Service {
                 self.write_failures = 0;
                 let before = slot.maybe_held();
                 slot.unclear.clear();
+                if slot.record.as_ref().is_some_and(|record| record.revision > revision) {
+                    // It was written, and again by another node since: we heard of that first.
+                    slot.set(slot::Phase::Vacant, now, Reason::Released);
+                    return true;
+                }
                 let Some((to, run)) = claimed else {
                     slot.record = before.map(|record| slot::Record {
                         held: false,
@@ -66,6 +72,15 @@ impl Service {
                     return true;
                 };
                 let epoch = slot.claiming;
+                let is_newer = |record: &slot::Record| record.revision > revision;
+                if self.me.is_some() && slot.record.as_ref().is_some_and(is_newer) {
+                    // Whoever we gave it to has written since, and the store told us of that before it answered us.
+                    if let Some(takeover) = &mut slot.takeover {
+                        takeover.claimed.get_or_insert(now);
+                    }
+                    slot.set(slot::Phase::Vacant, now, Reason::Claimed { epoch });
+                    return true;
+                }
                 let Some((node, session, served)) = slot.claiming_at.clone() else {
                     return false;
                 };

@@ -64,16 +64,27 @@ impl Service {
 
     pub(crate) fn assigned(&mut self, id: InstanceId, node: NodeName, retiring: bool, now: Timestamp) -> bool {
         self.numbers_used(id.number());
+        // That it shall exist was written before that it is no more.
+        if self.forgotten.contains_key(&id) {
+            return false;
+        }
         self.asked_for.remove(&id);
         if let Some(instance) = self.instances.get_mut(&id) {
-            let changed = instance.retiring != retiring;
-            // Our own wish to see it go comes back before it is written.
-            instance.retiring |= retiring;
-            return changed;
+            instance.created = true;
+            instance.retiring_seen = retiring;
+            let moved = instance.node != node && !instance.has_process();
+            if !moved {
+                let changed = instance.retiring != retiring;
+                // Our own wish to see it go comes back before it is written.
+                instance.retiring |= retiring;
+                return changed;
+            }
+            // Two controllers gave the same number, and the other one's was written.
         }
         let mine = self.me.as_ref().is_none_or(|me| *me == node);
         let mut instance = Instance::new(id.clone(), node, now, Reason::Declared);
         instance.retiring = retiring;
+        instance.retiring_seen = retiring;
         instance.created = true;
         if !mine {
             let until = Timestamp::NEVER;
@@ -84,6 +95,7 @@ impl Service {
     }
 
     pub(crate) fn unassigned(&mut self, id: &InstanceId) -> bool {
+        self.forgotten.remove(id);
         let Some(instance) = self.instances.get(id) else {
             return false;
         };
@@ -91,6 +103,8 @@ impl Service {
             // Replaced elsewhere while we were away: it ends here.
             if let Some(instance) = self.instances.get_mut(id) {
                 instance.retiring = true;
+                instance.retiring_seen = true;
+                instance.created = false;
             }
         } else {
             self.instances.remove(id);

@@ -3,12 +3,12 @@
 use super::Service;
 use crate::instance::{Instance, Phase};
 use crate::slot;
-use crate::{Adopted, Reason, SlotKnown};
+use crate::{Adopted, Decision, Reason, SlotKnown};
 use model::{
-    Addressing, Health, Limits, Logs, Millis, Protocol, Restart, ServiceName, Spread, StandbyMode, Stop, StopSignal,
-    Timestamp,
+    Addressing, Health, InstanceId, Limits, Logs, Millis, Protocol, Restart, ServiceName, Spread, StandbyMode, Stop,
+    StopSignal, Timestamp,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 impl Service {
@@ -103,10 +103,36 @@ impl Service {
             instance.demote = promoted;
         }
         if !holds {
+            // Among several machines its slot may have been taken elsewhere while no agent was here: it is an active nevertheless.
+            let stray = self.me.is_some() && self.declared.exclusive && running && promoted.is_some();
             instance.promoted = None;
-            instance.acts = instance.demote.is_some();
+            instance.acts = instance.demote.is_some() || stray;
         }
         self.instances.insert(id, instance);
+    }
+
+    /// In a cluster: what an earlier agent promoted, and what holds no slot any more, is ended where no hook demotes it.
+    pub(crate) fn end_strays(&mut self, now: Timestamp, out: &mut VecDeque<Decision>) {
+        if self.me.is_none() || !self.declared.exclusive {
+            return;
+        }
+        let holds = |id: &InstanceId| {
+            let held = |slot: &slot::Slot| {
+                slot.record
+                    .as_ref()
+                    .is_some_and(|record| record.held && record.holder == *id)
+            };
+            self.slots.iter().any(held)
+        };
+        let strays = self
+            .instances
+            .values()
+            .filter(|instance| self.is_mine(instance) && instance.is_alive());
+        let strays = strays.filter(|instance| instance.acts && instance.demote.is_none() && !holds(&instance.id));
+        let strays: Vec<InstanceId> = strays.map(|instance| instance.id.clone()).collect();
+        for id in strays {
+            self.kill(&id, Reason::OwnSessionLost, now, out);
+        }
     }
 }
 
