@@ -31,7 +31,9 @@ class Answer(http.server.BaseHTTPRequestHandler):
 class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
     daemon_threads = True
     request_queue_size = 128
-Server(("0.0.0.0", int(sys.argv[1])), Answer).serve_forever()
+server = Server(("0.0.0.0", int(sys.argv[1])), Answer)
+open("up", "w").close()
+server.serve_forever()
 "#;
 
 pub(crate) struct World {
@@ -85,8 +87,9 @@ impl World {
     pub(crate) fn apply_direct(&self) {
         self.apply(&format!(
             r#"
-            command = ["/bin/sh", "-c", "rm -f epoch; exec /usr/bin/python3 /srv/service.py {PORT} {{instance}}"]
+            command = ["/bin/sh", "-c", "rm -f epoch up; exec /usr/bin/python3 /srv/service.py {PORT} {{instance}}"]
             port = false
+            check = {{ exec = ["/usr/bin/test", "-e", "up"], every = "1s" }}
             "#
         ));
     }
@@ -96,7 +99,7 @@ impl World {
         let ip = self.ip();
         self.apply(&format!(
             r#"
-            command = ["/bin/sh", "-c", "rm -f epoch; exec /usr/bin/python3 /srv/service.py {{port}} {{instance}}"]
+            command = ["/bin/sh", "-c", "rm -f epoch up; exec /usr/bin/python3 /srv/service.py {{port}} {{instance}}"]
             listen = "{ip}:{PORT}"
             protocol = "http"
             "#
