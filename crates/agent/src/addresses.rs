@@ -499,16 +499,6 @@ async fn released(orders: &mut mpsc::UnboundedReceiver<Order>) -> Option<oneshot
 
 /// Takes an address off this node, however often that must be tried: nobody else may have it before.
 async fn take_off(address: &FloatingAddress, held: Option<&Held>) {
-    // Clients that wait for an answer would wait in vain: they are told while that still can be.
-    match address::reset_connections(address.ip).await {
-        Ok(0) => {}
-        Ok(connections) => {
-            tracing::info!(%address, connections, "reset the connections of a floating address that goes")
-        }
-        Err(error) => {
-            tracing::debug!(%address, error = %crate::executor::chain(&error), "connections of a floating address are left to time out")
-        }
-    }
     loop {
         let released = match held {
             Some(held) => held.release().await,

