@@ -482,7 +482,7 @@ impl Lease {
             return;
         }
         // No session at all, or no thread that renews it: the lease ends by itself.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -123,12 +123,14 @@ impl Core {
             } => {
                 if let Some(peer) = self.peer(&node).filter(|peer| peer.session == Some(session)) {
                     peer.expired = Some(modified);
+                    self.judge_node(&node, Reason::SessionExpired { node: node.clone() }, now);
                     self.reconcile_all(now);
                 }
             }
             ClusterEvent::Renewed { node } => {
                 if let Some(peer) = self.peer(&node).filter(|peer| peer.expired.is_some()) {
                     peer.expired = None;
+                    self.judge_node(&node, Reason::SessionOpen { node: node.clone() }, now);
                     self.reconcile_all(now);
                 }
             }
@@ -244,6 +246,7 @@ impl Core {
         self.reconcile_all(now);
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     fn session(&mut self, node: NodeName, session: Option<Revision>, now: Timestamp) {
         let Some(peers) = self.peers.as_mut().filter(|peers| peers.me != node) else {
             return;
@@ -262,6 +265,7 @@ impl Core {
         self.reconcile_all(now);
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     fn member(&mut self, node: NodeName, runs_services: bool, member: bool, now: Timestamp) {
         let Some(peers) = &mut self.peers else { return };
         if peers.me != node {

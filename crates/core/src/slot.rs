@@ -96,6 +96,8 @@ pub(crate) struct Slot {
     pub(crate) spent: Option<Epoch>,
     /// In a cluster: the guard was asked to arm its holder at this epoch, and whether it has.
     pub(crate) armed: Option<(Epoch, bool)>,
+    /// In a cluster: how often in a row the guard did not take an active that an earlier agent promoted, and when it is asked again.
+    pub(crate) arm_again: (u32, Timestamp),
     /// In a cluster: who could claim it but is asked first has until then.
     pub(crate) turn_at: Option<Timestamp>,
     /// When the controller may ask the holder's node again to move it on.
@@ -136,6 +138,7 @@ impl Slot {
             driven: None,
             spent: None,
             armed: None,
+            arm_again: (0, Timestamp(0)),
             turn_at: None,
             ask_again: Timestamp(0),
             routed: None,

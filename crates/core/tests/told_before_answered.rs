@@ -29,6 +29,7 @@ fn id(name: &str) -> InstanceId {
 
 fn slot(revision: u64, attempt: u64, holder: &str, on: &str, epoch: u64, served: bool) -> SlotKnown {
     SlotKnown {
+        since: Timestamp(0),
         slot: SlotId {
             service: id(holder).service().clone(),
             slot: 0,
@@ -95,6 +96,7 @@ fn holder_and_standby(now: Timestamp) -> Core {
             cluster,
             slots: vec![slot(10, 1, "db-1", "a", 1, true)],
             instances: vec![Adopted {
+                since: None,
                 instance: id("db-1"),
                 node: node("a"),
                 run: RunId(1),

@@ -163,6 +163,7 @@ impl Agent {
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     fn hear_all(&mut self, entries: Vec<Entry>, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         let there: BTreeSet<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
@@ -342,6 +343,7 @@ impl Agent {
         self.core.handle(Event::Cluster(ClusterEvent::Reported(report)), now);
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     fn assigned_seen(&mut self, id: InstanceId, entry: &Entry, now: Timestamp) {
         let Ok(assigned) = serde_json::from_slice::<record::Instance>(&entry.value) else {
             tracing::error!(instance = %id, "its record cannot be read");

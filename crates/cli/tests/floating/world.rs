@@ -172,7 +172,7 @@ impl World {
     pub(crate) fn other(&self, but: &str) -> String {
         self.rig
             .hosts()
-            .map(|host| host.name())
+            .map(hosts::Host::name)
             .find(|name| *name != but)
             .unwrap()
             .to_owned()

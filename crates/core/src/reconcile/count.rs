@@ -101,7 +101,9 @@ impl Service {
             .instances
             .values()
             .filter(|instance| self.is_mine(instance) && instance.retiring && !self.bound.contains_key(&instance.id))
-            .filter(|instance| !matches!(instance.phase, Phase::Stopping | Phase::Ended));
+            .filter(|instance| !matches!(instance.phase, Phase::Stopping | Phase::Ended))
+            // Who was active last stays until another one is: it may have the only copy of the data.
+            .filter(|instance| !self.data_only_with(&instance.id));
         let going: Vec<InstanceId> = going.map(|instance| instance.id.clone()).collect();
         let wanted = self.declared.wanted();
         for id in going {
@@ -263,17 +265,21 @@ impl Service {
         let because = Reason::TooMany {
             wanted: self.declared.wanted(),
         };
-        for (id, (node, at)) in self.forgotten.iter_mut().filter(|(_, (_, at))| now >= *at) {
+        let me = self.me.clone();
+        for (id, (gone, at)) in self.forgotten.iter_mut().filter(|(_, (_, at))| now >= *at) {
             *at = again;
             let instance = id.clone();
-            let lives = cx.peers.is_some_and(|peers| peers.lives(node));
-            if self.me.as_ref() == Some(node) || (controller && !lives) {
+            let lives = cx.peers.is_some_and(|peers| peers.lives(&gone.node));
+            if me.as_ref() == Some(&gone.node) || (controller && !lives) {
                 cx.decide(Action::Forget { instance }, because.clone());
             } else if controller {
                 // Its node came back meanwhile, and may run it: it ends it in order.
-                let node = node.clone();
+                let node = gone.node.clone();
                 cx.decide(Action::Retire { instance, node }, because.clone());
             }
+        }
+        if !controller {
+            self.as_written();
         }
         // Whoever is the controller now knows nothing of what an earlier one did not get written.
         let stray = |instance: &Instance| !instance.created && !controller && !instance.has_process();
@@ -301,6 +307,23 @@ impl Service {
                 cx.decide(Action::Create { instance: id, node }, because);
             } else if instance.created && !mine {
                 cx.decide(Action::Retire { instance: id, node }, because);
+            }
+        }
+    }
+
+    /// What is wished for and not written is for the controller to say: who is it no more goes by what the store has.
+    fn as_written(&mut self) {
+        let me = self.me.clone();
+        let theirs = |instance: &Instance| me.as_ref() != Some(&instance.node);
+        for instance in self.instances.values_mut().filter(|instance| theirs(instance)) {
+            instance.retiring &= instance.retiring_seen;
+        }
+        let back = self.forgotten.iter().filter(|(_, (gone, _))| theirs(gone));
+        let back: Vec<InstanceId> = back.map(|(id, _)| id.clone()).collect();
+        for id in back {
+            if let Some((mut instance, _)) = self.forgotten.remove(&id) {
+                instance.retiring = instance.retiring_seen;
+                self.instances.insert(id, *instance);
             }
         }
     }

@@ -195,6 +195,7 @@ fn slot_wakeup(slot: &Slot, cx: &Context<'_>) -> Option<Timestamp> {
         answer,
         Some(slot.write_after),
         Some(slot.claim_after),
+        Some(slot.arm_again.1),
         slot.turn_at,
     ];
     times.into_iter().flatten().filter(|at| *at > cx.now).min()

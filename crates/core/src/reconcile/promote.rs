@@ -108,7 +108,7 @@ impl Service {
         };
         let asked = slot.armed.is_some_and(|(asked, _)| asked == epoch);
         let undriven = cx.peers.is_some() && slot.driven.is_none();
-        if undriven || asked || !is_armed(&self.declared, cx) {
+        if undriven || asked || cx.now < slot.arm_again.1 || !is_armed(&self.declared, cx) {
             return;
         }
         let Some(run) = self.instances.get(&holder).map(|instance| instance.run) else {

@@ -11,6 +11,10 @@ use std::collections::VecDeque;
 /// An instance that its node could not fence is asked again after this long.
 const UNFENCED_FOR: std::time::Duration = std::time::Duration::from_secs(10);
 
+/// An active that an earlier agent promoted is armed again this often, this far apart, before it is ended for want of a guard.
+const ARM_TRIES: u32 = 20;
+const ARM_AGAIN: std::time::Duration = std::time::Duration::from_millis(50);
+
 impl Service {
     /// Whether we decide for an instance.
     pub(crate) fn is_mine(&self, instance: &Instance) -> bool {
@@ -65,7 +69,8 @@ impl Service {
     pub(crate) fn assigned(&mut self, id: InstanceId, node: NodeName, retiring: bool, now: Timestamp) -> bool {
         self.numbers_used(id.number());
         // That it shall exist was written before that it is no more.
-        if self.forgotten.contains_key(&id) {
+        if let Some((gone, _)) = self.forgotten.get_mut(&id) {
+            gone.retiring_seen = retiring;
             return false;
         }
         self.asked_for.remove(&id);
@@ -113,6 +118,10 @@ impl Service {
     }
 
     pub(crate) fn reported(&mut self, report: Report) -> bool {
+        if let Some((gone, _)) = self.forgotten.get_mut(&report.instance) {
+            gone.told = Some(Box::new(report));
+            return false;
+        }
         let Some(instance) = self.instances.get_mut(&report.instance) else {
             return false;
         };
@@ -201,8 +210,15 @@ impl Service {
         };
         let Err(error) = result else {
             slot.armed = Some((epoch, true));
+            slot.arm_again = (0, now);
             return true;
         };
+        // An agent that has just come back may be quicker than its guard, which keeps what the earlier one armed meanwhile.
+        if slot.serving() == Some(id) && slot.arm_again.0 < ARM_TRIES {
+            slot.armed = None;
+            slot.arm_again = (slot.arm_again.0 + 1, now + ARM_AGAIN);
+            return true;
+        }
         let because = Reason::NotFenced {
             instance: id.clone(),
             error: error.clone(),

@@ -30,8 +30,8 @@ pub(crate) struct Service {
     pub(crate) bound: BTreeMap<InstanceId, usize>,
     /// Which slots the store says somebody holds.
     pub(crate) held: BTreeMap<InstanceId, Vec<usize>>,
-    /// In a cluster: instances that are no more, until the store says so too: where they were, and when that is asked for again.
-    pub(crate) forgotten: BTreeMap<InstanceId, (NodeName, Timestamp)>,
+    /// In a cluster: instances that are no more, until the store says so too; and when that is asked for again.
+    pub(crate) forgotten: BTreeMap<InstanceId, (Box<Instance>, Timestamp)>,
     pub(crate) numbers: u32,
     /// In a cluster: instances that we, as the controller, asked the store for, and until when they are awaited. What the store has
     /// then may be another controller's wish.
@@ -256,7 +256,7 @@ impl Service {
             .filter(|instance| instance.created && cx.peers.is_some());
         if let Some(gone) = gone {
             let again = cx.now + crate::peers::WRITE_AGAIN;
-            self.forgotten.insert(id.clone(), (gone.node, again));
+            self.forgotten.insert(id.clone(), (Box::new(gone), again));
         }
         cx.decide(crate::Action::Forget { instance: id }, because);
     }

@@ -63,6 +63,10 @@ impl Service {
             if !running {
                 slot.begin_takeover(false, Reason::HolderGone { instance: id.clone() }, now);
                 slot.confirm_dead(now);
+            } else if promoted == Some(record.epoch) && healthy && self.me.is_some() && !record.served {
+                // Among several machines clients are sent to it when it is written that it was promoted.
+                holds = true;
+                slot.set(slot::Phase::Promoting { holder: id.clone() }, now, Reason::Adopted);
             } else if promoted == Some(record.epoch) && !healthy {
                 // A cold start that the earlier agent began.
                 holds = true;

@@ -519,6 +519,7 @@ impl World {
         self.session_replan(ix);
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     pub(crate) fn undo(&mut self, undo: Undo) {
         match undo {
             Undo::AgentContinues(ix, life) => {

@@ -1,7 +1,7 @@
 //! A node's guard: the real machine of deadlines, and what of it outlives the process.
 
 use guard::fence::machine::Machine;
-use guard::fence::words::{Act, Arm, Deadlines, Event, Key, Policy, Refused};
+use guard::fence::words::{Act, Arm, Deadlines, Event, Key, Policy, Refused, State};
 use model::{Epoch, InstanceId, Mark, Revision, RunId, SlotId, Timing};
 use std::time::Duration;
 
@@ -71,8 +71,13 @@ impl Guard {
         now: Mark,
         is_empty: impl Fn(&(InstanceId, RunId)) -> bool,
     ) -> Result<(), Refused> {
-        let old = self.machine.key(slot).map(|key| &self.members[key]);
-        let predecessor_gone = old.is_none_or(|old| *old == member || is_empty(old));
+        let old = self
+            .machine
+            .key(slot)
+            .map(|key| (&self.machine.slots()[key], &self.members[key]));
+        // Whoever was disarmed was demoted, or is gone.
+        let predecessor_gone =
+            old.is_none_or(|(slot, old)| slot.state == State::Idle || *old == member || is_empty(old));
         let arm = Arm {
             slot: slot.clone(),
             epoch,
@@ -100,7 +105,6 @@ impl Guard {
 
     /// Whether an instance is kept at that epoch, and would be stopped in time.
     pub(crate) fn keeps(&self, instance: &InstanceId, epoch: Epoch) -> bool {
-        use guard::fence::words::State;
         self.machine.slots().iter().enumerate().any(|(key, slot)| {
             self.members[key].0 == *instance
                 && slot.epoch == epoch

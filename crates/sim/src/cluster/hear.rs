@@ -18,6 +18,7 @@ const CLAIM_FIRST: Duration = Duration::from_millis(50);
 const LATE: Duration = Duration::from_millis(100);
 
 impl World {
+    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     pub(crate) fn hear_session(&mut self, ix: NodeIx, news: News) {
         let now = self.mark(ix);
         let Some(agent) = self.agent(ix) else { return };

@@ -590,7 +590,12 @@ impl World {
     }
 
     pub(crate) fn note_standing_by(&mut self, ix: NodeIx, id: &InstanceId) {
-        if let Some(inst) = self.instances.get_mut(id).filter(|inst| inst.node == ix) {
+        // An exclusive one may act until its demote hook is through or it is dead, wherever clients are sent.
+        let shared = self
+            .declared
+            .get(id.service())
+            .is_some_and(|declared| !declared.exclusive);
+        if let Some(inst) = self.instances.get_mut(id).filter(|inst| inst.node == ix && shared) {
             inst.memo.promoted = None;
         }
     }

@@ -65,6 +65,8 @@ struct Armed {
     epoch: Epoch,
     /// Somebody waits to hear that it is.
     waiting: bool,
+    /// It is being ended, with the session that it was armed in: no other guard may arm it again.
+    over: bool,
 }
 
 #[derive(Debug)]
@@ -212,9 +214,9 @@ impl World {
                 let known = keeper.told_guard.is_some_and(|(known, _)| known == session);
                 keeper.told_guard = Some((session, mark));
                 if !known {
-                    self.to_guard(ix, ToGuard::Session(session, mark));
+                    self.tell_guard(ix, ToGuard::Session(session, mark));
                 }
-                self.to_guard(ix, ToGuard::Renewed(session, mark));
+                self.tell_guard(ix, ToGuard::Renewed(session, mark));
             }
             HolderAction::Fenced { why, .. } => {
                 if let Lost::Session(_) = why {
@@ -383,7 +385,7 @@ impl World {
                 let Some(keeper) = self.keeper(ix) else { return };
                 let covered = keeper.holder.covered(now);
                 if unchecked && let Some((session, _)) = keeper.told_guard {
-                    self.to_guard(ix, ToGuard::Renewed(session, now));
+                    self.tell_guard(ix, ToGuard::Renewed(session, now));
                 } else if covered != Covered::Yes || !keeper.ready {
                     let result = Err(format!("{covered:?}"));
                     self.tell(
@@ -402,9 +404,10 @@ impl World {
                     member: member.clone(),
                     epoch,
                     waiting: true,
+                    over: false,
                 };
                 keeper.armed.insert(slot.clone(), armed);
-                self.to_guard(ix, ToGuard::Arm { slot, member, epoch });
+                self.tell_guard(ix, ToGuard::Arm { slot, member, epoch });
             }
             Order::Disarm(instance) => {
                 let Some(keeper) = self.keeper(ix) else { return };
@@ -414,12 +417,13 @@ impl World {
                     if let Some(keeper) = self.keeper(ix) {
                         keeper.armed.remove(&slot);
                     }
-                    self.to_guard(ix, ToGuard::Disarm(slot));
+                    self.tell_guard(ix, ToGuard::Disarm(slot));
                 }
             }
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     /// The guard is there, or has done something.
     pub(crate) fn hear_fence(&mut self, ix: NodeIx, fenced: Fenced) {
         match fenced {
@@ -432,20 +436,20 @@ impl World {
                 let Some(keeper) = self.keeper(ix) else { return };
                 match keeper.told_guard {
                     Some((session, mark)) if known != Some(session) => {
-                        self.to_guard(ix, ToGuard::Session(session, mark));
-                        self.to_guard(ix, ToGuard::Renewed(session, mark));
+                        self.tell_guard(ix, ToGuard::Session(session, mark));
+                        self.tell_guard(ix, ToGuard::Renewed(session, mark));
                     }
                     Some(_) => {}
                     None => keeper.told_guard = known.map(|session| (session, Mark::default())),
                 }
                 let Some(keeper) = self.keeper(ix) else { return };
                 keeper.ready = true;
-                let armed = keeper.armed.iter();
+                let armed = keeper.armed.iter().filter(|(_, armed)| !armed.over);
                 let armed: Vec<_> = armed
                     .map(|(slot, armed)| (slot.clone(), armed.member.clone(), armed.epoch))
                     .collect();
                 for (slot, member, epoch) in armed {
-                    self.to_guard(ix, ToGuard::Arm { slot, member, epoch });
+                    self.tell_guard(ix, ToGuard::Arm { slot, member, epoch });
                 }
                 self.session_tell(ix, HolderEvent::GuardReady(true));
             }
@@ -495,6 +499,9 @@ impl World {
     }
 
     fn kill_all(&mut self, ix: NodeIx) {
+        if let Some(keeper) = self.keeper(ix) {
+            keeper.armed.values_mut().for_each(|armed| armed.over = true);
+        }
         for (instance, run) in self.members(ix) {
             self.kill_at_once(&instance, run);
         }
@@ -507,7 +514,7 @@ impl World {
     }
 
     /// A guard that stands still reads it later, one that is gone never.
-    fn to_guard(&mut self, ix: NodeIx, message: ToGuard) {
+    fn tell_guard(&mut self, ix: NodeIx, message: ToGuard) {
         let node = self.node_mut(ix);
         if !node.guard.runs {
             return;
@@ -543,6 +550,7 @@ impl World {
         self.guard_acts(ix);
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     /// What the guard answered to being asked to arm.
     fn armed(&mut self, ix: NodeIx, slot: SlotId, epoch: Epoch, refused: Option<String>) {
         let Some(keeper) = self.keeper(ix) else { return };

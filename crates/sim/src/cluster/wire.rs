@@ -143,6 +143,7 @@ impl World {
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     fn serve(&mut self, request: Request) {
         let reply = match &request.ask {
             Ask::Txn(txn) => {

@@ -107,11 +107,8 @@ fn unready(
         };
         let view = core.view(node.clocks.decisions(world.now));
         let view = view.services.into_iter().find(|service| service.name == *name);
-        if view
-            .as_ref()
-            .is_none_or(|view| view.state != model::ServiceState::Redundant)
-        {
-            return Some(("L8", format!("{name} is not redundant, n{ix:04} says")));
+        if let Some(why) = not_redundant(view.as_ref()) {
+            return Some(("L8", format!("{name} is not redundant, n{ix:04} says: {why}")));
         }
     }
     None
@@ -177,4 +174,26 @@ fn binds(world: &World) -> Option<(&'static str, String)> {
     }
     let (id, slot) = held.iter().find(|(id, _)| !bound.contains(**id))?;
     Some(("L8", format!("{id} holds {slot} and is not bound to it")))
+}
+
+/// Why a core does not think that a service is redundant.
+fn not_redundant(view: Option<&decisions::ServiceView>) -> Option<String> {
+    let Some(view) = view else {
+        return Some("it does not know it".into());
+    };
+    if view.state == model::ServiceState::Redundant {
+        return None;
+    }
+    let unready = view
+        .instances
+        .iter()
+        .filter_map(|instance| Some((&instance.id, instance.ready.as_ref().err()?)));
+    let unready: Vec<String> = unready.map(|(id, why)| format!("{id}: {why}")).collect();
+    let slots: Vec<String> = view.slots.iter().map(|slot| format!("{:?}", slot.phase)).collect();
+    Some(format!(
+        "{}; {}; {}",
+        view.because,
+        unready.join(", "),
+        slots.join(", ")
+    ))
 }
