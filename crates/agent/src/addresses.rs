@@ -13,7 +13,7 @@ use crate::input::Input;
 use crate::journal::Inputs;
 use api::Severity;
 use drivers::address::{self, AcquireError, Event, Held, Options, RefreshError, Spot};
-use model::{FloatingAddress, InstanceId, Millis, Revision, ServiceName};
+use model::{FloatingAddress, InstanceId, Millis, Revision, ServiceName, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,6 +25,8 @@ const ASK_FOR: Duration = Duration::from_millis(50);
 const RELEASE_RETRY: Duration = Duration::from_millis(200);
 /// One that could not be put back while its active goes on, likewise.
 const AGAIN: Duration = Duration::from_millis(500);
+/// An attempt to take one that failed is repeated before this.
+const REPEATED_WITHIN: Duration = Duration::from_secs(15);
 
 /// News of an address, for people.
 #[derive(Debug)]
@@ -42,7 +44,9 @@ pub(crate) struct News {
 pub(crate) struct Trouble {
     pub(crate) text: String,
     pub(crate) hint: String,
-    pub(crate) since: model::Timestamp,
+    pub(crate) since: Timestamp,
+    /// Of an attempt that failed: it is repeated, or another node has made it by then.
+    until: Option<Timestamp>,
 }
 
 /// The floating addresses of this node. Clones are the same.
@@ -186,7 +190,11 @@ impl Addresses {
 
     /// What is wrong, by service.
     pub(crate) fn trouble(&self) -> BTreeMap<ServiceName, Trouble> {
-        self.shared.all().trouble.clone()
+        let now = crate::clock::now();
+        let mut all = self.shared.all();
+        all.trouble
+            .retain(|_, trouble| trouble.until.is_none_or(|until| now < until));
+        all.trouble.clone()
     }
 }
 
@@ -350,6 +358,7 @@ impl Claim {
                 self.instance.service(),
                 format!("{} of {}: {event}", self.address, self.instance),
                 hint,
+                None,
             ),
             (Event::PutBack | Event::LinkUp, None) => drop(self.shared.all().trouble.remove(self.instance.service())),
             _ => {}
@@ -387,7 +396,8 @@ impl Claim {
         let why = crate::executor::chain(error);
         let hint = error.hint().unwrap_or_else(|| "it is tried again by itself".into());
         let text = format!("{} cannot have its floating address here: {why}", self.instance);
-        self.shared.trouble(self.instance.service(), text, hint);
+        let until = crate::clock::now() + REPEATED_WITHIN;
+        self.shared.trouble(self.instance.service(), text, hint, Some(until));
         why
     }
 }
@@ -405,6 +415,11 @@ impl Shared {
             .is_some_and(|holding| holding.number == number)
         {
             all.holdings.remove(instance);
+            // What was wrong with what we had is not wrong any more.
+            let is_over = |trouble: &Trouble| trouble.until.is_none();
+            if all.trouble.get(instance.service()).is_some_and(is_over) {
+                all.trouble.remove(instance.service());
+            }
         }
     }
 
@@ -419,11 +434,19 @@ impl Shared {
         }
     }
 
-    fn trouble(&self, service: &ServiceName, text: String, hint: String) {
+    fn trouble(&self, service: &ServiceName, text: String, hint: String, until: Option<Timestamp>) {
         let mut all = self.all();
         let same = all.trouble.get(service).filter(|known| known.text == text);
         let since = same.map_or_else(crate::clock::now, |known| known.since);
-        all.trouble.insert(service.clone(), Trouble { text, hint, since });
+        all.trouble.insert(
+            service.clone(),
+            Trouble {
+                text,
+                hint,
+                since,
+                until,
+            },
+        );
     }
 }
 

@@ -114,9 +114,12 @@ fn service_status(
 
 /// A floating address, and where it is: whoever has it for an instance says so.
 fn floating(address: &model::FloatingAddress, service: &ServiceView, executor: &Executor) -> api::Floating {
+    // What a lost node said of its own is not so any more: it counts for whoever holds the slot.
+    let holds = |id: &model::InstanceId| service.slots.iter().any(|slot| slot.instance.as_ref() == Some(id));
     let mut there = service
         .instances
         .iter()
+        .filter(|instance| holds(&instance.id))
         .filter_map(|instance| Some((instance, executor.floating_on(&instance.id)?)));
     let (node, interface) = there
         .next()

@@ -31,7 +31,7 @@ fn one_machine_puts_it_on_and_takes_it_off() {
         "{}",
         refused.stderr
     );
-    understudy(a, &["up", "/srv/shop.toml"]).unwrap();
+    understudy(a, &["up", "--detach", "/srv/shop.toml"]).unwrap();
     let there = || {
         a.shell("ip -oneline address show dev eth0")
             .unwrap()
@@ -61,7 +61,7 @@ fn an_emptied_run_folder_makes_nobody_forget_what_runs_and_an_emptied_record_fol
     let file = "name = \"shop\"\n[service.db]\ncommand = [\"sleep\", \"1000\"]\nport = false\nactive = 1\nstandby = 1\nexclusive = true\n\
                 on_promote = [\"/bin/true\"]\n";
     a.write("/srv/shop.toml", file).unwrap();
-    understudy(a, &["up", "/srv/shop.toml"]).unwrap();
+    understudy(a, &["up", "--detach", "/srv/shop.toml"]).unwrap();
     let services = || a.shell("pgrep -x sleep | sort | tr '\\n' ' '").unwrap_or_default();
     let agent = || {
         a.shell("pgrep -f '[u]nderstudy .*agent' | tail -n 1")

@@ -2,7 +2,7 @@
 
 use crate::watch::Watch;
 use crate::world::{PORT, World, understudy, wait_until};
-use hosts::client::Attempt;
+use hosts::client::{Attempt, Outcome};
 use hosts::outage::{Rule, outage};
 use hosts::{Command, Fault, now_ns};
 use std::time::Duration;
@@ -31,9 +31,7 @@ fn the_address_moves_when_the_host_of_the_active_is_lost_and_is_never_on_two() {
     let watch = Watch::start(world.rig.hosts(), world.ip());
     let since = now_ns();
     world.rig.begin(&Fault::power_loss(&*lost)).unwrap();
-    wait_until("an active elsewhere", WAIT, || {
-        world.db(&asked)["slots"][0]["state"] == "serving" && world.active(&asked) != lost
-    });
+    world.moved(&asked, &lost);
     wait_until("answers", WAIT, || client.good_in_a_row() > 200);
     let length = away(&client.stop().unwrap(), since);
     let taken = watch.stop();
@@ -41,7 +39,7 @@ fn the_address_moves_when_the_host_of_the_active_is_lost_and_is_never_on_two() {
     // The lease of `lan`, a claim, a promotion, and a connection that is asked for again.
     assert!(length < Duration::from_secs(6), "{length:?}");
     let node = world.active(&asked);
-    assert_eq!(world.db(&asked)["floating"]["node"], *node);
+    wait_until("it to be told", WAIT, || world.db(&asked)["floating"]["node"] == *node);
 }
 
 #[test]
@@ -53,9 +51,7 @@ fn an_active_that_dies_takes_its_address_with_it() {
     let watch = Watch::start(world.rig.hosts(), world.ip());
     let since = now_ns();
     world.host(&from).shell("pkill -9 -f '[s]ervice.py'").unwrap();
-    wait_until("an active", WAIT, || {
-        world.db("a")["slots"][0]["state"] == "serving" && world.active("a") != from
-    });
+    world.moved("a", &from);
     wait_until("answers", WAIT, || client.good_in_a_row() > 200);
     let length = away(&client.stop().unwrap(), since);
     eprintln!("active killed: {length:?} away; {:?}", watch.stop());
@@ -75,6 +71,7 @@ fn a_switchover_moves_the_address_without_a_failed_request_but_those_under_way()
         wait_until("a standby again", WAIT, || world.db("a")["state"] == "redundant");
         wait_until("answers", WAIT, || client.good_in_a_row() > 100);
     }
+    wait_until("answers", WAIT, || client.good_in_a_row() > 300);
     let attempts = client.stop().unwrap();
     let failed: Vec<&Attempt> = attempts.iter().filter(|attempt| !attempt.is_good()).collect();
     let slowest = attempts.iter().map(|attempt| attempt.took_ns / 1_000_000).max();
@@ -91,8 +88,13 @@ fn a_switchover_moves_the_address_without_a_failed_request_but_those_under_way()
     away(&attempts, since);
     assert_eq!(spans.len(), 5, "{spans:?}");
     assert_eq!(world.active("a"), from);
-    // A demoted service says no until its address is gone: a few milliseconds, of which the client sees one request each.
-    assert!(failed.len() <= 16, "{failed:?}");
+    // A demoted service says no itself until its address is gone. What comes then is asked for again by the client's own system; a
+    // connection that began in that very moment may be broken, of each switchover one.
+    let refused = |attempt: &&&Attempt| matches!(attempt.outcome, Outcome::Refused { status: 503 });
+    assert!(
+        failed.iter().filter(|attempt| !refused(attempt)).count() <= 4,
+        "{failed:?}"
+    );
 }
 
 #[test]
@@ -107,16 +109,22 @@ fn the_proxy_of_whoever_has_the_address_answers() {
     wait_until("answers", WAIT, || client.good_in_a_row() > 100);
     wait_until("a standby again", WAIT, || world.db("a")["state"] == "redundant");
     let attempts = client.stop().unwrap();
-    let failed = attempts.iter().filter(|attempt| !attempt.is_good()).count();
-    eprintln!("proxied switchover: {failed} of {} failed", attempts.len());
+    let failed: Vec<&Attempt> = attempts.iter().filter(|attempt| !attempt.is_good()).collect();
+    let slowest = failed.iter().map(|attempt| attempt.took_ns / 1_000_000).max();
+    eprintln!(
+        "proxied switchover: {} of {} failed, the slowest after {slowest:?} ms",
+        failed.len(),
+        attempts.len()
+    );
+    // Those that the old proxy held when its address went are told at once, and may ask again. One may come in between.
+    let untold = |attempt: &&&Attempt| !matches!(attempt.outcome, Outcome::Broken { .. });
+    assert!(failed.iter().filter(untold).count() <= 3, "{failed:?}");
     let client = world.client();
     let lost = world.active(&asked);
     let asked = world.other(&lost);
     let since = now_ns();
     world.rig.begin(&Fault::power_loss(&*lost)).unwrap();
-    wait_until("an active elsewhere", WAIT, || {
-        world.db(&asked)["slots"][0]["state"] == "serving" && world.active(&asked) != lost
-    });
+    world.moved(&asked, &lost);
     wait_until("answers", WAIT, || client.good_in_a_row() > 200);
     let length = away(&client.stop().unwrap(), since);
     eprintln!("proxied, host lost: {length:?} away; {:?}", watch.stop());
@@ -145,7 +153,7 @@ fn an_agent_that_comes_back_finds_the_address_and_one_of_nobody_is_swept() {
     wait_until("a redundant service", WAIT, || world.db("a")["state"] == "redundant");
     wait_until("answers", WAIT, || client.good_in_a_row() > 200);
     assert_eq!(world.active("a"), node);
-    assert_eq!(world.db("a")["floating"]["node"], *node);
+    wait_until("it to be told", WAIT, || world.db("a")["floating"]["node"] == *node);
     let length = away(&client.stop().unwrap(), since);
     let spans = watch.stop();
     eprintln!("agents killed: {length:?} away; {spans:?}");

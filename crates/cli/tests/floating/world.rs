@@ -31,7 +31,9 @@ class Answer(http.server.BaseHTTPRequestHandler):
 class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
     daemon_threads = True
     request_queue_size = 128
-Server(("0.0.0.0", int(sys.argv[1])), Answer).serve_forever()
+server = Server(("0.0.0.0", int(sys.argv[1])), Answer)
+open("up", "w").close()
+server.serve_forever()
 "#;
 
 pub(crate) struct World {
@@ -85,8 +87,9 @@ impl World {
     pub(crate) fn apply_direct(&self) {
         self.apply(&format!(
             r#"
-            command = ["/bin/sh", "-c", "rm -f epoch; exec /usr/bin/python3 /srv/service.py {PORT} {{instance}}"]
+            command = ["/bin/sh", "-c", "rm -f epoch up; exec /usr/bin/python3 /srv/service.py {PORT} {{instance}}"]
             port = false
+            check = {{ exec = ["/usr/bin/test", "-e", "up"], every = "1s" }}
             "#
         ));
     }
@@ -96,7 +99,7 @@ impl World {
         let ip = self.ip();
         self.apply(&format!(
             r#"
-            command = ["/bin/sh", "-c", "rm -f epoch; exec /usr/bin/python3 /srv/service.py {{port}} {{instance}}"]
+            command = ["/bin/sh", "-c", "rm -f epoch up; exec /usr/bin/python3 /srv/service.py {{port}} {{instance}}"]
             listen = "{ip}:{PORT}"
             protocol = "http"
             "#
@@ -139,11 +142,30 @@ impl World {
             .unwrap_or_default()
     }
 
-    /// The node of the active.
+    /// The node of the active; waits until one serves.
     pub(crate) fn active(&self, asked: &str) -> String {
+        let mut node = None;
+        wait_until("an active", Duration::from_secs(20), || {
+            node = self.serves(asked);
+            node.is_some()
+        });
+        node.unwrap()
+    }
+
+    /// The node of the active, if one serves.
+    pub(crate) fn serves(&self, asked: &str) -> Option<String> {
         let db = self.db(asked);
-        assert_eq!(db["slots"][0]["state"], "serving", "{db}");
-        db["slots"][0]["node"].as_str().unwrap().to_owned()
+        let slot = &db["slots"][0];
+        (slot["state"] == "serving")
+            .then(|| slot["node"].as_str().map(str::to_owned))
+            .flatten()
+    }
+
+    /// Waits until another than `but` serves.
+    pub(crate) fn moved(&self, asked: &str, but: &str) {
+        wait_until("an active elsewhere", Duration::from_secs(20), || {
+            self.serves(asked).is_some_and(|node| node != but)
+        });
     }
 
     /// A host that has no part in it.

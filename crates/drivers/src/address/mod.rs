@@ -22,6 +22,7 @@
 //! taking it off in between.
 
 mod choose;
+mod connections;
 mod decide;
 mod error;
 mod frame;
