@@ -77,18 +77,18 @@ fn main() -> Result<()> {
                 Some("node-loss" | "hosts") => packages::FOR_HOSTS,
                 _ => packages::FOR_BENCHES,
             };
-            bench(&root, programs, arguments)
+            bench(&root, programs, &arguments)
         }
         Task::Chaos { arguments } => {
             let arguments = [vec!["chaos".to_owned()], arguments].concat();
-            bench(&root, packages::FOR_HOSTS, arguments)
+            bench(&root, packages::FOR_HOSTS, &arguments)
         }
         Task::Hosts(settings) => hosts::run(&root, &settings),
         Task::Picture(settings) => picture::make(&root, &settings),
     }
 }
 
-fn bench(root: &Path, programs: &[packages::Program], arguments: Vec<String>) -> Result<()> {
+fn bench(root: &Path, programs: &[packages::Program], arguments: &[String]) -> Result<()> {
     packages::need(programs, false)?;
     cargo(root, &["build", "--release"])?;
     let mut words = vec!["run", "--release", "--quiet", "--package", "understudy-bench", "--"];
