@@ -351,8 +351,14 @@ impl World {
             self.say(|| format!("n{ix:04}    hears {event:?}"));
         }
         self.tally.events += 1;
+        let began = self.timed.then(std::time::Instant::now);
         if let Some(core) = self.agent(ix).and_then(|agent| agent.core.as_mut()) {
             core.handle(event, now);
+        }
+        if let Some(began) = began {
+            let took = began.elapsed();
+            self.tally.busy += took;
+            self.node_mut(ix).busy += took;
         }
     }
 

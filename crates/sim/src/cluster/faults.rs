@@ -374,7 +374,7 @@ impl World {
         true
     }
 
-    fn kill_guard(&mut self, ix: NodeIx, rng: &mut Rng) -> bool {
+    pub(crate) fn kill_guard(&mut self, ix: NodeIx, rng: &mut Rng) -> bool {
         if !self.node(ix).guard.runs {
             return false;
         }

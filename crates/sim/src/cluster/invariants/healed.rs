@@ -92,6 +92,17 @@ fn unready(world: &World, name: &ServiceName, declared: &Service, held: &[&SlotK
     None
 }
 
+/// How many instances of a service stand by and follow its active.
+pub(crate) fn standbys(world: &World, name: &ServiceName) -> usize {
+    let held = world.held(name);
+    let leader = held.first().map(|slot| &slot.holder);
+    let follows = |inst: &crate::cluster::machine::Inst| {
+        let process = inst.process.as_ref();
+        process.is_some_and(|process| process.in_sync_with.as_ref().map(|(followed, _)| followed) == leader)
+    };
+    world.of(name).filter(|(_, inst)| leader.is_some() && follows(inst)).count()
+}
+
 fn misrouted(world: &World, name: &ServiceName, held: &[&SlotKnown]) -> Option<(&'static str, String)> {
     let holders: BTreeSet<_> = held.iter().map(|known| (known.slot.slot, &known.holder, known.epoch)).collect();
     for (node, ix) in world.nodes.iter().zip(0u16..) {
