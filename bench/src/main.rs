@@ -2,12 +2,15 @@
 //!
 //! Each writes `bench/results/NAME.md`. `cargo xtask bench NAME` builds what is needed and runs one.
 
+mod console;
 mod db_failover;
 mod echo;
 mod failover;
 mod files;
+mod node_loss;
 mod proxy;
 mod restart;
+mod rounds;
 mod scale;
 mod web_kill;
 
@@ -53,6 +56,12 @@ enum What {
     Restart,
     /// keepalived and Pacemaker on hosts out of namespaces: kill, freeze, power loss, link down, switchover
     Failover(failover::Settings),
+    /// The loss of a host in all its ways, as a client sees it; planned moves
+    NodeLoss(node_loss::Settings),
+    /// Random faults on three hosts, round after round, judged by a witness from outside
+    Chaos(rounds::Wanted),
+    /// Three hosts out of namespaces that act as one, to watch and to break by hand
+    Hosts(console::Wanted),
     /// A TCP server that sends back what it gets; `proxy` runs it
     #[command(hide = true)]
     Echo {
@@ -99,6 +108,12 @@ fn run(cli: Cli) -> Result<()> {
     if let What::Echo { listen } = cli.what {
         return echo::serve(listen);
     }
+    if let What::Hosts(wanted) = cli.what {
+        return console::run(&wanted.settings(rig::find_program(cli.understudy)?)?);
+    }
+    if let What::Chaos(wanted) = cli.what {
+        return rounds::run(&wanted, rig::find_program(cli.understudy)?);
+    }
     let context = Context {
         program: rig::find_program(cli.understudy)?,
         results: cli.results,
@@ -112,8 +127,9 @@ fn run(cli: Cli) -> Result<()> {
         What::Scale => scale::run(&context)?,
         What::Proxy => proxy::run(&context)?,
         What::Restart => restart::run(&context)?,
+        What::NodeLoss(settings) => node_loss::run(&context, &settings)?,
         What::Failover(settings) => failover::run(&context, &settings)?,
-        What::Echo { .. } => return Ok(()),
+        What::Echo { .. } | What::Hosts(_) | What::Chaos(_) => return Ok(()),
     };
     let path = page.write(&context.results)?;
     eprintln!("written to {}", path.display());

@@ -111,10 +111,16 @@ pub struct Live {
     pub followed: Option<Epoch>,
     /// What its `standby_check` says; an empty text: it passes.
     pub stands_by: Option<String>,
-    /// Why its node cannot fence it, if that is so.
+    /// What it said when it was asked anew: by which number, and the answer, as in `stands_by`.
+    #[serde(default)]
+    pub proved: Option<(u64, String)>,
+    /// Why its node cannot let it act, if that is so.
     pub unfenced: Option<String>,
     /// A hook runs.
     pub busy: bool,
+    /// It is about to hand its slot over.
+    #[serde(default)]
+    pub leaving: bool,
     /// It runs from the file in force.
     pub current: bool,
     /// How often it died of late.
@@ -131,6 +137,9 @@ pub struct Live {
     pub address: Option<SocketAddr>,
     /// Its main process.
     pub pid: Option<u32>,
+    /// The interface of its node that has the floating address for it.
+    #[serde(default)]
+    pub floating_on: Option<String>,
 }
 
 /// `controller`: which agent places and replaces instances.
@@ -150,6 +159,20 @@ pub enum Ask {
     Renew {
         /// Which.
         instance: InstanceId,
+    },
+    /// Check an instance anew by its `standby_check`. Answered in what is told of it.
+    Prove {
+        /// Which.
+        instance: InstanceId,
+        /// By this number.
+        number: u64,
+    },
+    /// No client of that node goes to an active any more that is about to hand its slot over. Not answered.
+    Left {
+        /// Which active.
+        instance: InstanceId,
+        /// From where.
+        by: NodeName,
     },
     /// Let a slot move on. Not answered.
     Move {

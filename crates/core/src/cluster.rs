@@ -82,7 +82,10 @@ impl Core {
     /// Whether an instance stands still by our own wish: a check that it fails says nothing of it.
     pub(crate) fn stands_still(&self, id: &InstanceId) -> bool {
         let still = self.peers.as_ref().is_some_and(|peers| peers.still);
-        let service = self.services.get(id.service()).filter(|service| still && service.declared.exclusive);
+        let service = self
+            .services
+            .get(id.service())
+            .filter(|service| still && service.declared.exclusive);
         let instance = service.and_then(|service| service.instances.get(id));
         instance.is_some_and(|instance| instance.acts)
     }
@@ -178,9 +181,19 @@ impl Core {
                 let name = report.instance.service().clone();
                 self.with_service(&name, now, |service, _| service.reported(report));
             }
+            ClusterEvent::Left { instance, by } => {
+                let name = instance.service().clone();
+                self.with_service(&name, now, |service, _| service.left(&instance, by));
+            }
             ClusterEvent::RenewAsked { instance } => {
                 let name = instance.service().clone();
                 self.with_service(&name, now, |service, out| service.renew_asked(&instance, now, out));
+            }
+            ClusterEvent::ProofAsked { instance, number } => {
+                let name = instance.service().clone();
+                self.with_service(&name, now, |service, out| {
+                    service.proof_asked(&instance, number, now, out)
+                });
             }
             ClusterEvent::MoveAsked {
                 service: name,
@@ -237,6 +250,7 @@ impl Core {
         self.reconcile_all(now);
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     fn session(&mut self, node: NodeName, session: Option<Revision>, now: Timestamp) {
         let Some(peers) = self.peers.as_mut().filter(|peers| peers.me != node) else {
             return;
@@ -255,6 +269,7 @@ impl Core {
         self.reconcile_all(now);
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     fn member(&mut self, node: NodeName, runs_services: bool, member: bool, now: Timestamp) {
         let Some(peers) = &mut self.peers else { return };
         if peers.me != node {

@@ -66,6 +66,10 @@ pub(crate) struct Instance {
     /// What the `standby_check` says; `None` before its first answer.
     pub(crate) standby_check: Option<Result<(), String>>,
     pub(crate) standby_checked_at: Timestamp,
+    /// A standby check that begins after this moment answers the question of this number.
+    pub(crate) proving: Option<(u64, Timestamp)>,
+    /// What it said, the question answered last.
+    pub(crate) proved: Option<(u64, Result<(), String>)>,
     /// Unhealthy since, for the restart of one that does not recover.
     pub(crate) unhealthy_since: Option<Timestamp>,
     pub(crate) hook: Option<RunningHook>,
@@ -101,12 +105,14 @@ pub(crate) struct Instance {
     pub(crate) write_again: Timestamp,
     /// On another node: how often it died of late, as told.
     pub(crate) told_deaths: usize,
-    /// In a cluster: its node could not fence it, so it may not act; until when that counts.
+    /// Its node could not arm it (no guard, no floating address), so it may not act; until when that counts.
     pub(crate) unfenced: Option<(String, Timestamp)>,
     /// On another node: what that says of it.
     pub(crate) told: Option<Box<Report>>,
     /// On another node: it is down because that is lost.
     pub(crate) lost_with_node: bool,
+    /// Of another node: it is about to hand its slot over.
+    pub(crate) leaving: bool,
     /// When the controller may ask its node again to start it anew.
     pub(crate) ask_again: Timestamp,
 }
@@ -128,6 +134,8 @@ impl Instance {
             last_failure: None,
             standby_check: None,
             standby_checked_at: now,
+            proving: None,
+            proved: None,
             unhealthy_since: None,
             hook: None,
             promoted: None,
@@ -152,6 +160,7 @@ impl Instance {
             told: None,
             unfenced: None,
             lost_with_node: false,
+            leaving: false,
             ask_again: Timestamp(0),
         }
     }
@@ -164,6 +173,7 @@ impl Instance {
         if adopted.running {
             instance.phase = Phase::Running;
             instance.health = Health::Healthy;
+            instance.since = adopted.since.map_or(now, |since| since.min(now));
             instance.promoted = adopted.promoted;
             instance.followed = adopted.followed;
             instance.standby_check = adopted.stands_by.map(|stands_by| match stands_by {
@@ -222,6 +232,8 @@ impl Instance {
         self.passes = 0;
         self.last_failure = None;
         self.standby_check = None;
+        self.proving = None;
+        self.proved = None;
         self.unhealthy_since = None;
         self.hook = None;
         self.promoted = None;

@@ -77,10 +77,24 @@ pub enum ClusterEvent {
     },
     /// What its node says of an instance.
     Reported(Report),
+    /// From that node no client goes to an active of ours any more.
+    Left {
+        /// Which active.
+        instance: InstanceId,
+        /// From where.
+        by: NodeName,
+    },
     /// The controller wants an instance of ours started again, from the present declaration.
     RenewAsked {
         /// Which.
         instance: InstanceId,
+    },
+    /// Another node wants to hand a slot to an instance of ours: does its standby check pass now?
+    ProofAsked {
+        /// Which.
+        instance: InstanceId,
+        /// The number that the report is to carry.
+        number: u64,
     },
     /// The controller wants a slot of ours to move on.
     MoveAsked {
@@ -118,10 +132,14 @@ pub struct Report {
     pub followed: Option<Epoch>,
     /// What its `standby_check` says.
     pub stands_by: Option<Result<(), String>>,
+    /// What it said when it was asked anew: by which number, and the answer.
+    pub proved: Option<(u64, Result<(), String>)>,
     /// Why its node cannot fence it, if that is so.
     pub unfenced: Option<String>,
     /// A hook runs.
     pub busy: bool,
+    /// It is about to hand its slot over: clients are to be kept away from it, and its node told when they are.
+    pub leaving: bool,
     /// It runs from the present declaration.
     pub current: bool,
     /// How often it died of late.
@@ -180,6 +198,12 @@ pub(crate) enum Hold {
 }
 
 impl Peers {
+    /// Other nodes that live and have a proxy.
+    pub(crate) fn living_others(&self) -> impl Iterator<Item = &NodeName> {
+        let there = |(node, peer): &(&NodeName, &Peer)| peer.runs_services && self.lives(node);
+        self.others.iter().filter(there).map(|(node, _)| node)
+    }
+
     /// Whether a node's session is there and has not run out.
     pub(crate) fn lives(&self, node: &NodeName) -> bool {
         if *node == self.me {

@@ -34,6 +34,8 @@ pub(crate) struct Record {
     pub(crate) node: NodeName,
     pub(crate) session: Option<Revision>,
     pub(crate) served: bool,
+    /// When it was written.
+    pub(crate) since: Timestamp,
 }
 
 /// A planned change under way, before the slot is claimed by the next holder.
@@ -43,6 +45,10 @@ pub(crate) struct Planned {
     pub(crate) to: Option<InstanceId>,
     pub(crate) stage: Stage,
     pub(crate) because: Reason,
+    /// No client of our own proxy is at the holder any more.
+    pub(crate) drained: bool,
+    /// Nor of these nodes' proxies.
+    pub(crate) left: BTreeSet<NodeName>,
 }
 
 /// How far a planned change is.
@@ -52,6 +58,15 @@ pub(crate) enum Stage {
     Draining { deadline: Timestamp },
     /// The demote hook runs.
     Demoting,
+    /// The old holder was demoted; whether the next one has all that it has is asked next.
+    Demoted,
+    /// The next holder was asked, by this number, for a standby check that began after the demotion. Without a pass until then the old
+    /// one is promoted again.
+    Proving {
+        to: InstanceId,
+        number: u64,
+        until: Timestamp,
+    },
     /// The old holder is being stopped.
     Stopping,
     /// The old holder cannot act any more: the slot may be claimed.
@@ -77,7 +92,7 @@ pub(crate) struct Slot {
     pub(crate) marking: Option<u64>,
     /// In a cluster: why the record says it is so, and how long before it was written that was first seen.
     pub(crate) told: Option<(String, Millis)>,
-    /// In a cluster: who held it before the record that we know.
+    /// Who held it until the record that we know: nobody, if it had been released.
     pub(crate) before: Option<InstanceId>,
     /// In a cluster: the epoch of the holder on our node that we decide for.
     pub(crate) driven: Option<Epoch>,
@@ -161,6 +176,7 @@ impl Slot {
             node: known.node,
             session: known.session,
             served: known.served,
+            since: known.since,
         });
     }
 
@@ -297,6 +313,7 @@ impl Slot {
                     node,
                     session,
                     served: false,
+                    since: self.since,
                 })
             }
             (None, None) => None,

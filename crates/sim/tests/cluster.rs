@@ -6,8 +6,15 @@ use std::time::Duration;
 #[test]
 fn no_promise_is_broken_by_storms_of_faults() {
     let outcome = holds(0..160, 1_500, ClusterMode::Storm);
-    assert!(outcome.faults_total() >= 150_000, "only {} faults", outcome.faults_total());
-    assert!(outcome.failovers > 1_000 && outcome.fired > 100 && outcome.fenced > 100, "{outcome}");
+    assert!(
+        outcome.faults_total() >= 150_000,
+        "only {} faults",
+        outcome.faults_total()
+    );
+    assert!(
+        outcome.failovers > 1_000 && outcome.fired > 100 && outcome.fenced > 100,
+        "{outcome}"
+    );
 }
 
 #[test]

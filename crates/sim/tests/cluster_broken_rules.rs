@@ -78,7 +78,11 @@ fn a_failure_tells_the_command_that_replays_it_and_a_smaller_schedule_that_fails
     let text = failure.to_string();
     let command = format!("understudy simulate --cluster --seed {}", failure.seed);
     assert!(text.contains(&command), "{text}");
-    assert!(failure.only.len() < options.faults / 2, "{} faults are left", failure.only.len());
+    assert!(
+        failure.only.len() < options.faults / 2,
+        "{} faults are left",
+        failure.only.len()
+    );
     assert!(failure.transcript.len() > 5, "{text}");
     let only = Some(failure.only.clone());
     let replayed = run_cluster(failure.seed, &ClusterOptions { only, ..options });

@@ -9,15 +9,19 @@ use guard::fence::protocol::{Armament, Floating, Reply, What};
 use guard::fence::words::Policy;
 use guard::fence::{freeze_now, kill_now};
 use model::{Epoch, InstanceId, Mark, Millis, Revision, SlotId, Timing};
-use std::collections::{BTreeMap, VecDeque};
+use rustix::process::Pid;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// A frozen active waits for the store this long before it is killed.
 const FROZEN_MAX: Millis = Millis(600_000);
 /// A guard that died is started anew within milliseconds: looked for this often.
 const GUARD_LOOK: Duration = Duration::from_millis(10);
+
+/// A guard that answers no heartbeat for this long hangs: it has nothing to do that takes longer.
+const GUARD_SILENT: Duration = Duration::from_millis(1_500);
 
 /// What lets traffic of an instance through, and closes by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,10 +64,18 @@ pub(crate) struct Fence {
     client: Option<Client>,
     told: VecDeque<Fenced>,
     armed: BTreeMap<SlotId, Armed>,
+    /// What an earlier agent armed and this one did not: its gates stay shut until nothing of it runs.
+    inherited: BTreeSet<SlotId>,
+    /// Nothing exclusive of this node runs.
+    empty: bool,
     /// The session that the guard knows, and the newest renewal.
     session: Option<(Revision, Mark)>,
     ready: bool,
     why_not: String,
+    /// Its process.
+    guard: Option<Pid>,
+    /// Since when a heartbeat is not answered.
+    beat_since: Option<Instant>,
 }
 
 impl Fence {
@@ -81,9 +93,13 @@ impl Fence {
             client: None,
             told: VecDeque::new(),
             armed: BTreeMap::new(),
+            inherited: BTreeSet::new(),
+            empty: false,
             session: None,
             ready: false,
             why_not: "the guard has not said yet whether it can fence".into(),
+            guard: None,
+            beat_since: None,
         })
     }
 
@@ -134,6 +150,8 @@ impl Fence {
             addresses: floating.iter().map(|floating| floating.address).collect(),
             floating,
         };
+        self.empty = false;
+        self.inherited.remove(slot);
         self.send(|client| client.arm(armament.clone()));
         self.armed.insert(
             slot.clone(),
@@ -159,6 +177,18 @@ impl Fence {
         }
     }
 
+    /// Whether nothing exclusive of this node runs. Then what an earlier agent armed is given up: an instance that starts anew must not find its
+    /// port shut.
+    pub(crate) fn empty(&mut self, empty: bool) {
+        self.empty = empty;
+        if !empty || self.client.is_none() {
+            return;
+        }
+        for slot in std::mem::take(&mut self.inherited) {
+            self.send(|client| client.disarm(slot.clone()));
+        }
+    }
+
     /// A renewal of `session` that was sent at `mark` was acknowledged.
     pub(crate) fn renewed(&mut self, session: Revision, mark: Mark) {
         if self.session.is_none_or(|(known, _)| known != session) {
@@ -168,8 +198,21 @@ impl Fence {
         self.send(|client| client.renewed(session.0, mark));
     }
 
-    /// The agent goes round.
+    /// The agent goes round; the guard answers. One that does not for a while hangs: it is ended, and another one started.
     pub(crate) fn heartbeat(&mut self) {
+        let hangs = self.beat_since.is_some_and(|since| since.elapsed() >= GUARD_SILENT);
+        if hangs && self.client.is_some() {
+            if let Some(guard) = self.guard.take() {
+                tracing::error!(guard = guard.as_raw_nonzero(), "the guard hangs; ending it");
+                let _ = rustix::process::kill_process(guard, rustix::process::Signal::KILL);
+            }
+            self.beat_since = None;
+            self.lose("the guard hangs".into());
+            return;
+        }
+        if self.client.is_some() {
+            self.beat_since.get_or_insert_with(Instant::now);
+        }
         self.send(Client::heartbeat);
     }
 
@@ -235,10 +278,18 @@ impl Fence {
                 self.client = Some(client);
                 let timing = self.timing;
                 self.send(|client| client.timing(timing));
-                let known = match *registered {
-                    Reply::Registered { session, .. } => session.map(|(session, _)| Revision(session)),
-                    _ => None,
+                self.beat_since = None;
+                let (known, slots) = match *registered {
+                    Reply::Registered { session, guard, slots } => {
+                        self.guard = i32::try_from(guard).ok().and_then(Pid::from_raw);
+                        (session.map(|(session, _)| Revision(session)), slots)
+                    }
+                    _ => (None, Vec::new()),
                 };
+                let ours = |slot: &SlotId| self.armed.contains_key(slot);
+                let slots = slots.into_iter().map(|report| report.slot);
+                self.inherited = slots.filter(|slot| !ours(slot)).collect();
+                self.empty(self.empty);
                 match self.session {
                     // Another guard than the one that was told of it.
                     Some((session, mark)) if known != Some(session) => {
@@ -313,6 +364,7 @@ impl Fence {
                     | What::Failed { .. } => {}
                 }
             }
+            Reply::Alive => self.beat_since = None,
             Reply::Registered { .. } | Reply::Done { .. } => {}
         }
     }

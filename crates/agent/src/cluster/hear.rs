@@ -9,8 +9,8 @@ use crate::input::Input;
 use crate::slots::known_slot;
 use api::Severity;
 use api::record::{self, Applied, Live, Member};
-use decisions::{ClusterEvent, Event, InstancePhase, Report};
-use model::{InstanceId, Millis, NodeName, Revision, Timestamp, WallTime};
+use decisions::{ClusterEvent, Event, InstancePhase, ProbeOutcome, Report};
+use model::{InstanceId, Millis, NodeName, Revision, Timestamp};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +19,9 @@ use store::{Change, Entry};
 
 /// Who may claim a slot has this long before others end the session alone: a claim that ends it too is one write instead of two.
 const CLAIM_FIRST: Duration = Duration::from_millis(50);
-/// A whole list or a change later than asked for makes us late ourselves.
-const LATE: Duration = Duration::from_millis(100);
+/// An agent that woke up later than a fourth of A was late itself: what it holds against others it begins to see anew. Less than that happens on
+/// any machine under load, and harms nobody: a claim names the renewal that it has seen, and fails if there was another.
+const LATE_PART: u32 = 4;
 
 impl Agent {
     /// News of our own session.
@@ -52,6 +53,7 @@ impl Agent {
             }
             News::Frozen(None) => {
                 if cluster.frozen.take().is_some() {
+                    cluster.thawed_at = Some(now);
                     let text = "this node's exclusive actives go on".to_owned();
                     let because = "the store acknowledged a renewal in time".to_owned();
                     self.journal.tell(Severity::Warning, "thawed", text, because);
@@ -75,6 +77,7 @@ impl Agent {
             }
             News::AddressLost(instance) => {
                 tracing::warn!(%instance, "its floating address has to be put back");
+                self.executor.addresses.put_back(&instance);
             }
             News::Ended(instance) => {
                 let text = format!("the guard ended {instance}");
@@ -84,9 +87,46 @@ impl Agent {
         }
     }
 
+    /// What a check says of an active that stands still because of us says nothing of it: it is to go on when the store answers, and not to be ended
+    /// as one that hangs.
+    pub(crate) fn fair(&self, event: Event, now: Timestamp) -> Event {
+        let Some(cluster) = &self.clustered else { return event };
+        match event {
+            Event::Probed {
+                instance,
+                run,
+                standby,
+                began,
+                outcome: ProbeOutcome::Fail(what),
+            } => {
+                // One that was under way when it went on fails too.
+                let late = self.executor.check_timeout(&instance);
+                let still = cluster.frozen.is_some() || cluster.thawed_at.is_some_and(|at| now.since(at) <= late);
+                let outcome = match still && self.core.acting_exclusive().contains(&instance) {
+                    true => ProbeOutcome::Unsure,
+                    false => ProbeOutcome::Fail(what),
+                };
+                Event::Probed {
+                    instance,
+                    run,
+                    standby,
+                    began,
+                    outcome,
+                }
+            }
+            other => other,
+        }
+    }
+
     fn own_session(&mut self, session: Option<Revision>, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         cluster.session = session;
+        cluster.link.decides_under(session);
+        if session.is_some() {
+            // The watch may tell of it before: its silence would count as that of another.
+            let me = cluster.me.clone();
+            cluster.observer.own(&me);
+        }
         cluster.told_empty = None;
         cluster.frozen = None;
         cluster.published.clear();
@@ -123,6 +163,7 @@ impl Agent {
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     fn hear_all(&mut self, entries: Vec<Entry>, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         let there: BTreeSet<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
@@ -296,12 +337,13 @@ impl Agent {
         if live.node == cluster.me {
             return;
         }
-        self.executor.know_remote(&id, live.address, live.pid);
+        self.executor.know_remote(&id, &live);
         let report = report_of(&id, &live);
         cluster.lives.insert(id, live);
         self.core.handle(Event::Cluster(ClusterEvent::Reported(report)), now);
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     fn assigned_seen(&mut self, id: InstanceId, entry: &Entry, now: Timestamp) {
         let Ok(assigned) = serde_json::from_slice::<record::Instance>(&entry.value) else {
             tracing::error!(instance = %id, "its record cannot be read");
@@ -413,7 +455,8 @@ impl Agent {
     pub(crate) fn look_at_sessions(&mut self, now: Timestamp) {
         let at = clock::mark();
         let Some(cluster) = &mut self.clustered else { return };
-        if cluster.look_at.take().is_some_and(|asked| at.waited_for(asked) > LATE) {
+        let late = cluster.timing.soft_deadline.duration() / LATE_PART;
+        if cluster.look_at.take().is_some_and(|asked| at.waited_for(asked) > late) {
             cluster.observer.late();
         }
         let mut events = Vec::new();
@@ -471,7 +514,7 @@ impl Agent {
                 what,
                 error: Some(error),
             } => tracing::warn!(what, error, "could not be written"),
-            Later::Wrote { .. } => {}
+            Later::Wrote { .. } | Later::Closed => {}
             Later::Condemn(node) => self.condemn(&node),
         }
     }
@@ -532,19 +575,18 @@ pub(super) fn report_of(id: &InstanceId, live: &Live) -> Report {
             .stands_by
             .clone()
             .map(|what| if what.is_empty() { Ok(()) } else { Err(what) }),
+        proved: live
+            .proved
+            .clone()
+            .map(|(number, what)| (number, if what.is_empty() { Ok(()) } else { Err(what) })),
         unfenced: live.unfenced.clone(),
         busy: live.busy,
+        leaving: live.leaving,
         current: live.current,
         deaths: live.deaths,
         restarts: live.restarts,
-        since: ago(live.since),
+        since: crate::clock::ago(live.since),
         because: live.because.clone(),
         last_failure: live.last_failure.clone(),
     }
-}
-
-/// A wall time of another machine on our clock, as well as the wall clocks agree: for people.
-fn ago(at: WallTime) -> Timestamp {
-    let ms = crate::clock::wall_now().0.saturating_sub(at.0).max(0);
-    crate::clock::now() - Duration::from_millis(ms.unsigned_abs())
 }

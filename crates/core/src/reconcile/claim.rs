@@ -53,6 +53,7 @@ impl Service {
             if !self.is_driven(&self.slots[index]) {
                 continue;
             }
+            self.prove(index, cx);
             let surplus = self.is_surplus(index);
             let slot = &self.slots[index];
             if surplus && !cx.paused && slot.serving().is_some() && slot.planned.is_none() {
@@ -71,7 +72,7 @@ impl Service {
             };
             if !self.still_wanted(index, &holder, cx) {
                 self.stay(index, cx.out);
-            } else if cx.now >= deadline {
+            } else if cx.now >= deadline || clients_are_away(&planned, cx) {
                 self.keep_from_acting(index, &holder, planned.because, cx);
             }
         }
@@ -166,7 +167,10 @@ impl Service {
         let here = |id: &&InstanceId| {
             // Who holds it already is not asked to move, even if its node is emptied.
             let holds = planned.is_none() && self.slots[index].last_holder() == Some(*id);
-            let free = |instance: &Instance| cx.can_act(&instance.node) || (holds && instance.acts);
+            // A planned change that goes back to where it came from.
+            let returns = planned.is_some_and(|planned| planned.to.as_ref() == Some(*id))
+                && self.slots[index].last_holder() == Some(*id);
+            let free = |instance: &Instance| cx.can_act(&instance.node) || (holds && instance.acts) || returns;
             self.instances.get(*id).is_some_and(free) && !self.is_held_for_another(index, id)
         };
         let mut order: Vec<InstanceId> = order.iter().filter(here).cloned().collect();
@@ -395,4 +399,10 @@ impl Service {
             ));
         }
     }
+}
+
+/// Whether no proxy, ours or another node's, has a client at the holder any more.
+fn clients_are_away(planned: &slot::Planned, cx: &Context<'_>) -> bool {
+    let left = |peers: &Peers| peers.living_others().all(|node| planned.left.contains(node));
+    planned.drained && cx.peers.is_none_or(left)
 }

@@ -7,6 +7,10 @@ use crate::slot::{self, Slot};
 use crate::{Action, Context, Decision, NodeState, Note, NoteKind, Reason};
 use model::{InstanceId, NodeName, SlotId, Spread};
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The store says within this that an instance exists, or it is asked for again.
+const ASKED_FOR: Duration = Duration::from_secs(5);
 
 impl Service {
     /// As many instances as declared, on nodes that are there.
@@ -46,30 +50,36 @@ impl Service {
         let mut have =
             u32::try_from(self.instances.values().filter(|instance| counts(instance, cx)).count()).unwrap_or(u32::MAX);
         let mut load: BTreeMap<NodeName, u32> = cx.load.clone();
-        while have < wanted {
+        self.asked_for.retain(|_, (_, until)| cx.now < *until);
+        let mut have_soon = have + u32::try_from(self.asked_for.len()).unwrap_or(u32::MAX);
+        while have_soon < wanted {
             let Some(node) = self.place(&load, cx) else {
-                self.tell_unplaced(wanted - have, cx);
+                self.tell_unplaced(wanted - have_soon, cx);
                 break;
             };
             self.numbers += 1;
             let id = InstanceId::new(self.name.clone(), self.numbers);
-            let because = Reason::TooFew { have, wanted };
+            let because = Reason::TooFew {
+                have: have_soon,
+                wanted,
+            };
             *load.entry(node.clone()).or_default() += 1;
-            let mut instance = Instance::new(id.clone(), node.clone(), cx.now, because.clone());
-            instance.write_again = cx.now + WRITE_AGAIN;
-            if !self.is_mine(&instance) {
-                let until = model::Timestamp::NEVER;
-                instance.set(Phase::Waiting { until }, model::Health::Down, cx.now, because.clone());
-            }
             cx.decide(
                 Action::Create {
                     instance: id.clone(),
-                    node,
+                    node: node.clone(),
                 },
-                because,
+                because.clone(),
             );
-            self.instances.insert(id, instance);
-            have += 1;
+            have_soon += 1;
+            if cx.peers.is_some() {
+                // It is there when the store says so: another controller may be at it too.
+                self.asked_for.insert(id, (node, cx.now + ASKED_FOR));
+            } else {
+                self.instances
+                    .insert(id.clone(), Instance::new(id, node, cx.now, because));
+                have += 1;
+            }
         }
         if have >= wanted {
             self.told_unplaced = false;
@@ -165,6 +175,9 @@ impl Service {
         let mut copies: BTreeMap<&NodeName, u32> = BTreeMap::new();
         for instance in self.instances.values().filter(|instance| !instance.retiring) {
             *copies.entry(&instance.node).or_default() += 1;
+        }
+        for (node, _) in self.asked_for.values() {
+            *copies.entry(node).or_default() += 1;
         }
         let own = |name: &NodeName| copies.get(name).copied().unwrap_or(0);
         cx.nodes
@@ -270,8 +283,12 @@ impl Service {
         }
         // Whoever is the controller now knows nothing of what an earlier one did not get written.
         let stray = |instance: &Instance| !instance.created && !controller && !instance.has_process();
-        let strays: Vec<InstanceId> =
-            self.instances.values().filter(|instance| stray(instance)).map(|instance| instance.id.clone()).collect();
+        let strays: Vec<InstanceId> = self
+            .instances
+            .values()
+            .filter(|instance| stray(instance))
+            .map(|instance| instance.id.clone())
+            .collect();
         for id in strays.into_iter().filter(|id| !self.bound.contains_key(id)) {
             self.instances.remove(&id);
         }
@@ -315,7 +332,11 @@ impl Service {
     pub(super) fn write_again_at(&self, cx: &Context<'_>) -> Option<model::Timestamp> {
         cx.peers.filter(|peers| peers.session.is_some())?;
         let unseen = |instance: &&Instance| !instance.created || (instance.retiring && !instance.retiring_seen);
-        let unseen = self.instances.values().filter(unseen).map(|instance| instance.write_again);
+        let unseen = self
+            .instances
+            .values()
+            .filter(unseen)
+            .map(|instance| instance.write_again);
         let unseen = unseen.filter(|_| cx.is_controller());
         let forgotten = self.forgotten.values().map(|(_, at)| *at);
         forgotten.chain(unseen).filter(|at| *at > cx.now).min()

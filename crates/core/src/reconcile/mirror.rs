@@ -22,16 +22,16 @@ impl Service {
 
     /// Brings what others decide about up to date.
     pub(super) fn mirror(&mut self, cx: &mut Context<'_>) {
+        for instance in self.instances.values_mut() {
+            if instance.unfenced.as_ref().is_some_and(|(_, until)| cx.now >= *until) {
+                instance.unfenced = None;
+            }
+        }
         let Some(peers) = cx.peers else {
             return;
         };
         for instance in self.instances.values_mut().filter(|instance| instance.node != peers.me) {
             hear_of(instance, peers, cx.now);
-        }
-        for instance in self.instances.values_mut() {
-            if instance.unfenced.as_ref().is_some_and(|(_, until)| cx.now >= *until) {
-                instance.unfenced = None;
-            }
         }
         for index in 0..self.slots.len() {
             if matches!(
@@ -125,13 +125,18 @@ impl Service {
             }
             return;
         }
+        if self.instances.get(&holder).is_some_and(|holder| holder.leaving) {
+            // It is about to be handed over: new requests wait here as they do there.
+            slot.routed = None;
+            return;
+        }
         if slot.serving() == Some(&holder) && slot.routed.as_ref() == Some(&(holder.clone(), record.epoch)) {
             return;
         }
         let old = slot.routed.replace((holder.clone(), record.epoch));
         slot.set(
             slot::Phase::Serving { holder: holder.clone() },
-            now,
+            record.since.min(now),
             Reason::Told { what },
         );
         if let Some(takeover) = &mut slot.takeover {
@@ -194,17 +199,20 @@ fn lose(instance: &mut Instance, peers: &Peers, now: Timestamp) {
         return;
     }
     instance.lost_with_node = true;
+    instance.leaving = false;
     instance.acts = false;
     instance.promoted = None;
     instance.followed = instance.followed.take();
     instance.hook = None;
     instance.standby_check = None;
+    instance.proved = None;
     instance.set(phase, Health::Down, now, lost_because(peers, &instance.node));
 }
 
 fn hear(instance: &mut Instance, told: &Report) {
     let never = Timestamp::NEVER;
     instance.lost_with_node = false;
+    instance.leaving = told.leaving;
     instance.run = told.run;
     instance.phase = match told.phase {
         InstancePhase::Waiting => Phase::Waiting { until: never },
@@ -222,6 +230,7 @@ fn hear(instance: &mut Instance, told: &Report) {
     instance.promoted = told.promoted;
     instance.followed = told.followed;
     instance.standby_check = told.stands_by.clone();
+    instance.proved = told.proved.clone();
     instance.hook = told.busy.then(|| RunningHook {
         kind: HookKind::Follow,
         epoch: told.followed.unwrap_or_default(),

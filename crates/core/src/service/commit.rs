@@ -72,12 +72,22 @@ impl Service {
                     return true;
                 };
                 let epoch = slot.claiming;
+                let is_newer = |record: &slot::Record| record.revision > revision;
+                if self.me.is_some() && slot.record.as_ref().is_some_and(is_newer) {
+                    // Whoever we gave it to has written since, and the store told us of that before it answered us.
+                    if let Some(takeover) = &mut slot.takeover {
+                        takeover.claimed.get_or_insert(now);
+                    }
+                    slot.set(slot::Phase::Vacant, now, Reason::Claimed { epoch });
+                    return true;
+                }
                 let Some((node, session, served)) = slot.claiming_at.clone() else {
                     return false;
                 };
                 let mine = self.me.as_ref().is_none_or(|me| *me == node);
                 slot.driven = (self.me.is_some() && mine).then_some(epoch);
-                slot.before = slot.record.as_ref().map(|record| record.holder.clone());
+                let held = slot.record.as_ref().filter(|record| record.held);
+                slot.before = held.map(|record| record.holder.clone());
                 if served {
                     slot.data = Some((to.clone(), epoch));
                 }
@@ -89,6 +99,7 @@ impl Service {
                     node,
                     session,
                     served,
+                    since: now,
                 });
                 if let Some(takeover) = &mut slot.takeover {
                     takeover.claimed.get_or_insert(now);

@@ -4,7 +4,7 @@ use super::Service;
 use crate::instance::{Instance, Phase};
 use crate::service::Change;
 use crate::slot::{self, Slot};
-use crate::{Decision, Note, NoteKind, Reason, Report, SlotKnown};
+use crate::{Action, Decision, Note, NoteKind, Reason, Report, SlotKnown};
 use model::{Health, InstanceId, NodeName, SlotId, Timestamp};
 use std::collections::VecDeque;
 
@@ -60,7 +60,8 @@ impl Service {
         // Whatever we asked for and heard nothing of expected an older revision: it can not be written any more.
         slot.unclear.clear();
         slot.told = Some((known.because.clone(), known.detected_ago.unwrap_or_default()));
-        slot.before = slot.record.as_ref().map(|record| record.holder.clone());
+        let held = slot.record.as_ref().filter(|record| record.held);
+        slot.before = held.map(|record| record.holder.clone());
         slot.know(known);
         true
     }
@@ -72,6 +73,7 @@ impl Service {
             gone.retiring_seen = retiring;
             return false;
         }
+        self.asked_for.remove(&id);
         if let Some(instance) = self.instances.get_mut(&id) {
             instance.created = true;
             instance.retiring_seen = retiring;
@@ -137,6 +139,28 @@ impl Service {
         }
         self.stop(id, Reason::RolloutNeeds, now, out);
         true
+    }
+
+    /// Whether its standby check passes from now on, whatever it said before.
+    pub(crate) fn proof_asked(
+        &mut self,
+        id: &InstanceId,
+        number: u64,
+        now: Timestamp,
+        out: &mut VecDeque<Decision>,
+    ) -> bool {
+        let mine = self.instances.get(id).is_some_and(|instance| self.is_mine(instance));
+        let Some(instance) = self.instances.get_mut(id).filter(|_| mine) else {
+            return false;
+        };
+        instance.proving = Some((number, now));
+        let action = Action::ProbeNow {
+            instance: id.clone(),
+            standby: true,
+        };
+        let because = Reason::ProofNeeded { instance: id.clone() };
+        out.push_back(Decision { action, because });
+        false
     }
 
     pub(crate) fn move_asked(
@@ -210,7 +234,7 @@ impl Service {
         }
         if let Some(instance) = self.instances.get_mut(id) {
             instance.unfenced = Some((error, now + UNFENCED_FOR));
-            let note = Note::about_instance(NoteKind::HookFailed, id, &instance.node);
+            let note = Note::about_instance(NoteKind::NotArmed, id, &instance.node);
             out.push_back(Decision::note(note, because));
         }
         true
@@ -246,8 +270,10 @@ impl Service {
             promoted: instance.promoted,
             followed: instance.followed,
             stands_by: instance.standby_check.clone(),
+            proved: instance.proved.clone(),
             unfenced: instance.unfenced.as_ref().map(|(why, _)| why.clone()),
             busy: instance.hook.is_some(),
+            leaving: self.is_leaving(id),
             current: instance.current,
             deaths: u32::try_from(instance.recent_deaths(now)).unwrap_or(u32::MAX),
             restarts: instance.restarts,

@@ -3,8 +3,8 @@
 use super::Service;
 use crate::slot::{self, Planned, Stage};
 use crate::{Decision, Reason, Refusal};
-use model::{InstanceId, Millis, Timestamp};
-use std::collections::VecDeque;
+use model::{InstanceId, Millis, NodeName, Timestamp};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// A slot shall change hands.
@@ -101,7 +101,13 @@ impl Service {
         if waits {
             slot.routed = None;
         }
-        slot.planned = Some(Planned { to, stage, because });
+        slot.planned = Some(Planned {
+            to,
+            stage,
+            because,
+            drained: false,
+            left: BTreeSet::new(),
+        });
         self.look_again = true;
     }
 
@@ -114,15 +120,27 @@ impl Service {
         }
     }
 
-    pub(super) fn drained(&mut self, id: &InstanceId, now: Timestamp) {
+    pub(super) fn drained(&mut self, id: &InstanceId) {
         for slot in &mut self.slots {
             if slot.serving() == Some(id)
                 && let Some(planned) = &mut slot.planned
-                && let Stage::Draining { deadline } = &mut planned.stage
             {
-                *deadline = now;
+                planned.drained = true;
             }
         }
+    }
+
+    /// From another node no client goes to our holder any more.
+    pub(crate) fn left(&mut self, id: &InstanceId, by: NodeName) -> bool {
+        let holds = |slot: &&mut slot::Slot| slot.serving() == Some(id);
+        let planned = self.slots.iter_mut().find(holds).and_then(|slot| slot.planned.as_mut());
+        planned.is_some_and(|planned| planned.left.insert(by))
+    }
+
+    /// Whether a holder of ours is about to hand its slot over.
+    pub(crate) fn is_leaving(&self, id: &InstanceId) -> bool {
+        let leaves = |slot: &slot::Slot| slot.serving() == Some(id) && slot.planned.is_some() && slot.routed.is_none();
+        self.declared.listen.is_some() && self.slots.iter().any(leaves)
     }
 
     /// Nobody can take over any more, and the holder was not touched yet: clients go to it again.
@@ -144,7 +162,7 @@ impl Service {
                 && let Some(planned) = &mut slot.planned
                 && planned.stage == Stage::Demoting
             {
-                planned.stage = Stage::Clear;
+                planned.stage = Stage::Demoted;
                 let because = planned.because.clone();
                 slot.confirm_dead(now);
                 slot.set(slot::Phase::Vacant, now, because);

@@ -13,7 +13,7 @@ impl Service {
             return Err("it is being removed".into());
         }
         if let Some((why, _)) = &instance.unfenced {
-            return Err(format!("its node cannot fence it: {why}"));
+            return Err(format!("it may not act on its node: {why}"));
         }
         if self.is_cold() {
             return match &instance.phase {

@@ -5,8 +5,8 @@ use crate::instance::{Instance, Phase};
 use crate::slot;
 use crate::{Adopted, Decision, Reason, SlotKnown};
 use model::{
-    Addressing, Health, InstanceId, Limits, Logs, Millis, Protocol, Restart, ServiceName, Spread, StandbyMode, Stop, StopSignal,
-    Timestamp,
+    Addressing, Health, InstanceId, Limits, Logs, Millis, Protocol, Restart, ServiceName, Spread, StandbyMode, Stop,
+    StopSignal, Timestamp,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -74,7 +74,11 @@ impl Service {
             } else if promoted == Some(record.epoch) {
                 holds = true;
                 slot.routed = Some((id.clone(), record.epoch));
-                slot.set(slot::Phase::Serving { holder: id.clone() }, now, Reason::Adopted);
+                slot.set(
+                    slot::Phase::Serving { holder: id.clone() },
+                    record.since.min(now),
+                    Reason::Adopted,
+                );
             } else if !healthy {
                 // It seems to have been started as a standby after it had lost its slot, and never to have been fit to be promoted.
                 // But a cold one acts from its first instruction, and checks come and go with files: before somebody else has an
@@ -117,10 +121,17 @@ impl Service {
             return;
         }
         let holds = |id: &InstanceId| {
-            let held = |slot: &slot::Slot| slot.record.as_ref().is_some_and(|record| record.held && record.holder == *id);
+            let held = |slot: &slot::Slot| {
+                slot.record
+                    .as_ref()
+                    .is_some_and(|record| record.held && record.holder == *id)
+            };
             self.slots.iter().any(held)
         };
-        let strays = self.instances.values().filter(|instance| self.is_mine(instance) && instance.is_alive());
+        let strays = self
+            .instances
+            .values()
+            .filter(|instance| self.is_mine(instance) && instance.is_alive());
         let strays = strays.filter(|instance| instance.acts && instance.demote.is_none() && !holds(&instance.id));
         let strays: Vec<InstanceId> = strays.map(|instance| instance.id.clone()).collect();
         for id in strays {

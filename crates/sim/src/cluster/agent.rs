@@ -34,7 +34,10 @@ pub(crate) enum Task {
     SessionWake(Timestamp),
     Order(Order),
     News(News),
-    Health { ok: bool, at: Mark },
+    Health {
+        ok: bool,
+        at: Mark,
+    },
     DiskProbe(Option<Mark>),
     Guard(super::session::Fenced),
     GuardLost,
@@ -46,28 +49,67 @@ pub(crate) enum Task {
     Condemn(NodeIx),
     Publish,
     SessionWaitOver,
-    Probe { instance: InstanceId, run: RunId, standby: bool, prober: Prober },
-    ProbeTimeout { instance: InstanceId, run: RunId, standby: bool, prober: Prober },
-    Spawn { instance: InstanceId, run: RunId, active_at: Option<(SlotId, Epoch)> },
+    Probe {
+        instance: InstanceId,
+        run: RunId,
+        standby: bool,
+        prober: Prober,
+    },
+    ProbeTimeout {
+        instance: InstanceId,
+        run: RunId,
+        standby: bool,
+        prober: Prober,
+    },
+    Spawn {
+        instance: InstanceId,
+        run: RunId,
+        active_at: Option<(SlotId, Epoch)>,
+    },
     Prepare(InstanceId),
-    Escalate { instance: InstanceId, run: RunId },
+    Escalate {
+        instance: InstanceId,
+        run: RunId,
+    },
 }
 
 /// What a call to the store is for.
 #[derive(Debug)]
 pub(crate) enum Purpose {
-    Open { attempt: u64 },
-    Renew { attempt: u64, session: Revision, sent: Mark },
+    Open {
+        attempt: u64,
+    },
+    Renew {
+        attempt: u64,
+        session: Revision,
+        sent: Mark,
+    },
     Probe,
-    Slot { write: Box<SlotWrite>, txn: Rc<Txn>, tries: u32 },
+    Slot {
+        write: Box<SlotWrite>,
+        txn: Rc<Txn>,
+        tries: u32,
+    },
     /// Written until it is answered.
-    Until { txn: Rc<Txn>, tries: u32 },
-    RetireRead { instance: InstanceId, node: NodeIx },
-    ForgetRead { instance: InstanceId },
+    Until {
+        txn: Rc<Txn>,
+        tries: u32,
+    },
+    RetireRead {
+        instance: InstanceId,
+        node: NodeIx,
+    },
+    ForgetRead {
+        instance: InstanceId,
+    },
     /// Nobody waits for it.
     Loose,
-    Publish { told: Vec<(InstanceId, Report)> },
-    List { first: bool },
+    Publish {
+        told: Vec<(InstanceId, Report)>,
+    },
+    List {
+        first: bool,
+    },
 }
 
 /// What the mirror of the store has.
@@ -86,7 +128,11 @@ pub(crate) enum Phase {
     /// It waits for the store.
     Connecting,
     /// It has read everything, and waits whether an earlier session goes on.
-    Waiting { entries: Rc<Vec<Entry>>, from: Revision, stash: Vec<Task> },
+    Waiting {
+        entries: Rc<Vec<Entry>>,
+        from: Revision,
+        stash: Vec<Task>,
+    },
     Up,
 }
 
@@ -227,7 +273,9 @@ impl World {
     }
 
     pub(crate) fn plan_task(&mut self, ix: NodeIx, after: Duration, task: Task) {
-        let Some(life) = self.agent(ix).map(|agent| agent.life) else { return };
+        let Some(life) = self.agent(ix).map(|agent| agent.life) else {
+            return;
+        };
         self.plan(after, Due::Agent { node: ix, life, task });
     }
 
@@ -307,7 +355,10 @@ impl World {
             Task::Condemn(node) => self.condemn(ix, node),
             Task::Publish => self.publish(ix),
             Task::SessionWaitOver => {
-                if self.agent(ix).is_some_and(|agent| matches!(agent.phase, Phase::Waiting { .. })) {
+                if self
+                    .agent(ix)
+                    .is_some_and(|agent| matches!(agent.phase, Phase::Waiting { .. }))
+                {
                     self.comes_up(ix, None);
                 }
             }
@@ -401,7 +452,9 @@ impl World {
             let left_ns = at.boot_ns.saturating_sub(mark.boot_ns);
             node.clocks.really(Duration::from_nanos(left_ns)) + Duration::from_micros(2)
         });
-        let Some(wait) = decides.into_iter().chain(looks).min() else { return };
+        let Some(wait) = decides.into_iter().chain(looks).min() else {
+            return;
+        };
         // Timers count whole milliseconds.
         let wait = wait.max(Duration::from_micros(100));
         let at = self.now + wait;
@@ -547,8 +600,12 @@ impl World {
                 self.tell(ix, Event::Committed { slot, attempt, result });
             }
             (Purpose::RetireRead { instance, node }, Reply::Txn(outcome)) => {
-                let Some(Some(entry)) = outcome.reads.into_iter().next() else { return };
-                let Value::Instance { node: there, retiring } = &*entry.value else { return };
+                let Some(Some(entry)) = outcome.reads.into_iter().next() else {
+                    return;
+                };
+                let Value::Instance { node: there, retiring } = &*entry.value else {
+                    return;
+                };
                 if *there != node || *retiring {
                     return;
                 }
@@ -657,7 +714,12 @@ impl World {
             }
             Action::Forget { instance } => {
                 let txn = Txn::new().then(Op::Get(Key::Number(instance.service().clone())));
-                self.call(ix, Purpose::ForgetRead { instance }, Asked::Txn(Rc::new(txn)), CALL_TIMEOUT);
+                self.call(
+                    ix,
+                    Purpose::ForgetRead { instance },
+                    Asked::Txn(Rc::new(txn)),
+                    CALL_TIMEOUT,
+                );
             }
             Action::Start {
                 instance,
@@ -703,12 +765,13 @@ impl World {
                 epoch,
                 active,
             } => self.run_hook(ix, instance, run, hook, epoch, active),
-            Action::ProbeNow { instance } => self.probe_now(ix, instance),
+            Action::ProbeNow { instance, standby } => self.probe_now(ix, instance, standby),
             Action::Arm {
                 instance,
                 run,
                 slot,
                 epoch,
+                ..
             } => self.plan_task(
                 ix,
                 Duration::from_micros(20),
@@ -726,6 +789,11 @@ impl World {
                 self.call(ix, purpose, Asked::Txn(Rc::new(txn)), CALL_TIMEOUT);
             }
             Action::AskRenew { instance, node } => self.ask(ix, &node, Ask::Renew { instance }),
+            Action::TellLeft { instance, node } => {
+                let by = self.node(ix).name.clone();
+                self.ask(ix, &node, Ask::Left { instance, by });
+            }
+            Action::AskProof { instance, node, number } => self.ask(ix, &node, Ask::Prove { instance, number }),
             Action::AskMove { slot, node, to, drain } => self.ask(ix, &node, Ask::Move { slot, to, drain }),
             Action::Write(write) => self.write_slot(ix, write),
             Action::Route {
@@ -790,10 +858,14 @@ impl World {
             service: instance.service().clone(),
             slot: 0,
         });
-        let slots = self.server.model.entries_from(&from).map_while(|entry| match &*entry.value {
-            Value::Slot(slot) if slot.slot.service == *instance.service() => Some(slot),
-            _ => None,
-        });
+        let slots = self
+            .server
+            .model
+            .entries_from(&from)
+            .map_while(|entry| match &*entry.value {
+                Value::Slot(slot) if slot.slot.service == *instance.service() => Some(slot),
+                _ => None,
+            });
         let mut slots = slots.filter(|slot| slot.holder == *instance && slot.epoch == epoch);
         slots.next().map_or(0, |slot| slot.slot.slot)
     }
@@ -814,7 +886,11 @@ impl World {
                 txn = txn.when(Compare::Created(Key::Session(self.ix(node)), *session));
             }
         }
-        if let Some(condemn) = write.condemn.as_ref().filter(|_| broken != Some(ClusterRule::TakeWithoutCondemn)) {
+        if let Some(condemn) = write
+            .condemn
+            .as_ref()
+            .filter(|_| broken != Some(ClusterRule::TakeWithoutCondemn))
+        {
             let node = self.ix(&condemn.node);
             let key = Key::Session(node);
             if broken != Some(ClusterRule::SessionsNotCompared) {
@@ -851,6 +927,7 @@ impl World {
             data: write.data.clone(),
             because: String::new(),
             detected_ago: write.detected_ago,
+            since: model::Timestamp(0),
         };
         let expected = match write.expect {
             Revision(0) => Compare::Created(key.clone(), Revision(0)),
@@ -897,4 +974,3 @@ fn commit_of(write: &SlotWrite, outcome: &Outcome) -> Commit {
         known => Commit::Conflict(known),
     }
 }
-

@@ -1,10 +1,10 @@
 //! What goes wrong, drawn from a seed. A draw names nobody: whom it hits is decided when it happens, so that leaving some out of a
 //! schedule leaves the others meaningful.
 
+use super::invariants::Moment;
 use super::machine::{Ailing, Ailment};
 use super::records::{self, Key, NodeIx, Op, Txn, Value};
 use super::world::{Due, Noted, World};
-use super::invariants::Moment;
 use fastrand::Rng;
 use model::{InstanceId, Timestamp};
 use std::fmt;
@@ -135,7 +135,11 @@ pub(crate) enum Undo {
 
 /// A schedule of so many faults, of a random choice of kinds and at a random pace.
 pub(crate) fn random(rng: &mut Rng, faults: usize) -> Vec<Draw> {
-    let mut kinds: Vec<ClusterFault> = ClusterFault::ALL.iter().copied().filter(|_| rng.u32(0..5) < 2).collect();
+    let mut kinds: Vec<ClusterFault> = ClusterFault::ALL
+        .iter()
+        .copied()
+        .filter(|_| rng.u32(0..5) < 2)
+        .collect();
     if kinds.is_empty() {
         kinds.push(ClusterFault::PowerLoss);
     }
@@ -250,7 +254,11 @@ impl World {
                 self.store_goes(span, rng.bool())
             }
             ClusterFault::QuorumLost => {
-                let span = if rng.u32(0..20) == 0 { Duration::from_secs(rng.u64(20..120)) } else { span };
+                let span = if rng.u32(0..20) == 0 {
+                    Duration::from_secs(rng.u64(20..120))
+                } else {
+                    span
+                };
                 self.store_goes(span, true)
             }
             ClusterFault::AnswersLost => {
@@ -269,7 +277,11 @@ impl World {
             }
             ClusterFault::WatchesBreak => {
                 for ix in 0..self.nodes.len() as NodeIx {
-                    if self.node(ix).up && self.agent(ix).is_some_and(|agent| agent.watch.open.is_some() && !agent.stopped) {
+                    if self.node(ix).up
+                        && self
+                            .agent(ix)
+                            .is_some_and(|agent| agent.watch.open.is_some() && !agent.stopped)
+                    {
                         self.watch_lost(ix, "it breaks");
                     }
                 }
@@ -321,7 +333,9 @@ impl World {
     }
 
     fn running(&self, rng: &mut Rng) -> Option<InstanceId> {
-        let runs = |inst: &super::machine::Inst| inst.process.as_ref().is_some_and(|process| process.main) && !self.node(inst.node).paused;
+        let runs = |inst: &super::machine::Inst| {
+            inst.process.as_ref().is_some_and(|process| process.main) && !self.node(inst.node).paused
+        };
         let acting: Vec<&InstanceId> = self
             .instances
             .iter()
@@ -332,15 +346,24 @@ impl World {
         if !acting.is_empty() && rng.bool() {
             return Some(acting[rng.usize(0..acting.len())].clone());
         }
-        let all: Vec<&InstanceId> = self.instances.iter().filter(|(_, inst)| runs(inst)).map(|(id, _)| id).collect();
+        let all: Vec<&InstanceId> = self
+            .instances
+            .iter()
+            .filter(|(_, inst)| runs(inst))
+            .map(|(id, _)| id)
+            .collect();
         (!all.is_empty()).then(|| all[rng.usize(0..all.len())].clone())
     }
 
     fn hit_process(&mut self, kind: ClusterFault, rng: &mut Rng) -> bool {
         let Some(id) = self.running(rng) else { return false };
         self.before(id.service());
-        let Some(run) = self.process(&id).map(|process| process.run) else { return false };
-        let Some(process) = self.process_mut(&id, run) else { return false };
+        let Some(run) = self.process(&id).map(|process| process.run) else {
+            return false;
+        };
+        let Some(process) = self.process_mut(&id, run) else {
+            return false;
+        };
         match kind {
             ClusterFault::Hang => process.hung = true,
             _ => {
@@ -367,7 +390,9 @@ impl World {
     }
 
     fn stop_agent(&mut self, ix: NodeIx, span: Duration) -> bool {
-        let Some(agent) = self.agent(ix).filter(|agent| !agent.stopped) else { return false };
+        let Some(agent) = self.agent(ix).filter(|agent| !agent.stopped) else {
+            return false;
+        };
         agent.stopped = true;
         let life = agent.life;
         self.plan(span, Due::Undo(Undo::AgentContinues(ix, life)));
@@ -463,7 +488,11 @@ impl World {
             // Watches ask for a leader.
             for ix in 0..self.nodes.len() as NodeIx {
                 let hears = self.net.from_store[ix as usize] == 0 && self.node(ix).up && !self.node(ix).paused;
-                if hears && self.agent(ix).is_some_and(|agent| agent.watch.open.is_some() && !agent.stopped) {
+                if hears
+                    && self
+                        .agent(ix)
+                        .is_some_and(|agent| agent.watch.open.is_some() && !agent.stopped)
+                {
                     self.watch_lost(ix, "the store has no leader");
                 }
             }
@@ -490,6 +519,7 @@ impl World {
         self.session_replan(ix);
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     pub(crate) fn undo(&mut self, undo: Undo) {
         match undo {
             Undo::AgentContinues(ix, life) => {
@@ -560,8 +590,15 @@ impl World {
         self.guard_looks(ix);
         self.plan_at(Timestamp(until.0 + 1), Due::Recheck);
         // An agent that came up meanwhile waits to be registered.
-        if self.agent(ix).is_some_and(|agent| agent.keeper.as_ref().is_some_and(|keeper| !keeper.ready)) {
-            self.plan_task(ix, Duration::from_millis(1), super::agent::Task::Guard(super::session::Fenced::Up));
+        if self
+            .agent(ix)
+            .is_some_and(|agent| agent.keeper.as_ref().is_some_and(|keeper| !keeper.ready))
+        {
+            self.plan_task(
+                ix,
+                Duration::from_millis(1),
+                super::agent::Task::Guard(super::session::Fenced::Up),
+            );
         }
     }
 

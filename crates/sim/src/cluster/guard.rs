@@ -71,7 +71,10 @@ impl Guard {
         now: Mark,
         is_empty: impl Fn(&(InstanceId, RunId)) -> bool,
     ) -> Result<(), Refused> {
-        let old = self.machine.key(slot).map(|key| (&self.machine.slots()[key], &self.members[key]));
+        let old = self
+            .machine
+            .key(slot)
+            .map(|key| (&self.machine.slots()[key], &self.members[key]));
         // Whoever was disarmed was demoted, or is gone.
         let predecessor_gone =
             old.is_none_or(|(slot, old)| slot.state == State::Idle || *old == member || is_empty(old));
@@ -103,7 +106,9 @@ impl Guard {
     /// Whether an instance is kept at that epoch, and would be stopped in time.
     pub(crate) fn keeps(&self, instance: &InstanceId, epoch: Epoch) -> bool {
         self.machine.slots().iter().enumerate().any(|(key, slot)| {
-            self.members[key].0 == *instance && slot.epoch == epoch && matches!(slot.state, State::Armed | State::Frozen)
+            self.members[key].0 == *instance
+                && slot.epoch == epoch
+                && matches!(slot.state, State::Armed | State::Frozen)
         })
     }
 

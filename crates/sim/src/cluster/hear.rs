@@ -1,8 +1,8 @@
 //! What the store and the session say, for the decisions: as the agent does it.
 
 use super::agent::{Seen, Task, known_slot};
-use super::records::{Ask, Change, Changes, Compare, Entry, Key, NodeIx, Op, Txn, Value};
 use super::records;
+use super::records::{Ask, Change, Changes, Compare, Entry, Key, NodeIx, Op, Txn, Value};
 use super::sabotage::ClusterRule;
 use super::session::News;
 use super::world::World;
@@ -18,6 +18,7 @@ const CLAIM_FIRST: Duration = Duration::from_millis(50);
 const LATE: Duration = Duration::from_millis(100);
 
 impl World {
+    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     pub(crate) fn hear_session(&mut self, ix: NodeIx, news: News) {
         let now = self.mark(ix);
         let Some(agent) = self.agent(ix) else { return };
@@ -193,7 +194,11 @@ impl World {
         };
         let Some(agent) = self.agent(ix) else { return };
         let clustered = &mut agent.clustered;
-        if clustered.sessions.get(&node).is_some_and(|known| known.modified >= entry.modified) {
+        if clustered
+            .sessions
+            .get(&node)
+            .is_some_and(|known| known.modified >= entry.modified)
+        {
             clustered.observer.seen(&name, entry.create, entry.modified, lease, now);
             return;
         }
@@ -235,7 +240,9 @@ impl World {
         let mut again = Vec::new();
         let late = |id: &InstanceId, at: Revision| clustered.written_at.get(id).is_none_or(|written| at > *written);
         for (id, (_, seen)) in clustered.own.iter().filter(|(id, (at, _))| late(id, *at)) {
-            let Some(told) = clustered.published.get(id) else { continue };
+            let Some(told) = clustered.published.get(id) else {
+                continue;
+            };
             let ours = Report {
                 session: session.unwrap_or_default(),
                 ..told.clone()
@@ -288,6 +295,8 @@ impl World {
         self.write_loose(ix, Txn::new().then(Op::Delete(key.clone())));
         let event = match ask {
             Ask::Renew { instance } => ClusterEvent::RenewAsked { instance },
+            Ask::Prove { instance, number } => ClusterEvent::ProofAsked { instance, number },
+            Ask::Left { instance, by } => ClusterEvent::Left { instance, by },
             Ask::Move { slot, to, drain } => ClusterEvent::MoveAsked {
                 service: slot.service,
                 slot: slot.slot,
@@ -321,7 +330,11 @@ impl World {
         let boot = self.node(ix).boot;
         let Some(agent) = self.agent(ix) else { return };
         let clustered = &mut agent.clustered;
-        if clustered.look_at.take().is_some_and(|asked| at.waited_for(asked) > LATE) {
+        if clustered
+            .look_at
+            .take()
+            .is_some_and(|asked| at.waited_for(asked) > LATE)
+        {
             clustered.observer.late();
         }
         let nodes: Vec<NodeIx> = clustered.sessions.keys().copied().collect();
@@ -356,7 +369,10 @@ impl World {
         let Some(agent) = self.agent(ix) else { return };
         let clustered = &mut agent.clustered;
         clustered.look_at = clustered.observer.next_wakeup(at);
-        let living = clustered.sessions.keys().filter(|node| !clustered.expired.contains(*node));
+        let living = clustered
+            .sessions
+            .keys()
+            .filter(|node| !clustered.expired.contains(*node));
         let rank = u32::try_from(living.take_while(|node| **node != ix).count()).unwrap_or(0);
         let wait = CLAIM_FIRST + stagger * rank;
         if let Some((session, rebooted)) = own {

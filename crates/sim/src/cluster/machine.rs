@@ -143,7 +143,12 @@ impl World {
 
     /// Clients are served until this moment as they were.
     pub(crate) fn before(&mut self, service: &ServiceName) {
-        let Some(declared) = self.declared.get(service).filter(|declared| keeps_history(declared)).map(Arc::clone) else {
+        let Some(declared) = self
+            .declared
+            .get(service)
+            .filter(|declared| keeps_history(declared))
+            .map(Arc::clone)
+        else {
             return;
         };
         let writer = self.of(service).find_map(|(id, inst)| {
@@ -181,12 +186,17 @@ impl World {
         self.nodes.iter().zip(0..).any(|(at, ix)| {
             at.up
                 && self.net.joins(ix, node)
-                && at.routes.get(service).is_some_and(|route| route.targets.iter().any(|target| target.instance == *id))
+                && at
+                    .routes
+                    .get(service)
+                    .is_some_and(|route| route.targets.iter().any(|target| target.instance == *id))
         })
     }
 
     pub(crate) fn answers(&self, id: &InstanceId) -> bool {
-        let Some(inst) = self.instances.get(id) else { return false };
+        let Some(inst) = self.instances.get(id) else {
+            return false;
+        };
         let runs = self.executes(inst);
         inst.process.as_ref().is_some_and(|process| {
             runs && process.main && !process.hung && process.answers_from <= self.now && !self.ails(id, Ailment::Sick)
@@ -254,7 +264,9 @@ impl World {
 
     pub(crate) fn begin_to_act(&mut self, id: &InstanceId, run: RunId, slot: u32, epoch: Epoch) {
         let acting = Acting { slot, epoch };
-        let Some(process) = self.process_mut(id, run) else { return };
+        let Some(process) = self.process_mut(id, run) else {
+            return;
+        };
         if process.acting == Some(acting) {
             return;
         }
@@ -266,7 +278,9 @@ impl World {
 
     /// Traffic reaches an instance: where no hook tells it, that makes it an active.
     pub(crate) fn gate_opens(&mut self, id: &InstanceId, run: RunId, slot: &SlotId, epoch: Epoch) {
-        let Some(process) = self.process(id).filter(|process| process.run == run) else { return };
+        let Some(process) = self.process(id).filter(|process| process.run == run) else {
+            return;
+        };
         if !acts_by_itself(&process.from) && process.from.exclusive {
             self.begin_to_act(id, run, slot.slot, epoch);
         } else if process.acting.is_some() {
@@ -279,7 +293,9 @@ impl World {
             0 => self.rng.u64(500..138_000),
             _ => self.rng.u64(500..6_000),
         };
-        let Some(process) = self.process_mut(&instance, run) else { return };
+        let Some(process) = self.process_mut(&instance, run) else {
+            return;
+        };
         process.freezing = true;
         self.plan(Duration::from_micros(us), Due::Freezes { instance, run });
     }
@@ -293,7 +309,9 @@ impl World {
     }
 
     pub(crate) fn thaw(&mut self, id: &InstanceId, run: RunId) {
-        let Some(process) = self.process_mut(id, run) else { return };
+        let Some(process) = self.process_mut(id, run) else {
+            return;
+        };
         process.freezing = false;
         let was = std::mem::take(&mut process.frozen);
         if was && process.acting.is_some() {
@@ -304,7 +322,9 @@ impl World {
     /// The main process ends by itself.
     pub(crate) fn main_ends(&mut self, id: &InstanceId, run: RunId, how: &'static str) {
         self.before(id.service());
-        let Some(node) = self.instances.get(id).map(|inst| inst.node) else { return };
+        let Some(node) = self.instances.get(id).map(|inst| inst.node) else {
+            return;
+        };
         let Some(process) = self.process_mut(id, run).filter(|process| process.main) else {
             return;
         };
@@ -319,7 +339,9 @@ impl World {
     /// All of a tree has ended: because the agent of that life wanted it to, or the guard (0).
     pub(crate) fn tree_ends(&mut self, id: &InstanceId, run: RunId, life: u32) {
         self.before(id.service());
-        let Some(node) = self.instances.get(id).map(|inst| inst.node) else { return };
+        let Some(node) = self.instances.get(id).map(|inst| inst.node) else {
+            return;
+        };
         let main = self.process_mut(id, run).map(|process| process.main);
         if main.is_some() {
             self.forget_process(id);
@@ -340,7 +362,10 @@ impl World {
     }
 
     pub(crate) fn stop(&mut self, ix: NodeIx, id: &InstanceId, run: RunId, polite: bool) {
-        let patience = self.declared.get(id.service()).map_or(Duration::from_secs(1), |service| service.stop.timeout.duration());
+        let patience = self
+            .declared
+            .get(id.service())
+            .map_or(Duration::from_secs(1), |service| service.stop.timeout.duration());
         let inst = self.instances.get_mut(id).filter(|inst| inst.node == ix);
         let Some(inst) = inst else {
             let instance = id.clone();
@@ -378,7 +403,9 @@ impl World {
     }
 
     fn end_tree(&mut self, id: &InstanceId, run: RunId, after: Duration) {
-        let Some(node) = self.instances.get(id).map(|inst| inst.node) else { return };
+        let Some(node) = self.instances.get(id).map(|inst| inst.node) else {
+            return;
+        };
         let life = self.node(node).agent.as_ref().map_or(0, |agent| agent.life);
         if let Some(process) = self.process_mut(id, run) {
             process.dying = true;
@@ -426,13 +453,21 @@ impl World {
         });
         let timeout = declared.map_or(Duration::from_secs(1), |hook| hook.timeout.duration());
         let usual = self.pace.span(HOOK_US);
-        let (fails, slow) = (self.ails(&instance, Ailment::HookFails), self.ails(&instance, Ailment::HookSlow));
-        let Some(inst) = self.instances.get_mut(&instance) else { return };
+        let (fails, slow) = (
+            self.ails(&instance, Ailment::HookFails),
+            self.ails(&instance, Ailment::HookSlow),
+        );
+        let Some(inst) = self.instances.get_mut(&instance) else {
+            return;
+        };
         inst.memo.was_fit = true;
         if hook == HookKind::Demote {
             inst.memo.promoted = None;
         }
-        let stuck = inst.process.as_ref().is_none_or(|process| process.hung || process.frozen);
+        let stuck = inst
+            .process
+            .as_ref()
+            .is_none_or(|process| process.hung || process.frozen);
         let (after, error) = match () {
             () if stuck => (timeout, Some("took longer than its timeout")),
             () if fails => (usual, Some("exit code 1")),
@@ -467,7 +502,9 @@ impl World {
     pub(crate) fn hook_ends(&mut self, hook: &HookRun) {
         let id = &hook.instance;
         self.before(id.service());
-        let Some(node) = self.instances.get(id).map(|inst| inst.node) else { return };
+        let Some(node) = self.instances.get(id).map(|inst| inst.node) else {
+            return;
+        };
         let running = self.process_mut(id, hook.run).is_some_and(|process| process.main);
         let frozen = self.process_mut(id, hook.run).is_some_and(|process| process.frozen);
         let mut error = hook.error;
@@ -515,9 +552,15 @@ impl World {
 
     fn follow(&mut self, hook: &HookRun, node: NodeIx) -> bool {
         let Some(active) = &hook.active else { return false };
-        let Some(leader) = self.instances.get(active) else { return false };
+        let Some(leader) = self.instances.get(active) else {
+            return false;
+        };
         let reached = self.net.joins(node, leader.node) && self.answers(active) && self.gate_is_open(active, leader);
-        let Some(process) = leader.process.as_ref().filter(|process| reached && process.acting.is_some()) else {
+        let Some(process) = leader
+            .process
+            .as_ref()
+            .filter(|process| reached && process.acting.is_some())
+        else {
             return false;
         };
         let (run, position) = (process.run, leader.position);
@@ -548,7 +591,10 @@ impl World {
 
     pub(crate) fn note_standing_by(&mut self, ix: NodeIx, id: &InstanceId) {
         // An exclusive one may act until its demote hook is through or it is dead, wherever clients are sent.
-        let shared = self.declared.get(id.service()).is_some_and(|declared| !declared.exclusive);
+        let shared = self
+            .declared
+            .get(id.service())
+            .is_some_and(|declared| !declared.exclusive);
         if let Some(inst) = self.instances.get_mut(id).filter(|inst| inst.node == ix && shared) {
             inst.memo.promoted = None;
         }
@@ -558,7 +604,9 @@ impl World {
     pub(crate) fn note_evidence(&mut self, ix: NodeIx, event: &Event) {
         let fail_after = |world: &Self, id: &InstanceId| {
             let declared = world.declared.get(id.service());
-            declared.and_then(|declared| declared.check.as_ref()).map_or(u32::MAX, |check| check.fail_after)
+            declared
+                .and_then(|declared| declared.check.as_ref())
+                .map_or(u32::MAX, |check| check.fail_after)
         };
         match event {
             Event::Probed {
@@ -566,9 +614,12 @@ impl World {
                 run,
                 standby: false,
                 outcome,
+                ..
             } => {
                 let limit = fail_after(self, instance);
-                let Some(process) = self.process_mut(instance, *run) else { return };
+                let Some(process) = self.process_mut(instance, *run) else {
+                    return;
+                };
                 match outcome {
                     ProbeOutcome::Pass => {
                         process.evidence.fails = 0;
@@ -587,6 +638,7 @@ impl World {
                 run,
                 standby: true,
                 outcome,
+                ..
             } => {
                 let judges = self.node(ix).agent.as_ref().and_then(|agent| agent.core.as_ref());
                 let judges = judges.is_some_and(|core| core.judges_standbys(instance.service()));
@@ -607,7 +659,9 @@ impl World {
     }
 
     pub(crate) fn begin_probing(&mut self, ix: NodeIx, id: &InstanceId, run: RunId) {
-        let Some(process) = self.process_mut(id, run) else { return };
+        let Some(process) = self.process_mut(id, run) else {
+            return;
+        };
         process.evidence.probers += 1;
         let prober = Prober::Regular(process.evidence.probers);
         for standby in [false, true] {
@@ -628,9 +682,11 @@ impl World {
         }
     }
 
-    pub(crate) fn probe_now(&mut self, ix: NodeIx, instance: InstanceId) {
-        let Some(run) = self.process(&instance).map(|process| process.run) else { return };
-        let (standby, prober) = (false, Prober::Extra);
+    pub(crate) fn probe_now(&mut self, ix: NodeIx, instance: InstanceId, standby: bool) {
+        let Some(run) = self.process(&instance).map(|process| process.run) else {
+            return;
+        };
+        let prober = Prober::Extra;
         self.plan_task(
             ix,
             Duration::ZERO,
@@ -644,12 +700,16 @@ impl World {
     }
 
     pub(crate) fn probe(&mut self, ix: NodeIx, id: InstanceId, run: RunId, standby: bool, prober: Prober) {
-        let Some(check) = self.check_of(&id, standby).cloned() else { return };
+        let Some(check) = self.check_of(&id, standby).cloned() else {
+            return;
+        };
         let passes = self.answers(&id);
         let replicates = !standby || self.replicates(&id);
         let ails = standby && self.ails(&id, Ailment::StandbyCheckFails);
         let now = self.now;
-        let Some(process) = self.process_mut(&id, run).filter(|process| process.main) else { return };
+        let Some(process) = self.process_mut(&id, run).filter(|process| process.main) else {
+            return;
+        };
         if prober != Prober::Extra && prober != Prober::Regular(process.evidence.probers) {
             return;
         }
@@ -682,6 +742,7 @@ impl World {
                     instance,
                     run,
                     standby,
+                    began: now,
                     outcome,
                 },
             );
@@ -694,7 +755,9 @@ impl World {
     }
 
     pub(crate) fn probe_timeout(&mut self, ix: NodeIx, id: InstanceId, run: RunId, standby: bool, prober: Prober) {
-        let Some(check) = self.check_of(&id, standby).cloned() else { return };
+        let Some(check) = self.check_of(&id, standby).cloned() else {
+            return;
+        };
         let rest = check.every.duration().saturating_sub(check.timeout.duration());
         let outcome = ProbeOutcome::Fail(format!("no answer within {}", check.timeout));
         let instance = id.clone();
@@ -704,13 +767,22 @@ impl World {
                 instance,
                 run,
                 standby,
+                began: self.now - check.timeout.duration(),
                 outcome,
             },
         );
         self.probe_again(ix, id, run, standby, prober, rest);
     }
 
-    fn probe_again(&mut self, ix: NodeIx, instance: InstanceId, run: RunId, standby: bool, prober: Prober, wait: Duration) {
+    fn probe_again(
+        &mut self,
+        ix: NodeIx,
+        instance: InstanceId,
+        run: RunId,
+        standby: bool,
+        prober: Prober,
+        wait: Duration,
+    ) {
         if prober == Prober::Extra {
             return;
         }
@@ -737,13 +809,21 @@ impl World {
 
     /// Whether a follower has its leader, which lives.
     fn replicates(&self, id: &InstanceId) -> bool {
-        let Some(inst) = self.instances.get(id) else { return false };
+        let Some(inst) = self.instances.get(id) else {
+            return false;
+        };
         let leader = inst.process.as_ref().and_then(|process| process.in_sync_with.as_ref());
         let Some((leader, run)) = leader else {
-            return self.declared.get(id.service()).is_none_or(|service| service.on_follow.is_none());
+            return self
+                .declared
+                .get(id.service())
+                .is_none_or(|service| service.on_follow.is_none());
         };
         self.instances.get(leader).is_some_and(|known| {
-            known.run == *run && known.process.is_some() && self.net.joins(known.node, inst.node) && self.answers(leader)
+            known.run == *run
+                && known.process.is_some()
+                && self.net.joins(known.node, inst.node)
+                && self.answers(leader)
         })
     }
 
@@ -775,7 +855,10 @@ impl World {
                 self.tell(ix, Event::FirstAnswer { instance, epoch, at });
             }
         }
-        for target in old.into_iter().filter(|old| targets.iter().all(|new| new.instance != old.instance)) {
+        for target in old
+            .into_iter()
+            .filter(|old| targets.iter().all(|new| new.instance != old.instance))
+        {
             let instance = target.instance;
             self.tell(ix, Event::Drained { instance });
         }
@@ -807,7 +890,8 @@ impl World {
             elsewhere: Vec::new(),
         };
         let (mut first, mut then, mut lives) = (Vec::new(), Vec::new(), Vec::new());
-        let base = RunId((self.mark(ix).boot_ns / 1_000_000).saturating_add_signed(self.node(ix).clocks.wall_ns / 1_000_000));
+        let base =
+            RunId((self.mark(ix).boot_ns / 1_000_000).saturating_add_signed(self.node(ix).clocks.wall_ns / 1_000_000));
         for entry in entries {
             match (&entry.key, &*entry.value) {
                 (Key::Session(node), _) if *node != ix => first.push(ClusterEvent::Session {
@@ -839,6 +923,7 @@ impl World {
                                 followed: None,
                                 stands_by: None,
                                 healthy: true,
+                                since: None,
                             },
                         );
                     }
@@ -878,8 +963,12 @@ impl World {
             }
         }
         recovered.instances = instances.into_values().collect();
-        recovered.routes =
-            self.node(ix).routes.iter().map(|(service, route)| (service.clone(), route.revision)).collect();
+        recovered.routes = self
+            .node(ix)
+            .routes
+            .iter()
+            .map(|(service, route)| (service.clone(), route.revision))
+            .collect();
         recovered.elsewhere = first.into_iter().chain(then).chain(lives).collect();
         recovered
     }

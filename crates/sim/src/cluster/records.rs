@@ -2,7 +2,7 @@
 
 use super::store;
 use decisions::{Report, SlotKnown};
-use model::{InstanceId, Millis, Revision, ServiceName, SlotId};
+use model::{InstanceId, Millis, NodeName, Revision, ServiceName, SlotId};
 
 /// A machine of the simulated cluster, by number; nodes are named so that numbers and names have one order.
 pub(crate) type NodeIx = u16;
@@ -53,6 +53,14 @@ pub(crate) struct Session {
 pub(crate) enum Ask {
     Renew {
         instance: InstanceId,
+    },
+    Prove {
+        instance: InstanceId,
+        number: u64,
+    },
+    Left {
+        instance: InstanceId,
+        by: NodeName,
     },
     Move {
         slot: SlotId,

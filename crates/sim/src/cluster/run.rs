@@ -157,7 +157,10 @@ pub fn run_cluster(seed: u64, options: &ClusterOptions) -> ClusterReport {
 
 fn only(schedule: Vec<Draw>, only: Option<&[usize]>) -> Vec<Draw> {
     let Some(only) = only else { return schedule };
-    let kept = schedule.into_iter().enumerate().filter(|(index, _)| only.contains(index));
+    let kept = schedule
+        .into_iter()
+        .enumerate()
+        .filter(|(index, _)| only.contains(index));
     kept.map(|(_, draw)| draw).collect()
 }
 
@@ -169,9 +172,14 @@ pub(crate) fn settle(world: &mut World) {
         if world.violation.is_some() {
             return;
         }
-        let Some((promise, what)) = healed::missing(world) else { return };
+        let Some((promise, what)) = healed::missing(world) else {
+            return;
+        };
         if world.now >= deadline {
-            world.violate(promise, format!("{}s after the last fault: {what}", HEAL_WITHIN.as_secs()));
+            world.violate(
+                promise,
+                format!("{}s after the last fault: {what}", HEAL_WITHIN.as_secs()),
+            );
             return;
         }
     }
@@ -189,7 +197,11 @@ fn outage(world: &mut World, rng: &mut Rng) {
     world.invariants.expect_quiet("L4");
     world.store_goes(span, rng.bool());
     world.say(|| format!("FAULT  the store is away for {} ms", span.as_millis()));
-    let kind = if span < Duration::from_secs(2) { ClusterFault::Election } else { ClusterFault::QuorumLost };
+    let kind = if span < Duration::from_secs(2) {
+        ClusterFault::Election
+    } else {
+        ClusterFault::QuorumLost
+    };
     world.count(kind);
     world.run_until(world.now + span + Duration::from_secs(10));
     world.invariants.expect_unrest();
@@ -223,20 +235,28 @@ impl World {
             service: service.clone(),
             slot: 0,
         });
-        let slots = self.server.model.entries_from(&first).map_while(|entry| match &*entry.value {
-            Value::Slot(slot) if slot.slot.service == *service => Some(slot),
-            _ => None,
-        });
+        let slots = self
+            .server
+            .model
+            .entries_from(&first)
+            .map_while(|entry| match &*entry.value {
+                Value::Slot(slot) if slot.slot.service == *service => Some(slot),
+                _ => None,
+            });
         slots.filter(|slot| slot.held).collect()
     }
 
     /// How many instances of a service shall exist.
     pub(crate) fn assigned(&self, service: &ServiceName) -> usize {
         let first = Key::Instance(model::InstanceId::new(service.clone(), 0));
-        let records = self.server.model.entries_from(&first).take_while(|entry| match &entry.key {
-            Key::Instance(id) => id.service() == service,
-            _ => false,
-        });
+        let records = self
+            .server
+            .model
+            .entries_from(&first)
+            .take_while(|entry| match &entry.key {
+                Key::Instance(id) => id.service() == service,
+                _ => false,
+            });
         records.count()
     }
 }

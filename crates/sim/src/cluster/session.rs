@@ -18,7 +18,12 @@ use std::time::Duration;
 pub(crate) enum Order {
     Fast(bool),
     Empty(bool),
-    Arm { instance: InstanceId, run: RunId, slot: SlotId, epoch: Epoch },
+    Arm {
+        instance: InstanceId,
+        run: RunId,
+        slot: SlotId,
+        epoch: Epoch,
+    },
     Disarm(InstanceId),
 }
 
@@ -46,7 +51,11 @@ pub(crate) enum Fenced {
 pub(crate) enum ToGuard {
     Session(Revision, Mark),
     Renewed(Revision, Mark),
-    Arm { slot: SlotId, member: (InstanceId, RunId), epoch: Epoch },
+    Arm {
+        slot: SlotId,
+        member: (InstanceId, RunId),
+        epoch: Epoch,
+    },
     Disarm(SlotId),
 }
 
@@ -175,7 +184,9 @@ impl World {
         let timeout = self.timing.request_timeout.duration();
         match action {
             HolderAction::Open { attempt } => {
-                let Some(record) = self.keeper(ix).map(|keeper| keeper.record) else { return };
+                let Some(record) = self.keeper(ix).map(|keeper| keeper.record) else {
+                    return;
+                };
                 let key = Key::Session(ix);
                 let txn = Txn::new()
                     .when(Compare::Created(key.clone(), Revision(0)))
@@ -203,9 +214,9 @@ impl World {
                 let known = keeper.told_guard.is_some_and(|(known, _)| known == session);
                 keeper.told_guard = Some((session, mark));
                 if !known {
-                    self.to_guard(ix, ToGuard::Session(session, mark));
+                    self.tell_guard(ix, ToGuard::Session(session, mark));
                 }
-                self.to_guard(ix, ToGuard::Renewed(session, mark));
+                self.tell_guard(ix, ToGuard::Renewed(session, mark));
             }
             HolderAction::Fenced { why, .. } => {
                 if let Lost::Session(_) = why {
@@ -254,7 +265,9 @@ impl World {
     }
 
     pub(crate) fn session_opened(&mut self, ix: NodeIx, attempt: u64, outcome: &Outcome) {
-        let Some(entry) = outcome.reads.iter().flatten().next() else { return };
+        let Some(entry) = outcome.reads.iter().flatten().next() else {
+            return;
+        };
         let Value::Session(found) = &*entry.value else { return };
         let Some(keeper) = self.keeper(ix) else { return };
         if outcome.succeeded || *found == keeper.record {
@@ -290,7 +303,10 @@ impl World {
             return;
         }
         let node = self.node_mut(ix);
-        node.acked = Some(node.acked.map_or(sent, |acked| if acked.boot_ns > sent.boot_ns { acked } else { sent }));
+        node.acked = Some(
+            node.acked
+                .map_or(sent, |acked| if acked.boot_ns > sent.boot_ns { acked } else { sent }),
+        );
         if self.broken == Some(ClusterRule::DeadlineFromAck) {
             sent = self.mark(ix);
         }
@@ -305,7 +321,14 @@ impl World {
     }
 
     pub(crate) fn session_probed(&mut self, ix: NodeIx, answered: bool) {
-        self.session_tell(ix, if answered { HolderEvent::ProbeAnswered } else { HolderEvent::ProbeFailed });
+        self.session_tell(
+            ix,
+            if answered {
+                HolderEvent::ProbeAnswered
+            } else {
+                HolderEvent::ProbeFailed
+            },
+        );
     }
 
     fn note(&mut self, ix: NodeIx) {
@@ -362,10 +385,17 @@ impl World {
                 let Some(keeper) = self.keeper(ix) else { return };
                 let covered = keeper.holder.covered(now);
                 if unchecked && let Some((session, _)) = keeper.told_guard {
-                    self.to_guard(ix, ToGuard::Renewed(session, now));
+                    self.tell_guard(ix, ToGuard::Renewed(session, now));
                 } else if covered != Covered::Yes || !keeper.ready {
                     let result = Err(format!("{covered:?}"));
-                    self.tell(ix, Event::Armed { instance, epoch, result });
+                    self.tell(
+                        ix,
+                        Event::Armed {
+                            instance,
+                            epoch,
+                            result,
+                        },
+                    );
                     return;
                 }
                 let Some(keeper) = self.keeper(ix) else { return };
@@ -377,7 +407,7 @@ impl World {
                     over: false,
                 };
                 keeper.armed.insert(slot.clone(), armed);
-                self.to_guard(ix, ToGuard::Arm { slot, member, epoch });
+                self.tell_guard(ix, ToGuard::Arm { slot, member, epoch });
             }
             Order::Disarm(instance) => {
                 let Some(keeper) = self.keeper(ix) else { return };
@@ -387,12 +417,13 @@ impl World {
                     if let Some(keeper) = self.keeper(ix) {
                         keeper.armed.remove(&slot);
                     }
-                    self.to_guard(ix, ToGuard::Disarm(slot));
+                    self.tell_guard(ix, ToGuard::Disarm(slot));
                 }
             }
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     /// The guard is there, or has done something.
     pub(crate) fn hear_fence(&mut self, ix: NodeIx, fenced: Fenced) {
         match fenced {
@@ -405,8 +436,8 @@ impl World {
                 let Some(keeper) = self.keeper(ix) else { return };
                 match keeper.told_guard {
                     Some((session, mark)) if known != Some(session) => {
-                        self.to_guard(ix, ToGuard::Session(session, mark));
-                        self.to_guard(ix, ToGuard::Renewed(session, mark));
+                        self.tell_guard(ix, ToGuard::Session(session, mark));
+                        self.tell_guard(ix, ToGuard::Renewed(session, mark));
                     }
                     Some(_) => {}
                     None => keeper.told_guard = known.map(|session| (session, Mark::default())),
@@ -414,10 +445,11 @@ impl World {
                 let Some(keeper) = self.keeper(ix) else { return };
                 keeper.ready = true;
                 let armed = keeper.armed.iter().filter(|(_, armed)| !armed.over);
-                let armed: Vec<_> =
-                    armed.map(|(slot, armed)| (slot.clone(), armed.member.clone(), armed.epoch)).collect();
+                let armed: Vec<_> = armed
+                    .map(|(slot, armed)| (slot.clone(), armed.member.clone(), armed.epoch))
+                    .collect();
                 for (slot, member, epoch) in armed {
-                    self.to_guard(ix, ToGuard::Arm { slot, member, epoch });
+                    self.tell_guard(ix, ToGuard::Arm { slot, member, epoch });
                 }
                 self.session_tell(ix, HolderEvent::GuardReady(true));
             }
@@ -447,14 +479,23 @@ impl World {
         self.freeze_all(ix);
         for (instance, epoch) in refused {
             let result = Err("the guard is gone".into());
-            self.tell(ix, Event::Armed { instance, epoch, result });
+            self.tell(
+                ix,
+                Event::Armed {
+                    instance,
+                    epoch,
+                    result,
+                },
+            );
         }
         self.session_tell(ix, HolderEvent::GuardReady(false));
     }
 
     fn members(&self, ix: NodeIx) -> Vec<(InstanceId, RunId)> {
         let keeper = self.node(ix).agent.as_ref().and_then(|agent| agent.keeper.as_ref());
-        keeper.map_or(Vec::new(), |keeper| keeper.armed.values().map(|armed| armed.member.clone()).collect())
+        keeper.map_or(Vec::new(), |keeper| {
+            keeper.armed.values().map(|armed| armed.member.clone()).collect()
+        })
     }
 
     fn kill_all(&mut self, ix: NodeIx) {
@@ -473,7 +514,7 @@ impl World {
     }
 
     /// A guard that stands still reads it later, one that is gone never.
-    fn to_guard(&mut self, ix: NodeIx, message: ToGuard) {
+    fn tell_guard(&mut self, ix: NodeIx, message: ToGuard) {
         let node = self.node_mut(ix);
         if !node.guard.runs {
             return;
@@ -509,6 +550,7 @@ impl World {
         self.guard_acts(ix);
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     /// What the guard answered to being asked to arm.
     fn armed(&mut self, ix: NodeIx, slot: SlotId, epoch: Epoch, refused: Option<String>) {
         let Some(keeper) = self.keeper(ix) else { return };
@@ -520,14 +562,28 @@ impl World {
         let Some(why) = refused else {
             if waited {
                 let result = Ok(());
-                self.tell(ix, Event::Armed { instance, epoch, result });
+                self.tell(
+                    ix,
+                    Event::Armed {
+                        instance,
+                        epoch,
+                        result,
+                    },
+                );
             }
             return;
         };
         keeper.armed.remove(&slot);
         if waited {
             let result = Err(why);
-            self.tell(ix, Event::Armed { instance, epoch, result });
+            self.tell(
+                ix,
+                Event::Armed {
+                    instance,
+                    epoch,
+                    result,
+                },
+            );
         } else {
             // Armed before, and not any more: it must not go on.
             self.kill_at_once(&instance, run);
@@ -554,7 +610,8 @@ impl World {
         let now = self.mark(ix);
         let mut guard = std::mem::take(&mut self.node_mut(ix).guard);
         guard.tick(now, |(instance, run)| {
-            self.process(instance).is_none_or(|process| process.run != *run || process.frozen)
+            self.process(instance)
+                .is_none_or(|process| process.run != *run || process.frozen)
         });
         self.node_mut(ix).guard = guard;
         self.guard_acts(ix);
@@ -578,7 +635,7 @@ impl World {
                 Act::Thaw => self.thaw(&instance, run),
                 Act::Kill => self.kill_at_once(&instance, run),
                 Act::RemoveAddress => {}
-                Act::Tell(Told::Fired) => {
+                Act::Tell(Told::Fired { .. }) => {
                     self.tally.fired += 1;
                     self.say(|| format!("n{ix:04}  the guard fires at {instance}, epoch {epoch}"));
                     self.fired.insert((slot, epoch));
@@ -594,7 +651,9 @@ impl World {
     /// It wakes a little late: it counts in ticks, and may have to wait for a processor.
     pub(crate) fn plan_guard(&mut self, ix: NodeIx) {
         let now = self.mark(ix);
-        let Some(at) = self.node(ix).guard.next_wakeup(now) else { return };
+        let Some(at) = self.node(ix).guard.next_wakeup(now) else {
+            return;
+        };
         let jitter = self.timing.guard_jitter.0 * 1_000;
         let late = match self.rng.u32(0..10) {
             0 => self.rng.u64(0..=jitter),

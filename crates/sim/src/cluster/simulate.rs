@@ -78,8 +78,15 @@ pub struct ClusterFailure {
 impl ClusterFailure {
     /// The command that replays it.
     pub fn command(&self) -> String {
-        let outage = if self.mode == ClusterMode::StoreOutage { " --store-outage" } else { "" };
-        format!("understudy simulate --cluster{outage} --seed {} --faults {}", self.seed, self.faults)
+        let outage = if self.mode == ClusterMode::StoreOutage {
+            " --store-outage"
+        } else {
+            ""
+        };
+        format!(
+            "understudy simulate --cluster{outage} --seed {} --faults {}",
+            self.seed, self.faults
+        )
     }
 
     /// The command that replays the smallest schedule that still breaks it.
@@ -151,7 +158,11 @@ impl fmt::Display for ClusterOutcome {
             self.failovers, self.switchovers, self.freezes, self.fenced, self.fired
         )?;
         let (slowest, seed) = self.slowest;
-        write!(f, "all was well again after {} ms at most (seed {seed})", slowest.as_millis())
+        write!(
+            f,
+            "all was well again after {} ms at most (seed {seed})",
+            slowest.as_millis()
+        )
     }
 }
 
@@ -226,7 +237,10 @@ fn shrink(failed: &ClusterReport, options: &ClusterOptions) -> Option<ClusterFai
             tries += 1;
             let mut fewer = kept.clone();
             fewer.drain(start..(start + chunk).min(kept.len()));
-            if run(&fewer, false).violation.is_some_and(|violation| violation.invariant == promise) {
+            if run(&fewer, false)
+                .violation
+                .is_some_and(|violation| violation.invariant == promise)
+            {
                 kept = fewer;
             } else {
                 start += chunk;

@@ -22,7 +22,9 @@ impl World {
         let (instances, _) = core.take_touched();
         let mut news = false;
         for id in instances {
-            let Some(report) = core.report_of(&id, now) else { continue };
+            let Some(report) = core.report_of(&id, now) else {
+                continue;
+            };
             let report = Report {
                 since: Timestamp(0),
                 ..report
@@ -59,8 +61,12 @@ impl World {
         let Some(session) = clustered.publish_session.filter(|_| !clustered.publishing) else {
             return;
         };
-        let told: Vec<(InstanceId, Report)> =
-            clustered.waiting.iter().take(PUBLISH_AT_ONCE).map(|(id, report)| (id.clone(), report.clone())).collect();
+        let told: Vec<(InstanceId, Report)> = clustered
+            .waiting
+            .iter()
+            .take(PUBLISH_AT_ONCE)
+            .map(|(id, report)| (id.clone(), report.clone()))
+            .collect();
         if told.is_empty() {
             return;
         }

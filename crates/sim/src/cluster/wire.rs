@@ -93,7 +93,9 @@ impl World {
     /// Asks the store something; the answer, or that there is none within `timeout`, comes back as a task.
     pub(crate) fn call(&mut self, node: NodeIx, purpose: Purpose, ask: Ask, timeout: Duration) {
         let timeout = self.node(node).clocks.really(timeout);
-        let Some(agent) = self.node_mut(node).agent.as_mut() else { return };
+        let Some(agent) = self.node_mut(node).agent.as_mut() else {
+            return;
+        };
         agent.next_call += 1;
         let (call, life) = (agent.next_call, agent.life);
         agent.calls.insert(call, purpose);
@@ -141,6 +143,7 @@ impl World {
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     fn serve(&mut self, request: Request) {
         let reply = match &request.ask {
             Ask::Txn(txn) => {
@@ -148,9 +151,9 @@ impl World {
                 if self.broken == Some(ClusterRule::RenewPlainPut)
                     && let [super::store::Op::Put(Key::Session(_), _)] = &txn.then[..]
                     && txn.otherwise.len() == 1
-                    && txn.compares.iter().all(|compare| {
-                        matches!(compare, super::store::Compare::Created(Key::Session(_), is) if is.0 > 0)
-                    })
+                    && txn.compares.iter().all(
+                        |compare| matches!(compare, super::store::Compare::Created(Key::Session(_), is) if is.0 > 0),
+                    )
                 {
                     txn = Rc::new(Txn {
                         compares: Vec::new(),
@@ -241,7 +244,9 @@ impl World {
         let cut = self.net.from_store[ix as usize] > 0;
         let wait = Duration::from_millis(self.rng.u64(500..4_000));
         let now = self.now;
-        let Some(agent) = self.node_mut(ix).agent.as_mut() else { return };
+        let Some(agent) = self.node_mut(ix).agent.as_mut() else {
+            return;
+        };
         if agent.life != life || agent.watch.open != Some(stream) {
             return;
         }
@@ -287,5 +292,9 @@ impl World {
 }
 
 fn agent_last(world: &World, ix: NodeIx) -> Timestamp {
-    world.nodes[ix as usize].agent.as_ref().map(|agent| agent.watch.last_at).unwrap_or_default()
+    world.nodes[ix as usize]
+        .agent
+        .as_ref()
+        .map(|agent| agent.watch.last_at)
+        .unwrap_or_default()
 }

@@ -22,7 +22,9 @@ use crate::Violation;
 use crate::pace::Pace;
 use decisions::RouteTarget;
 use fastrand::Rng;
-use model::{Cluster, Epoch, InstanceId, Mark, NodeName, Revision, RunId, Service, ServiceName, SlotId, Timestamp, Timing};
+use model::{
+    Cluster, Epoch, InstanceId, Mark, NodeName, Revision, RunId, Service, ServiceName, SlotId, Timestamp, Timing,
+};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::rc::Rc;
@@ -41,15 +43,39 @@ pub(crate) enum Due {
     /// A request reaches the store.
     Arrive(Request),
     /// To an agent that still lives by then.
-    Agent { node: NodeIx, life: u32, task: super::agent::Task },
-    Guard { node: NodeIx, life: u32 },
+    Agent {
+        node: NodeIx,
+        life: u32,
+        task: super::agent::Task,
+    },
+    Guard {
+        node: NodeIx,
+        life: u32,
+    },
     /// A freeze takes effect.
-    Freezes { instance: InstanceId, run: RunId },
-    TreeEnds { instance: InstanceId, run: RunId, life: u32 },
+    Freezes {
+        instance: InstanceId,
+        run: RunId,
+    },
+    TreeEnds {
+        instance: InstanceId,
+        run: RunId,
+        life: u32,
+    },
     HookEnds(HookRun),
-    Order { node: NodeIx, service: ServiceName, revision: u64, targets: Option<Vec<RouteTarget>> },
+    Order {
+        node: NodeIx,
+        service: ServiceName,
+        revision: u64,
+        targets: Option<Vec<RouteTarget>>,
+    },
     /// A change of the store reaches a node's watch.
-    Watch { node: NodeIx, life: u32, stream: u32, upto: Revision },
+    Watch {
+        node: NodeIx,
+        life: u32,
+        stream: u32,
+        upto: Revision,
+    },
     Look,
     Undo(super::faults::Undo),
     /// Who ran on after a pause of the whole machine must have ended by now.
@@ -188,9 +214,15 @@ impl World {
         let mut rng = Rng::with_seed(setup.seed ^ 0x5ee_d0f_c1d);
         let names: Vec<NodeName> = (0..setup.nodes).filter_map(node_name).collect();
         let declared = setup.cluster.services.iter();
-        let declared = declared.map(|(name, service)| (name.clone(), Arc::new(service.clone()))).collect();
+        let declared = declared
+            .map(|(name, service)| (name.clone(), Arc::new(service.clone())))
+            .collect();
         let nodes = names.iter().map(|name| {
-            let rate = if setup.drift { 1.0 + (rng.f64() - 0.5) * 0.002 } else { 1.0 };
+            let rate = if setup.drift {
+                1.0 + (rng.f64() - 0.5) * 0.002
+            } else {
+                1.0
+            };
             Node {
                 name: name.clone(),
                 up: true,
@@ -360,7 +392,9 @@ impl World {
         let clocks = &self.nodes[ix as usize].clocks;
         let mark = clocks.mark(self.now);
         if self.broken == Some(ClusterRule::WallClock) {
-            let wall = mark.boot_ns.saturating_add_signed(clocks.wall_ns - 1_699_999_000_000_000_000);
+            let wall = mark
+                .boot_ns
+                .saturating_add_signed(clocks.wall_ns - 1_699_999_000_000_000_000);
             return Mark {
                 boot_ns: wall,
                 raw_ns: wall,
@@ -381,7 +415,9 @@ impl World {
     /// Instances of a service, by number.
     pub(crate) fn of<'a>(&'a self, service: &'a ServiceName) -> impl Iterator<Item = (&'a InstanceId, &'a Inst)> {
         let first = InstanceId::new(service.clone(), 0);
-        self.instances.range(first..).take_while(move |(id, _)| id.service() == service)
+        self.instances
+            .range(first..)
+            .take_while(move |(id, _)| id.service() == service)
     }
 
     /// Whether user code of an instance may run an instruction now.
@@ -394,7 +430,9 @@ impl World {
     /// died together and nobody told the next guard what to keep. Traffic may not even then.
     pub(crate) fn is_excused(&self, id: &InstanceId, inst: &Inst) -> bool {
         let node = &self.nodes[inst.node as usize];
-        let (Some(process), true) = (&inst.process, node.guard.works()) else { return true };
+        let (Some(process), true) = (&inst.process, node.guard.works()) else {
+            return true;
+        };
         let known = process.acting.is_some_and(|acting| {
             let slot = SlotId {
                 service: id.service().clone(),
@@ -414,7 +452,8 @@ impl World {
         if !process.from.exclusive {
             return true;
         }
-        let open = |until: &u64| self.broken == Some(ClusterRule::NoGuard) || node.clocks.mark(self.now).raw_ns < *until;
+        let open =
+            |until: &u64| self.broken == Some(ClusterRule::NoGuard) || node.clocks.mark(self.now).raw_ns < *until;
         node.gates.get(id).is_some_and(open)
     }
 

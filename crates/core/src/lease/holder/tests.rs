@@ -164,6 +164,13 @@ fn ended_session_means_kill_wait_until_empty_and_open_anew() {
 }
 
 #[test]
+fn what_was_taken_under_one_session_is_not_started_under_the_next() {
+    let node = Node::open();
+    assert!(node.holder.covers_take(SESSION, mark(1)));
+    assert!(!node.holder.covers_take(Revision(6), mark(1)));
+}
+
+#[test]
 fn what_was_frozen_before_the_session_ended_may_stay_for_the_next() {
     let mut node = Node::running();
     node.tick(80);

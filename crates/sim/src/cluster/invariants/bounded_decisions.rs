@@ -24,7 +24,9 @@ impl Invariant for BoundedDecisions {
         let stepped = world.tally.steps - std::mem::replace(&mut self.steps, world.tally.steps);
         let nodes = world.nodes.len().div_ceil(5) as u64;
         if decided > DECISIONS_MAX * nodes || stepped > STEPS_MAX * nodes {
-            return Err(format!("{decided} decisions and {stepped} steps in a quarter of a second"));
+            return Err(format!(
+                "{decided} decisions and {stepped} steps in a quarter of a second"
+            ));
         }
         Ok(())
     }

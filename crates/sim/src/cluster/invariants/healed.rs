@@ -21,7 +21,12 @@ pub(crate) fn missing(world: &World) -> Option<(&'static str, String)> {
     sessions(world).or_else(|| binds(world))
 }
 
-fn unserved(world: &World, name: &ServiceName, declared: &Service, held: &[&SlotKnown]) -> Option<(&'static str, String)> {
+fn unserved(
+    world: &World,
+    name: &ServiceName,
+    declared: &Service,
+    held: &[&SlotKnown],
+) -> Option<(&'static str, String)> {
     for slot in 0..declared.active {
         let Some(known) = held.iter().find(|known| known.slot.slot == slot) else {
             return Some(("L1", format!("nobody holds {name}/{slot}")));
@@ -36,18 +41,35 @@ fn unserved(world: &World, name: &ServiceName, declared: &Service, held: &[&Slot
         let acting = inst.process.as_ref().and_then(|process| process.acting);
         let acts = acting.is_some_and(|acting| acting.slot == slot && acting.epoch == known.epoch);
         if declared.exclusive && !(acts && world.gate_is_open(holder, inst)) {
-            return Some(("L2", format!("{holder} holds {name}/{slot} and was not promoted at epoch {}", known.epoch)));
+            return Some((
+                "L2",
+                format!(
+                    "{holder} holds {name}/{slot} and was not promoted at epoch {}",
+                    known.epoch
+                ),
+            ));
         }
     }
     None
 }
 
-fn unready(world: &World, name: &ServiceName, declared: &Service, held: &[&SlotKnown]) -> Option<(&'static str, String)> {
+fn unready(
+    world: &World,
+    name: &ServiceName,
+    declared: &Service,
+    held: &[&SlotKnown],
+) -> Option<(&'static str, String)> {
     let assigned = world.assigned(name);
     if assigned != declared.wanted() as usize {
-        return Some(("L8", format!("{name} has {assigned} instances instead of {}", declared.wanted())));
+        return Some((
+            "L8",
+            format!("{name} has {assigned} instances instead of {}", declared.wanted()),
+        ));
     }
-    let leader = held.iter().find(|known| known.slot.slot == 0).map(|known| &known.holder);
+    let leader = held
+        .iter()
+        .find(|known| known.slot.slot == 0)
+        .map(|known| &known.holder);
     for (id, inst) in world.of(name) {
         let record = world.server.model.get(&Key::Instance(id.clone()));
         let Some(process) = &inst.process else {
@@ -104,13 +126,22 @@ pub(crate) fn standbys(world: &World, name: &ServiceName) -> usize {
 }
 
 fn misrouted(world: &World, name: &ServiceName, held: &[&SlotKnown]) -> Option<(&'static str, String)> {
-    let holders: BTreeSet<_> = held.iter().map(|known| (known.slot.slot, &known.holder, known.epoch)).collect();
+    let holders: BTreeSet<_> = held
+        .iter()
+        .map(|known| (known.slot.slot, &known.holder, known.epoch))
+        .collect();
     for (node, ix) in world.nodes.iter().zip(0u16..) {
         let targets = node.routes.get(name).map(|route| &route.targets);
-        let targets: BTreeSet<_> =
-            targets.into_iter().flatten().map(|target| (target.slot, &target.instance, target.epoch)).collect();
+        let targets: BTreeSet<_> = targets
+            .into_iter()
+            .flatten()
+            .map(|target| (target.slot, &target.instance, target.epoch))
+            .collect();
         if targets != holders {
-            return Some(("L8", format!("n{ix:04} sends clients of {name} to {targets:?} instead of {holders:?}")));
+            return Some((
+                "L8",
+                format!("n{ix:04} sends clients of {name} to {targets:?} instead of {holders:?}"),
+            ));
         }
     }
     None
@@ -158,12 +189,22 @@ fn binds(world: &World) -> Option<(&'static str, String)> {
 
 /// Why a core does not think that a service is redundant.
 fn not_redundant(view: Option<&decisions::ServiceView>) -> Option<String> {
-    let Some(view) = view else { return Some("it does not know it".into()) };
+    let Some(view) = view else {
+        return Some("it does not know it".into());
+    };
     if view.state == model::ServiceState::Redundant {
         return None;
     }
-    let unready = view.instances.iter().filter_map(|instance| Some((&instance.id, instance.ready.as_ref().err()?)));
+    let unready = view
+        .instances
+        .iter()
+        .filter_map(|instance| Some((&instance.id, instance.ready.as_ref().err()?)));
     let unready: Vec<String> = unready.map(|(id, why)| format!("{id}: {why}")).collect();
     let slots: Vec<String> = view.slots.iter().map(|slot| format!("{:?}", slot.phase)).collect();
-    Some(format!("{}; {}; {}", view.because, unready.join(", "), slots.join(", ")))
+    Some(format!(
+        "{}; {}; {}",
+        view.because,
+        unready.join(", "),
+        slots.join(", ")
+    ))
 }

@@ -19,8 +19,12 @@ impl Invariant for NothingDecreases {
     }
 
     fn observe(&mut self, world: &World, moment: &Moment<'_>) -> Result<(), String> {
-        let Moment::Decided(ix, decision) = moment else { return Ok(()) };
-        let Action::Write(write) = &decision.action else { return Ok(()) };
+        let Moment::Decided(ix, decision) = moment else {
+            return Ok(());
+        };
+        let Action::Write(write) = &decision.action else {
+            return Ok(());
+        };
         let life = world.node(*ix).agents;
         let claims = write.held && write.previous.as_ref() != Some(&write.holder);
         let entry = self.last.entry((*ix, write.slot.clone())).or_default();
@@ -29,10 +33,16 @@ impl Invariant for NothingDecreases {
         }
         let (_, revision, epoch) = *entry;
         if write.expect < revision {
-            return Err(format!("n{ix:04} expects revision {} of {} after {}", write.expect.0, write.slot, revision.0));
+            return Err(format!(
+                "n{ix:04} expects revision {} of {} after {}",
+                write.expect.0, write.slot, revision.0
+            ));
         }
         if claims && write.epoch <= epoch {
-            return Err(format!("n{ix:04} claims {} at epoch {} after {epoch}", write.slot, write.epoch));
+            return Err(format!(
+                "n{ix:04} claims {} at epoch {} after {epoch}",
+                write.slot, write.epoch
+            ));
         }
         entry.1 = write.expect;
         if claims {

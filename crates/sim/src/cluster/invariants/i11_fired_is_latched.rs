@@ -23,7 +23,10 @@ impl Invariant for FiredIsLatched {
             slot: acting.slot,
         };
         if world.fired.contains(&(slot.clone(), acting.epoch)) {
-            return Err(format!("{id} acts for {slot} at epoch {} after a guard has fired", acting.epoch));
+            return Err(format!(
+                "{id} acts for {slot} at epoch {} after a guard has fired",
+                acting.epoch
+            ));
         }
         Ok(())
     }

@@ -17,9 +17,13 @@ impl Invariant for RoutedEpochsRise {
     }
 
     fn observe(&mut self, world: &World, moment: &Moment<'_>) -> Result<(), String> {
-        let Moment::Routed(ix, service) = moment else { return Ok(()) };
+        let Moment::Routed(ix, service) = moment else {
+            return Ok(());
+        };
         let node = world.node(*ix);
-        let Some(route) = node.routes.get(*service) else { return Ok(()) };
+        let Some(route) = node.routes.get(*service) else {
+            return Ok(());
+        };
         for target in &route.targets {
             let key = (*ix, node.boot, (*service).clone(), target.slot);
             let last = self.last.entry(key).or_default();

@@ -35,13 +35,19 @@ fn judge(world: &World, service: &ServiceName) -> Result<(), String> {
         let node = world.node(inst.node);
         if !node.paused && world.gate_is_open(id, inst) {
             if let Some((_, other)) = reached.iter().find(|(slot, _)| *slot == acting.slot) {
-                return Err(format!("clients reach both {other} and {id} as slot {} of {service}", acting.slot));
+                return Err(format!(
+                    "clients reach both {other} and {id} as slot {} of {service}",
+                    acting.slot
+                ));
             }
             reached.push((acting.slot, id));
         }
         if world.executes(inst) && acts_by_itself(&process.from) && !world.is_excused(id, inst) {
             if let Some((_, other)) = running.iter().find(|(slot, _)| *slot == acting.slot) {
-                return Err(format!("both {other} and {id} run as slot {} of {service}", acting.slot));
+                return Err(format!(
+                    "both {other} and {id} run as slot {} of {service}",
+                    acting.slot
+                ));
             }
             running.push((acting.slot, id));
         }

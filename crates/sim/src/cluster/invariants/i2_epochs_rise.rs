@@ -17,8 +17,12 @@ impl Invariant for EpochsRise {
     }
 
     fn observe(&mut self, _: &World, moment: &Moment<'_>) -> Result<(), String> {
-        let Moment::Committed(Change::Put(entry)) = moment else { return Ok(()) };
-        let Value::Slot(slot) = &*entry.value else { return Ok(()) };
+        let Moment::Committed(Change::Put(entry)) = moment else {
+            return Ok(());
+        };
+        let Value::Slot(slot) = &*entry.value else {
+            return Ok(());
+        };
         let now = (slot.epoch, slot.holder.clone());
         let before = self.last.insert(slot.slot.clone(), now.clone());
         let Some((epoch, holder)) = before.filter(|before| *before != now) else {

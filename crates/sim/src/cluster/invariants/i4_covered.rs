@@ -17,7 +17,11 @@ impl Invariant for Covered {
             Moment::Look => None,
             _ => return Ok(()),
         };
-        for (id, inst) in world.instances.iter().filter(|(id, _)| only.is_none_or(|only| only == *id)) {
+        for (id, inst) in world
+            .instances
+            .iter()
+            .filter(|(id, _)| only.is_none_or(|only| only == *id))
+        {
             let Some(process) = inst.process.as_ref().filter(|process| process.from.exclusive) else {
                 continue;
             };
@@ -27,7 +31,9 @@ impl Invariant for Covered {
             }
             let age = node.acked.map(|acked| node.clocks.mark(world.now).held_for(acked));
             if age.is_none_or(|age| age >= world.timing.lease.duration()) {
-                return Err(format!("{id} is reached, and its last acknowledged renewal was sent {age:?} ago"));
+                return Err(format!(
+                    "{id} is reached, and its last acknowledged renewal was sent {age:?} ago"
+                ));
             }
         }
         Ok(())

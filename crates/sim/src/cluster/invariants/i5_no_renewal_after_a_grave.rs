@@ -13,16 +13,24 @@ impl Invariant for NoRenewalAfterAGrave {
     }
 
     fn observe(&mut self, world: &World, moment: &Moment<'_>) -> Result<(), String> {
-        let Moment::Committed(Change::Put(entry)) = moment else { return Ok(()) };
+        let Moment::Committed(Change::Put(entry)) = moment else {
+            return Ok(());
+        };
         let (Key::Session(node), Value::Session(record)) = (&entry.key, &*entry.value) else {
             return Ok(());
         };
         if world.server.model.get(&Key::Grave(*node, entry.create)).is_some() {
-            return Err(format!("session {} of n{node:04} is renewed after its grave", entry.create.0));
+            return Err(format!(
+                "session {} of n{node:04} is renewed after its grave",
+                entry.create.0
+            ));
         }
         // Only opening a session makes one, and that is numbered 0.
         if entry.create == entry.modified && record.seq > 0 {
-            return Err(format!("renewal {} of n{node:04} makes a session of one that has ended", record.seq));
+            return Err(format!(
+                "renewal {} of n{node:04} makes a session of one that has ended",
+                record.seq
+            ));
         }
         Ok(())
     }

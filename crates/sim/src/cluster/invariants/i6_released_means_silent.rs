@@ -17,9 +17,13 @@ impl Invariant for ReleasedMeansSilent {
     fn observe(&mut self, world: &World, moment: &Moment<'_>) -> Result<(), String> {
         match moment {
             Moment::Committed(Change::Put(entry)) => {
-                let Value::Slot(slot) = &*entry.value else { return Ok(()) };
+                let Value::Slot(slot) = &*entry.value else {
+                    return Ok(());
+                };
                 // Released, or given to another one: whoever held it until now must be silent already.
-                let others = world.of(&slot.slot.service).filter(|(id, _)| !slot.held || **id != slot.holder);
+                let others = world
+                    .of(&slot.slot.service)
+                    .filter(|(id, _)| !slot.held || **id != slot.holder);
                 for (id, inst) in others {
                     let Some(process) = inst.process.as_ref().filter(|process| process.from.exclusive) else {
                         continue;
@@ -28,8 +32,7 @@ impl Invariant for ReleasedMeansSilent {
                         continue;
                     }
                     let node = world.node(inst.node);
-                    let runs =
-                        world.executes(inst) && acts_by_itself(&process.from) && !world.is_excused(id, inst);
+                    let runs = world.executes(inst) && acts_by_itself(&process.from) && !world.is_excused(id, inst);
                     if runs || (!node.paused && world.gate_is_open(id, inst)) {
                         return Err(format!("{} is taken from {id}, which still acts for it", slot.slot));
                     }
@@ -37,7 +40,9 @@ impl Invariant for ReleasedMeansSilent {
                 Ok(())
             }
             Moment::Acts(id) => {
-                let Some(inst) = world.instances.get(*id) else { return Ok(()) };
+                let Some(inst) = world.instances.get(*id) else {
+                    return Ok(());
+                };
                 let Some(process) = inst.process.as_ref().filter(|process| process.from.exclusive) else {
                     return Ok(());
                 };
@@ -59,7 +64,10 @@ impl Invariant for ReleasedMeansSilent {
                 {
                     return Ok(());
                 }
-                Err(format!("{id} acts for {slot} at epoch {}, and does not hold it", acting.epoch))
+                Err(format!(
+                    "{id} acts for {slot} at epoch {}, and does not hold it",
+                    acting.epoch
+                ))
             }
             _ => Ok(()),
         }

@@ -14,8 +14,12 @@ impl Invariant for OneSlotEach {
     }
 
     fn observe(&mut self, world: &World, moment: &Moment<'_>) -> Result<(), String> {
-        let Moment::Committed(Change::Put(entry)) = moment else { return Ok(()) };
-        let Value::Slot(slot) = &*entry.value else { return Ok(()) };
+        let Moment::Committed(Change::Put(entry)) = moment else {
+            return Ok(());
+        };
+        let Value::Slot(slot) = &*entry.value else {
+            return Ok(());
+        };
         if !slot.held {
             return Ok(());
         }

@@ -12,13 +12,22 @@ impl Invariant for ArmedThenPromoted {
     }
 
     fn observe(&mut self, world: &World, moment: &Moment<'_>) -> Result<(), String> {
-        let Moment::Promotes(ix, id, epoch) = moment else { return Ok(()) };
-        if world.declared.get(id.service()).is_none_or(|declared| !declared.exclusive) {
+        let Moment::Promotes(ix, id, epoch) = moment else {
+            return Ok(());
+        };
+        if world
+            .declared
+            .get(id.service())
+            .is_none_or(|declared| !declared.exclusive)
+        {
             return Ok(());
         }
         let guard = &world.node(*ix).guard;
         // One that has fired meanwhile did so because it was armed.
-        let fired = world.fired.iter().any(|(slot, fired)| slot.service == *id.service() && fired == epoch);
+        let fired = world
+            .fired
+            .iter()
+            .any(|(slot, fired)| slot.service == *id.service() && fired == epoch);
         if guard.keeps(id, *epoch) || fired || !guard.works() {
             return Ok(());
         }

@@ -14,7 +14,11 @@ impl Invariant for NoWriteLost {
 
     fn observe(&mut self, world: &World, moment: &Moment<'_>) -> Result<(), String> {
         let Moment::Acts(id) = moment else { return Ok(()) };
-        if world.declared.get(id.service()).is_none_or(|declared| !keeps_history(declared)) {
+        if world
+            .declared
+            .get(id.service())
+            .is_none_or(|declared| !keeps_history(declared))
+        {
             return Ok(());
         }
         let acknowledged = world.acknowledged.get(id.service()).copied().unwrap_or_default();
@@ -23,6 +27,8 @@ impl Invariant for NoWriteLost {
         if has >= acknowledged || dying {
             return Ok(());
         }
-        Err(format!("{id} becomes active with {has} of {acknowledged} acknowledged writes"))
+        Err(format!(
+            "{id} becomes active with {has} of {acknowledged} acknowledged writes"
+        ))
     }
 }

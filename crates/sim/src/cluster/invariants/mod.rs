@@ -80,12 +80,15 @@ impl Invariants {
     }
 
     pub(crate) fn expect_unrest(&mut self) {
-        self.all.retain(|invariant| !matches!(invariant.name(), "L3" | "L4" | "L8"));
+        self.all
+            .retain(|invariant| !matches!(invariant.name(), "L3" | "L4" | "L8"));
     }
 
     pub(crate) fn observe(&mut self, world: &World, moment: &Moment<'_>) -> Result<(), (&'static str, String)> {
         for invariant in &mut self.all {
-            invariant.observe(world, moment).map_err(|what| (invariant.name(), what))?;
+            invariant
+                .observe(world, moment)
+                .map_err(|what| (invariant.name(), what))?;
         }
         Ok(())
     }

@@ -17,27 +17,40 @@ impl Invariant for NoUnaskedRestart {
     }
 
     fn observe(&mut self, world: &World, moment: &Moment<'_>) -> Result<(), String> {
-        let Moment::Decided(ix, decision) = moment else { return Ok(()) };
+        let Moment::Decided(ix, decision) = moment else {
+            return Ok(());
+        };
         let Action::Stop { instance, run, .. } = &decision.action else {
             return Ok(());
         };
-        let process = world.process(instance).filter(|process| process.run == *run && process.main && !process.dying);
+        let process = world
+            .process(instance)
+            .filter(|process| process.run == *run && process.main && !process.dying);
         // Who is dead already may be stopped for any reason: nothing is lost.
         let Some(process) = process else { return Ok(()) };
         if justified(world, *ix, decision, instance, process) {
             return Ok(());
         }
-        Err(format!("{instance} is stopped because {}, and that is not so", decision.because))
+        Err(format!(
+            "{instance} is stopped because {}, and that is not so",
+            decision.because
+        ))
     }
 }
 
 fn justified(world: &World, ix: NodeIx, decision: &Decision, id: &InstanceId, process: &Process) -> bool {
-    let Some(declared) = world.declared.get(id.service()) else { return true };
+    let Some(declared) = world.declared.get(id.service()) else {
+        return true;
+    };
     let evidence = &process.evidence;
     match &decision.because {
         // An agent that comes back does not know how far the promotion of a holder was, and prefers one that has all data for sure.
         Reason::HolderUnhealthy { .. } => {
-            evidence.unhealthy || world.held(id.service()).iter().any(|slot| slot.holder == *id && !slot.served)
+            evidence.unhealthy
+                || world
+                    .held(id.service())
+                    .iter()
+                    .any(|slot| slot.holder == *id && !slot.served)
         }
         Reason::ChecksFailed { .. } => evidence.unhealthy,
         Reason::NotHealthyInTime { .. } => {
@@ -50,8 +63,15 @@ fn justified(world: &World, ix: NodeIx, decision: &Decision, id: &InstanceId, pr
         Reason::OwnSessionLost => true,
         Reason::DrainAsked => world.server.model.get(&Key::Drained(ix)).is_some() || world.tally.drained,
         Reason::ColdStandby => declared.standby_mode == StandbyMode::Cold,
-        Reason::TooMany { .. } => match world.server.model.get(&Key::Instance(id.clone())).map(|entry| &*entry.value) {
-            Some(Value::Instance { retiring, .. }) => *retiring || world.assigned(id.service()) > declared.wanted() as usize,
+        Reason::TooMany { .. } => match world
+            .server
+            .model
+            .get(&Key::Instance(id.clone()))
+            .map(|entry| &*entry.value)
+        {
+            Some(Value::Instance { retiring, .. }) => {
+                *retiring || world.assigned(id.service()) > declared.wanted() as usize
+            }
             // Replaced while its node was away.
             _ => true,
         },
