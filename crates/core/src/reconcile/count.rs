@@ -49,7 +49,11 @@ impl Service {
         let counts = |instance: &Instance, cx: &Context<'_>| !instance.retiring && cx.counts(&instance.node);
         let mut have =
             u32::try_from(self.instances.values().filter(|instance| counts(instance, cx)).count()).unwrap_or(u32::MAX);
-        let mut load: BTreeMap<NodeName, u32> = cx.load.clone();
+        self.wants_load |= have < wanted && cx.load.is_none();
+        let mut load: BTreeMap<NodeName, u32> = cx.load.cloned().unwrap_or_default();
+        if self.wants_load {
+            return;
+        }
         self.asked_for.retain(|_, (_, until)| cx.now < *until);
         let mut have_soon = have + u32::try_from(self.asked_for.len()).unwrap_or(u32::MAX);
         while have_soon < wanted {

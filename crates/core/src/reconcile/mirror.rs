@@ -48,6 +48,10 @@ impl Service {
                 Hold::Ours => self.slot_is_ours(index, cx.now),
                 Hold::Theirs => self.slot_is_theirs(index, cx.now),
                 Hold::Open(_) => {
+                    let since = peers.silent_since(&record.node, record.session);
+                    if let Some(since) = since.filter(|_| index == 0 && self.slots[index].phase != slot::Phase::Vacant) {
+                        self.judge_as_of(since);
+                    }
                     let because = if record.node == peers.me {
                         Reason::OwnSessionLost
                     } else {

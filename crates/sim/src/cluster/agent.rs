@@ -309,7 +309,11 @@ impl World {
             }
             Task::SessionWake(at) => self.session_wakes(ix, at),
             Task::Order(order) => self.session_order(ix, order),
-            Task::News(news) => self.hear_session(ix, news),
+            Task::News(news) => {
+                self.hear_session(ix, news);
+                // A write of ours that succeeded may be the evidence that was missing.
+                self.look_at_sessions(ix);
+            }
             Task::Health { ok, at } => self.session_health(ix, ok, at),
             Task::DiskProbe(began) => self.disk_probe(ix, began),
             Task::Guard(fenced) => self.hear_fence(ix, fenced),
@@ -580,8 +584,11 @@ impl World {
         if let Some(core) = self.agent(ix).and_then(|agent| agent.core.as_mut()) {
             core.tell_all();
         }
+        // What came first is taken in first: it must not come after what came since.
         for task in stash {
-            self.plan(Duration::ZERO, Due::Agent { node: ix, life, task });
+            if self.agent(ix).is_some_and(|agent| agent.life == life) {
+                self.attend(ix, task);
+            }
         }
         self.open_watch(ix, from);
     }
@@ -772,16 +779,20 @@ impl World {
                 slot,
                 epoch,
                 ..
-            } => self.plan_task(
-                ix,
-                Duration::from_micros(20),
-                Task::Order(Order::Arm {
-                    instance,
-                    run,
-                    slot,
-                    epoch,
-                }),
-            ),
+            } => {
+                let session = self.agent(ix).and_then(|agent| agent.clustered.session);
+                self.plan_task(
+                    ix,
+                    Duration::from_micros(20),
+                    Task::Order(Order::Arm {
+                        instance,
+                        run,
+                        slot,
+                        epoch,
+                        session,
+                    }),
+                );
+            }
             Action::Retire { instance, node } => {
                 let node = self.ix(&node);
                 let txn = Txn::new().then(Op::Get(Key::Instance(instance.clone())));

@@ -706,6 +706,7 @@ impl World {
         let passes = self.answers(&id);
         let replicates = !standby || self.replicates(&id);
         let ails = standby && self.ails(&id, Ailment::StandbyCheckFails);
+        let began = self.node(ix).clocks.decisions(self.now);
         let now = self.now;
         let Some(process) = self.process_mut(&id, run).filter(|process| process.main) else {
             return;
@@ -742,7 +743,7 @@ impl World {
                     instance,
                     run,
                     standby,
-                    began: now,
+                    began,
                     outcome,
                 },
             );
@@ -767,7 +768,7 @@ impl World {
                 instance,
                 run,
                 standby,
-                began: self.now - check.timeout.duration(),
+                began: self.node(ix).clocks.decisions(self.now) - check.timeout.duration(),
                 outcome,
             },
         );

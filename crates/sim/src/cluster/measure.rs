@@ -342,6 +342,7 @@ pub fn core_alone(nodes: usize, per_node: usize) -> Option<(Duration, Duration, 
                     followed: (!active).then_some(Epoch(1)),
                     stands_by: None,
                     healthy: true,
+                    since: None,
                 });
             } else {
                 reports.push(Report {
@@ -355,8 +356,10 @@ pub fn core_alone(nodes: usize, per_node: usize) -> Option<(Duration, Duration, 
                     promoted: active.then_some(Epoch(1)),
                     followed: (!active).then_some(Epoch(1)),
                     stands_by: None,
+                    proved: None,
                     unfenced: None,
                     busy: false,
+                    leaving: false,
                     current: true,
                     deaths: 0,
                     restarts: 0,
@@ -380,6 +383,7 @@ pub fn core_alone(nodes: usize, per_node: usize) -> Option<(Duration, Duration, 
             data: None,
             because: String::new(),
             detected_ago: None,
+            since: Timestamp(0),
         });
     }
     elsewhere.extend(reports.iter().cloned().map(ClusterEvent::Reported));
