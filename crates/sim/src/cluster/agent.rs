@@ -105,6 +105,7 @@ pub(crate) enum Purpose {
     /// Nobody waits for it.
     Loose,
     Publish {
+        session: Revision,
         told: Vec<(InstanceId, Report)>,
     },
     List {
@@ -638,18 +639,20 @@ impl World {
                 }
                 self.call(ix, Purpose::Loose, Asked::Txn(Rc::new(txn)), CALL_TIMEOUT);
             }
-            (Purpose::Publish { told }, Reply::Txn(outcome)) => {
+            (Purpose::Publish { session, told }, Reply::Txn(outcome)) => {
                 let Some(agent) = self.agent(ix) else { return };
                 let clustered = &mut agent.clustered;
                 clustered.publishing = false;
+                let ours = clustered.publish_session == Some(session);
                 if outcome.succeeded {
                     let written = told.iter().map(|(id, _)| (id.clone(), outcome.revision));
                     clustered.written_at.extend(written);
-                } else {
+                } else if ours {
                     // The session is another one by now; who renews it will say so, and then all is told again.
                     clustered.publish_session = None;
                 }
-                for (id, report) in told {
+                // What is told under another session since waits for its own write.
+                for (id, report) in told.into_iter().filter(|_| ours) {
                     if clustered.waiting.get(&id) == Some(&report) {
                         clustered.waiting.remove(&id);
                     }
