@@ -204,6 +204,15 @@ impl World {
     }
 
     pub(crate) fn starting(&mut self, ix: NodeIx, id: &InstanceId, run: RunId) {
+        // Its number was given again, elsewhere: another instance, with another disk.
+        let moved = self.instances.get(id).is_some_and(|inst| inst.node != ix);
+        if moved && self.process(id).is_some() {
+            self.violate("one process per instance", format!("{id} is started on n{ix:04} while it runs elsewhere"));
+            return;
+        }
+        if moved {
+            self.instances.remove(id);
+        }
         let inst = self.instances.entry(id.clone()).or_insert_with(|| Inst {
             node: ix,
             run,
