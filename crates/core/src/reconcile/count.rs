@@ -285,6 +285,7 @@ impl Service {
         if !controller {
             self.as_written();
         }
+        self.write_holders_again(cx);
         // Whoever is the controller now knows nothing of what an earlier one did not get written.
         let stray = |instance: &Instance| !instance.created && !controller && !instance.has_process();
         let strays: Vec<InstanceId> = self
@@ -301,7 +302,7 @@ impl Service {
         }
         for instance in self.instances.values_mut() {
             let unseen = !instance.created || (instance.retiring && !instance.retiring_seen);
-            if !unseen || cx.now < instance.write_again {
+            if !unseen || instance.has_process() && !instance.created || cx.now < instance.write_again {
                 continue;
             }
             let mine = self.me.as_ref() == Some(&instance.node);
@@ -311,6 +312,27 @@ impl Service {
                 cx.decide(Action::Create { instance: id, node }, because);
             } else if instance.created && !mine {
                 cx.decide(Action::Retire { instance: id, node }, because);
+            }
+        }
+    }
+
+    /// Instances of ours that run and whose record is gone: who holds a slot, or is about to, gets it back; the others end.
+    fn write_holders_again(&mut self, cx: &mut Context<'_>) {
+        let me = self.me.clone();
+        for instance in self.instances.values_mut() {
+            if me.as_ref() != Some(&instance.node) || instance.created || !instance.has_process() {
+                continue;
+            }
+            let holds = self.bound.contains_key(&instance.id) || self.held.contains_key(&instance.id);
+            instance.retiring |= !holds;
+            instance.retiring_seen |= !holds;
+            if holds && cx.now >= instance.write_again {
+                instance.write_again = cx.now + WRITE_AGAIN;
+                let (id, node, because) = (instance.id.clone(), instance.node.clone(), instance.because.clone());
+                cx.out.push_back(Decision {
+                    action: Action::Create { instance: id, node },
+                    because,
+                });
             }
         }
     }

@@ -105,11 +105,11 @@ impl Service {
             return false;
         };
         if self.is_mine(instance) && instance.has_process() {
-            // Replaced elsewhere while we were away: it ends here.
+            // Replaced elsewhere while we were away: it ends here, unless it holds a slot. Then its record is written again, for others
+            // must know who has the data.
             if let Some(instance) = self.instances.get_mut(id) {
-                instance.retiring = true;
-                instance.retiring_seen = true;
                 instance.created = false;
+                instance.retiring_seen = false;
             }
         } else {
             self.instances.remove(id);

@@ -632,7 +632,8 @@ impl World {
                 });
                 let mut txn = Txn::new()
                     .then(Op::Delete(Key::Instance(instance.clone())))
-                    .then(Op::Delete(Key::Live(instance.clone())));
+                    .then(Op::Delete(Key::Live(instance.clone())))
+                    .then(records::put(Key::Gone(instance.clone()), Value::Gone));
                 if instance.number() > known {
                     let number = Value::Number(instance.number());
                     txn = txn.then(records::put(Key::Number(instance.service().clone()), number));
@@ -713,8 +714,12 @@ impl World {
             Action::Create { instance, node } => {
                 let node = self.ix(&node);
                 let key = Key::Instance(instance.clone());
-                let txn = Txn::new()
-                    .when(Compare::Created(key.clone(), Revision(0)))
+                let mut txn = Txn::new().when(Compare::Created(key.clone(), Revision(0)));
+                // One of ours that runs gets its record back.
+                if node != ix || self.process(&instance).is_none() {
+                    txn = txn.when(Compare::Created(Key::Gone(instance.clone()), Revision(0)));
+                }
+                let txn = txn
                     .then(records::put(key, Value::Instance { node, retiring: false }))
                     .then(records::put(
                         Key::Number(instance.service().clone()),

@@ -299,7 +299,7 @@ impl World {
 
     pub(crate) fn freeze(&mut self, instance: InstanceId, run: RunId) {
         let us = match self.rng.u32(0..20) {
-            0 => self.rng.u64(500..138_000),
+            0 if !self.unloaded => self.rng.u64(500..138_000),
             _ => self.rng.u64(500..6_000),
         };
         let Some(process) = self.process_mut(&instance, run) else {

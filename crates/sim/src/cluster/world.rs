@@ -188,6 +188,8 @@ pub(crate) struct World {
     pub(crate) events: bool,
     /// Measure how long cores work.
     pub(crate) timed: bool,
+    /// No processor is ever short: what is frozen is so within milliseconds.
+    pub(crate) unloaded: bool,
     pub(crate) tally: Tally,
     /// Slots and epochs of which a guard has ended the holder.
     pub(crate) fired: BTreeSet<(SlotId, Epoch)>,
@@ -274,6 +276,7 @@ impl World {
             transcript: setup.transcript.then(VecDeque::new),
             events: setup.events,
             timed: false,
+            unloaded: false,
             tally: Tally::default(),
             fired: BTreeSet::new(),
         };
