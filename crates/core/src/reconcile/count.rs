@@ -269,18 +269,11 @@ impl Service {
         let because = Reason::TooMany {
             wanted: self.declared.wanted(),
         };
-        let me = self.me.clone();
-        for (id, (gone, at)) in self.forgotten.iter_mut().filter(|(_, (_, at))| now >= *at) {
+        self.take_back(cx);
+        for (id, (_, at)) in self.forgotten.iter_mut().filter(|(_, (_, at))| now >= *at) {
             *at = again;
             let instance = id.clone();
-            let lives = cx.peers.is_some_and(|peers| peers.lives(&gone.node));
-            if me.as_ref() == Some(&gone.node) || (controller && !lives) {
-                cx.decide(Action::Forget { instance }, because.clone());
-            } else if controller {
-                // Its node came back meanwhile, and may run it: it ends it in order.
-                let node = gone.node.clone();
-                cx.decide(Action::Retire { instance, node }, because.clone());
-            }
+            cx.decide(Action::Forget { instance }, because.clone());
         }
         if !controller {
             self.as_written();
@@ -337,6 +330,23 @@ impl Service {
         }
     }
 
+    /// Instances of others that were forgotten and whose node lives: it may run them, and others may follow them, so they are not gone
+    /// before it says so.
+    fn take_back(&mut self, cx: &Context<'_>) {
+        let Some(peers) = cx.peers else { return };
+        let lives = |gone: &Instance| gone.node != peers.me && (peers.lives(&gone.node) || !peers.controller);
+        let back = self.forgotten.iter().filter(|(_, (gone, _))| lives(gone));
+        let back: Vec<InstanceId> = back.map(|(id, _)| id.clone()).collect();
+        for id in back {
+            if let Some((mut instance, _)) = self.forgotten.remove(&id) {
+                // The controller asks its node to end it; to others it is what the store says.
+                instance.retiring |= peers.controller;
+                instance.write_again = cx.now;
+                self.instances.insert(id, *instance);
+            }
+        }
+    }
+
     /// What is wished for and not written is for the controller to say: who is it no more goes by what the store has.
     fn as_written(&mut self) {
         let me = self.me.clone();
@@ -344,26 +354,17 @@ impl Service {
         for instance in self.instances.values_mut().filter(|instance| theirs(instance)) {
             instance.retiring &= instance.retiring_seen;
         }
-        let back = self.forgotten.iter().filter(|(_, (gone, _))| theirs(gone));
-        let back: Vec<InstanceId> = back.map(|(id, _)| id.clone()).collect();
-        for id in back {
-            if let Some((mut instance, _)) = self.forgotten.remove(&id) {
-                instance.retiring = instance.retiring_seen;
-                self.instances.insert(id, *instance);
-            }
-        }
     }
 
     /// When that is due.
     pub(super) fn write_again_at(&self, cx: &Context<'_>) -> Option<model::Timestamp> {
         cx.peers.filter(|peers| peers.session.is_some())?;
-        let unseen = |instance: &&Instance| !instance.created || (instance.retiring && !instance.retiring_seen);
-        let unseen = self
-            .instances
-            .values()
-            .filter(unseen)
-            .map(|instance| instance.write_again);
-        let unseen = unseen.filter(|_| cx.is_controller());
+        let unseen = |instance: &&Instance| {
+            let wished = cx.is_controller() && (!instance.created || (instance.retiring && !instance.retiring_seen));
+            wished || (!instance.created && self.is_mine(instance) && instance.has_process())
+        };
+        let unseen = self.instances.values().filter(unseen);
+        let unseen = unseen.map(|instance| instance.write_again);
         let forgotten = self.forgotten.values().map(|(_, at)| *at);
         forgotten.chain(unseen).filter(|at| *at > cx.now).min()
     }

@@ -75,6 +75,10 @@ impl Service {
         }
         self.asked_for.remove(&id);
         if let Some(instance) = self.instances.get_mut(&id) {
+            if !instance.created && instance.has_process() {
+                // It was gone from the store, and is there again.
+                instance.retiring = retiring;
+            }
             instance.created = true;
             instance.retiring_seen = retiring;
             let moved = instance.node != node && !instance.has_process();
