@@ -156,7 +156,7 @@ impl Service {
     }
 
     /// It served last and nobody serves now: it stays until another one does, for it has all the data.
-    fn data_only_with(&self, id: &InstanceId) -> bool {
+    pub(super) fn data_only_with(&self, id: &InstanceId) -> bool {
         (self.declared.on_follow.is_some() || self.declared.standby_check.is_some())
             && self
                 .slots

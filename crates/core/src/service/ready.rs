@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 impl Service {
     /// Whether an instance that is not active could take over now; if not, why.
     pub(crate) fn readiness(&self, instance: &Instance) -> Result<(), String> {
-        if instance.retiring {
+        let needed = || self.me.is_some() && self.slots.iter().any(|slot| slot.waits_for_data_of(&instance.id));
+        if instance.retiring && !needed() {
             return Err("it is being removed".into());
         }
         if let Some((why, _)) = &instance.unfenced {

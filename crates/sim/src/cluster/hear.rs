@@ -179,6 +179,7 @@ impl World {
                 clustered.assigned.remove(id);
                 clustered.published.remove(id);
                 let instance = id.clone();
+                self.note_unassigned(ix, &instance);
                 self.handle(ix, Event::Cluster(ClusterEvent::Unassigned { instance }));
             }
             Key::Drained(node) => {

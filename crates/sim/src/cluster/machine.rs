@@ -72,6 +72,8 @@ pub(crate) struct Evidence {
     pub(crate) unhealthy: bool,
     pub(crate) hook_failed: bool,
     pub(crate) not_fenced: bool,
+    /// Its record was gone from the store, as its node heard.
+    pub(crate) unassigned: bool,
     probers: u32,
 }
 
@@ -664,6 +666,13 @@ impl World {
                 }
             }
             _ => {}
+        }
+    }
+
+    pub(crate) fn note_unassigned(&mut self, ix: NodeIx, id: &InstanceId) {
+        let inst = self.instances.get_mut(id).filter(|inst| inst.node == ix);
+        if let Some(process) = inst.and_then(|inst| inst.process.as_mut()) {
+            process.evidence.unassigned = true;
         }
     }
 
