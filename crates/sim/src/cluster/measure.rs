@@ -71,6 +71,24 @@ impl Loss {
     }
 }
 
+impl std::fmt::Display for Loss {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Loss::Power => "its machine loses power",
+            Loss::Isolated => "it reaches nobody",
+            Loss::Requests => "its requests do not reach the store",
+            Loss::Answers => "the store's answers do not reach it",
+            Loss::Process => "the process of the active dies",
+            Loss::Agent => "its agent dies and comes back",
+            Loss::Guard => "its guard dies and comes back",
+            Loss::ShortPause => "its machine stands still for a moment",
+            Loss::Slew => "clocks are slewed by a tenth",
+            Loss::WallJump => "wall time jumps by an hour",
+            Loss::Election => "the store elects a leader",
+        })
+    }
+}
+
 /// What came of a loss.
 #[derive(Debug, Clone)]
 pub struct Measured {
