@@ -473,6 +473,10 @@ impl Core {
         for instance in self.services.values().flat_map(|service| service.instances.values()) {
             *load.entry(instance.node.clone()).or_default() += 1;
         }
+        // What was asked for and is not there yet counts, too: else all of it would go to one node.
+        for (node, _) in self.services.values().flat_map(|service| service.asked_for.values()) {
+            *load.entry(node.clone()).or_default() += 1;
+        }
         load
     }
 

@@ -256,8 +256,16 @@ pub fn scale(nodes: usize, per_node: usize) -> Option<Scale> {
     let mut world = world(1, services, nodes, Profile::Lan, true);
     world.invariants = super::invariants::Invariants::default();
     world.timed = true;
-    settle(&mut world);
-    world.run_until(world.now + Duration::from_secs(3));
+    let names: Vec<ServiceName> = world.declared.keys().cloned().collect();
+    let is_well = |world: &World, name: &ServiceName| {
+        let served = world.held(name).iter().any(|slot| slot.served && world.node(world.ix(&slot.node)).up);
+        served && healed::standbys(world, name) >= 1
+    };
+    while world.now < Timestamp(120_000_000) && !names.iter().all(|name| is_well(&world, name)) {
+        world.run_until(world.now + Duration::from_millis(500));
+    }
+    // Idle nodes renew less often once nothing happens.
+    world.run_until(world.now + Duration::from_secs(5));
     let rest = Duration::from_secs(5);
     let (writes, watched, busy) = (world.tally.writes, world.tally.watched, world.tally.busy);
     world.run_until(world.now + rest);
@@ -286,11 +294,11 @@ pub fn scale(nodes: usize, per_node: usize) -> Option<Scale> {
     let mut well = false;
     while world.now < began + Duration::from_secs(60) && !(left == 0 && well) {
         world.run_until(world.now + Duration::from_millis(20));
-        let now_left = lost.iter().filter(|name| {
+        let open = |name: &&ServiceName| {
             let held = world.held(name);
             !held.iter().any(|slot| slot.served && world.ix(&slot.node) != 1)
-        });
-        let now_left = now_left.count();
+        };
+        let now_left = lost.iter().filter(open).count();
         if now_left < lost.len() && scale.first_served.is_zero() {
             scale.first_served = world.now.since(began);
         }
@@ -298,7 +306,7 @@ pub fn scale(nodes: usize, per_node: usize) -> Option<Scale> {
             scale.last_served = world.now.since(began);
         }
         left = now_left;
-        well = left == 0 && lost.iter().all(|name| healed::standbys(&world, name) >= 1);
+        well = left == 0 && names.iter().all(|name| is_well(&world, name));
     }
     scale.redundant = world.now.since(began);
     let usual = (scale.writes_at_rest * scale.redundant.as_secs_f64()) as u64;
