@@ -116,6 +116,11 @@ impl Core {
                 }
             }
             ClusterEvent::Session { node, session } => self.session(node, session, now),
+            ClusterEvent::Silent { node, session, since } => {
+                if let Some(peer) = self.peer(&node) {
+                    peer.silent = Some((session, since));
+                }
+            }
             ClusterEvent::Expired {
                 node,
                 session,

@@ -66,6 +66,9 @@ pub(crate) struct Instance {
     /// What the `standby_check` says; `None` before its first answer.
     pub(crate) standby_check: Option<Result<(), String>>,
     pub(crate) standby_checked_at: Timestamp,
+    /// When the check began that passed last, and the first of those that failed since.
+    pub(crate) stood_by: Option<Timestamp>,
+    pub(crate) failing_since: Option<Timestamp>,
     /// A standby check that begins after this moment answers the question of this number.
     pub(crate) proving: Option<(u64, Timestamp)>,
     /// What it said, the question answered last.
@@ -134,6 +137,8 @@ impl Instance {
             last_failure: None,
             standby_check: None,
             standby_checked_at: now,
+            stood_by: None,
+            failing_since: None,
             proving: None,
             proved: None,
             unhealthy_since: None,
@@ -232,6 +237,8 @@ impl Instance {
         self.passes = 0;
         self.last_failure = None;
         self.standby_check = None;
+        self.stood_by = None;
+        self.failing_since = None;
         self.proving = None;
         self.proved = None;
         self.unhealthy_since = None;

@@ -96,8 +96,8 @@ pub(crate) struct Context<'a> {
     pub(crate) seed: u64,
     pub(crate) generation: u32,
     pub(crate) nodes: &'a BTreeMap<NodeName, Node>,
-    /// Instances on each node, of all services: for placement.
-    pub(crate) load: &'a BTreeMap<NodeName, u32>,
+    /// Instances on each node, of all services: for placement. Counted only when it is asked for, for that takes a look at all of them.
+    pub(crate) load: Option<&'a BTreeMap<NodeName, u32>>,
     pub(crate) attempts: &'a mut u64,
     pub(crate) out: &'a mut VecDeque<Decision>,
     pub(crate) paused: bool,
@@ -376,6 +376,7 @@ impl Core {
         }
         let mut todo = VecDeque::from([name.clone()]);
         // Needs form no cycle, so each change of "up" travels down the graph at most once per service and edge.
+        let mut wants_load = false;
         let mut bound = (self.services.len() + 1).saturating_mul(self.services.len() + 1);
         while let Some(name) = todo.pop_front() {
             if self.peers.is_some() {
@@ -386,8 +387,10 @@ impl Core {
                 None => return,
             };
             let missing = self.missing_need(&name);
-            let needed = self.is_needed(&name);
-            let load = self.load();
+            // Who needs it matters only while everything stops.
+            let needed = self.shutdown.is_some() && self.is_needed(&name);
+            let wants = std::mem::take(&mut wants_load);
+            let load = (self.peers.is_none() || wants).then(|| self.load());
             let Some(service) = self.services.get_mut(&name) else {
                 continue;
             };
@@ -398,7 +401,7 @@ impl Core {
                 seed: self.seed,
                 generation: self.generation,
                 nodes: &self.nodes,
-                load: &load,
+                load: load.as_ref(),
                 attempts: &mut self.attempts,
                 out: &mut self.decisions,
                 paused: self.paused.is_some(),
@@ -408,6 +411,10 @@ impl Core {
                 peers: self.peers.as_ref(),
             };
             service.reconcile(&mut context);
+            if std::mem::take(&mut service.wants_load) {
+                wants_load = true;
+                todo.push_front(name.clone());
+            }
             let after = (service.is_up(), service.is_empty());
             service.told_empty = after.1;
             let timer = service.wakeup;
@@ -465,6 +472,10 @@ impl Core {
         let mut load: BTreeMap<NodeName, u32> = self.nodes.keys().map(|node| (node.clone(), 0)).collect();
         for instance in self.services.values().flat_map(|service| service.instances.values()) {
             *load.entry(instance.node.clone()).or_default() += 1;
+        }
+        // What was asked for and is not there yet counts, too: else all of it would go to one node.
+        for (node, _) in self.services.values().flat_map(|service| service.asked_for.values()) {
+            *load.entry(node.clone()).or_default() += 1;
         }
         load
     }

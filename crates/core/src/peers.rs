@@ -34,6 +34,16 @@ pub enum ClusterEvent {
         /// Which.
         session: Option<Revision>,
     },
+    /// When the last renewal of a session was seen: told before it is told that it has run out, or is gone. What standbys of its holders
+    /// failed since then says nothing of them: they had nobody to follow any more.
+    Silent {
+        /// Whose.
+        node: NodeName,
+        /// Which.
+        session: Revision,
+        /// Since when.
+        since: Timestamp,
+    },
     /// No renewal of a session was seen for the whole wait, and our own writes succeed: whoever claims may condemn it.
     Expired {
         /// Whose.
@@ -170,6 +180,8 @@ pub struct Condemn {
 pub(crate) struct Peer {
     pub(crate) session: Option<Revision>,
     pub(crate) expired: Option<Revision>,
+    /// The session of which the last renewal was seen then.
+    pub(crate) silent: Option<(Revision, Timestamp)>,
     pub(crate) runs_services: bool,
 }
 
@@ -222,6 +234,12 @@ impl Peers {
             self.others.get(node).and_then(|peer| peer.session)
         };
         session.unwrap_or_default()
+    }
+
+    /// When the last renewal of a session that was lost was seen, if that was told.
+    pub(crate) fn silent_since(&self, node: &NodeName, session: Option<Revision>) -> Option<Timestamp> {
+        let (silent, since) = self.others.get(node)?.silent?;
+        (Some(silent) == session).then_some(since)
     }
 
     /// How we stand to a slot that is held at `node` under `session`.

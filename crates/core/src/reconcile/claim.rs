@@ -346,6 +346,13 @@ impl Service {
             Millis(u64::try_from(ago).unwrap_or(u64::MAX))
         });
         let held = slot.record.as_ref().filter(|record| record.held);
+        // Proxies of other nodes may still send clients to who served last: once it is let through again it may have what nobody else has,
+        // whatever becomes of its promotion.
+        let serves_again = cx.peers.is_some() && slot.data.as_ref().is_some_and(|(holder, _)| *holder == to);
+        let data = match serves_again {
+            true => Some((to.clone(), epoch)),
+            false => slot.data.clone(),
+        };
         let write = SlotWrite {
             slot: slot.id.clone(),
             attempt,
@@ -355,7 +362,7 @@ impl Service {
             node: node.clone(),
             epoch,
             served,
-            data: slot.data.clone(),
+            data,
             previous: held.map(|record| record.holder.clone()),
             session: terms.session,
             sessions: terms.sessions,

@@ -49,7 +49,11 @@ impl Service {
         let counts = |instance: &Instance, cx: &Context<'_>| !instance.retiring && cx.counts(&instance.node);
         let mut have =
             u32::try_from(self.instances.values().filter(|instance| counts(instance, cx)).count()).unwrap_or(u32::MAX);
-        let mut load: BTreeMap<NodeName, u32> = cx.load.clone();
+        self.wants_load |= have < wanted && cx.load.is_none();
+        let mut load: BTreeMap<NodeName, u32> = cx.load.cloned().unwrap_or_default();
+        if self.wants_load {
+            return;
+        }
         self.asked_for.retain(|_, (_, until)| cx.now < *until);
         let mut have_soon = have + u32::try_from(self.asked_for.len()).unwrap_or(u32::MAX);
         while have_soon < wanted {
@@ -152,7 +156,7 @@ impl Service {
     }
 
     /// It served last and nobody serves now: it stays until another one does, for it has all the data.
-    fn data_only_with(&self, id: &InstanceId) -> bool {
+    pub(super) fn data_only_with(&self, id: &InstanceId) -> bool {
         (self.declared.on_follow.is_some() || self.declared.standby_check.is_some())
             && self
                 .slots
@@ -265,22 +269,16 @@ impl Service {
         let because = Reason::TooMany {
             wanted: self.declared.wanted(),
         };
-        let me = self.me.clone();
-        for (id, (gone, at)) in self.forgotten.iter_mut().filter(|(_, (_, at))| now >= *at) {
+        self.take_back(cx);
+        for (id, (_, at)) in self.forgotten.iter_mut().filter(|(_, (_, at))| now >= *at) {
             *at = again;
             let instance = id.clone();
-            let lives = cx.peers.is_some_and(|peers| peers.lives(&gone.node));
-            if me.as_ref() == Some(&gone.node) || (controller && !lives) {
-                cx.decide(Action::Forget { instance }, because.clone());
-            } else if controller {
-                // Its node came back meanwhile, and may run it: it ends it in order.
-                let node = gone.node.clone();
-                cx.decide(Action::Retire { instance, node }, because.clone());
-            }
+            cx.decide(Action::Forget { instance }, because.clone());
         }
         if !controller {
             self.as_written();
         }
+        self.write_holders_again(cx);
         // Whoever is the controller now knows nothing of what an earlier one did not get written.
         let stray = |instance: &Instance| !instance.created && !controller && !instance.has_process();
         let strays: Vec<InstanceId> = self
@@ -297,7 +295,7 @@ impl Service {
         }
         for instance in self.instances.values_mut() {
             let unseen = !instance.created || (instance.retiring && !instance.retiring_seen);
-            if !unseen || cx.now < instance.write_again {
+            if !unseen || instance.has_process() && !instance.created || cx.now < instance.write_again {
                 continue;
             }
             let mine = self.me.as_ref() == Some(&instance.node);
@@ -311,6 +309,44 @@ impl Service {
         }
     }
 
+    /// Instances of ours that run and whose record is gone: who holds a slot, or is about to, gets it back; the others end.
+    fn write_holders_again(&mut self, cx: &mut Context<'_>) {
+        let me = self.me.clone();
+        for instance in self.instances.values_mut() {
+            if me.as_ref() != Some(&instance.node) || instance.created || !instance.has_process() {
+                continue;
+            }
+            let holds = self.bound.contains_key(&instance.id) || self.held.contains_key(&instance.id);
+            instance.retiring |= !holds;
+            instance.retiring_seen |= !holds;
+            if holds && cx.now >= instance.write_again {
+                instance.write_again = cx.now + WRITE_AGAIN;
+                let (id, node, because) = (instance.id.clone(), instance.node.clone(), instance.because.clone());
+                cx.out.push_back(Decision {
+                    action: Action::Create { instance: id, node },
+                    because,
+                });
+            }
+        }
+    }
+
+    /// Instances of others that were forgotten and whose node lives: it may run them, and others may follow them, so they are not gone
+    /// before it says so.
+    fn take_back(&mut self, cx: &Context<'_>) {
+        let Some(peers) = cx.peers else { return };
+        let lives = |gone: &Instance| gone.node != peers.me && (peers.lives(&gone.node) || !peers.controller);
+        let back = self.forgotten.iter().filter(|(_, (gone, _))| lives(gone));
+        let back: Vec<InstanceId> = back.map(|(id, _)| id.clone()).collect();
+        for id in back {
+            if let Some((mut instance, _)) = self.forgotten.remove(&id) {
+                // The controller asks its node to end it; to others it is what the store says.
+                instance.retiring |= peers.controller;
+                instance.write_again = cx.now;
+                self.instances.insert(id, *instance);
+            }
+        }
+    }
+
     /// What is wished for and not written is for the controller to say: who is it no more goes by what the store has.
     fn as_written(&mut self) {
         let me = self.me.clone();
@@ -318,26 +354,17 @@ impl Service {
         for instance in self.instances.values_mut().filter(|instance| theirs(instance)) {
             instance.retiring &= instance.retiring_seen;
         }
-        let back = self.forgotten.iter().filter(|(_, (gone, _))| theirs(gone));
-        let back: Vec<InstanceId> = back.map(|(id, _)| id.clone()).collect();
-        for id in back {
-            if let Some((mut instance, _)) = self.forgotten.remove(&id) {
-                instance.retiring = instance.retiring_seen;
-                self.instances.insert(id, *instance);
-            }
-        }
     }
 
     /// When that is due.
     pub(super) fn write_again_at(&self, cx: &Context<'_>) -> Option<model::Timestamp> {
         cx.peers.filter(|peers| peers.session.is_some())?;
-        let unseen = |instance: &&Instance| !instance.created || (instance.retiring && !instance.retiring_seen);
-        let unseen = self
-            .instances
-            .values()
-            .filter(unseen)
-            .map(|instance| instance.write_again);
-        let unseen = unseen.filter(|_| cx.is_controller());
+        let unseen = |instance: &&Instance| {
+            let wished = cx.is_controller() && (!instance.created || (instance.retiring && !instance.retiring_seen));
+            wished || (!instance.created && self.is_mine(instance) && instance.has_process())
+        };
+        let unseen = self.instances.values().filter(unseen);
+        let unseen = unseen.map(|instance| instance.write_again);
         let forgotten = self.forgotten.values().map(|(_, at)| *at);
         forgotten.chain(unseen).filter(|at| *at > cx.now).min()
     }

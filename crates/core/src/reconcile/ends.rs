@@ -26,10 +26,12 @@ impl Service {
             .collect();
         for id in ended {
             let keeps_data = self.keeps_data(&id);
+            let only_data = self.me.is_some() && self.data_only_with(&id);
             let Some(instance) = self.instances.get_mut(&id) else {
                 continue;
             };
-            if instance.retiring {
+            // Who shall go away and has the only copy of the data comes back for those who need it.
+            if instance.retiring && !only_data {
                 let wanted = self.declared.wanted();
                 self.forget(id, Reason::TooMany { wanted }, cx);
                 continue;

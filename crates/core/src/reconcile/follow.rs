@@ -66,6 +66,8 @@ impl Service {
             });
             // Its last standby check was about the active before.
             instance.standby_check = None;
+            instance.stood_by = None;
+            instance.failing_since = None;
             let because = Reason::NewActive {
                 instance: active.clone(),
                 epoch,

@@ -10,6 +10,8 @@ use std::time::Duration;
 /// So many promotions in a row may fail before the next one waits.
 const PROMOTIONS_FREE: u32 = 2;
 const PROMOTION_WAIT: Duration = Duration::from_secs(1);
+/// A sign of life is seen so much later than it was given, at most.
+const SIGN_OF_LIFE_LATE: Duration = Duration::from_millis(100);
 /// What a verdict about a standby may be late on a busy machine.
 const VERDICT_SLACK: Duration = Duration::from_millis(500);
 const PROMOTION_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -96,6 +98,26 @@ impl Service {
 }
 
 impl Service {
+    /// The active is lost, with its node of which no sign of life was seen since then. A standby that had everything until then has
+    /// everything: that it fails its check since is because of the loss.
+    pub(super) fn judge_as_of(&mut self, since: Timestamp) {
+        let Some(check) = &self.declared.standby_check else {
+            return;
+        };
+        let fresh = (check.every.duration() + check.timeout.duration()) * 2 + VERDICT_SLACK;
+        let me = self.me.clone();
+        let mine = |instance: &&mut Instance| me.as_ref().is_none_or(|me| *me == instance.node);
+        for instance in self.instances.values_mut().filter(mine) {
+            let stood_by = instance.stood_by.is_some_and(|at| since.since(at) <= fresh);
+            let failed_by_it = instance.failing_since.is_some_and(|at| at + SIGN_OF_LIFE_LATE >= since);
+            if stood_by && failed_by_it && matches!(instance.standby_check, Some(Err(_))) {
+                instance.standby_check = Some(Ok(()));
+                instance.standby_checked_at = since;
+            }
+        }
+        self.age_standby_checks(since);
+    }
+
     /// The active is lost. A standby that was last checked long before may have fallen behind since: it is held back.
     fn age_standby_checks(&mut self, now: Timestamp) {
         let Some(check) = &self.declared.standby_check else {

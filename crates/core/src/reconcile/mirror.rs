@@ -48,6 +48,10 @@ impl Service {
                 Hold::Ours => self.slot_is_ours(index, cx.now),
                 Hold::Theirs => self.slot_is_theirs(index, cx.now),
                 Hold::Open(_) => {
+                    let since = peers.silent_since(&record.node, record.session);
+                    if let Some(since) = since.filter(|_| index == 0 && self.slots[index].phase != slot::Phase::Vacant) {
+                        self.judge_as_of(since);
+                    }
                     let because = if record.node == peers.me {
                         Reason::OwnSessionLost
                     } else {
@@ -58,6 +62,21 @@ impl Service {
             }
         }
         self.refresh_bound();
+        self.stand_by();
+    }
+
+    /// A shared active of ours whose slot is held elsewhere by now is a standby.
+    fn stand_by(&mut self) {
+        if self.declared.exclusive {
+            return;
+        }
+        let (me, demotes) = (self.me.clone(), self.declared.on_demote.is_some());
+        for instance in self.instances.values_mut().filter(|instance| instance.acts && instance.is_alive()) {
+            let free = !self.bound.contains_key(&instance.id) && !self.held.contains_key(&instance.id);
+            if free && me.as_ref() == Some(&instance.node) && instance.demote.is_none() && instance.hook.is_none() {
+                instance.stands_by(instance.promoted.filter(|_| demotes));
+            }
+        }
     }
 
     /// Somebody gave it to an instance of ours, if we do not know it yet.

@@ -15,6 +15,15 @@ impl Service {
         let declared = Arc::clone(&self.declared);
         let cold = self.is_cold();
         let me = self.me.clone();
+        // Who shall go away is not started again, unless others still need its data.
+        let needed: Vec<InstanceId> = match me {
+            Some(_) => {
+                let going = self.instances.values().filter(|instance| instance.retiring);
+                let needed = going.filter(|instance| self.data_only_with(&instance.id));
+                needed.map(|instance| instance.id.clone()).collect()
+            }
+            None => Vec::new(),
+        };
         let mine = |instance: &&mut Instance| me.as_ref().is_none_or(|me| *me == instance.node);
         for instance in self.instances.values_mut().filter(mine) {
             let due = match instance.phase {
@@ -22,7 +31,8 @@ impl Service {
                 Phase::Prepared { again } => cold && cx.now >= again && !self.bound.contains_key(&instance.id),
                 _ => false,
             };
-            if !due || instance.retiring || !cx.online(&instance.node) {
+            let goes = instance.retiring && !needed.contains(&instance.id);
+            if !due || goes || !cx.online(&instance.node) {
                 continue;
             }
             // Another controller may have given its number to an instance elsewhere: the one whose record is written exists.

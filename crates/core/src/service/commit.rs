@@ -88,7 +88,8 @@ impl Service {
                 slot.driven = (self.me.is_some() && mine).then_some(epoch);
                 let held = slot.record.as_ref().filter(|record| record.held);
                 slot.before = held.map(|record| record.holder.clone());
-                if served {
+                let serves_again = self.me.is_some() && slot.data.as_ref().is_some_and(|(holder, _)| *holder == to);
+                if served || serves_again {
                     slot.data = Some((to.clone(), epoch));
                 }
                 slot.record = Some(slot::Record {

@@ -75,6 +75,10 @@ impl Service {
         }
         self.asked_for.remove(&id);
         if let Some(instance) = self.instances.get_mut(&id) {
+            if !instance.created && instance.has_process() {
+                // It was gone from the store, and is there again.
+                instance.retiring = retiring;
+            }
             instance.created = true;
             instance.retiring_seen = retiring;
             let moved = instance.node != node && !instance.has_process();
@@ -105,11 +109,11 @@ impl Service {
             return false;
         };
         if self.is_mine(instance) && instance.has_process() {
-            // Replaced elsewhere while we were away: it ends here.
+            // Replaced elsewhere while we were away: it ends here, unless it holds a slot. Then its record is written again, for others
+            // must know who has the data.
             if let Some(instance) = self.instances.get_mut(id) {
-                instance.retiring = true;
-                instance.retiring_seen = true;
                 instance.created = false;
+                instance.retiring_seen = false;
             }
         } else {
             self.instances.remove(id);

@@ -280,6 +280,12 @@ impl Service {
             crate::ProbeOutcome::Fail(what) => Err(what),
             crate::ProbeOutcome::Unsure => return false,
         };
+        if result.is_ok() {
+            instance.stood_by = Some(began);
+            instance.failing_since = None;
+        } else {
+            instance.failing_since.get_or_insert(began);
+        }
         let changed = instance
             .standby_check
             .as_ref()

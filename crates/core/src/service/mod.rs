@@ -60,6 +60,8 @@ pub(crate) struct Service {
     /// It was never up: that it is down is no news.
     pub(crate) is_new: bool,
     pub(crate) told_unplaced: bool,
+    /// It has to know how much runs on each node, to place instances.
+    pub(crate) wants_load: bool,
     /// A rollout is under way; it got on last at that time, and nobody was told yet that it does not.
     pub(crate) rolling: Option<Rolling>,
     /// Something was begun or completed that an earlier step of the reconciler has to see.
@@ -104,6 +106,7 @@ impl Service {
             told_state: false,
             is_new: true,
             told_unplaced: false,
+            wants_load: false,
             rolling: None,
             look_again: false,
             wakeup: None,

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 impl Service {
     /// Whether an instance that is not active could take over now; if not, why.
     pub(crate) fn readiness(&self, instance: &Instance) -> Result<(), String> {
-        if instance.retiring {
+        let needed = || self.me.is_some() && self.slots.iter().any(|slot| slot.waits_for_data_of(&instance.id));
+        if instance.retiring && !needed() {
             return Err("it is being removed".into());
         }
         if let Some((why, _)) = &instance.unfenced {
@@ -44,10 +45,10 @@ impl Service {
 
     /// Whether an instance that was not active has what the last active had; if not, why.
     pub(crate) fn has_all_data(&self, instance: &Instance) -> Result<(), String> {
-        // Before there was ever an active there is nothing to follow. And only the operator takes away who has the data: then
-        // he begins anew.
+        // Before there was ever an active there is nothing to follow. And on one machine only the operator takes away who has the data:
+        // then he begins anew. Among several, who is not known here may be known elsewhere.
         let served = self.leader().and_then(|leader| leader.data.as_ref());
-        let Some((holder, epoch)) = served.filter(|(holder, _)| self.instances.contains_key(holder)) else {
+        let Some((holder, epoch)) = served.filter(|(holder, _)| self.me.is_some() || self.instances.contains_key(holder)) else {
             return Ok(());
         };
         if self.declared.on_follow.is_some() && instance.followed != Some(*epoch) {

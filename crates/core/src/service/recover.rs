@@ -90,7 +90,7 @@ impl Service {
                 } else {
                     slot.confirm_dead(now);
                 }
-            } else if epoch_matters {
+            } else if epoch_matters || (self.me.is_some() && self.declared.exclusive) {
                 // Its hook was not begun, or nobody noted that it was through; or it is another process than the one that
                 // was promoted. It claims its slot anew, for no epoch reaches two processes.
                 holds = true;

@@ -105,6 +105,7 @@ pub(crate) enum Purpose {
     /// Nobody waits for it.
     Loose,
     Publish {
+        session: Revision,
         told: Vec<(InstanceId, Report)>,
     },
     List {
@@ -309,7 +310,11 @@ impl World {
             }
             Task::SessionWake(at) => self.session_wakes(ix, at),
             Task::Order(order) => self.session_order(ix, order),
-            Task::News(news) => self.hear_session(ix, news),
+            Task::News(news) => {
+                self.hear_session(ix, news);
+                // A write of ours that succeeded may be the evidence that was missing.
+                self.look_at_sessions(ix);
+            }
             Task::Health { ok, at } => self.session_health(ix, ok, at),
             Task::DiskProbe(began) => self.disk_probe(ix, began),
             Task::Guard(fenced) => self.hear_fence(ix, fenced),
@@ -402,8 +407,14 @@ impl World {
             self.say(|| format!("n{ix:04}    hears {event:?}"));
         }
         self.tally.events += 1;
+        let began = self.timed.then(std::time::Instant::now);
         if let Some(core) = self.agent(ix).and_then(|agent| agent.core.as_mut()) {
             core.handle(event, now);
+        }
+        if let Some(began) = began {
+            let took = began.elapsed();
+            self.tally.busy += took;
+            self.node_mut(ix).busy += took;
         }
     }
 
@@ -574,8 +585,11 @@ impl World {
         if let Some(core) = self.agent(ix).and_then(|agent| agent.core.as_mut()) {
             core.tell_all();
         }
+        // What came first is taken in first: it must not come after what came since.
         for task in stash {
-            self.plan(Duration::ZERO, Due::Agent { node: ix, life, task });
+            if self.agent(ix).is_some_and(|agent| agent.life == life) {
+                self.attend(ix, task);
+            }
         }
         self.open_watch(ix, from);
     }
@@ -618,25 +632,28 @@ impl World {
                 });
                 let mut txn = Txn::new()
                     .then(Op::Delete(Key::Instance(instance.clone())))
-                    .then(Op::Delete(Key::Live(instance.clone())));
+                    .then(Op::Delete(Key::Live(instance.clone())))
+                    .then(records::put(Key::Gone(instance.clone()), Value::Gone));
                 if instance.number() > known {
                     let number = Value::Number(instance.number());
                     txn = txn.then(records::put(Key::Number(instance.service().clone()), number));
                 }
                 self.call(ix, Purpose::Loose, Asked::Txn(Rc::new(txn)), CALL_TIMEOUT);
             }
-            (Purpose::Publish { told }, Reply::Txn(outcome)) => {
+            (Purpose::Publish { session, told }, Reply::Txn(outcome)) => {
                 let Some(agent) = self.agent(ix) else { return };
                 let clustered = &mut agent.clustered;
                 clustered.publishing = false;
+                let ours = clustered.publish_session == Some(session);
                 if outcome.succeeded {
                     let written = told.iter().map(|(id, _)| (id.clone(), outcome.revision));
                     clustered.written_at.extend(written);
-                } else {
+                } else if ours {
                     // The session is another one by now; who renews it will say so, and then all is told again.
                     clustered.publish_session = None;
                 }
-                for (id, report) in told {
+                // What is told under another session since waits for its own write.
+                for (id, report) in told.into_iter().filter(|_| ours) {
                     if clustered.waiting.get(&id) == Some(&report) {
                         clustered.waiting.remove(&id);
                     }
@@ -697,8 +714,12 @@ impl World {
             Action::Create { instance, node } => {
                 let node = self.ix(&node);
                 let key = Key::Instance(instance.clone());
-                let txn = Txn::new()
-                    .when(Compare::Created(key.clone(), Revision(0)))
+                let mut txn = Txn::new().when(Compare::Created(key.clone(), Revision(0)));
+                // One of ours that runs gets its record back.
+                if node != ix || self.process(&instance).is_none() {
+                    txn = txn.when(Compare::Created(Key::Gone(instance.clone()), Revision(0)));
+                }
+                let txn = txn
                     .then(records::put(key, Value::Instance { node, retiring: false }))
                     .then(records::put(
                         Key::Number(instance.service().clone()),
@@ -766,16 +787,20 @@ impl World {
                 slot,
                 epoch,
                 ..
-            } => self.plan_task(
-                ix,
-                Duration::from_micros(20),
-                Task::Order(Order::Arm {
-                    instance,
-                    run,
-                    slot,
-                    epoch,
-                }),
-            ),
+            } => {
+                let session = self.agent(ix).and_then(|agent| agent.clustered.session);
+                self.plan_task(
+                    ix,
+                    Duration::from_micros(20),
+                    Task::Order(Order::Arm {
+                        instance,
+                        run,
+                        slot,
+                        epoch,
+                        session,
+                    }),
+                );
+            }
             Action::Retire { instance, node } => {
                 let node = self.ix(&node);
                 let txn = Txn::new().then(Op::Get(Key::Instance(instance.clone())));

@@ -23,6 +23,19 @@ pub(crate) fn random(rng: &mut Rng) -> (Cluster, usize, Timing) {
     (cluster, nodes, profile.timing())
 }
 
+/// One exclusive active with a database's hooks, two standbys.
+pub(crate) fn database(port: u16) -> Service {
+    let mut service = plain(port);
+    service.exclusive = true;
+    service.standby = 2;
+    service.check = Some(check(500, 200, 2, 1));
+    service.on_promote = Some(hook("promote"));
+    service.on_demote = Some(hook("demote"));
+    service.on_follow = Some(hook("follow"));
+    service.standby_check = Some(check(500, 200, 1, 1));
+    service
+}
+
 fn random_service(rng: &mut Rng, port: u16, first: bool) -> Service {
     let mut service = plain(port);
     let chance = |rng: &mut Rng, percent: u32| rng.u32(0..100) < percent;

@@ -399,7 +399,7 @@ impl World {
         true
     }
 
-    fn kill_guard(&mut self, ix: NodeIx, rng: &mut Rng) -> bool {
+    pub(crate) fn kill_guard(&mut self, ix: NodeIx, rng: &mut Rng) -> bool {
         if !self.node(ix).guard.runs {
             return false;
         }
@@ -628,6 +628,12 @@ impl World {
         node.paused = false;
         node.excused = node.excused.max(until);
         for due in std::mem::take(&mut self.node_mut(ix).deferred) {
+            // An agent that stands still by itself takes it in later, in the order in which it came.
+            let stopped = self.agent(ix).filter(|agent| agent.stopped);
+            if let (Due::Agent { .. } | Due::Watch { .. }, Some(agent)) = (&due, stopped) {
+                agent.deferred.push(due);
+                continue;
+            }
             let after = match due {
                 Due::Guard { .. } => self.rng.u64(0..jitter),
                 _ => 0,

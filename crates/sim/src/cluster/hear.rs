@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// As in the agent.
 const CLAIM_FIRST: Duration = Duration::from_millis(50);
-const LATE: Duration = Duration::from_millis(100);
+const LATE_PART: u32 = 4;
 
 impl World {
     #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
@@ -53,6 +53,13 @@ impl World {
             clustered.waiting.clear();
         }
         clustered.publish_session = session;
+        if session.is_some() {
+            // The watch may tell of it before: its silence would count as that of another.
+            let me = self.node(ix).name.clone();
+            if let Some(agent) = self.agent(ix) {
+                agent.clustered.observer.own(&me);
+            }
+        }
         self.handle(ix, Event::Cluster(ClusterEvent::OwnSession(session)));
         if session.is_some()
             && let Some(core) = self.agent(ix).and_then(|agent| agent.core.as_mut())
@@ -147,8 +154,11 @@ impl World {
         let clustered = &mut agent.clustered;
         match key {
             Key::Session(node) => {
-                clustered.sessions.remove(node);
+                let ended = clustered.sessions.remove(node);
                 let name = self.node(*node).name.clone();
+                if let Some(ended) = ended.filter(|_| *node != ix) {
+                    self.tell_silence(ix, *node, ended.id);
+                }
                 if let Some(agent) = self.agent(ix) {
                     agent.clustered.observer.gone(&name, now);
                     agent.clustered.expired.remove(node);
@@ -169,6 +179,7 @@ impl World {
                 clustered.assigned.remove(id);
                 clustered.published.remove(id);
                 let instance = id.clone();
+                self.note_unassigned(ix, &instance);
                 self.handle(ix, Event::Cluster(ClusterEvent::Unassigned { instance }));
             }
             Key::Drained(node) => {
@@ -326,15 +337,12 @@ impl World {
     }
 
     pub(crate) fn look_at_sessions(&mut self, ix: NodeIx) {
+        let late = self.timing.soft_deadline.duration() / LATE_PART;
         let at = self.mark(ix);
         let boot = self.node(ix).boot;
         let Some(agent) = self.agent(ix) else { return };
         let clustered = &mut agent.clustered;
-        if clustered
-            .look_at
-            .take()
-            .is_some_and(|asked| at.waited_for(asked) > LATE)
-        {
+        if clustered.look_at.take().is_some_and(|asked| at.waited_for(asked) > late) {
             clustered.observer.late();
         }
         let nodes: Vec<NodeIx> = clustered.sessions.keys().copied().collect();
@@ -384,6 +392,7 @@ impl World {
                 agent.clustered.expired.insert(node);
             }
             self.plan_task(ix, wait, Task::Condemn(node));
+            self.tell_silence(ix, node, condemn.session);
             let event = ClusterEvent::Expired {
                 node: self.node(node).name.clone(),
                 session: condemn.session,
@@ -392,6 +401,21 @@ impl World {
             self.say(|| format!("n{ix:04}  sees that the session of n{node:04} has run out"));
             self.handle(ix, Event::Cluster(event));
         }
+    }
+
+    /// When the last renewal was seen of a session that is lost, or about to be.
+    fn tell_silence(&mut self, ix: NodeIx, node: NodeIx, session: Revision) {
+        let at = self.mark(ix);
+        let name = self.node(node).name.clone();
+        let Some(agent) = self.node(ix).agent.as_ref() else { return };
+        let Some(silent) = agent.clustered.observer.silent_for(&name, at) else { return };
+        let since = self.node(ix).clocks.decisions(self.now) - silent;
+        let event = ClusterEvent::Silent {
+            node: name,
+            session,
+            since,
+        };
+        self.handle(ix, Event::Cluster(event));
     }
 
     /// T4e: ends a session that has run out, unless a claim did so by now.

@@ -72,6 +72,8 @@ pub(crate) struct Evidence {
     pub(crate) unhealthy: bool,
     pub(crate) hook_failed: bool,
     pub(crate) not_fenced: bool,
+    /// Its record was gone from the store, as its node heard.
+    pub(crate) unassigned: bool,
     probers: u32,
 }
 
@@ -204,6 +206,15 @@ impl World {
     }
 
     pub(crate) fn starting(&mut self, ix: NodeIx, id: &InstanceId, run: RunId) {
+        // Its number was given again, elsewhere: another instance, with another disk.
+        let moved = self.instances.get(id).is_some_and(|inst| inst.node != ix);
+        if moved && self.process(id).is_some() {
+            self.violate("one process per instance", format!("{id} is started on n{ix:04} while it runs elsewhere"));
+            return;
+        }
+        if moved {
+            self.instances.remove(id);
+        }
         let inst = self.instances.entry(id.clone()).or_insert_with(|| Inst {
             node: ix,
             run,
@@ -290,7 +301,7 @@ impl World {
 
     pub(crate) fn freeze(&mut self, instance: InstanceId, run: RunId) {
         let us = match self.rng.u32(0..20) {
-            0 => self.rng.u64(500..138_000),
+            0 if !self.unloaded => self.rng.u64(500..138_000),
             _ => self.rng.u64(500..6_000),
         };
         let Some(process) = self.process_mut(&instance, run) else {
@@ -658,6 +669,13 @@ impl World {
         }
     }
 
+    pub(crate) fn note_unassigned(&mut self, ix: NodeIx, id: &InstanceId) {
+        let inst = self.instances.get_mut(id).filter(|inst| inst.node == ix);
+        if let Some(process) = inst.and_then(|inst| inst.process.as_mut()) {
+            process.evidence.unassigned = true;
+        }
+    }
+
     pub(crate) fn begin_probing(&mut self, ix: NodeIx, id: &InstanceId, run: RunId) {
         let Some(process) = self.process_mut(id, run) else {
             return;
@@ -706,6 +724,7 @@ impl World {
         let passes = self.answers(&id);
         let replicates = !standby || self.replicates(&id);
         let ails = standby && self.ails(&id, Ailment::StandbyCheckFails);
+        let began = self.node(ix).clocks.decisions(self.now);
         let now = self.now;
         let Some(process) = self.process_mut(&id, run).filter(|process| process.main) else {
             return;
@@ -742,7 +761,7 @@ impl World {
                     instance,
                     run,
                     standby,
-                    began: now,
+                    began,
                     outcome,
                 },
             );
@@ -767,7 +786,7 @@ impl World {
                 instance,
                 run,
                 standby,
-                began: self.now - check.timeout.duration(),
+                began: self.node(ix).clocks.decisions(self.now) - check.timeout.duration(),
                 outcome,
             },
         );

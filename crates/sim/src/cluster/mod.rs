@@ -29,6 +29,7 @@ mod wire;
 mod world;
 
 pub use faults::ClusterFault;
+pub use measure::{Loss, Measured, Scale, core_alone, measure, scale};
 pub use run::{ClusterMode, ClusterOptions, ClusterReport, run_cluster};
 pub use sabotage::ClusterRule;
 pub use simulate::{ClusterFailure, ClusterOutcome, ClusterSimulation, simulate_cluster};
@@ -53,4 +54,6 @@ pub(crate) struct Tally {
     pub(crate) freezes: u64,
     pub(crate) fired: u64,
     pub(crate) drained: bool,
+    /// Real time that cores worked.
+    pub(crate) busy: Duration,
 }

@@ -20,6 +20,8 @@ pub(crate) enum Key {
     Controller,
     Ask(NodeIx, u64),
     Bind(InstanceId),
+    /// An instance of that number was, and is no more: a late request does not bring it back.
+    Gone(InstanceId),
     Grave(NodeIx, Revision),
 }
 
@@ -36,6 +38,7 @@ pub(crate) enum Value {
     Controller { node: NodeIx, session: Revision },
     Ask(Ask),
     Bind,
+    Gone,
     Grave,
 }
 

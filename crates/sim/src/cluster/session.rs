@@ -23,6 +23,8 @@ pub(crate) enum Order {
         run: RunId,
         slot: SlotId,
         epoch: Epoch,
+        /// The session under which the slot was taken: another one that is open by now covers nothing of it.
+        session: Option<Revision>,
     },
     Disarm(InstanceId),
 }
@@ -378,6 +380,7 @@ impl World {
                 run,
                 slot,
                 epoch,
+                session: under,
             } => {
                 self.session_tell(ix, HolderEvent::AllExclusiveEmpty(false));
                 let now = self.mark(ix);
@@ -386,7 +389,7 @@ impl World {
                 let covered = keeper.holder.covered(now);
                 if unchecked && let Some((session, _)) = keeper.told_guard {
                     self.tell_guard(ix, ToGuard::Renewed(session, now));
-                } else if covered != Covered::Yes || !keeper.ready {
+                } else if covered != Covered::Yes || !keeper.ready || keeper.holder.session() != under {
                     let result = Err(format!("{covered:?}"));
                     self.tell(
                         ix,

@@ -16,6 +16,7 @@ const PUBLISH_AT_ONCE: usize = 100;
 
 impl World {
     pub(crate) fn tell_others(&mut self, ix: NodeIx) {
+        let mark = self.mark(ix);
         let now = self.node(ix).clocks.decisions(self.now);
         let Some(agent) = self.agent(ix) else { return };
         let Some(core) = agent.core.as_mut() else { return };
@@ -36,7 +37,8 @@ impl World {
             agent.clustered.waiting.insert(id, report);
             news = true;
         }
-        let (fast, empty) = (core.holds_slots(), core.acting_exclusive().is_empty());
+        let silent = agent.clustered.observer.is_anyone_silent(mark);
+        let (fast, empty) = (core.holds_slots() || silent, core.acting_exclusive().is_empty());
         let mut orders = Vec::new();
         if agent.clustered.told_fast != Some(fast) {
             agent.clustered.told_fast = Some(fast);
@@ -79,7 +81,7 @@ impl World {
             };
             txn = txn.then(records::put(Key::Live(id.clone()), Value::Live(Box::new(report))));
         }
-        self.call(ix, Purpose::Publish { told }, Asked::Txn(Rc::new(txn)), CALL_TIMEOUT);
+        self.call(ix, Purpose::Publish { session, told }, Asked::Txn(Rc::new(txn)), CALL_TIMEOUT);
     }
 
     /// Whoever has a session and finds no controller with one becomes it, the first by name at once.

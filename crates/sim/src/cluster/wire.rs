@@ -170,7 +170,7 @@ impl World {
             }
             Ask::List => {
                 let entries = self.server.model.entries().cloned();
-                let read = |entry: &Entry| !matches!(entry.key, Key::Bind(_) | Key::Grave(..));
+                let read = |entry: &Entry| !matches!(entry.key, Key::Bind(_) | Key::Gone(_) | Key::Grave(..));
                 let entries = entries.filter(read).collect();
                 Reply::List(Rc::new(entries), self.server.model.revision())
             }

@@ -149,6 +149,8 @@ pub(crate) struct Node {
     pub(crate) disk_full_until: Timestamp,
     /// When the last acknowledged renewal was sent, whatever the agent remembers.
     pub(crate) acked: Option<Mark>,
+    /// Real time that its core worked, if that is measured.
+    pub(crate) busy: Duration,
 }
 
 /// The store beside its contents.
@@ -184,6 +186,10 @@ pub(crate) struct World {
     pub(crate) violation: Option<Violation>,
     pub(crate) transcript: Option<VecDeque<String>>,
     pub(crate) events: bool,
+    /// Measure how long cores work.
+    pub(crate) timed: bool,
+    /// No processor is ever short: what is frozen is so within milliseconds.
+    pub(crate) unloaded: bool,
     pub(crate) tally: Tally,
     /// Slots and epochs of which a guard has ended the holder.
     pub(crate) fired: BTreeSet<(SlotId, Epoch)>,
@@ -237,6 +243,7 @@ impl World {
                 disk_stalls_until: Timestamp(0),
                 disk_full_until: Timestamp(0),
                 acked: None,
+                busy: Duration::ZERO,
             }
         });
         let nodes: Vec<Node> = nodes.collect();
@@ -268,6 +275,8 @@ impl World {
             violation: None,
             transcript: setup.transcript.then(VecDeque::new),
             events: setup.events,
+            timed: false,
+            unloaded: false,
             tally: Tally::default(),
             fired: BTreeSet::new(),
         };

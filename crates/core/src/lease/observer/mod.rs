@@ -220,6 +220,11 @@ impl Observer {
         self.sessions.values().any(|seen| seen.is_silent(now))
     }
 
+    /// How long no renewal of `node` was seen, at least.
+    pub fn silent_for(&self, node: &NodeName, now: Mark) -> Option<Duration> {
+        Some(now.waited_for(self.sessions.get(node)?.since))
+    }
+
     /// When the session of `node` will have been silent for W, if no renewal comes.
     pub fn expires_at(&self, node: &NodeName) -> Option<Mark> {
         let seen = self.sessions.get(node)?;

@@ -114,6 +114,17 @@ fn unready(
     None
 }
 
+/// How many instances of a service stand by and follow its active.
+pub(crate) fn standbys(world: &World, name: &ServiceName) -> usize {
+    let held = world.held(name);
+    let leader = held.first().map(|slot| &slot.holder);
+    let follows = |inst: &crate::cluster::machine::Inst| {
+        let process = inst.process.as_ref();
+        process.is_some_and(|process| process.in_sync_with.as_ref().map(|(followed, _)| followed) == leader)
+    };
+    world.of(name).filter(|(_, inst)| leader.is_some() && follows(inst)).count()
+}
+
 fn misrouted(world: &World, name: &ServiceName, held: &[&SlotKnown]) -> Option<(&'static str, String)> {
     let holders: BTreeSet<_> = held
         .iter()

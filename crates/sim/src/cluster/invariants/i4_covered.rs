@@ -1,4 +1,5 @@
-//! I4: whoever acts and is reached is covered by an acknowledged renewal that was sent less than D ago, by the clocks of its machine.
+//! I4: whoever acts and is reached is covered by an acknowledged renewal that was sent less than D ago, by the clock
+//! of its machine that nobody slews.
 
 use super::{Invariant, Moment};
 use crate::cluster::world::World;
@@ -29,7 +30,10 @@ impl Invariant for Covered {
             if process.acting.is_none() || node.paused || !world.gate_is_open(id, inst) {
                 continue;
             }
-            let age = node.acked.map(|acked| node.clocks.mark(world.now).held_for(acked));
+            let age = node.acked.map(|acked| {
+                let raw_ns = node.clocks.mark(world.now).raw_ns;
+                std::time::Duration::from_nanos(raw_ns.saturating_sub(acked.raw_ns))
+            });
             if age.is_none_or(|age| age >= world.timing.lease.duration()) {
                 return Err(format!(
                     "{id} is reached, and its last acknowledged renewal was sent {age:?} ago"

@@ -63,6 +63,7 @@ fn justified(world: &World, ix: NodeIx, decision: &Decision, id: &InstanceId, pr
         Reason::OwnSessionLost => true,
         Reason::DrainAsked => world.server.model.get(&Key::Drained(ix)).is_some() || world.tally.drained,
         Reason::ColdStandby => declared.standby_mode == StandbyMode::Cold,
+        Reason::TooMany { .. } if evidence.unassigned => true,
         Reason::TooMany { .. } => match world
             .server
             .model

@@ -1,0 +1,165 @@
+//! Measures what many nodes cost, and writes `docs/scaling.md` and `docs/scaling.svg`.
+//!
+//! `cargo run --release -p understudy-sim --example scaling`
+
+use sim::cluster::{Loss, Scale, core_alone, measure, scale};
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+/// Instances on each node.
+const PER_NODE: usize = 20;
+/// Clusters that are simulated as a whole: more cores than these do not fit into one machine in a sensible time.
+const WHOLE: [usize; 4] = [3, 10, 30, 100];
+/// One core that knows a cluster of so many nodes.
+const ALONE: [usize; 6] = [3, 10, 30, 100, 300, 1_000];
+/// Runs for each loss.
+const SEEDS: u64 = 100;
+
+fn main() -> std::io::Result<()> {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    let mut page = String::from(HEAD);
+    losses(&mut page);
+    let whole: Vec<Scale> = WHOLE.iter().filter_map(|nodes| scale(*nodes, PER_NODE)).collect();
+    sizes(&mut page, &whole);
+    let alone: Vec<(usize, [Duration; 3])> = ALONE
+        .iter()
+        .filter_map(|nodes| Some((*nodes, core_alone(*nodes, PER_NODE)?.into())))
+        .collect();
+    cores(&mut page, &alone);
+    page.push_str(TAIL);
+    std::fs::write(docs.join("scaling.md"), page)?;
+    std::fs::write(docs.join("scaling.svg"), picture(&whole, &alone))
+}
+
+const HEAD: &str = "\
+# How it scales
+
+Written by `cargo run --release -p understudy-sim --example scaling`: several machines in virtual time, profile `lan`, a network of about
+1 ms, twenty instances on each node, half of them exclusive actives with one standby elsewhere. The cores are the real ones; processor
+time is that of the machine on which this was run, and an order of magnitude for others.
+
+## One loss
+
+The longest time of 100 runs from a loss at the active's node until another instance held its slot, and the bound of the takeover
+protocol.
+
+| What happens to the active | `fast` | bound | `lan` | bound | `stock` | bound |
+|---|---:|---:|---:|---:|---:|---:|
+";
+
+const TAIL: &str = "
+## What does not scale
+
+- **Every agent hears of everything.** Each renewal of each node is told to all nodes, so the store tells n² changes for n writes a second. At a
+  hundred nodes that is some 12,000 a second; at a thousand it would be a million or more, which no etcd tells. Sessions would have to be watched
+  only by those who may succeed (section 6.5 of the protocol), and what is told of instances only by nodes that have clients for them.
+- **Every core knows everything**: about 1 KiB for each instance of the cluster, and a look at every service whenever any node is lost.
+  That takes some 50 ms for 10,000 services: no hindrance to a takeover, but it is done on all nodes at once.
+- **A node that holds slots renews five times a second**, one that holds none once. Few nodes with many actives are cheaper than many with few.
+- **Writes of a takeover** are two for each slot (claimed, served) and some for each instance that is told of; all slots of a node are claimed
+  at once by each of its successors, so they are taken in a burst.
+";
+
+fn losses(page: &mut String) {
+    use model::Profile;
+    for loss in Loss::ALL {
+        let _ = write!(page, "| {loss} |");
+        for profile in [Profile::Fast, Profile::Lan, Profile::Stock] {
+            let taken = (0..SEEDS).filter_map(|seed| measure(loss, profile, seed).taken).max();
+            let shown = |span: Option<Duration>| span.map_or("stays".into(), |span| format!("{} ms", span.as_millis()));
+            let _ = write!(page, " {} | {} |", shown(taken), shown(loss.bound(profile)));
+        }
+        page.push('\n');
+    }
+}
+
+fn sizes(page: &mut String, whole: &[Scale]) {
+    page.push_str(
+        "\n## Whole clusters\n\n![writes and processor time by size](scaling.svg)\n\n\
+         | Nodes | Instances | Writes/s at rest | Told to each agent/s | Told in all/s | Slots lost with a node | First served again after | \
+         Last | Redundant again | Writes of the loss | Core time of the loss, mean | most |\n\
+         |---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+    );
+    for scale in whole {
+        let _ = writeln!(
+            page,
+            "| {} | {} | {:.0} | {:.0} | {:.0} | {} | {:.2} s | {:.2} s | {:.1} s | {} | {:.1} ms | {:.1} ms |",
+            scale.nodes,
+            scale.instances,
+            scale.writes_at_rest,
+            scale.told_at_rest,
+            scale.told_at_rest * scale.nodes as f64,
+            scale.slots_lost,
+            scale.first_served.as_secs_f64(),
+            scale.last_served.as_secs_f64(),
+            scale.redundant.as_secs_f64(),
+            scale.writes_of_loss,
+            millis(scale.core_of_loss),
+            millis(scale.core_of_loss_max),
+        );
+    }
+    page.push_str("\nThe five seconds before a lost node's instances are replaced elsewhere are grace for a machine that only restarts.\n");
+}
+
+fn cores(page: &mut String, alone: &[(usize, [Duration; 3])]) {
+    page.push_str(
+        "\n## One core\n\nProcessor time of one core that knows a cluster of that size.\n\n\
+         | Nodes | Instances | Taking all of it in | One report | The loss of a node |\n|---:|---:|---:|---:|---:|\n",
+    );
+    for (nodes, [all, report, loss]) in alone {
+        let _ = writeln!(
+            page,
+            "| {nodes} | {} | {:.1} ms | {:.3} ms | {:.1} ms |",
+            nodes * PER_NODE,
+            millis(*all),
+            millis(*report),
+            millis(*loss)
+        );
+    }
+}
+
+fn millis(span: Duration) -> f64 {
+    span.as_secs_f64() * 1_000.0
+}
+
+/// Both axes count in powers of ten.
+fn picture(whole: &[Scale], alone: &[(usize, [Duration; 3])]) -> String {
+    const LEFT: f64 = 60.0;
+    const BOTTOM: f64 = 300.0;
+    let x = |nodes: usize| LEFT + (nodes as f64).log10() * 160.0;
+    let y = |value: f64| BOTTOM - (value.max(0.1).log10() + 1.0) * 40.0;
+    let mut svg = String::from(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 760 350\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <rect width=\"760\" height=\"350\" fill=\"#fff\"/>\n",
+    );
+    for power in 0..=3 {
+        let nodes = 10_usize.pow(power);
+        let at = x(nodes);
+        let _ = writeln!(svg, "<path d=\"M{at} 20V{BOTTOM}\" stroke=\"#ddd\"/><text x=\"{at}\" y=\"318\" text-anchor=\"middle\">{nodes}</text>");
+    }
+    for power in -1..=5 {
+        let value = 10_f64.powi(power);
+        let at = y(value);
+        let _ = writeln!(svg, "<path d=\"M{LEFT} {at}H560\" stroke=\"#ddd\"/><text x=\"54\" y=\"{}\" text-anchor=\"end\">{value}</text>", at + 4.0);
+    }
+    let lines: [(&str, &str, Vec<(usize, f64)>); 4] = [
+        ("#1b6ca8", "writes/s at rest", whole.iter().map(|scale| (scale.nodes, scale.writes_at_rest)).collect()),
+        (
+            "#c0392b",
+            "changes told/s, all agents",
+            whole.iter().map(|scale| (scale.nodes, scale.told_at_rest * scale.nodes as f64)).collect(),
+        ),
+        ("#27806b", "core: loss of a node, ms", alone.iter().map(|(nodes, times)| (*nodes, millis(times[2]))).collect()),
+        ("#7d5ba6", "core: one report, ms", alone.iter().map(|(nodes, times)| (*nodes, millis(times[1]))).collect()),
+    ];
+    for (colour, name, points) in lines {
+        let path: Vec<String> = points.iter().map(|(nodes, value)| format!("{:.1},{:.1}", x(*nodes), y(*value))).collect();
+        let _ = writeln!(svg, "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>", path.join(" "));
+        if let Some((nodes, value)) = points.last() {
+            let _ = writeln!(svg, "<text x=\"{:.1}\" y=\"{:.1}\" fill=\"{colour}\">{name}</text>", x(*nodes) + 6.0, y(*value) + 4.0);
+        }
+    }
+    svg.push_str("<text x=\"310\" y=\"340\" text-anchor=\"middle\">nodes, twenty instances on each</text>\n</svg>\n");
+    svg
+}
