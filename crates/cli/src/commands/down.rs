@@ -43,9 +43,8 @@ pub(super) async fn run(session: &Session, args: &args::Down) -> Result<Done, Co
         }
         Err(error) => return Err(error.into()),
     };
-    match &node {
-        Some(place) => session.output.say(&what_leaves(place, args.etcd)),
-        None => {}
+    if let Some(place) = &node {
+        session.output.say(&what_leaves(place, args.etcd));
     }
     if let Some(status) = status.filter(|_| node.is_none()) {
         session.output.say(&what_stops(&status));
