@@ -91,6 +91,8 @@ pub(super) enum Order {
     },
     /// They are gated no longer.
     Forget(Key),
+    /// Nothing is gated: what an earlier guard left goes away.
+    Clear,
     /// Answered by [`Report::Tested`].
     Test(Question),
 }
@@ -128,6 +130,7 @@ impl Worker {
                 let _ = realtime::become_realtime(realtime::GATES_PRIORITY);
                 let gates = Gates::open(&cluster).map_err(|error| error.to_string());
                 let hand = Hand {
+                    cluster,
                     gates,
                     addresses: None,
                     slots: BTreeMap::new(),
@@ -177,6 +180,7 @@ struct Taken {
 }
 
 struct Hand {
+    cluster: String,
     /// Or why there are none.
     gates: Result<Gates, String>,
     addresses: Option<Socket>,
@@ -243,6 +247,15 @@ impl Hand {
                     self.report(Report::Trouble(error.to_string()));
                 }
             }
+            // Whatever we gate ourselves stays: then there is nothing of an earlier guard either.
+            Order::Clear if self.slots.is_empty() && self.gates.is_ok() => {
+                let cleared = Gates::remove(&self.cluster).and_then(|()| Gates::open(&self.cluster));
+                self.gates = cleared.map_err(|error| error.to_string());
+                if let Err(error) = &self.gates {
+                    self.report(Report::Trouble(error.clone()));
+                }
+            }
+            Order::Clear => {}
             Order::Test(question) => {
                 let unavailable = self.gates.as_ref().err().cloned();
                 let answer = selftest::run(&question, unavailable);
