@@ -1,6 +1,17 @@
 //! `failover`: redundancy managers on hosts of their own, one client, one list of faults, one witness.
 //!
 //! Each contender has a rig of two or three hosts. The tries alternate between contenders, so that a slow minute of the machine is everybody's.
+//!
+//! Understudy is to be one more of them, in `understudy.rs`. What that needs:
+//!
+//! - the program beside this one; hosts see the machine's files, so its path is the same there (`Context::program`)
+//! - `setup`: `understudy cluster init` on the first host and `cluster join` on the others, as daemons (`Host::start_daemon`), with etcd of the machine;
+//!   then `apply` of a file with one exclusive service, one active, a standby on each other host, `address` the floating one, and as `command`
+//!   `tokenserver serve --name {node} --listen 0.0.0.0:80 --rings RIG_SHARED --every-us 1000 --epoch {epoch}`, or without `--epoch` and with
+//!   `tokenserver promote --control SOCKET {epoch}` as `on_promote` and `tokenserver demote --control SOCKET` as `on_demote`
+//! - `booted`: what its systemd unit starts (`understudy agent`); `manager`: ids of agent, guard and proxy, and of etcd in a column of its own
+//! - `switch_over`: `understudy switchover SERVICE`; `tidy`: nothing, for it restarts what died
+//! - `fault` and `heal` are those of the trait
 
 mod contender;
 mod keepalived;
@@ -16,7 +27,6 @@ use hosts::witness::{self, Limits, judge};
 use hosts::{Rig, Spec, now_ns};
 use keepalived::Keepalived;
 use pacemaker::Pacemaker;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -32,6 +42,9 @@ pub(crate) struct Settings {
     /// Hosts of each contender
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=3))]
     hosts: u8,
+    /// The client keeps its connections
+    #[arg(long)]
+    kept: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -51,8 +64,8 @@ impl Who {
 
     fn contender(self) -> Result<Box<dyn Contender>> {
         Ok(match self {
-            Who::Keepalived => Box::new(Keepalived::new("1")?),
-            Who::KeepalivedFast => Box::new(Keepalived::new("0.1")?),
+            Who::Keepalived => Box::new(Keepalived::new("1", 900)?),
+            Who::KeepalivedFast => Box::new(Keepalived::new("0.1", 300)?),
             Who::Pacemaker => Box::new(Pacemaker::new(None, 10)?),
             Who::PacemakerFast => Box::new(Pacemaker::new(Some(500), 1)?),
         })
@@ -74,7 +87,7 @@ const FROZEN: Duration = Duration::from_secs(10);
 struct Stage {
     contender: Box<dyn Contender>,
     rig: Rig,
-    target: SocketAddr,
+    plan: Plan,
 }
 
 /// What a try came to.
@@ -104,14 +117,20 @@ pub(crate) fn run(context: &Context, settings: &Settings) -> Result<Page> {
         &context.program,
         Path::new("/var/tmp"),
     )?;
-    page.paragraph(
-        "Hosts are namespaces on one bridge (`crates/hosts`); the client is on it too and asks for `/` each 5 ms on a new connection, with 200 ms from the \
+    let connections = if settings.kept {
+        "kept connections"
+    } else {
+        "a new connection"
+    };
+    page.paragraph(&format!(
+        "Hosts are namespaces on one bridge (`crates/hosts`); the client is on it too and asks for `/` each 5 ms on {connections}, with 200 ms from the \
          planned time to the whole answer. Outage: from the first request that failed, by planned time, to the first of 100 good ones in a row. Two actives: by \
-         stamps that the service itself leaves each millisecond while it may act. Tries in which the client's own lateness was above 20 ms (p99) are dropped.",
-    );
+         stamps that the service itself leaves each millisecond while it may act. Tries in which the client's own lateness was above 20 ms (p99) are dropped; the witness's \
+         column has all.",
+    ));
     let mut stages = Vec::new();
     for who in who {
-        stages.push(set_up(who, settings.hosts)?);
+        stages.push(set_up(who, settings)?);
     }
     for stage in &stages {
         page.paragraph(&format!(
@@ -125,16 +144,18 @@ pub(crate) fn run(context: &Context, settings: &Settings) -> Result<Page> {
         let mut tries: Vec<Vec<Try>> = stages.iter().map(|_| Vec::new()).collect();
         for number in 1..=runs {
             for (stage, tries) in stages.iter().zip(&mut tries) {
-                let label = format!("{}, {}, {number} of {runs}", broken.name(), stage.contender.name());
+                let label = format!("{}, {}, {number} of {runs}", broken.name(), short(stage));
                 let one =
                     attempt(stage, broken).with_context(|| format!("{label} ({})", stage.contender.settings()))?;
                 let length = one
                     .outage
                     .length
-                    .map_or("never back".into(), |length| format!("{length:.0?}"));
+                    .map_or("never back".into(), |length| format!("{} ms", length.as_millis()));
                 say(&format!(
-                    "{label}: {length}, {} failed, two actives {:.0?}, client late {:.1?}",
-                    one.outage.failed, one.dual, one.outage.late_p99
+                    "{label}: {length}, {} failed, two actives {} ms, client late {:.1?}",
+                    one.outage.failed,
+                    one.dual.as_millis(),
+                    one.outage.late_p99
                 ));
                 tries.push(one);
             }
@@ -163,12 +184,15 @@ pub(crate) fn run(context: &Context, settings: &Settings) -> Result<Page> {
     Ok(page)
 }
 
-fn set_up(who: Who, count: u8) -> Result<Stage> {
+fn set_up(who: Who, settings: &Settings) -> Result<Stage> {
     let contender = who.contender()?;
     say(&format!("{}: {}", contender.name(), contender.settings()));
-    let rig = Rig::create(&Spec::new(["a", "b", "c"].into_iter().take(usize::from(count))))?;
-    let target = contender.setup(&rig)?;
-    let stage = Stage { contender, rig, target };
+    let rig = Rig::create(&Spec::new(
+        ["a", "b", "c"].into_iter().take(usize::from(settings.hosts)),
+    ))?;
+    let plan = Plan::new(contender.setup(&rig)?);
+    let plan = if settings.kept { plan.kept() } else { plan };
+    let stage = Stage { contender, rig, plan };
     settled(&stage)?;
     Ok(stage)
 }
@@ -177,7 +201,7 @@ fn set_up(who: Who, count: u8) -> Result<Stage> {
 fn settled(stage: &Stage) -> Result<Active> {
     let (mut last, mut times) = (None, 0);
     wait_for("the service to settle", UP_WITHIN, || {
-        let active = who_answers(&stage.rig, stage.target)?;
+        let active = who_answers(&stage.rig, stage.plan.target)?;
         times = if active.is_some() && active == last {
             times + 1
         } else {
@@ -192,7 +216,7 @@ fn settled(stage: &Stage) -> Result<Active> {
 fn attempt(stage: &Stage, broken: Break) -> Result<Try> {
     let active = settled(stage)?;
     let begun = now_ns();
-    let client = Client::start(stage.rig.client(), Plan::new(stage.target))?;
+    let client = Client::start(stage.rig.client(), stage.plan)?;
     std::thread::sleep(CALM);
     ensure!(
         client.good_in_a_row() > 0,
@@ -240,17 +264,7 @@ fn row(broken: Break, stage: &Stage, tries: &[Try]) -> Vec<String> {
     let backwards: usize = outages.iter().map(|outage| outage.backwards).sum();
     vec![
         broken.name().to_owned(),
-        format!(
-            "{} ({})",
-            stage.contender.name(),
-            stage
-                .contender
-                .settings()
-                .split(',')
-                .take(2)
-                .collect::<Vec<_>>()
-                .join(",")
-        ),
+        short(stage),
         format!("{} / **{}** / {} / {}", ms(0.0), ms(0.5), ms(0.95), ms(1.0)),
         summary.failed(0.5).map_or("–".into(), |failed| failed.to_string()),
         format!(
@@ -262,4 +276,11 @@ fn row(broken: Break, stage: &Stage, tries: &[Try]) -> Vec<String> {
         backwards.to_string(),
         format!("{} ({})", tries.len(), summary.dropped),
     ]
+}
+
+/// Name and the settings that tell it from others.
+fn short(stage: &Stage) -> String {
+    let settings = stage.contender.settings();
+    let settings: Vec<&str> = settings.split(", ").take(2).collect();
+    format!("{} ({})", stage.contender.name(), settings.join(", "))
 }

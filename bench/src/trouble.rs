@@ -286,7 +286,6 @@ impl FromStr for Process {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot do its part has failed")]
 
     use super::*;
 

@@ -1,6 +1,7 @@
-//! What developers run: `cargo xtask test | check | fix | sim | bench | chaos | picture`.
+//! What developers run: `cargo xtask test | check | fix | sim | bench | chaos | hosts | picture`.
 
 mod docs;
+mod hosts;
 mod packages;
 mod picture;
 
@@ -42,6 +43,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         arguments: Vec<String>,
     },
+    /// Make hosts out of this machine, say how to enter and how to break them, remove them at Ctrl-C
+    Hosts(hosts::Settings),
     /// Break three hosts at random and judge by a witness: `--faults N --seed S --profile P`
     Chaos {
         /// Options of `understudy-bench chaos`
@@ -64,21 +67,28 @@ fn main() -> Result<()> {
             cargo(&root, &words)
         }
         Task::Bench { arguments } => {
+            if arguments.first().is_some_and(|name| name == "failover") {
+                packages::need(packages::FOR_HOSTS, false)?;
+                packages::need(packages::FOR_FAILOVER, false)?;
+                // Its service is a program of its own, beside the benchmark.
+                cargo(&root, &["build", "--release", "--package", "understudy-hosts"])?;
+            }
             let programs = match arguments.first().map(String::as_str) {
                 Some("node-loss" | "hosts") => packages::FOR_HOSTS,
                 _ => packages::FOR_BENCHES,
             };
-            bench(&root, programs, arguments)
+            bench(&root, programs, &arguments)
         }
         Task::Chaos { arguments } => {
             let arguments = [vec!["chaos".to_owned()], arguments].concat();
-            bench(&root, packages::FOR_HOSTS, arguments)
+            bench(&root, packages::FOR_HOSTS, &arguments)
         }
+        Task::Hosts(settings) => hosts::run(&root, &settings),
         Task::Picture(settings) => picture::make(&root, &settings),
     }
 }
 
-fn bench(root: &Path, programs: &[packages::Program], arguments: Vec<String>) -> Result<()> {
+fn bench(root: &Path, programs: &[packages::Program], arguments: &[String]) -> Result<()> {
     packages::need(programs, false)?;
     cargo(root, &["build", "--release"])?;
     let mut words = vec!["run", "--release", "--quiet", "--package", "understudy-bench", "--"];

@@ -49,6 +49,22 @@ const WRK: Program = Program {
     name: "wrk",
     package: "wrk",
 };
+const PING: Program = Program {
+    name: "ping",
+    package: "iputils-ping",
+};
+const PGREP: Program = Program {
+    name: "pgrep",
+    package: "procps",
+};
+const FSFREEZE: Program = Program {
+    name: "fsfreeze",
+    package: "util-linux",
+};
+const MKFS: Program = Program {
+    name: "mkfs.ext4",
+    package: "e2fsprogs",
+};
 const ETCD: Program = Program {
     name: "etcd",
     package: "etcd-server",
@@ -57,23 +73,37 @@ const ETCDCTL: Program = Program {
     name: "etcdctl",
     package: "etcd-client",
 };
-const MKFS: Program = Program {
-    name: "mkfs.ext4",
-    package: "e2fsprogs",
+const KEEPALIVED: Program = Program {
+    name: "keepalived",
+    package: "keepalived",
 };
-const PGREP: Program = Program {
-    name: "pgrep",
-    package: "procps",
+const PACEMAKER: Program = Program {
+    name: "pacemakerd",
+    package: "pacemaker",
+};
+const PACEMAKER_CLI: Program = Program {
+    name: "cibadmin",
+    package: "pacemaker-cli-utils",
+};
+const COROSYNC: Program = Program {
+    name: "corosync",
+    package: "corosync",
+};
+const RESOURCE_AGENTS: Program = Program {
+    name: "ocf-tester",
+    package: "resource-agents",
 };
 
 /// What `cargo xtask test` runs.
 pub(crate) const FOR_TESTS: &[Program] = &[
-    REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV, ETCD, ETCDCTL, CURL, IP, NFT, MKFS, PGREP,
+    REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV, IP, NFT, PING, PGREP, FSFREEZE, MKFS, ETCD, ETCDCTL, CURL,
 ];
+/// What `cargo xtask hosts` runs, and what runs on them.
+pub(crate) const FOR_HOSTS: &[Program] = &[IP, NFT, PGREP, FSFREEZE, MKFS, ETCD, SETPRIV];
+/// The peers of `cargo xtask bench failover`.
+pub(crate) const FOR_FAILOVER: &[Program] = &[KEEPALIVED, PACEMAKER, PACEMAKER_CLI, COROSYNC, RESOURCE_AGENTS];
 /// What `cargo xtask bench` runs.
 pub(crate) const FOR_BENCHES: &[Program] = &[REDIS, REDIS_CLI, NGINX, HAPROXY, WRK];
-/// What hosts out of namespaces with a cluster on them run: `cargo xtask chaos`, and the benchmarks and tests of several hosts.
-pub(crate) const FOR_HOSTS: &[Program] = &[ETCD, IP, NFT, MKFS, SETPRIV, PGREP];
 
 /// Installs what is missing, or says with which command to do so.
 pub(crate) fn need(programs: &[Program], no_install: bool) -> Result<()> {

@@ -33,7 +33,7 @@ fn held_open(rings: &Path) -> BTreeSet<std::ffi::OsString> {
     let files = processes
         .flatten()
         .filter_map(|process| fs::read_dir(process.path().join("fd")).ok())
-        .flat_map(|files| files.flatten())
+        .flat_map(std::iter::Iterator::flatten)
         .filter_map(|file| fs::read_link(file.path()).ok());
     // The hosts see the folder under the same path.
     files

@@ -80,7 +80,7 @@ pub(crate) trait Contender {
     fn switch_over(&self, rig: &Rig, from: &Host) -> Result<()>;
 
     /// Whatever must be undone after a switchover, or be started again after a service's death.
-    fn tidy(&self, rig: &Rig, host: &Host, broken: Break) -> Result<()>;
+    fn tidy(&self, rig: &Rig, host: &Host, broken: Break, active: &Active) -> Result<()>;
 
     /// Carries a fault out on the active.
     fn fault(&self, rig: &Rig, broken: Break, active: &Active) -> Result<()> {
@@ -107,7 +107,7 @@ pub(crate) trait Contender {
             Break::ManagerFrozen => signal_all(host, &self.manager(host)?, Signal::CONT)?,
             Break::ServiceFrozen | Break::ServiceKilled | Break::Switchover => {}
         }
-        self.tidy(rig, host, broken)
+        self.tidy(rig, host, broken, active)
     }
 
     /// Stops it on all hosts that run, in order where that is possible; the rig is dropped after it.

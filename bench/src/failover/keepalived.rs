@@ -1,6 +1,6 @@
 //! keepalived: VRRP moves an address, a script on each host checks the service, which runs on all of them.
 
-use super::contender::{Break, CONTROL, Contender, PORT, floating, need, pids, tokenserver};
+use super::contender::{Active, Break, CONTROL, Contender, PORT, floating, need, pids, tokenserver};
 use anyhow::Result;
 use bench::report::first_line;
 use hosts::{Command, Host, Rig};
@@ -12,21 +12,24 @@ use std::time::Duration;
 pub(crate) struct Keepalived {
     /// Between adverts, in seconds, as its file takes it.
     advert: &'static str,
+    /// How long the script waits for the service, milliseconds; the script itself runs each second, which is the least there is.
+    patience_ms: u32,
     program: PathBuf,
 }
 
 impl Keepalived {
-    pub(crate) fn new(advert: &'static str) -> Result<Self> {
+    pub(crate) fn new(advert: &'static str, patience_ms: u32) -> Result<Self> {
         need(&[("keepalived", "keepalived")])?;
         Ok(Self {
             advert,
+            patience_ms,
             program: tokenserver()?,
         })
     }
 
     fn configuration(&self, rig: &Rig, host: &Host, priority: usize) -> String {
         let (advert, program, address) = (self.advert, self.program.display(), floating(rig));
-        let name = host.name();
+        let (name, patience) = (host.name(), self.patience_ms);
         format!(
             "global_defs {{
     router_id {name}
@@ -35,7 +38,7 @@ impl Keepalived {
     vrrp_garp_master_refresh 1
 }}
 vrrp_script service {{
-    script \"{program} check 127.0.0.1:{PORT} --timeout-ms 900\"
+    script \"{program} check 127.0.0.1:{PORT} --timeout-ms {patience}\"
     interval 1
     timeout 1
     fall 1
@@ -111,8 +114,8 @@ impl Contender for Keepalived {
 
     fn settings(&self) -> String {
         format!(
-            "VRRP 3, adverts {} s, script each 1 s (timeout 1 s, fall 1), nopreempt",
-            self.advert
+            "VRRP 3, adverts {} s, script each 1 s (patience {} ms, fall 1), nopreempt",
+            self.advert, self.patience_ms
         )
     }
 
@@ -145,15 +148,10 @@ impl Contender for Keepalived {
         Ok(())
     }
 
-    fn tidy(&self, rig: &Rig, host: &Host, broken: Break) -> Result<()> {
+    fn tidy(&self, rig: &Rig, host: &Host, broken: Break, active: &Active) -> Result<()> {
         match broken {
             Break::ServiceKilled => self.start_service(rig, host),
-            Break::ServiceFrozen => {
-                for pid in pids(host, "^tokenserver$")? {
-                    host.signal(pid, Signal::CONT)?;
-                }
-                Ok(())
-            }
+            Break::ServiceFrozen => Ok(host.signal(active.pid, Signal::CONT)?),
             Break::Switchover => {
                 let ended = || Ok(self.manager(host)?.is_empty().then_some(()));
                 super::contender::wait_for("keepalived to stop", Duration::from_secs(10), ended)?;

@@ -102,6 +102,7 @@ impl Agent {
             self.look_at_sessions(now);
             self.consider_election(now);
             self.stand_for_election(now);
+            self.go_on_leaving(now);
         }
         self.core.handle(Event::Tick, now);
         if self.down_by.is_some_and(|by| now >= by) {
@@ -120,7 +121,7 @@ impl Agent {
         }
     }
 
-    fn take(&mut self, input: Input) {
+    pub(crate) fn take(&mut self, input: Input) {
         let now = clock::now();
         match input {
             Input::Event(event, at) => {
@@ -133,6 +134,7 @@ impl Agent {
                     run,
                     standby: true,
                     outcome,
+                    ..
                 } = &event
                     && let Some(passed) = outcome.verdict()
                     && self.core.judges_standbys(instance.service())
@@ -144,6 +146,7 @@ impl Agent {
                     run,
                     standby: false,
                     outcome: decisions::ProbeOutcome::Pass,
+                    ..
                 } = &event
                 {
                     self.executor.passed(instance, *run);
@@ -183,6 +186,10 @@ impl Agent {
                 self.hear_store(seen, now);
                 self.look_at_sessions(now);
             }
+            Input::Later(crate::cluster::Later::Closed) => {
+                let text = format!("node {} of {} is down", self.keeper_node(), self.name);
+                self.finish_down(&done(text));
+            }
             Input::Later(later) => self.hear_later(later),
             Input::Answered { number, outcome } => {
                 let waiting = self
@@ -193,6 +200,7 @@ impl Agent {
                     let _ = waiting.send(outcome);
                 }
             }
+            Input::Address(news) => self.journal.tell_of(*news),
             Input::GuardGone => {
                 let text = "the guard died; another one is being started".to_owned();
                 self.journal
@@ -308,6 +316,7 @@ impl Agent {
                         let _ = waiting.send(answer.map_err(|refusal| refusal.to_string()));
                     }
                 }
+                Action::AllStopped if self.clustered.is_some() => self.close_session(),
                 Action::AllStopped => {
                     let text = format!("{} is down", self.name);
                     self.finish_down(&done(text));
@@ -322,6 +331,9 @@ impl Agent {
                     }
                 }
                 Action::AskRenew { instance, node } => self.ask(&node, &record::Ask::Renew { instance }),
+                Action::AskProof { instance, node, number } => {
+                    self.ask(&node, &record::Ask::Prove { instance, number });
+                }
                 Action::AskMove { slot, node, to, drain } => {
                     let ask = record::Ask::Move {
                         service: slot.service,
@@ -336,7 +348,7 @@ impl Agent {
         }
     }
 
-    fn finish_down(&mut self, outcome: &Outcome) {
+    pub(crate) fn finish_down(&mut self, outcome: &Outcome) {
         self.link.queue(ToProxy::Shutdown { drain: Millis(0) }, None);
         for waiting in self.down.drain(..) {
             let _ = waiting.send(outcome.clone());
@@ -442,10 +454,17 @@ impl Agent {
                     self.journal.tell(
                         Severity::Warning,
                         "down",
-                        "everything is being stopped".into(),
+                        match self.clustered {
+                            Some(_) => "this node goes down".into(),
+                            None => "everything is being stopped".into(),
+                        },
                         "the operator asked for it".into(),
                     );
-                    self.core.handle(Event::Shutdown, now);
+                    if self.clustered.is_some() {
+                        self.begin_leaving(now);
+                    } else {
+                        self.core.handle(Event::Shutdown, now);
+                    }
                 }
             }
         }
@@ -486,6 +505,18 @@ impl Agent {
             ));
         }
         problems.extend(self.cluster_problems());
+        for (service, trouble) in self.executor.addresses.trouble() {
+            if self
+                .cluster
+                .services
+                .get(&service)
+                .is_some_and(|service| service.address.is_some())
+            {
+                let mut problem = problem("address", service.as_str(), trouble.text, &trouble.hint);
+                problem.since = clock::shown(trouble.since);
+                problems.push(problem);
+            }
+        }
         for (service, why) in self.fronts.trouble() {
             let text = format!("clients of {service} cannot come: {why}");
             problems.push(problem(
@@ -639,7 +670,7 @@ impl Agent {
     }
 
     /// Keeps a wish of the operator's over the life of this agent, or forgets it.
-    fn wish(&self, key: &str, value: Option<&str>) {
+    pub(crate) fn wish(&self, key: &str, value: Option<&str>) {
         let op = match value {
             Some(value) => Op::put(key, value),
             None => Op::delete(key),
@@ -663,7 +694,7 @@ impl Agent {
     }
 
     /// Nothing may take the last node away: that is `down`.
-    fn leave_others(&self, node: &NodeName, what: &str) -> Result<(), Outcome> {
+    pub(crate) fn leave_others(&self, node: &NodeName, what: &str) -> Result<(), Outcome> {
         let online = |other: &&decisions::NodeView| other.state == decisions::NodeState::Online && other.name != *node;
         let view = self.core.view(clock::now());
         if view.nodes.iter().any(|other| online(&other)) {
@@ -704,7 +735,7 @@ impl Agent {
     }
 }
 
-fn node_key(node: &NodeName) -> String {
+pub(crate) fn node_key(node: &NodeName) -> String {
     format!("{}{node}", record::NODES)
 }
 

@@ -35,3 +35,9 @@ pub(crate) fn shown_wall(wall: WallTime) -> String {
         Err(_) => "unknown".into(),
     }
 }
+
+/// A wall time, of another machine or of an earlier agent, on our clock, as well as the wall clocks agree: for people.
+pub(crate) fn ago(at: WallTime) -> Timestamp {
+    let ms = wall_now().0.saturating_sub(at.0).max(0);
+    now() - std::time::Duration::from_millis(ms.unsigned_abs())
+}

@@ -1,5 +1,6 @@
 //! Carries decisions out; what comes of each arrives as an `Input`.
 
+use crate::addresses::Addresses;
 use crate::clock;
 use crate::cluster::fence::Gate;
 use crate::cluster::session::{Order, SessionLink};
@@ -17,8 +18,12 @@ use drivers::hook::{self, HookCommand};
 use drivers::preflight::{self, PreflightEnv};
 use drivers::probe::{ExecEnv, ProbeResult, Prober, ProberHandle};
 use drivers::process::{Driver, Launch, Process};
-use drivers::{environment, program};
-use model::{Addressing, Check, CheckKind, Cluster, Epoch, HookKind, InstanceId, NodeName, Role, RunId, Timestamp};
+use drivers::{address, environment, program};
+use guard::fence::protocol::Floating;
+use model::{
+    Addressing, Check, CheckKind, Cluster, Epoch, FloatingAddress, HookKind, InstanceId, Millis, NodeName, Role, RunId,
+    Timestamp,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -70,6 +75,13 @@ impl Live {
     }
 }
 
+/// What is told of an instance of another node.
+struct Remote {
+    address: Option<SocketAddr>,
+    pid: Option<u32>,
+    floating_on: Option<String>,
+}
+
 /// Carries decisions out.
 pub(crate) struct Executor {
     layout: Layout,
@@ -88,10 +100,12 @@ pub(crate) struct Executor {
     state: Option<AppState>,
     /// Where instances of this node are reached.
     host: IpAddr,
+    /// Floating addresses of the actives here.
+    pub(crate) addresses: Addresses,
     /// In a cluster: who arms the guard.
     session: Option<SessionLink>,
-    /// In a cluster: where instances of other nodes are reached, and their processes.
-    remote: BTreeMap<InstanceId, (Option<SocketAddr>, Option<u32>)>,
+    /// In a cluster: instances of other nodes.
+    remote: BTreeMap<InstanceId, Remote>,
 }
 
 impl Executor {
@@ -108,6 +122,7 @@ impl Executor {
             services: BTreeMap::new(),
         };
         Self {
+            addresses: Addresses::new(inputs.clone()),
             layout,
             exe,
             cluster_id,
@@ -132,14 +147,28 @@ impl Executor {
     }
 
     /// From now on it works for one node of several, whose instances are reached at `host`.
-    pub(crate) fn join(&mut self, host: IpAddr, session: SessionLink) {
+    pub(crate) fn join(&mut self, host: IpAddr, session: SessionLink, hard_deadline: Millis) {
         self.host = host;
+        self.addresses.lease(session.renewals.clone(), hard_deadline);
         self.session = Some(session);
     }
 
     /// Where an instance of another node is reached, and its process there.
-    pub(crate) fn know_remote(&mut self, instance: &InstanceId, address: Option<SocketAddr>, pid: Option<u32>) {
-        self.remote.insert(instance.clone(), (address, pid));
+    pub(crate) fn know_remote(&mut self, instance: &InstanceId, live: &record::Live) {
+        let remote = Remote {
+            address: live.address,
+            pid: live.pid,
+            floating_on: live.floating_on.clone(),
+        };
+        self.remote.insert(instance.clone(), remote);
+    }
+
+    /// On which interface of its node the floating address of an instance is.
+    pub(crate) fn floating_on(&self, instance: &InstanceId) -> Option<String> {
+        match self.remote.get(instance) {
+            Some(remote) => remote.floating_on.clone(),
+            None => self.addresses.of(instance),
+        }
     }
 
     pub(crate) fn forget_remote(&mut self, instance: &InstanceId) {
@@ -180,6 +209,9 @@ impl Executor {
         if let Some(port) = memo.port {
             self.ports.keep(instance, port);
         }
+        if let Some((_, address)) = &memo.floating {
+            self.addresses.left(instance, address.clone());
+        }
         let process = Arc::new(process);
         self.watch(instance, run, &process);
         let live = Live {
@@ -195,6 +227,29 @@ impl Executor {
         self.live.insert(instance.clone(), live);
     }
 
+    /// Takes floating addresses off this node that an earlier agent left, and that nobody who was adopted has.
+    pub(crate) async fn sweep_addresses(&self) {
+        let declared = self
+            .cluster
+            .services
+            .iter()
+            .filter_map(|(name, service)| Some((name, service.address.as_ref()?)));
+        let left: Vec<IpAddr> = declared
+            .filter(|(name, _)| self.addresses.others(name, None).is_empty())
+            .map(|(_, address)| address.ip)
+            .collect();
+        if left.is_empty() {
+            return;
+        }
+        let leftovers = address::Leftovers {
+            named: &left,
+            marked: false,
+        };
+        if let Err(error) = address::sweep(leftovers).await {
+            tracing::error!(error = %chain(&error), "a floating address of an earlier agent may still be here");
+        }
+    }
+
     /// Begins to check what was adopted.
     pub(crate) fn check_all(&mut self) {
         let ids: Vec<InstanceId> = self.live.keys().cloned().collect();
@@ -205,8 +260,8 @@ impl Executor {
 
     /// Where an instance listens.
     pub(crate) fn address(&self, instance: &InstanceId) -> Option<SocketAddr> {
-        if let Some((address, _)) = self.remote.get(instance) {
-            return *address;
+        if let Some(remote) = self.remote.get(instance) {
+            return remote.address;
         }
         let port = self
             .live
@@ -218,8 +273,8 @@ impl Executor {
 
     /// Its main process.
     pub(crate) fn pid(&self, instance: &InstanceId) -> Option<u32> {
-        if let Some((_, pid)) = self.remote.get(instance) {
-            return *pid;
+        if let Some(remote) = self.remote.get(instance) {
+            return remote.pid;
         }
         self.live.get(instance)?.process.as_ref().map(|process| process.pid())
     }
@@ -265,8 +320,13 @@ impl Executor {
                 epoch,
                 active,
             } => self.run_hook(instance, run, hook, epoch, active),
-            Action::ProbeNow { instance } => {
-                if let Some(checks) = self.live.get(&instance).and_then(|live| live.checks.as_ref()) {
+            Action::ProbeNow { instance, standby } => {
+                let live = self.live.get(&instance);
+                let checks = live.and_then(|live| match standby {
+                    true => live.standby_checks.as_ref(),
+                    false => live.checks.as_ref(),
+                });
+                if let Some(checks) = checks {
                     checks.probe_now();
                 }
             }
@@ -276,61 +336,95 @@ impl Executor {
                 run,
                 slot,
                 epoch,
-            } => self.arm(instance, run, slot, epoch),
+                takes_over,
+            } => self.arm(instance, run, slot, epoch, takes_over),
             Action::Retire { instance, node } => self.retire(instance, node),
             Action::Forget { instance } => self.forget(instance),
             _ => {}
         }
     }
 
-    /// Has the guard end an instance should our session run out, and tells the decisions whether it will.
-    fn arm(&self, instance: InstanceId, run: RunId, slot: model::SlotId, epoch: Epoch) {
+    /// Has the guard end an instance should our session run out, gives it its floating address, and tells the decisions whether it
+    /// may act.
+    fn arm(&mut self, instance: InstanceId, run: RunId, slot: model::SlotId, epoch: Epoch, takes_over: bool) {
+        let address = self.floating(&instance, epoch);
+        let fenced = self
+            .session
+            .clone()
+            .map(|session| (session, self.cgroup_for(&instance, run)));
+        let live = self.live.get(&instance);
+        let port = live
+            .and_then(|live| live.memo.port)
+            .or_else(|| self.ports.of(&instance));
+        let claim = address.map(|address| self.addresses.begin(&instance, address));
         let inputs = self.inputs.clone();
-        let tell = move |instance: InstanceId, result| {
+        let under = self.session.as_ref().map(SessionLink::session).unwrap_or_default();
+        tokio::spawn(async move {
+            let armed = async {
+                if let Some((session, cgroup)) = &fenced {
+                    let mut gates: Vec<Gate> = port.map(Gate::Port).into_iter().collect();
+                    if let Some(claim) = &claim {
+                        let spot = claim.locate().await?;
+                        gates.push(Gate::Address(Floating {
+                            address: claim.address().ip,
+                            prefix: spot.prefix,
+                            interface: spot.index,
+                        }));
+                    }
+                    let (answer, armed) = tokio::sync::oneshot::channel();
+                    session.order(Order::Arm {
+                        instance: instance.clone(),
+                        slot,
+                        epoch,
+                        cgroup: cgroup.clone()?,
+                        gates,
+                        session: under,
+                        answer,
+                    });
+                    armed.await.unwrap_or_else(|_| Err("the agent is ending".into()))?;
+                }
+                match claim {
+                    // Only what can be taken away is taken.
+                    Some(claim) => claim.acquire(takes_over).await.inspect_err(|_| {
+                        if let Some((session, _)) = &fenced {
+                            session.order(Order::Disarm(instance.clone()));
+                        }
+                    }),
+                    None => Ok(()),
+                }
+            };
+            let result = armed.await;
             let event = Event::Armed {
                 instance,
                 epoch,
                 result,
             };
             let _ = inputs.send(Input::Event(event, clock::now()));
-        };
-        let Some(session) = &self.session else {
-            tell(instance, Ok(()));
-            return;
-        };
-        let live = self.live.get(&instance);
-        let running = live
-            .and_then(|live| live.process.as_ref())
-            .and_then(|process| process.cgroup());
-        // One that is about to be started must not run an instruction before the guard knows of it.
-        let cgroup = match running {
-            Some(cgroup) => Ok(cgroup),
-            None => self.driver.make_cgroup(&instance, run),
-        };
-        let cgroup = match cgroup {
-            Ok(cgroup) => cgroup,
-            Err(error) => {
-                tell(instance, Err(error));
-                return;
-            }
-        };
-        let port = live
-            .and_then(|live| live.memo.port)
-            .or_else(|| self.ports.of(&instance));
-        let gates = port.map(Gate::Port).into_iter().collect();
-        let (answer, armed) = tokio::sync::oneshot::channel();
-        session.order(Order::Arm {
-            instance: instance.clone(),
-            slot,
-            epoch,
-            cgroup,
-            gates,
-            answer,
         });
-        tokio::spawn(async move {
-            let result = armed.await.unwrap_or_else(|_| Err("the agent is ending".into()));
-            tell(instance, result);
-        });
+    }
+
+    /// The floating address that an instance is to have at an epoch: one that it was given at it before stays as it was.
+    fn floating(&mut self, instance: &InstanceId, epoch: Epoch) -> Option<FloatingAddress> {
+        let declared = self
+            .cluster
+            .services
+            .get(instance.service())
+            .and_then(|service| service.address.clone());
+        let Some(live) = self.live.get_mut(instance) else {
+            return declared;
+        };
+        let given = live.memo.floating.take().filter(|(at, _)| *at == epoch);
+        let address = given.map_or(declared, |(_, address)| Some(address));
+        live.memo.floating = address.clone().map(|address| (epoch, address));
+        live.keep_memo(instance);
+        address
+    }
+
+    /// The cgroup of an instance; that of one that is about to be started is made here, for it must not run an instruction before the
+    /// guard knows of it.
+    fn cgroup_for(&self, instance: &InstanceId, run: RunId) -> Result<PathBuf, String> {
+        self.cgroup(instance)
+            .map_or_else(|| self.driver.make_cgroup(instance, run), Ok)
     }
 
     fn disarm(&self, instance: &InstanceId) {
@@ -373,11 +467,6 @@ impl Executor {
         }
     }
 
-    fn send(&self, event: Event) {
-        // The main loop holds the other end for as long as the executor lives.
-        let _ = self.inputs.send(Input::Event(event, clock::now()));
-    }
-
     fn start(&mut self, instance: InstanceId, run: RunId, node: NodeName, role: Role, epoch: Option<Epoch>) {
         let launch = self.launch(&instance, run, &node, role, epoch);
         let memo = launch.as_ref().map(|(_, memo)| memo.clone()).unwrap_or_default();
@@ -401,6 +490,7 @@ impl Executor {
         let data = self.layout.data(&instance);
         let alone = self.session.is_none();
         let (state, token) = (self.state.clone(), self.layout.state_token(&instance));
+        let addresses = self.addresses.clone();
         let user = self
             .cluster
             .services
@@ -429,6 +519,9 @@ impl Executor {
                 Ok(Arc::new(driver.start(launch).await?))
             };
             let result = begun.await;
+            if result.is_err() {
+                addresses.release(&instance).await;
+            }
             let _ = inputs.send(Input::StartDone { instance, run, result });
         });
     }
@@ -474,6 +567,8 @@ impl Executor {
             launch: launch_digest(&service),
             started_active: role == Role::Active,
             promoted: epoch.filter(|_| role == Role::Active),
+            since: Some(clock::wall_now()),
+            floating: epoch.zip(service.address.clone()).filter(|_| role == Role::Active),
             ..Memo::default()
         };
         let launch = Launch {
@@ -614,18 +709,20 @@ impl Executor {
         let check = Check { kind, ..check.clone() };
         let (inputs, id, run) = (self.inputs.clone(), instance.clone(), live.run);
         let sink = move |result: ProbeResult| {
-            let outcome = match result {
-                ProbeResult::Pass { .. } => ProbeOutcome::Pass,
-                ProbeResult::Fail { what, .. } => ProbeOutcome::Fail(what),
-                ProbeResult::Unsure { .. } => ProbeOutcome::Unsure,
+            let (outcome, took) = match result {
+                ProbeResult::Pass { took } => (ProbeOutcome::Pass, took),
+                ProbeResult::Fail { what, took } => (ProbeOutcome::Fail(what), took),
+                ProbeResult::Unsure { .. } => (ProbeOutcome::Unsure, Duration::ZERO),
             };
+            let now = clock::now();
             let event = Event::Probed {
                 instance: id.clone(),
                 run,
                 standby,
+                began: now - took,
                 outcome,
             };
-            let _ = inputs.send(Input::Event(event, clock::now()));
+            let _ = inputs.send(Input::Event(event, now));
         };
         let seed = u64::from(process.pid()) ^ (u64::from(instance.number()) << 32);
         Some(Prober::spawn(check, target, exec, seed, sink))
@@ -639,10 +736,12 @@ impl Executor {
             timeout: model::Millis(10_000),
         };
         let policy = service.map_or(usual, |service| service.stop.clone());
+        let (addresses, inputs) = (self.addresses.clone(), self.inputs.clone());
         let Some(live) = self.live.get_mut(instance).filter(|live| live.run == run) else {
-            self.send(Event::Gone {
-                instance: instance.clone(),
-                run,
+            let instance = instance.clone();
+            tokio::spawn(async move {
+                addresses.release(&instance).await;
+                let _ = inputs.send(Input::Event(Event::Gone { instance, run }, clock::now()));
             });
             return;
         };
@@ -653,7 +752,7 @@ impl Executor {
             return;
         };
         let hook = live.hook.take();
-        let (inputs, instance) = (self.inputs.clone(), instance.clone());
+        let instance = instance.clone();
         tokio::spawn(async move {
             if let Some(hook) = hook {
                 // Dropped with its task, its whole group is killed; only then may anybody else be promoted.
@@ -671,6 +770,7 @@ impl Executor {
                 tokio::time::sleep(STUCK_RETRY).await;
                 stopped = process.kill().await;
             }
+            addresses.release(&instance).await;
             let _ = inputs.send(Input::Event(Event::Gone { instance, run }, clock::now()));
         });
     }
@@ -740,7 +840,10 @@ impl Executor {
         // From the moment a demotion begins nobody may believe that the instance was promoted; and who is being promoted
         // follows nobody any more.
         match kind {
-            HookKind::Demote => live.memo.promoted = None,
+            HookKind::Demote => {
+                live.memo.promoted = None;
+                live.memo.floating = None;
+            }
             HookKind::Promote => {
                 live.memo.followed = None;
                 live.standby_checks = None;
@@ -754,9 +857,12 @@ impl Executor {
         }
         let before = live.memo.clone();
         match kind {
-            HookKind::Promote => live.memo.promoted = Some(epoch),
+            HookKind::Promote => {
+                live.memo.promoted = Some(epoch);
+                live.memo.since = Some(clock::wall_now());
+            }
             HookKind::Follow => live.memo.followed = Some(epoch),
-            HookKind::Demote => {}
+            HookKind::Demote => live.memo.since = Some(clock::wall_now()),
         }
         let after = live.memo.clone();
         if kind == HookKind::Promote {
@@ -766,7 +872,7 @@ impl Executor {
         if kind == HookKind::Follow {
             live.memo.followed = None;
         }
-        let inputs = self.inputs.clone();
+        let (inputs, addresses) = (self.inputs.clone(), self.addresses.clone());
         let task = tokio::spawn(async move {
             let ran = async {
                 let command = command?;
@@ -774,6 +880,9 @@ impl Executor {
                     note(&process, &before)?;
                 }
                 hook::run(command).await.map_err(|error| chain(&error))?;
+                if kind == HookKind::Demote {
+                    addresses.release(&instance).await;
+                }
                 // Without the note it is only done once more if the agent restarts; on a full disk, say.
                 if let Err(error) = note(&process, &after) {
                     tracing::warn!(%kind, error, "a hook went through and that cannot be written down");
@@ -904,6 +1013,7 @@ impl Executor {
             return;
         };
         live.memo.promoted = Some(epoch);
+        live.memo.since = Some(clock::wall_now());
         live.memo.healthy = true;
         live.standby_checks = None;
         live.keep_memo(instance);
@@ -937,6 +1047,7 @@ impl Executor {
             .filter(|live| live.run == run && !live.memo.healthy)
         {
             live.memo.healthy = true;
+            live.memo.since = Some(clock::wall_now());
             live.keep_memo(instance);
         }
     }
@@ -951,14 +1062,20 @@ impl Executor {
         let live = self.live.get_mut(instance);
         if let Some(live) = live.filter(|live| live.memo.promoted.is_some()) {
             live.memo.promoted = None;
+            live.memo.since = Some(clock::wall_now());
             self.check(instance);
         }
     }
 
     fn write(&self, write: SlotWrite, because: String) {
-        let (store, inputs) = (Arc::clone(&self.store), self.inputs.clone());
+        let (store, inputs, addresses) = (Arc::clone(&self.store), self.inputs.clone(), self.addresses.clone());
         tokio::spawn(async move {
             let (slot, attempt) = (write.slot.clone(), write.attempt);
+            // Whatever came before: nobody else is written down as its holder while this node still has its address.
+            let but = write.held.then_some(&write.holder);
+            for other in addresses.others(&slot.service, but) {
+                addresses.release(&other).await;
+            }
             let result = match write.session {
                 None => write_slot(store.as_ref(), write, because).await,
                 Some(_) => write_shared_slot(store.as_ref(), write, because).await,

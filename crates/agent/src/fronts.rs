@@ -57,7 +57,7 @@ impl Fronts {
             let Some(listen) = service.listen.filter(|listen| !self.sockets.contains_key(listen)) else {
                 continue;
             };
-            match bind(listen) {
+            match bind(listen, service.listens_on_floating()) {
                 Ok(socket) => {
                     opened.insert(listen, Arc::new(socket));
                 }

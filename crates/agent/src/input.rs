@@ -41,6 +41,8 @@ pub(crate) enum Input {
     Later(crate::cluster::Later),
     /// What was asked of another node was answered, or was not in time.
     Answered { number: String, outcome: api::Outcome },
+    /// Something happened to a floating address.
+    Address(Box<crate::addresses::News>),
     /// The guard is gone.
     GuardGone,
     /// The node put away by a drill comes back.

@@ -127,6 +127,16 @@ impl Journal {
         self.push(event);
     }
 
+    /// Notes what happened to a floating address.
+    pub(crate) fn tell_of(&mut self, news: crate::addresses::News) {
+        let mut event = self.blank(news.text, news.because);
+        event.severity = news.severity;
+        event.kind = news.kind.into();
+        event.service = Some(news.instance.service().to_string());
+        event.instance = Some(news.instance.to_string());
+        self.push(event);
+    }
+
     /// Events after a given one, at most `limit` of the oldest of them.
     pub(crate) fn after(&self, after: u64, limit: usize, service: Option<&str>) -> EventPage {
         let wanted =
@@ -292,6 +302,12 @@ fn sentence(note: &decisions::Note) -> (Severity, &'static str, String) {
         ),
         NoteKind::GivenUp => (Severity::Error, "given-up", format!("{who} is given up for now")),
         NoteKind::HookFailed => (Severity::Warning, "hook-failed", format!("a hook of {who} failed")),
+        NoteKind::HandedBack => (
+            Severity::Error,
+            "handed-back",
+            format!("a planned change of {who} was taken back: the old active is promoted again"),
+        ),
+        NoteKind::NotArmed => (Severity::Error, "not-armed", format!("{who} is not let act")),
         NoteKind::StoreFailed => (
             Severity::Error,
             "store-failed",

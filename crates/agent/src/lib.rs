@@ -10,6 +10,7 @@
 //! [`run`] is the process `understudy agent`. It may be killed at any moment: services, proxy and guard go on, and the next
 //! agent adopts them (`recover`).
 
+mod addresses;
 mod agent;
 mod apply;
 mod clock;
@@ -78,6 +79,7 @@ pub fn run(config: Config) -> i32 {
                     70
                 }
             },
+            Err(recover::StartError::Down) => 0,
             Err(error) => {
                 eprintln!("error: {}", executor::chain(&error));
                 if let Some(hint) = error.hint() {

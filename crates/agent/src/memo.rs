@@ -1,7 +1,7 @@
 //! What the agent keeps beside a running process, to find it again.
 
 use drivers::process::Process;
-use model::{Epoch, Timestamp};
+use model::{Epoch, FloatingAddress, Timestamp, WallTime};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -11,11 +11,17 @@ pub(crate) struct Memo {
     pub(crate) port: Option<u16>,
     /// Epoch for which the promote hook went through.
     pub(crate) promoted: Option<Epoch>,
+    /// The floating address that it was given, and at which epoch.
+    #[serde(default)]
+    pub(crate) floating: Option<(Epoch, FloatingAddress)>,
     /// Epoch of the active that it follows.
     pub(crate) followed: Option<Epoch>,
     /// What its standby check said last, and when (microseconds since boot).
     #[serde(default)]
     pub(crate) stands_by: Option<(bool, Timestamp)>,
+    /// Since when it is what it is: started, healthy, active, standby.
+    #[serde(default)]
+    pub(crate) since: Option<WallTime>,
     /// It passed a check since its start.
     #[serde(default)]
     pub(crate) healthy: bool,

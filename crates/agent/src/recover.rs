@@ -86,6 +86,13 @@ pub(crate) enum StartError {
 
     #[error("failed to join the others: {0}")]
     Join(String),
+
+    /// Not a failure: an operator wanted it while the store did not answer.
+    #[error("the node is down")]
+    Down,
+
+    #[error("services of this cluster run and their records in `{}` are gone: nobody can say which of them is active. What runs is {}", path.display(), what.join(", "))]
+    RecordsLost { path: PathBuf, what: Vec<String> },
 }
 
 impl StartError {
@@ -105,6 +112,9 @@ impl StartError {
             StartError::OtherCluster { .. } => Some(
                 "it was wiped, or put back from another one: `understudy cluster restore FILE` puts a backup back, `understudy cluster join` joins the new one".into(),
             ),
+            StartError::RecordsLost { .. } => Some(
+                "nothing was touched. Put the folder back; or end these processes by hand, and start again".into(),
+            ),
             _ => None,
         }
     }
@@ -118,7 +128,9 @@ impl StartError {
             | StartError::Record { .. }
             | StartError::Format { .. }
             | StartError::Node(api::node::Error::Damaged { .. })
+            | StartError::RecordsLost { .. }
             | StartError::OtherCluster { .. } => EXIT_REFUSED,
+            StartError::Down => 0,
             _ => 1,
         }
     }
@@ -141,6 +153,7 @@ struct Found {
 /// Brings an agent up to the point where it takes events in.
 pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedReceiver<Input>), StartError> {
     let layout = Layout::new(&config.base, &config.cluster);
+    let had_records = layout.instances().is_dir();
     for folder in [
         layout.root().to_owned(),
         layout.run(),
@@ -149,15 +162,26 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     ] {
         make_folder(&folder)?;
     }
-    let lock = guard::lock(&layout.agent_lock())?;
+    let mut lock = guard::lock(&layout.agent_lock())?;
+    let had_records = move_old_records(&layout) || had_records;
     let exe = own_path().map_err(StartError::Exe)?;
     let node = api::node::Node::read(&layout.node())?;
-    let reach = match &node {
-        Some(node) => Some(cluster::start::connect(node, &layout).await?),
+    let connected = match &node {
+        Some(node) => match cluster::start::connect(node, &layout).await {
+            Ok(connected) => Some(connected),
+            Err(error) => {
+                if matches!(error, StartError::Down)
+                    && let Err(error) = guard::write_lock(&mut lock, guard::ENDED)
+                {
+                    tracing::warn!(%error, "cannot note that the agent ends in order; its guard may start it again");
+                }
+                return Err(error);
+            }
+        },
         None => None,
     };
-    let store = match &reach {
-        Some(reach) => Arc::clone(reach) as Arc<dyn Store>,
+    let store = match &connected {
+        Some(connected) => Arc::clone(&connected.ways.store) as Arc<dyn Store>,
         None => open_embedded(&layout).await?,
     };
     let meta = meta(store.as_ref(), node.as_ref()).await?;
@@ -165,6 +189,9 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     let driver = Arc::new(Driver::new(process::Config::new(&*meta.cluster_id))?);
     let (kind, why) = driver.tree_kind();
     tracing::info!(?kind, why, "processes are held together by");
+    if !had_records {
+        refuse_what_nobody_knows(&driver, &layout).await?;
+    }
 
     let (inputs, mut queue) = mpsc::unbounded_channel();
     let journal = Journal::open(layout.root().join("events.jsonl"));
@@ -192,9 +219,9 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     executor.declare(Arc::clone(&cluster), folder);
     let state = appstate::AppState::new(Arc::clone(&store), appstate::Limits::default());
     executor.give_state(state.clone());
-    let joined = match node.as_ref().zip(reach.as_ref()) {
-        Some((node, reach)) => {
-            Some(cluster::start::join(node, &layout, reach, &inputs, &mut queue, &mut executor).await?)
+    let joined = match node.as_ref().zip(connected.as_ref()) {
+        Some((node, connected)) => {
+            Some(cluster::start::join(node, &layout, &connected.ways, &inputs, &mut queue, &mut executor).await?)
         }
         None => None,
     };
@@ -204,6 +231,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         found.instances.retain(|_, record| nodes.contains(&record.node));
     }
     let adopted = adopt(&driver, &layout, &cluster, &found, &nodes, &mut executor).await?;
+    executor.sweep_addresses().await;
     let mut fronts = Fronts::default();
     let (routes, routed_epoch) = adopt_proxy(&layout, &mut fronts).await;
     let seen = adopted
@@ -236,7 +264,10 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         instances: adopted,
         numbers: found.numbers,
         routes,
-        elsewhere: joined.as_ref().map(|joined| joined.elsewhere()).unwrap_or_default(),
+        elsewhere: joined
+            .as_ref()
+            .map(super::cluster::start::Joined::elsewhere)
+            .unwrap_or_default(),
     };
     if let Some(joined) = &joined {
         let session = joined.cluster.session;
@@ -246,6 +277,13 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     // What the operator wished is not forgotten with the agent; and it comes first, so that nothing is begun against it.
     let node_file = node.as_ref();
     for (node, how) in found.away {
+        if cluster::leave::is_own_wish(&how, &node, node_file) {
+            // It went down in order, and is back.
+            store
+                .txn(Txn::new().then(Op::delete(format!("{}{node}", record::NODES))))
+                .await?;
+            continue;
+        }
         let event = match how.as_str() {
             _ if node_file.is_some() => Event::NodeDrained { node },
             "drained" => Event::NodeDrained { node },
@@ -282,10 +320,8 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         store: Arc::clone(&store),
         state: state.clone(),
     };
-    if let Some(node) = &node
-        && node.store.tls
-    {
-        cluster::start::open_door(node, &layout, &store, door.clone()).await?;
+    if let Some((connected, joined)) = connected.as_ref().zip(joined.as_ref()) {
+        cluster::start::open_door(connected, door.clone(), Arc::clone(&joined.cluster.papers)).await?;
     }
     http::listen(&layout.api_socket(), config.api, door)?;
     let link = ProxyLink::start(&layout, &exe, inputs.clone());
@@ -319,6 +355,37 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     agent.begin_with_others(started);
     tokio::spawn(rotate_logs(inputs));
     Ok((agent, queue))
+}
+
+/// Records were kept in `run/` once, which anyone might empty.
+fn move_old_records(layout: &Layout) -> bool {
+    let old = layout.run().join("instances");
+    let mut moved = old.is_dir();
+    for path in record_files(&old) {
+        let to = layout.instances().join(path.file_name().unwrap_or_default());
+        if let Err(error) = std::fs::rename(&path, &to) {
+            tracing::error!(%error, path = %path.display(), "a record stays where it is not looked for");
+            moved = false;
+        }
+    }
+    let _ = std::fs::remove_dir(&old);
+    moved
+}
+
+/// Whatever runs without a record is a start that was cut off, and is ended. But where the whole folder is gone it may be everything.
+async fn refuse_what_nobody_knows(driver: &Driver, layout: &Layout) -> Result<(), StartError> {
+    let runs = driver.strays(&BTreeSet::new()).await?;
+    if runs.is_empty() {
+        return Ok(());
+    }
+    let path = layout.instances();
+    // The next try must find it missing as well.
+    let _ = std::fs::remove_dir(&path);
+    let shown = |swept: process::Swept| format!("{} (processes {:?})", swept.what, swept.pids);
+    Err(StartError::RecordsLost {
+        path,
+        what: runs.into_iter().map(shown).collect(),
+    })
 }
 
 fn make_folder(path: &Path) -> Result<(), StartError> {
@@ -516,6 +583,7 @@ async fn adopt(
             followed: None,
             stands_by: None,
             healthy: true,
+            since: None,
         };
         instances.insert(id.clone(), adopted);
     }
@@ -549,6 +617,7 @@ async fn adopt(
                     followed: None,
                     stands_by: None,
                     healthy: true,
+                    since: None,
                 });
                 entry.run = run;
                 entry.running = true;
@@ -557,6 +626,7 @@ async fn adopt(
                 entry.followed = memo.followed;
                 entry.stands_by = memo.stands_by.map(|(passed, at)| passed && is_fresh(service, at));
                 entry.healthy = service.check.is_none() || memo.healthy;
+                entry.since = memo.since.map(clock::ago);
                 known.insert((id.clone(), run));
                 let node = entry.node.clone();
                 executor.adopt(&id, node, run, process, memo);
@@ -620,7 +690,7 @@ fn spread(instances: &mut BTreeMap<InstanceId, Adopted>, nodes: &[NodeName]) {
     }
 }
 
-fn record_files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn record_files(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();
     };

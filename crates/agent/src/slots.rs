@@ -217,5 +217,6 @@ pub(crate) fn known_slot(slot: &SlotId, entry: &store::Entry) -> Option<SlotKnow
         data: record.data,
         because: record.because,
         detected_ago: record.detected_ago_ms,
+        since: clock::ago(record.since),
     })
 }

@@ -57,7 +57,7 @@ impl Layout {
 
     /// The session of this boot, for an agent that comes back.
     pub fn session(&self) -> PathBuf {
-        self.run().join("session.json")
+        self.root.join("session.json")
     }
 
     /// The data folder of an instance.
@@ -110,9 +110,9 @@ impl Layout {
         self.run().join("guard.lock")
     }
 
-    /// Records of running instances, one file each.
+    /// Records of running instances, one file each. Not in `run/`: whoever empties that must not make anyone forget what runs.
     pub fn instances(&self) -> PathBuf {
-        self.run().join("instances")
+        self.root.join("running")
     }
 
     /// The log of one of our own processes: `agent`, `guard`, `proxy`.

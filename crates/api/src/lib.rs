@@ -9,7 +9,7 @@ pub mod record;
 mod status;
 
 pub use status::{
-    ApplyRequest, Change, ChangeKind, DrillRequest, Event, EventPage, Explanation, Failover, FailoverStep,
+    ApplyRequest, Change, ChangeKind, DrillRequest, Event, EventPage, Explanation, Failover, FailoverStep, Floating,
     HistoryEntry, InstanceStatus, LogLine, NodeState, NodeStatus, Outcome, Plan, Problem, RollbackRequest,
     ServiceStatus, Severity, SlotStatus, Status, Step, SwitchoverRequest, Traffic,
 };

@@ -111,7 +111,10 @@ pub struct Live {
     pub followed: Option<Epoch>,
     /// What its `standby_check` says; an empty text: it passes.
     pub stands_by: Option<String>,
-    /// Why its node cannot fence it, if that is so.
+    /// What it said when it was asked anew: by which number, and the answer, as in `stands_by`.
+    #[serde(default)]
+    pub proved: Option<(u64, String)>,
+    /// Why its node cannot let it act, if that is so.
     pub unfenced: Option<String>,
     /// A hook runs.
     pub busy: bool,
@@ -134,6 +137,9 @@ pub struct Live {
     pub address: Option<SocketAddr>,
     /// Its main process.
     pub pid: Option<u32>,
+    /// The interface of its node that has the floating address for it.
+    #[serde(default)]
+    pub floating_on: Option<String>,
 }
 
 /// `controller`: which agent places and replaces instances.
@@ -153,6 +159,13 @@ pub enum Ask {
     Renew {
         /// Which.
         instance: InstanceId,
+    },
+    /// Check an instance anew by its `standby_check`. Answered in what is told of it.
+    Prove {
+        /// Which.
+        instance: InstanceId,
+        /// By this number.
+        number: u64,
     },
     /// No client of that node goes to an active any more that is about to hand its slot over. Not answered.
     Left {

@@ -49,6 +49,9 @@ pub struct ServiceStatus {
     pub protection: String,
     /// Where clients come to.
     pub listen: Option<String>,
+    /// The address that moves with the active; absent for a service without one.
+    #[serde(default)]
+    pub floating: Option<Floating>,
     /// Its places for actives.
     pub slots: Vec<SlotStatus>,
     /// Its instances.
@@ -60,6 +63,17 @@ pub struct ServiceStatus {
     pub failover_order: Vec<String>,
     /// What the proxy counted; absent for a service without `listen`.
     pub traffic: Option<Traffic>,
+}
+
+/// An address that moves with the active.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Floating {
+    /// The address with the prefix of its network, as declared.
+    pub address: String,
+    /// The node that has it; absent while none has.
+    pub node: Option<String>,
+    /// On which of its interfaces.
+    pub interface: Option<String>,
 }
 
 /// A place for an active.

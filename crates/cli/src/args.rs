@@ -359,6 +359,9 @@ pub(crate) enum DrillWhat {
 /// `down`
 #[derive(Debug, Args)]
 pub(crate) struct Down {
+    /// Stop this node's member of the store, too; without it, it goes on voting, and the others keep their majority
+    #[arg(long)]
+    pub(crate) etcd: bool,
     /// Do not ask
     #[arg(long, short)]
     pub(crate) yes: bool,
@@ -391,6 +394,12 @@ pub(crate) struct Simulate {
     /// Show all of a run: what was told, what was decided
     #[arg(long, conflicts_with = "runs")]
     pub(crate) events: bool,
+    /// Several machines with their sessions, guards, network and one store, instead of one machine
+    #[arg(long, conflicts_with = "script")]
+    pub(crate) cluster: bool,
+    /// With --cluster: nothing fails but the store, which is away for up to ten minutes
+    #[arg(long, requires = "cluster")]
+    pub(crate) store_outage: bool,
     /// Print the outcome as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -399,8 +408,8 @@ pub(crate) struct Simulate {
 /// A number of faults that a run can bear.
 fn faults(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(number @ 1..=10_000) => Ok(number),
-        _ => Err("a number from 1 to 10000, as in `40`".into()),
+        Ok(number @ 0..=10_000) => Ok(number),
+        _ => Err("a number from 0 to 10000, as in `40`".into()),
     }
 }
 
@@ -496,6 +505,22 @@ pub(crate) enum ClusterCommand {
     Recover(ClusterRecover),
     /// Start the agent of this node again, after a reboot or `down`
     Start(Plain),
+    /// Replace the authority that signs certificates: after a member was taken over, or before it ends
+    ///
+    /// The agents do it by themselves, step by step, while everything runs: first all nodes trust both, then all get certificates of the new
+    /// one, then the old one is dropped. Each member's etcd is restarted twice, one after the other. `cluster status` says how far it is.
+    RotateAuthority(ClusterRotate),
+}
+
+/// `cluster rotate-authority`
+#[derive(Debug, Args)]
+pub(crate) struct ClusterRotate {
+    /// Give it up; possible until the new authority issues certificates
+    #[arg(long)]
+    pub(crate) abort: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
 }
 
 /// `cluster init`
@@ -540,6 +565,12 @@ pub(crate) struct ClusterInit {
     /// What is put before every key
     #[arg(long, value_name = "PREFIX", default_value = membership::PREFIX)]
     pub(crate) prefix: String,
+    /// Reach that etcd without TLS even over a network: whoever is on the way can read and change everything
+    #[arg(long, requires = "etcd")]
+    pub(crate) etcd_in_the_open: bool,
+    /// How long certificates are valid; they are renewed after two thirds of it [default: 90 days]
+    #[arg(long, value_name = "SPAN", value_parser = span, hide = true)]
+    pub(crate) certificate_lifetime: Option<Duration>,
 }
 
 /// `cluster join`

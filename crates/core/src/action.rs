@@ -89,8 +89,20 @@ pub enum Action {
     ProbeNow {
         /// Which.
         instance: InstanceId,
+        /// Whether by its `standby_check`.
+        standby: bool,
     },
-    /// Have the guard end an exclusive active should our session run out: before it acts. `Armed`.
+    /// Another node shall check an instance anew by its `standby_check`, and report the answer by this number. No answer else.
+    AskProof {
+        /// Which.
+        instance: InstanceId,
+        /// Where.
+        node: NodeName,
+        /// Tells it from earlier questions.
+        number: u64,
+    },
+    /// Before an exclusive active acts: have the guard end it should our session run out, and put its floating address on its node.
+    /// `Armed`.
     Arm {
         /// Which.
         instance: InstanceId,
@@ -100,6 +112,9 @@ pub enum Action {
         slot: SlotId,
         /// At which epoch.
         epoch: Epoch,
+        /// Somebody held the slot until now, and is known to be fenced or demoted: whoever else still answers for its floating address
+        /// can only be a late echo of that.
+        takes_over: bool,
     },
     /// An instance on another node shall go away: note it with its record. No answer.
     Retire {
@@ -359,6 +374,10 @@ pub enum NoteKind {
     GivenUp,
     /// A hook failed.
     HookFailed,
+    /// Its node cannot let it act: no guard, or its floating address is not to be had.
+    NotArmed,
+    /// A planned change was taken back: the old holder is promoted again.
+    HandedBack,
     /// A slot could not be written.
     StoreFailed,
     /// Several promotions in a row failed; the next one waits.

@@ -15,6 +15,7 @@ impl Core {
         core.peers = Some(Peers {
             me,
             session: None,
+            still: false,
             controller: false,
             others: BTreeMap::new(),
             stagger,
@@ -78,6 +79,17 @@ impl Core {
         exclusive.flat_map(acting).collect()
     }
 
+    /// Whether an instance stands still by our own wish: a check that it fails says nothing of it.
+    pub(crate) fn stands_still(&self, id: &InstanceId) -> bool {
+        let still = self.peers.as_ref().is_some_and(|peers| peers.still);
+        let service = self
+            .services
+            .get(id.service())
+            .filter(|service| still && service.declared.exclusive);
+        let instance = service.and_then(|service| service.instances.get(id));
+        instance.is_some_and(|instance| instance.acts)
+    }
+
     /// Nodes that hold slots of exclusive services.
     pub fn exclusive_nodes(&self) -> BTreeSet<NodeName> {
         let exclusive = self.services.values().filter(|service| service.declared.exclusive);
@@ -98,6 +110,11 @@ impl Core {
     pub(crate) fn hear_of_cluster(&mut self, event: ClusterEvent, now: Timestamp) {
         match event {
             ClusterEvent::OwnSession(session) => self.own_session(session, now),
+            ClusterEvent::Still(still) => {
+                if let Some(peers) = &mut self.peers {
+                    peers.still = still;
+                }
+            }
             ClusterEvent::Session { node, session } => self.session(node, session, now),
             ClusterEvent::Expired {
                 node,
@@ -106,12 +123,14 @@ impl Core {
             } => {
                 if let Some(peer) = self.peer(&node).filter(|peer| peer.session == Some(session)) {
                     peer.expired = Some(modified);
+                    self.judge_node(&node, Reason::SessionExpired { node: node.clone() }, now);
                     self.reconcile_all(now);
                 }
             }
             ClusterEvent::Renewed { node } => {
                 if let Some(peer) = self.peer(&node).filter(|peer| peer.expired.is_some()) {
                     peer.expired = None;
+                    self.judge_node(&node, Reason::SessionOpen { node: node.clone() }, now);
                     self.reconcile_all(now);
                 }
             }
@@ -170,6 +189,12 @@ impl Core {
                 let name = instance.service().clone();
                 self.with_service(&name, now, |service, out| service.renew_asked(&instance, now, out));
             }
+            ClusterEvent::ProofAsked { instance, number } => {
+                let name = instance.service().clone();
+                self.with_service(&name, now, |service, out| {
+                    service.proof_asked(&instance, number, now, out)
+                });
+            }
             ClusterEvent::MoveAsked {
                 service: name,
                 slot,
@@ -204,6 +229,7 @@ impl Core {
             return;
         }
         peers.session = session;
+        peers.still = false;
         let me = peers.me.clone();
         let lost = session.is_none();
         if lost {
@@ -224,6 +250,7 @@ impl Core {
         self.reconcile_all(now);
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     fn session(&mut self, node: NodeName, session: Option<Revision>, now: Timestamp) {
         let Some(peers) = self.peers.as_mut().filter(|peers| peers.me != node) else {
             return;
@@ -242,6 +269,7 @@ impl Core {
         self.reconcile_all(now);
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     fn member(&mut self, node: NodeName, runs_services: bool, member: bool, now: Timestamp) {
         let Some(peers) = &mut self.peers else { return };
         if peers.me != node {

@@ -83,6 +83,8 @@ pub enum Event {
         run: RunId,
         /// Whether it was the `standby_check`.
         standby: bool,
+        /// When it began.
+        began: Timestamp,
         /// What it said.
         outcome: ProbeOutcome,
     },
@@ -274,6 +276,8 @@ pub struct SlotKnown {
     pub because: String,
     /// How long before it was written the takeover was first seen to be needed.
     pub detected_ago: Option<Millis>,
+    /// Since when it is so, for people.
+    pub since: Timestamp,
 }
 
 /// What an agent finds when it comes up.
@@ -315,4 +319,6 @@ pub struct Adopted {
     pub stands_by: Option<bool>,
     /// Whether this process passed its check once, or has none: if not, it is still starting.
     pub healthy: bool,
+    /// Since when it is what it is, if that was noted.
+    pub since: Option<Timestamp>,
 }

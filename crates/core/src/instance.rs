@@ -66,6 +66,10 @@ pub(crate) struct Instance {
     /// What the `standby_check` says; `None` before its first answer.
     pub(crate) standby_check: Option<Result<(), String>>,
     pub(crate) standby_checked_at: Timestamp,
+    /// A standby check that begins after this moment answers the question of this number.
+    pub(crate) proving: Option<(u64, Timestamp)>,
+    /// What it said, the question answered last.
+    pub(crate) proved: Option<(u64, Result<(), String>)>,
     /// Unhealthy since, for the restart of one that does not recover.
     pub(crate) unhealthy_since: Option<Timestamp>,
     pub(crate) hook: Option<RunningHook>,
@@ -93,11 +97,15 @@ pub(crate) struct Instance {
     pub(crate) failed_starts: u32,
     pub(crate) deaths: VecDeque<Timestamp>,
     pub(crate) restarts: u32,
-    /// The agent keeps a record of it.
+    /// The agent keeps a record of it; in a cluster: the store was seen to have one.
     pub(crate) created: bool,
+    /// In a cluster: its record was seen to say that it shall go away.
+    pub(crate) retiring_seen: bool,
+    /// In a cluster: when the controller writes again what it wrote about it, if the store does not say so by then.
+    pub(crate) write_again: Timestamp,
     /// On another node: how often it died of late, as told.
     pub(crate) told_deaths: usize,
-    /// In a cluster: its node could not fence it, so it may not act; until when that counts.
+    /// Its node could not arm it (no guard, no floating address), so it may not act; until when that counts.
     pub(crate) unfenced: Option<(String, Timestamp)>,
     /// On another node: what that says of it.
     pub(crate) told: Option<Box<Report>>,
@@ -126,6 +134,8 @@ impl Instance {
             last_failure: None,
             standby_check: None,
             standby_checked_at: now,
+            proving: None,
+            proved: None,
             unhealthy_since: None,
             hook: None,
             promoted: None,
@@ -144,6 +154,8 @@ impl Instance {
             deaths: VecDeque::new(),
             restarts: 0,
             created: false,
+            retiring_seen: false,
+            write_again: now,
             told_deaths: 0,
             told: None,
             unfenced: None,
@@ -161,6 +173,7 @@ impl Instance {
         if adopted.running {
             instance.phase = Phase::Running;
             instance.health = Health::Healthy;
+            instance.since = adopted.since.map_or(now, |since| since.min(now));
             instance.promoted = adopted.promoted;
             instance.followed = adopted.followed;
             instance.standby_check = adopted.stands_by.map(|stands_by| match stands_by {
@@ -219,6 +232,8 @@ impl Instance {
         self.passes = 0;
         self.last_failure = None;
         self.standby_check = None;
+        self.proving = None;
+        self.proved = None;
         self.unhealthy_since = None;
         self.hook = None;
         self.promoted = None;

@@ -197,6 +197,11 @@ impl Core {
             Event::NodeLost { node, because } => self.node(&node, NodeState::Offline, because, now),
             Event::NodeDrained { node } => self.node(&node, NodeState::Drained, Reason::DrainAsked, now),
             Event::NodeBack { node, because } => self.node(&node, NodeState::Online, because, now),
+            Event::Probed {
+                instance,
+                outcome: ProbeOutcome::Fail(_),
+                ..
+            } if self.stands_still(&instance) => {}
             event => {
                 let Some(name) = event.service().cloned() else {
                     return;
@@ -321,6 +326,9 @@ impl Core {
             for service in self.services.values_mut() {
                 service.fence(now, &mut self.decisions);
             }
+        }
+        for service in self.services.values_mut() {
+            service.end_strays(now, &mut self.decisions);
         }
         self.reconcile_all(now);
     }

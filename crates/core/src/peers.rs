@@ -17,11 +17,16 @@ use std::time::Duration;
 /// An instance on a lost node is replaced elsewhere after this long: a machine that only restarts is back by then, with its data.
 pub(crate) const LOST_GRACE: Duration = Duration::from_secs(5);
 
+/// What was to be written about an instance, and is not seen in the store after this long, is written again.
+pub(crate) const WRITE_AGAIN: Duration = Duration::from_secs(5);
+
 /// What the store and the session clocks say. Only a core made by [`Core::clustered`](crate::Core::clustered) hears it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClusterEvent {
     /// Our own session: open under this number, or lost. Once lost, nothing exclusive of ours may act.
     OwnSession(Option<Revision>),
+    /// Whether our exclusive actives stand still until the store answers: that they do not answer checks meanwhile says nothing of them.
+    Still(bool),
     /// Another node's session: open under this number, or gone.
     Session {
         /// Whose.
@@ -84,6 +89,13 @@ pub enum ClusterEvent {
         /// Which.
         instance: InstanceId,
     },
+    /// Another node wants to hand a slot to an instance of ours: does its standby check pass now?
+    ProofAsked {
+        /// Which.
+        instance: InstanceId,
+        /// The number that the report is to carry.
+        number: u64,
+    },
     /// The controller wants a slot of ours to move on.
     MoveAsked {
         /// Which service.
@@ -120,6 +132,8 @@ pub struct Report {
     pub followed: Option<Epoch>,
     /// What its `standby_check` says.
     pub stands_by: Option<Result<(), String>>,
+    /// What it said when it was asked anew: by which number, and the answer.
+    pub proved: Option<(u64, Result<(), String>)>,
     /// Why its node cannot fence it, if that is so.
     pub unfenced: Option<String>,
     /// A hook runs.
@@ -164,6 +178,8 @@ pub(crate) struct Peer {
 pub(crate) struct Peers {
     pub(crate) me: NodeName,
     pub(crate) session: Option<Revision>,
+    /// Our exclusive actives stand still.
+    pub(crate) still: bool,
     pub(crate) controller: bool,
     pub(crate) others: BTreeMap<NodeName, Peer>,
     /// Each rank of the failover order waits this long for the one before it.

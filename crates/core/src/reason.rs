@@ -112,6 +112,15 @@ pub enum Reason {
         instance: InstanceId,
         error: String,
     },
+    /// It is about to get a slot.
+    ProofNeeded {
+        instance: InstanceId,
+    },
+    /// It did not pass a standby check after the demotion.
+    NotProven {
+        instance: InstanceId,
+        what: String,
+    },
     Told {
         what: String,
     },
@@ -226,7 +235,9 @@ impl fmt::Display for Reason {
             Reason::SessionExpired { node } => write!(f, "the session of node {node} ran out"),
             Reason::OwnSessionLost => f.write_str("this node's session ran out"),
             Reason::SessionOpen { node } => write!(f, "node {node} has its session"),
-            Reason::NotFenced { instance, error } => write!(f, "{instance} could not be fenced: {error}"),
+            Reason::NotFenced { instance, error } => write!(f, "{instance} may not act on its node: {error}"),
+            Reason::ProofNeeded { instance } => write!(f, "{instance} is about to take over"),
+            Reason::NotProven { instance, what } => write!(f, "{instance} could not take over: {what}"),
             Reason::HandedOver { because } if because.is_empty() => f.write_str("it was handed over"),
             Reason::HandedOver { because } => f.write_str(because),
             Reason::Told { what } if what.is_empty() => f.write_str("its node says so"),

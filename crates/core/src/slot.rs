@@ -34,6 +34,8 @@ pub(crate) struct Record {
     pub(crate) node: NodeName,
     pub(crate) session: Option<Revision>,
     pub(crate) served: bool,
+    /// When it was written.
+    pub(crate) since: Timestamp,
 }
 
 /// A planned change under way, before the slot is claimed by the next holder.
@@ -56,6 +58,15 @@ pub(crate) enum Stage {
     Draining { deadline: Timestamp },
     /// The demote hook runs.
     Demoting,
+    /// The old holder was demoted; whether the next one has all that it has is asked next.
+    Demoted,
+    /// The next holder was asked, by this number, for a standby check that began after the demotion. Without a pass until then the old
+    /// one is promoted again.
+    Proving {
+        to: InstanceId,
+        number: u64,
+        until: Timestamp,
+    },
     /// The old holder is being stopped.
     Stopping,
     /// The old holder cannot act any more: the slot may be claimed.
@@ -81,12 +92,16 @@ pub(crate) struct Slot {
     pub(crate) marking: Option<u64>,
     /// In a cluster: why the record says it is so, and how long before it was written that was first seen.
     pub(crate) told: Option<(String, Millis)>,
-    /// In a cluster: who held it before the record that we know.
+    /// Who held it until the record that we know: nobody, if it had been released.
     pub(crate) before: Option<InstanceId>,
     /// In a cluster: the epoch of the holder on our node that we decide for.
     pub(crate) driven: Option<Epoch>,
+    /// In a cluster: an epoch at which a process of ours may have acted before our session was lost. No other process is promoted at it.
+    pub(crate) spent: Option<Epoch>,
     /// In a cluster: the guard was asked to arm its holder at this epoch, and whether it has.
     pub(crate) armed: Option<(Epoch, bool)>,
+    /// In a cluster: how often in a row the guard did not take an active that an earlier agent promoted, and when it is asked again.
+    pub(crate) arm_again: (u32, Timestamp),
     /// In a cluster: who could claim it but is asked first has until then.
     pub(crate) turn_at: Option<Timestamp>,
     /// When the controller may ask the holder's node again to move it on.
@@ -125,7 +140,9 @@ impl Slot {
             told: None,
             before: None,
             driven: None,
+            spent: None,
             armed: None,
+            arm_again: (0, Timestamp(0)),
             turn_at: None,
             ask_again: Timestamp(0),
             routed: None,
@@ -159,6 +176,7 @@ impl Slot {
             node: known.node,
             session: known.session,
             served: known.served,
+            since: known.since,
         });
     }
 
@@ -295,6 +313,7 @@ impl Slot {
                     node,
                     session,
                     served: false,
+                    since: self.since,
                 })
             }
             (None, None) => None,

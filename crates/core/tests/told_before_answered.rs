@@ -29,6 +29,7 @@ fn id(name: &str) -> InstanceId {
 
 fn slot(revision: u64, attempt: u64, holder: &str, on: &str, epoch: u64, served: bool) -> SlotKnown {
     SlotKnown {
+        since: Timestamp(0),
         slot: SlotId {
             service: id(holder).service().clone(),
             slot: 0,
@@ -50,6 +51,7 @@ fn slot(revision: u64, attempt: u64, holder: &str, on: &str, epoch: u64, served:
 /// What `b` says of its instance.
 fn says(promoted: Option<u64>) -> Event {
     Event::Cluster(ClusterEvent::Reported(Report {
+        proved: None,
         instance: id("db-2"),
         node: node("b"),
         session: Revision(2),
@@ -95,6 +97,7 @@ fn holder_and_standby(now: Timestamp) -> Core {
             cluster,
             slots: vec![slot(10, 1, "db-1", "a", 1, true)],
             instances: vec![Adopted {
+                since: None,
                 instance: id("db-1"),
                 node: node("a"),
                 run: RunId(1),

@@ -6,6 +6,7 @@
 
 mod file;
 mod listen;
+mod rights;
 
 use crate::account::Account;
 use crate::{environment, program};
@@ -80,7 +81,10 @@ pub fn check(service: &Service, env: PreflightEnv<'_>) -> Vec<Finding> {
     findings.extend(dir(service, &who, env).err());
     findings.extend(data(env.data).err());
     if let Some(address) = service.listen.filter(|address| !env.skip_listen.contains(address)) {
-        findings.extend(listen::check(address).err());
+        findings.extend(listen::check(address, service.listens_on_floating()).err());
+    }
+    if service.address.is_some() {
+        findings.extend(rights::check().err());
     }
     findings.extend(limits(service));
     findings

@@ -111,7 +111,8 @@ impl Client {
         self.send(&Request::Renewed { session, mark })
     }
 
-    /// The main loop goes round.
+    /// The main loop goes round. The guard answers with [`Reply::Alive`]; one that does not within some tens of milliseconds
+    /// hangs, and is to be treated as one that is gone.
     pub fn heartbeat(&self) -> Result<(), Error> {
         self.send(&Request::Heartbeat)
     }

@@ -210,6 +210,14 @@ fn start(config: &Config) -> Result<u32, Error> {
         let path = path.to_owned();
         move |source| Error::Start { path, source }
     };
+    // Somebody may have emptied the folder: the agent makes it anew, and must be started for that.
+    if let Some(folder) = config.agent_log.parent() {
+        let mut builder = std::fs::DirBuilder::new();
+        let made = std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o711)
+            .recursive(true)
+            .create(folder);
+        made.map_err(failed(folder))?;
+    }
     let log = OpenOptions::new()
         .create(true)
         .append(true)

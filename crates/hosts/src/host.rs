@@ -12,6 +12,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
@@ -140,9 +141,9 @@ impl Host {
     /// The command that enters it.
     pub fn enter_with(&self) -> Option<String> {
         let pid = self.init_pid()?;
-        Some(format!(
-            "nsenter --target {pid} --mount --uts --ipc --net --pid --cgroup --wd=/root bash"
-        ))
+        // The folder is the host's, so it is changed to in there.
+        let spaces = "--mount --uts --ipc --net --pid --cgroup";
+        Some(format!("nsenter --target {pid} {spaces} sh -c 'cd; exec bash'"))
     }
 
     /// Switches it on: a new boot id, an empty `/run`, no address but its own; its disk as it was.
@@ -298,6 +299,8 @@ impl Host {
         let mut outer = std::process::Command::new("/proc/self/exe")
             .env(entry::STAGE, entry::OUTER)
             .env(entry::PLAN, path)
+            // A terminal's Ctrl-C is for the rig, which then removes the host in order.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(output)

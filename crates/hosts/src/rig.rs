@@ -1,19 +1,18 @@
-//! A rig: hosts and a client on one bridge, the faults that are in force, and the removal of it all.
+//! A rig: hosts and a client on one bridge, and the faults that are in force.
 
 use crate::cgroup;
 use crate::cuts;
-use crate::disk;
 use crate::error::{Error, io};
 use crate::fault::Fault;
 use crate::host::{Host, Making};
-use crate::net::{self, HOSTS_MAX, Namespace, RIGS_MAX, Subnet};
+use crate::net::{self, HOSTS_MAX, Namespace};
+use crate::place::{CLIENT, Place, SWITCH, sweep};
 use crate::wire::Command;
-use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What is to be made.
@@ -75,15 +74,6 @@ fn is_name(name: &str) -> bool {
     (1..=12).contains(&bytes.len()) && bytes[0].is_ascii_lowercase() && bytes.iter().all(|byte| plain(*byte)) && !taken
 }
 
-/// The end of the bridge that is no host.
-const CLIENT: &str = "client";
-const SWITCH: &str = "switch";
-/// On a disk, for what hosts write must be able to be synced.
-const FOLDER: &str = "/var/tmp/understudy-hosts";
-/// In memory, for what all hosts share must cost nothing.
-const SHARED: &str = "/dev/shm/understudy-hosts";
-const CGROUPS: &str = "understudy-hosts";
-
 /// Hosts on one bridge, and a client. All of it is gone when this is dropped.
 #[derive(Debug)]
 pub struct Rig {
@@ -108,7 +98,10 @@ impl Rig {
         if !rustix::process::geteuid().is_root() {
             return Err(Error::NotRoot);
         }
-        sweep()?;
+        // What cannot be removed is in nobody's way: a new rig has a number of its own.
+        if let Err(error) = sweep() {
+            eprintln!("an earlier rig was not removed whole: {error}");
+        }
         let (place, owned) = Place::claim()?;
         // From here on a failure drops the rig, which removes what is there.
         let mut rig = Self {
@@ -356,124 +349,6 @@ impl Drop for Rig {
             // Nobody to return it to; the next sweep tries again.
             eprintln!("rig {} was not removed whole: {error}", self.place.number);
         }
-    }
-}
-
-/// Removes what is left of rigs whose owner died. Returns their numbers.
-pub fn sweep() -> Result<Vec<u32>, Error> {
-    let _claiming = claiming()?;
-    let mut swept = Vec::new();
-    for number in Place::all()? {
-        let place = Place { number };
-        let lock = place.folder().join("owner");
-        let file = File::create(&lock).map_err(io("open", &lock))?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            continue;
-        }
-        place.remove(|| ())?;
-        swept.push(number);
-    }
-    Ok(swept)
-}
-
-/// Held while rigs are claimed or swept, so that none is swept before it is locked.
-fn claiming() -> Result<File, Error> {
-    fs::create_dir_all(FOLDER).map_err(io("make", FOLDER))?;
-    let path = Path::new(FOLDER).join("lock");
-    let file = File::create(&path).map_err(io("open", &path))?;
-    flock(&file, FlockOperation::LockExclusive).map_err(|source| io("lock", &path)(source.into()))?;
-    Ok(file)
-}
-
-/// Where the parts of a rig are, all from its number: whoever removes it needs nothing else.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    number: u32,
-}
-
-impl Place {
-    fn claim() -> Result<(Self, File), Error> {
-        let _claiming = claiming()?;
-        for number in 1..=RIGS_MAX {
-            let place = Self { number };
-            let folder = place.folder();
-            match fs::create_dir(&folder) {
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
-                made => made.map_err(io("make", &folder))?,
-            }
-            let path = folder.join("owner");
-            let file = File::create(&path).map_err(io("make", &path))?;
-            flock(&file, FlockOperation::LockExclusive).map_err(|source| io("lock", &path)(source.into()))?;
-            return Ok((place, file));
-        }
-        Err(Error::Full { taken: RIGS_MAX })
-    }
-
-    fn all() -> Result<Vec<u32>, Error> {
-        let entries = fs::read_dir(FOLDER).map_err(io("read", FOLDER))?;
-        let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        Ok(numbers.collect())
-    }
-
-    fn folder(self) -> PathBuf {
-        Path::new(FOLDER).join(self.number.to_string())
-    }
-
-    fn shared(self) -> PathBuf {
-        Path::new(SHARED).join(self.number.to_string())
-    }
-
-    fn cgroup(self) -> Option<PathBuf> {
-        Some(cgroup::mount_point()?.join(CGROUPS).join(self.number.to_string()))
-    }
-
-    fn subnet(self) -> Subnet {
-        Subnet(self.number)
-    }
-
-    fn namespace(self, name: &str) -> Namespace {
-        Namespace::new(self.number, name)
-    }
-
-    fn switch(self) -> Namespace {
-        self.namespace(SWITCH)
-    }
-
-    /// Processes first, then what they held.
-    fn remove(self, reap: impl FnOnce()) -> Result<(), Error> {
-        let hosts = self.folder().join("hosts");
-        let names: Vec<String> = fs::read_dir(&hosts)
-            .map(|entries| {
-                entries
-                    .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-                    .collect()
-            })
-            .unwrap_or_default();
-        for name in &names {
-            // Who waits for a stalled disk cannot be killed.
-            let disk = hosts.join(name).join("disk");
-            if disk::is_mounted(&disk) {
-                net::run("fsfreeze", "util-linux", &["--unfreeze", &disk.to_string_lossy()], None).ok();
-            }
-        }
-        let cgroup = self.cgroup().ok_or(Error::NoCgroup2)?;
-        cgroup::kill(&cgroup)?;
-        reap();
-        cgroup::remove(&cgroup)?;
-        // The switch takes the bridge and all cables with it.
-        for name in names.iter().map(String::as_str).chain([CLIENT, SWITCH]) {
-            self.namespace(name).remove()?;
-        }
-        for name in &names {
-            disk::release(&hosts.join(name).join("disk"))?;
-        }
-        for folder in [self.shared(), self.folder()] {
-            match fs::remove_dir_all(&folder) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io("remove", &folder)(error)),
-                _ => Ok(()),
-            }?;
-        }
-        Ok(())
     }
 }
 

@@ -7,5 +7,5 @@
 mod judge;
 mod ring;
 
-pub use judge::{Fault, Gap, Limits, Overlap, Span, Verdict, judge};
+pub use judge::{EpochFault, Gap, Limits, Overlap, Span, Verdict, judge};
 pub use ring::{Ring, RingError, Stamp, Trace, read_all};

@@ -56,7 +56,8 @@ pub struct IssueId([u8; 15]);
 pub(crate) const SERIALS_PER_ISSUE: u8 = 4;
 
 impl IssueId {
-    pub(crate) fn random() -> Option<Self> {
+    /// Another one each time; `None` if the kernel gives no random bytes.
+    pub fn random() -> Option<Self> {
         let mut bytes: [u8; 15] = crate::random::random()?;
         // Positive and without leading zeros, whatever the reader thinks of the sign bit.
         bytes[0] = bytes[0] & 0x7f | 0x40;

@@ -1,11 +1,13 @@
-//! The one call of a machine that is no node yet.
+//! The calls of a machine that wants to become a node, and of one that wants to stay one.
 
 use crate::error::Error;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use identity::{Bundle, JoinRequest, JoinToken, join_client_config};
+use identity::{Bundle, Expect, JoinRequest, JoinToken, Tls, join_client_config, server_name};
+use model::NodeName;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,6 +17,8 @@ use tokio_rustls::TlsConnector;
 
 /// A member answers in milliseconds; signing and three writes are all it does.
 const CALL: Duration = Duration::from_secs(15);
+/// A machine that is off does not even say no.
+const CONNECT: Duration = Duration::from_secs(3);
 /// Longer is no answer of ours.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
@@ -32,19 +36,62 @@ pub(crate) async fn ask_to_join(token: &JoinToken, request: &JoinRequest) -> Res
     Err(Error::NoMember { tried })
 }
 
+/// Asks a member's agent to sign this node's keys once more; who asks is proved by the certificate that is still valid.
+pub(crate) async fn ask_to_renew(
+    tls: &Tls,
+    member: &NodeName,
+    address: SocketAddr,
+    request: &JoinRequest,
+) -> Result<Bundle, Error> {
+    let config = tls.client_config(Expect::Node(member.clone()))?;
+    let at = address.to_string();
+    let name = server_name(member).map_err(|error| failed(&at, &error))?;
+    match tokio::time::timeout(CALL, post(&at, config, name, "/v1/renew", request)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(failed(&at, &format!("no answer within {} s", CALL.as_secs()))),
+    }
+}
+
 async fn ask(address: &str, token: &JoinToken, request: &JoinRequest) -> Result<Bundle, Error> {
+    let ip = address
+        .parse::<SocketAddr>()
+        .map_err(|error| failed(address, &error))?
+        .ip();
+    let name = ServerName::from(ip);
+    post(address, join_client_config(token)?, name, "/v1/join", request).await
+}
+
+fn failed(address: &str, error: &dyn std::fmt::Display) -> Error {
+    Error::Io {
+        doing: "reach",
+        path: address.into(),
+        source: std::io::Error::other(error.to_string()),
+    }
+}
+
+async fn post(
+    address: &str,
+    config: ClientConfig,
+    name: ServerName<'static>,
+    path: &str,
+    request: &JoinRequest,
+) -> Result<Bundle, Error> {
     let io = |source| Error::Io {
         doing: "reach",
         path: address.into(),
         source,
     };
-    let tcp = TcpStream::connect(address).await.map_err(io)?;
-    let ip = address
-        .parse::<SocketAddr>()
-        .map_err(|error| io(std::io::Error::other(error)))?
-        .ip();
-    let tls = TlsConnector::from(Arc::new(join_client_config(token)?))
-        .connect(ServerName::from(ip), tcp)
+    let tcp = match tokio::time::timeout(CONNECT, TcpStream::connect(address)).await {
+        Ok(connected) => connected.map_err(io)?,
+        Err(_) => {
+            return Err(failed(
+                address,
+                &format!("no connection within {} s", CONNECT.as_secs()),
+            ));
+        }
+    };
+    let tls = TlsConnector::from(Arc::new(config))
+        .connect(name, tcp)
         .await
         .map_err(|error| match identity::Refused::from_io(&error) {
             Some(refused) => Error::Said {
@@ -54,7 +101,7 @@ async fn ask(address: &str, token: &JoinToken, request: &JoinRequest) -> Result<
             },
             None => io(error),
         })?;
-    let other = |error: &dyn std::fmt::Display| io(std::io::Error::other(error.to_string()));
+    let other = |error: &dyn std::fmt::Display| failed(address, error);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
         .await
         .map_err(|error| other(&error))?;
@@ -65,7 +112,7 @@ async fn ask(address: &str, token: &JoinToken, request: &JoinRequest) -> Result<
     })?;
     let call = Request::builder()
         .method(Method::POST)
-        .uri("/v1/join")
+        .uri(path)
         .header("host", address)
         .header("content-type", "application/json")
         .body(Full::new(Bytes::from(body)))

@@ -1,6 +1,7 @@
 //! What can go wrong with a cluster's nodes, and what to do about it.
 
 use model::NodeName;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// Why a cluster was not made, joined or changed.
@@ -97,6 +98,16 @@ pub enum Error {
         /// Its log.
         log: PathBuf,
     },
+    /// etcd of somebody else does not answer.
+    #[error("the etcd at {} does not answer within {seconds} s: {last}", endpoints.join(", "))]
+    NoEtcd {
+        /// As given.
+        endpoints: Vec<String>,
+        /// How long was waited.
+        seconds: u64,
+        /// What it said last.
+        last: String,
+    },
     /// The store given is of another cluster.
     #[error("this etcd holds the cluster {found} under `{prefix}` already")]
     StoreTaken {
@@ -123,7 +134,8 @@ pub enum Error {
     },
     /// Clocks differ too much.
     #[error(
-        "the clock of this machine is {ahead_ms} ms {direction} that of {address}: certificates would not be valid"
+        "the clock of this machine is {} {direction} that of {address}: certificates would not be valid",
+        people(*ahead_ms)
     )]
     Clock {
         /// Whose clock.
@@ -133,6 +145,56 @@ pub enum Error {
         /// `ahead of` or `behind`.
         direction: &'static str,
     },
+    /// Nobody can reach a machine there.
+    #[error("{host} is no address of one machine: the others could not reach it there")]
+    NoAddress {
+        /// As given.
+        host: IpAddr,
+    },
+    /// It is the address of another machine, or of none.
+    #[error("this machine does not have the address {host}")]
+    NotOurAddress {
+        /// As given.
+        host: IpAddr,
+    },
+    /// There is no room for three ports.
+    #[error("port {port} cannot be used: it must be from 1 to 65533, for etcd takes the next two")]
+    NoPort {
+        /// As given.
+        port: u16,
+    },
+    /// Somebody else listens there.
+    #[error("{at} is taken by another program; {user} would use it")]
+    PortTaken {
+        /// Where.
+        at: SocketAddr,
+        /// For what.
+        user: &'static str,
+    },
+    /// An endpoint that cannot be one.
+    #[error("`{endpoint}` is no endpoint of etcd: it is written as in https://10.0.0.5:2379")]
+    Endpoint {
+        /// As given.
+        endpoint: String,
+    },
+    /// An etcd that is spoken to without TLS over a network.
+    #[error("`{endpoint}` is reached in the open: whoever is on the way can read and change all that is decided")]
+    PlainEtcd {
+        /// As given.
+        endpoint: String,
+    },
+    /// etcd's program is missing or none.
+    #[error(transparent)]
+    Binary(#[from] etcd::server::binary::Error),
+    /// A certificate was not renewed.
+    #[error(transparent)]
+    Renew(#[from] identity::RenewError),
+    /// A backup was not made.
+    #[error(transparent)]
+    Save(#[from] etcd::server::backup::BackupError),
+    /// A member of the store was not taken out.
+    #[error(transparent)]
+    Voters(#[from] etcd::server::cluster::Error),
     /// The name is taken.
     #[error("there is a node `{node}` already; it joined {joined}")]
     NameTaken {
@@ -187,6 +249,32 @@ impl Error {
                 "the address must be reachable, and an agent run there (`understudy cluster status` on that node); the token carries the addresses",
             ),
             Error::Said { hint, .. } => hint.clone(),
+            Error::NoAddress { .. } => text(
+                "give the address of this machine by which the others reach it: `ip -brief address` lists those it has",
+            ),
+            Error::NotOurAddress { .. } => text("`ip -brief address` lists the addresses that it has"),
+            Error::NoPort { .. } => text("choose another one with --port, or leave it out"),
+            Error::PortTaken { at, .. } => Some(format!(
+                "`ss -ltnp 'sport = :{}'` says by whom; end that, or choose other ports with --port (three in a row)",
+                at.port()
+            )),
+            Error::Endpoint { .. } => text("with scheme, host and port; give --etcd once for each member"),
+            Error::PlainEtcd { .. } => text(
+                "use https with --etcd-ca, --etcd-cert and --etcd-key; on a network of your own that nobody else is in, insist with --etcd-in-the-open",
+            ),
+            Error::Binary(error) => Some(error.hint()),
+            Error::Save(error) => error.hint().map(Into::into),
+            Error::Voters(error) => error.hint(),
+            Error::Token(_) => text("on a node of the cluster: `understudy cluster token`"),
+            Error::Refused(_) => {
+                text("nothing was changed; on a node of the cluster `understudy cluster token` makes a new token")
+            }
+            Error::NoEtcd { .. } => {
+                text("see that it runs and is reached from here: `etcdctl --endpoints URL endpoint health`")
+            }
+            Error::Etcd(etcd::Error::Unavailable { .. }) | Error::Store(store::Error::Unavailable { .. }) => no_store(),
+            Error::Etcd(error) => error.hint().map(Into::into).or_else(no_store),
+            Error::Store(error) => error.hint().map(Into::into).or_else(no_store),
             Error::Clock { .. } => {
                 text("set the clocks right on both machines (chrony, systemd-timesyncd), then try again")
             }
@@ -198,5 +286,20 @@ impl Error {
             Error::Backup { .. } => text("take another file that `understudy cluster backup` wrote"),
             _ => None,
         }
+    }
+}
+
+fn no_store() -> Option<String> {
+    Some("`understudy cluster status` on a node says which members of the store answer; a majority has to".into())
+}
+
+/// A span as people say it.
+fn people(ms: u64) -> String {
+    match ms {
+        0..10_000 => format!("{ms} ms"),
+        10_000..120_000 => format!("{} s", ms / 1_000),
+        120_000..7_200_000 => format!("{} min", ms / 60_000),
+        7_200_000..172_800_000 => format!("{} h", ms / 3_600_000),
+        _ => format!("{} days", ms / 86_400_000),
     }
 }

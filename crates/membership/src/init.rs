@@ -1,16 +1,20 @@
 //! The first node of a cluster.
 
+use crate::check;
 use crate::error::Error;
-use crate::place::{make_folders, now, server_config};
+use crate::place::{make_folders, now, put_leftovers_aside, server_config};
 use crate::records::{REVOKED, TRUST, encode, issued_key, member_key};
 use crate::{Place, Progress, etcd_options};
 use api::layout::Layout;
 use api::node::{Member as StoreMember, Node, StorePlace};
 use api::record::{self, Meta};
-use etcd::server::{Server, measure, propose};
+use etcd::server::binary::Etcd;
+use etcd::server::{PATIENCE, Server, measure, propose};
 use identity::rotation::TrustRecord;
-use identity::{Authority, Folder, Issued, Keys, NODE_LIFETIME, NodeRole, Purpose, Registrar, RevocationList};
-use model::{NodeName, Profile};
+use identity::{
+    Authority, Bundle, Folder, Issued, Keys, Lifetime, NODE_LIFETIME, NodeRole, Purpose, Registrar, RevocationList,
+};
+use model::{NodeName, Profile, WallTime};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,6 +24,8 @@ use store::{Compare, Op, Store, Txn};
 pub(crate) const MEASURE: Duration = Duration::from_secs(1);
 /// A first member of etcd answers in half a second; a slow disk takes longer.
 pub(crate) const ETCD_UP: Duration = Duration::from_secs(30);
+/// One that runs already answers at once, or after an election.
+const ETCD_ANSWERS: Duration = Duration::from_secs(10);
 pub(crate) const ETCD_LOOK: Duration = Duration::from_millis(50);
 
 /// What the first node is to be.
@@ -47,13 +53,33 @@ pub struct Init {
     pub etcd_login: Option<(String, PathBuf)>,
     /// Before every key.
     pub prefix: String,
+    /// Whether such an etcd may be reached without TLS over a network.
+    pub in_the_open: bool,
+    /// How long certificates are valid; all that is signed later lasts as long.
+    pub lifetime: Option<Lifetime>,
 }
 
 /// Makes a cluster of this machine. Afterwards its agent can be started.
 pub async fn init(init: &Init, tell: Progress<'_>) -> Result<Place, Error> {
     let layout = Layout::new(&init.base, &init.cluster);
     refuse_if_taken(&layout, &init.cluster)?;
+    let managed = init.etcd.is_empty();
+    check::address(init.host, init.port, managed)?;
+    if managed {
+        Etcd::find(None)?;
+    } else {
+        check::endpoints(&init.etcd, init.in_the_open)?;
+    }
+    if let Some(note) = check::note_on_address(init.host, &[]) {
+        tell(&note);
+    }
     make_folders(&layout)?;
+    if let Some(aside) = put_leftovers_aside(&layout)? {
+        tell(&format!(
+            "an earlier attempt was cut off; what it left is in {}",
+            aside.display()
+        ));
+    }
     tell("measuring disk and scheduling");
     let measured = measure::measure(layout.root(), &[], MEASURE).await?;
     let proposal = propose(&measured);
@@ -78,12 +104,11 @@ pub async fn init(init: &Init, tell: Progress<'_>) -> Result<Place, Error> {
         revoked: &revoked,
         endpoints: &[],
         profile: &serde_json::Value::Null,
-        lifetime: NODE_LIFETIME,
+        lifetime: init.lifetime.unwrap_or(NODE_LIFETIME),
     };
     let bundle = registrar.enrol(&init.node, NodeRole::Member, &request, at)?;
     authority.save(&folder)?;
     bundle.save(&folder, &keys)?;
-    let managed = init.etcd.is_empty();
     let store = if managed {
         let client = SocketAddr::new(init.host, init.port + 1);
         StorePlace {
@@ -123,11 +148,42 @@ pub async fn init(init: &Init, tell: Progress<'_>) -> Result<Place, Error> {
         watchdog: None,
     };
     let place = Place { layout, node };
-    if managed {
-        tell("starting etcd");
-        start_etcd(&place).await?;
+    let server = match server_config(&place.node, &place.layout) {
+        Some(config) => {
+            tell("starting etcd");
+            // Dropped, it goes on; the agent adopts it.
+            Some(Server::start(config).await?)
+        }
+        None => None,
+    };
+    let begun = begin(&place, &authority, &trust, &revoked, &bundle, at).await;
+    match (begun, server) {
+        (Ok(()), _) => {}
+        (Err(error), None) => return Err(error),
+        (Err(error), Some(server)) => {
+            // Nothing of it is a cluster yet, and the next attempt needs the ports.
+            if let Err(error) = server.stop(PATIENCE).await {
+                tell(&format!("etcd could not be stopped: {error}"));
+            }
+            put_leftovers_aside(&place.layout)?;
+            return Err(error);
+        }
     }
-    let store = etcd_up(&place).await?;
+    place.node.write(&place.layout.node())?;
+    Ok(place)
+}
+
+/// The first records. Another cluster's are left alone.
+async fn begin(
+    place: &Place,
+    authority: &Authority,
+    trust: &TrustRecord,
+    revoked: &RevocationList,
+    bundle: &Bundle,
+    at: WallTime,
+) -> Result<(), Error> {
+    let store = etcd_up(place).await?;
+    let (node, cluster_id) = (&place.node.node, &place.node.cluster_id);
     let meta = Meta {
         cluster_id: cluster_id.clone(),
         generation: 0,
@@ -144,14 +200,14 @@ pub async fn init(init: &Init, tell: Progress<'_>) -> Result<Place, Error> {
         .then(Op::put(record::META, encode(record::META, &meta)?))
         .then(Op::put(
             TRUST,
-            encode(TRUST, &authority.seal(Purpose::Trust, TRUST, &trust)?)?,
+            encode(TRUST, &authority.seal(Purpose::Trust, TRUST, trust)?)?,
         ))
         .then(Op::put(
             REVOKED,
-            encode(REVOKED, &authority.seal(Purpose::Revocation, REVOKED, &revoked)?)?,
+            encode(REVOKED, &authority.seal(Purpose::Revocation, REVOKED, revoked)?)?,
         ))
-        .then(Op::put(issued_key(&init.node), encode("issued", &issued)?))
-        .then(Op::put(member_key(&init.node), encode("member", &member)?))
+        .then(Op::put(issued_key(node), encode("issued", &issued)?))
+        .then(Op::put(member_key(node), encode("member", &member)?))
         .otherwise(Op::get(record::META));
     let result = store.txn(txn).await?;
     if !result.succeeded {
@@ -163,11 +219,10 @@ pub async fn init(init: &Init, tell: Progress<'_>) -> Result<Place, Error> {
             .and_then(|entry| serde_json::from_slice(&entry.value).ok());
         return Err(Error::StoreTaken {
             found: found.map_or_else(|| "of an unknown kind".into(), |meta| meta.cluster_id),
-            prefix: init.prefix.clone(),
+            prefix: place.node.store.prefix.clone(),
         });
     }
-    place.node.write(&place.layout.node())?;
-    Ok(place)
+    Ok(())
 }
 
 pub(crate) fn refuse_if_taken(layout: &Layout, cluster: &str) -> Result<(), Error> {
@@ -206,28 +261,30 @@ fn bring_certificates(init: &Init, folder: &Folder) -> Result<(), Error> {
     Ok(())
 }
 
-/// Starts the node's member of etcd, or finds it running. It goes on when this program ends; the agent adopts it.
-pub(crate) async fn start_etcd(place: &Place) -> Result<(), Error> {
-    if let Some(config) = server_config(&place.node, &place.layout) {
-        // Dropped, it is not stopped.
-        let _server = Server::start(config).await?;
-    }
-    Ok(())
-}
-
 /// Waits until the store answers.
 pub(crate) async fn etcd_up(place: &Place) -> Result<etcd::Etcd, Error> {
     let options = etcd_options(&place.node, &place.layout)?;
-    let deadline = tokio::time::Instant::now() + ETCD_UP;
+    let managed = place.node.store.member.is_some();
+    let patience = if managed { ETCD_UP } else { ETCD_ANSWERS };
+    let deadline = tokio::time::Instant::now() + patience;
     loop {
         let last = match etcd::Etcd::connect(options.clone()).await {
             Ok(store) => match store.revision().await {
                 Ok(_) => return Ok(store),
                 Err(error) => error.to_string(),
             },
-            Err(error) => error.to_string(),
+            // It will not become another one while we wait.
+            Err(error @ etcd::Error::Server(_)) if !managed => return Err(error.into()),
+            Err(error) => crate::call::chain(&error),
         };
         if tokio::time::Instant::now() >= deadline {
+            if !managed {
+                return Err(Error::NoEtcd {
+                    endpoints: place.node.store.endpoints.clone(),
+                    seconds: patience.as_secs(),
+                    last,
+                });
+            }
             return Err(Error::NotUp {
                 seconds: ETCD_UP.as_secs(),
                 last,

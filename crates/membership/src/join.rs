@@ -3,22 +3,22 @@
 use crate::call::{ask_to_join, chain};
 use crate::error::Error;
 use crate::init::{ETCD_LOOK, MEASURE, etcd_up, machine, member_record, refuse_if_taken};
-use crate::place::{make_folders, now};
-use crate::records::{Settings, decode, encode, member_key};
-use crate::{Place, Progress, server_config};
+use crate::place::{make_folders, now, put_leftovers_aside};
+use crate::records::{Settings, decode, encode, joining_key, member_key};
+use crate::{Place, Progress, check, server_config};
 use api::layout::Layout;
 use api::node::{Member as StoreMember, Node, StorePlace};
+use etcd::server::binary::Etcd;
 use etcd::server::config::Initial;
 use etcd::server::{Server, measure};
-use identity::{Bundle, Folder, JoinToken, Keys, NodeRole};
+use identity::rotation::TrustRecord;
+use identity::{Bundle, Folder, JoinToken, Keys, NodeRole, Tls};
 use model::NodeName;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 use store::{Compare, Op, Store, Txn};
 
-/// Certificates are backdated by an hour: clocks that differ by more would refuse them.
-const CLOCK_APART_MS: u64 = 3_600_000;
 /// A new member has the little there is within seconds; over a slow line it takes longer.
 const CATCH_UP: Duration = Duration::from_secs(120);
 
@@ -42,28 +42,51 @@ pub struct Join {
 /// Joins a cluster. Afterwards the agent of this machine can be started.
 pub async fn join(join: &Join, tell: Progress<'_>) -> Result<Place, Error> {
     let token = JoinToken::parse(&join.token)?;
+    let program = Etcd::find(None);
+    before_the_token_is_used(join, &token, program.is_ok(), tell)?;
     let keys = Keys::generate()?;
     let hosts = vec![join.host.to_string()];
-    let request = keys.request(Some(&token), &join.node, None, &hosts)?;
-    // Before the token is used up: would it be of any use here?
+    // Without etcd this machine can be nothing else; a token for another role is then refused, not used up.
+    let role = program.is_err().then_some(NodeRole::Worker);
+    let request = keys.request(Some(&token), &join.node, role, &hosts)?;
     std::fs::create_dir_all(&join.base).map_err(|source| Error::Io {
         doing: "make the folder",
         path: join.base.clone(),
         source,
     })?;
     tell("asking to be let in");
-    let (bundle, address) = ask_to_join(&token, &request).await?;
+    let (bundle, address) = match (ask_to_join(&token, &request).await, program) {
+        (Err(Error::Said { text, .. }), Err(missing)) if text.contains("wants to be a worker") => {
+            return Err(missing.into());
+        }
+        (answer, _) => answer?,
+    };
     bundle.check(&keys, &join.node, Some(&token))?;
     let settings: Settings = serde_json::from_value(bundle.profile.clone()).map_err(|source| Error::Record {
         key: "settings".into(),
         source,
     })?;
-    check_clock(&settings, &address)?;
+    check::clocks(now().0, settings.now_ms, &address)?;
     let layout = Layout::new(&join.base, &settings.cluster);
     refuse_if_taken(&layout, &settings.cluster)?;
     make_folders(&layout)?;
+    let of_another = |trusted: TrustRecord| trusted.cluster != bundle.cluster;
+    let before = Folder::open(layout.pki())
+        .ok()
+        .and_then(|folder| Tls::load(&folder).ok());
+    if before.is_none_or(|tls| of_another(tls.trusted()))
+        && let Some(aside) = put_leftovers_aside(&layout)?
+    {
+        tell(&format!(
+            "an earlier attempt was cut off; what it left is in {}",
+            aside.display()
+        ));
+    }
     let folder = Folder::create(layout.pki())?;
     bundle.save(&folder, &keys)?;
+    if let Some(access) = &settings.access {
+        access.save(&folder)?;
+    }
     let place = Place {
         node: node_of(join, &bundle, &settings),
         layout,
@@ -86,6 +109,7 @@ pub async fn join(join: &Join, tell: Progress<'_>) -> Result<Place, Error> {
     let txn = Txn::new()
         .when(Compare::absent(&*key))
         .then(Op::put(&*key, encode(&key, &member_record(&place.node, votes))?))
+        .then(Op::delete(joining_key(&join.node)))
         .otherwise(Op::get(&*key));
     let result = store.txn(txn).await?;
     if !result.succeeded {
@@ -100,6 +124,29 @@ pub async fn join(join: &Join, tell: Progress<'_>) -> Result<Place, Error> {
     }
     place.node.write(&place.layout.node())?;
     Ok(place)
+}
+
+/// What is wrong here is found before the token is used up.
+fn before_the_token_is_used(join: &Join, token: &JoinToken, etcd: bool, tell: Progress<'_>) -> Result<(), Error> {
+    let nodes = check::nodes_here(&join.base);
+    let short = |node: &Node| node.cluster_id.starts_with(&token.cluster_short().replace('-', ""));
+    if let Some(node) = nodes.iter().find(|node| short(node)) {
+        return Err(Error::AlreadyNode {
+            node: node.node.clone(),
+            cluster: node.cluster.clone(),
+            path: Layout::new(&join.base, &node.cluster).node(),
+        });
+    }
+    check::address(join.host, join.port, etcd && !check::cut_off_here(&join.base))?;
+    let others: Vec<IpAddr> = token
+        .addresses()
+        .iter()
+        .filter_map(|address| Some(address.parse::<SocketAddr>().ok()?.ip()))
+        .collect();
+    if let Some(note) = check::note_on_address(join.host, &others) {
+        tell(&note);
+    }
+    Ok(())
 }
 
 fn node_of(join: &Join, bundle: &Bundle, settings: &Settings) -> Node {
@@ -129,24 +176,14 @@ fn node_of(join: &Join, bundle: &Bundle, settings: &Settings) -> Node {
             endpoints,
             prefix: settings.prefix.clone(),
             member,
-            user: None,
-            tls: true,
+            user: settings
+                .access
+                .as_ref()
+                .and_then(|access| Some(access.login.as_ref()?.0.clone())),
+            tls: settings.managed || settings.access.as_ref().is_some_and(|access| access.tls.is_some()),
         },
         watchdog: None,
     }
-}
-
-fn check_clock(settings: &Settings, address: &str) -> Result<(), Error> {
-    let ours = now().0;
-    let apart = ours.abs_diff(settings.now_ms);
-    if apart <= CLOCK_APART_MS {
-        return Ok(());
-    }
-    Err(Error::Clock {
-        address: address.into(),
-        ahead_ms: apart,
-        direction: if ours > settings.now_ms { "ahead of" } else { "behind" },
-    })
 }
 
 /// Becomes a member of the store: first one that only listens, and when it has everything, one that votes. A join that was cut off

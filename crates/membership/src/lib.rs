@@ -14,13 +14,16 @@
 
 mod admit;
 mod call;
+mod check;
 mod error;
 mod init;
 mod join;
 mod place;
 mod records;
 mod remove;
+mod renew;
 mod report;
+mod rotate;
 mod save;
 mod token;
 
@@ -29,10 +32,12 @@ pub use error::Error;
 pub use init::{Init, init};
 pub use join::{Join, join};
 pub use place::{Place, connect, etcd_options, server_config};
-pub use records::{Settings, issued_key, token_key};
+pub use records::{Access, REVOKED, Settings, TRUST, issued_key, token_key};
 pub use remove::remove;
-pub use report::{MemberReport, Report, report};
-pub use save::{Saved, backup, recover_quorum, restore};
+pub use renew::{forget_old_keys, issued_by, lacks_keys_of, note_own, renew, renew_alone, renew_for};
+pub use report::{Ending, MemberReport, Report, report};
+pub use rotate::{abort_rotation, advance, leave_turn, note_progress, progress_of, rotate, take_turn};
+pub use save::{Saved, backup, recover_quorum, restore, stop_etcd};
 pub use token::mint;
 
 /// Port of an agent's API, unless told otherwise; etcd's are the next two.

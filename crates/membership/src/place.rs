@@ -1,11 +1,11 @@
 //! Where the parts of a node lie, and how its store is reached.
 
-use crate::Error;
+use crate::{Access, Error};
 use api::layout::Layout;
 use api::node::Node;
 use identity::Folder;
 use model::WallTime;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Files of a node's identity that etcd and its clients use.
@@ -40,9 +40,50 @@ impl Place {
         Ok(Self { layout, node })
     }
 
+    /// Whether the store is run by nodes of this cluster; this one need not be one of those.
+    pub fn store_is_ours(&self) -> bool {
+        self.node.store.member.is_some() || self.node.store.tls && !self.layout.pki().join(OTHER_CA).exists()
+    }
+
     /// Its keys and certificates.
     pub fn folder(&self) -> Result<Folder, Error> {
         Ok(Folder::open(self.layout.pki())?)
+    }
+}
+
+impl Access {
+    /// That of a node whose etcd is not ours.
+    pub(crate) fn of(place: &Place) -> Result<Option<Self>, Error> {
+        if place.node.store.member.is_some() {
+            return Ok(None);
+        }
+        let folder = place.folder()?;
+        let tls = match folder.file(OTHER_CA).exists() {
+            true => Some((
+                folder.read_public(OTHER_CA)?,
+                folder.read_public(OTHER_CERT)?,
+                folder.read_secret(OTHER_KEY)?,
+            )),
+            false => None,
+        };
+        let login = match &place.node.store.user {
+            Some(user) => Some((user.clone(), folder.read_secret(PASSWORD)?)),
+            None => None,
+        };
+        Ok(Some(Self { tls, login }))
+    }
+
+    /// Keeps it for this node.
+    pub(crate) fn save(&self, folder: &Folder) -> Result<(), Error> {
+        if let Some((ca, cert, key)) = &self.tls {
+            folder.write_public(OTHER_CA, ca)?;
+            folder.write_public(OTHER_CERT, cert)?;
+            folder.write_secret(OTHER_KEY, key)?;
+        }
+        if let Some((_, password)) = &self.login {
+            folder.write_secret(PASSWORD, password)?;
+        }
+        Ok(())
     }
 }
 
@@ -114,6 +155,26 @@ pub fn server_config(node: &Node, layout: &Layout) -> Option<etcd::server::Confi
 
 pub(crate) fn now() -> WallTime {
     WallTime(jiff::Timestamp::now().as_millisecond())
+}
+
+/// Puts what an earlier attempt left here out of the way: without `node.json` it belongs to no node. Nothing is deleted.
+pub(crate) fn put_leftovers_aside(layout: &Layout) -> Result<Option<PathBuf>, Error> {
+    let aside = layout.root().join(format!("left-over-{}", now().0 / 1_000));
+    let mut moved = None;
+    for path in [layout.pki(), layout.etcd()] {
+        let Some(name) = path.file_name().filter(|_| path.exists()) else {
+            continue;
+        };
+        let failed = |source| Error::Io {
+            doing: "put aside",
+            path: path.clone(),
+            source,
+        };
+        std::fs::create_dir_all(&aside).map_err(failed)?;
+        std::fs::rename(&path, aside.join(name)).map_err(failed)?;
+        moved = Some(aside.clone());
+    }
+    Ok(moved)
 }
 
 /// Makes the folders that a node needs.

@@ -2,21 +2,22 @@
 
 use crate::Error;
 use api::record::{self, Member};
-use identity::Sealed;
-use model::{NodeName, Profile, Timing};
+use identity::{Sealed, Secret};
+use model::{NodeName, Profile, Timing, WallTime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use store::Store;
 
 /// The trusted authorities, sealed.
-pub(crate) const TRUST: &str = "identity/trust";
+pub const TRUST: &str = "identity/trust";
 /// The revocation list, sealed.
-pub(crate) const REVOKED: &str = "identity/revoked";
+pub const REVOKED: &str = "identity/revoked";
 const TOKENS: &str = "identity/join/";
 const ISSUED: &str = "identity/issued/";
+const JOINING: &str = "identity/joining/";
 
 /// What a cluster is set up like; a joiner gets it with its certificates.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Settings {
     /// Name of the cluster.
     pub cluster: String,
@@ -32,10 +33,36 @@ pub struct Settings {
     pub prefix: String,
     /// Whether etcd is ours to run.
     pub managed: bool,
+    /// How an etcd that is not ours is reached.
+    #[serde(default)]
+    pub access: Option<Access>,
     /// Milliseconds since 1970 by the clock of who answered.
     pub now_ms: i64,
     /// Name of the node that answered.
     pub by: NodeName,
+}
+
+/// Keys to an etcd that is not ours. It travels with the certificates of a joiner, inside TLS, and is never in the store.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Access {
+    /// Authority, certificate and key, if it is reached by https.
+    pub tls: Option<(String, String, Secret)>,
+    /// User and password, if it asks for them.
+    pub login: Option<(String, Secret)>,
+}
+
+/// A machine that was let in and has not finished: its name is not free meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Joining {
+    /// Where it is.
+    pub(crate) hosts: Vec<String>,
+    /// When it was let in.
+    pub(crate) at: WallTime,
+}
+
+/// Where it is noted who is joining.
+pub(crate) fn joining_key(node: &NodeName) -> String {
+    format!("{JOINING}{node}")
 }
 
 /// Where the record of a join token is.

@@ -2,23 +2,29 @@
 
 use crate::error::Error;
 use crate::place::now;
-use crate::records::{REVOKED, decode, encode, issued_key, member_key, members, sealed};
+use crate::records::{REVOKED, decode, encode, issued_key, joining_key, member_key, members, sealed};
 use crate::token::trust;
 use crate::{Place, Progress, connect, etcd_options};
 use api::record::{self, SlotState};
-use etcd::server::cluster::Cluster;
+use etcd::server::cluster::{Cluster, Refusal};
 use identity::{Authority, Issued, Purpose, RevocationList};
 use model::NodeName;
 use store::{Compare, Op, Store, Txn};
+
+/// Operations in one transaction; etcd takes 128.
+const OPS_MAX: usize = 100;
+/// Others revoke at the same moment: then the list is read again.
+const TRIES_MAX: usize = 5;
 
 /// Takes a node out: its vote, its certificates, its record. Refuses what would stop the cluster or a service, unless `force`.
 pub async fn remove(place: &Place, node: &NodeName, force: bool, tell: Progress<'_>) -> Result<(), Error> {
     let store = connect(place).await?;
     let all = members(&store).await?;
-    let (_, member) = all
-        .iter()
-        .find(|(name, _)| name == node)
-        .ok_or_else(|| Error::UnknownNode { node: node.clone() })?;
+    let member = all.iter().find(|(name, _)| name == node).map(|(_, member)| member);
+    let joining = store.get(&joining_key(node)).await?.is_some();
+    if member.is_none() && !joining {
+        return Err(Error::UnknownNode { node: node.clone() });
+    }
     let unsafe_to = |what: String, hint: &str| {
         Err(Error::Unsafe {
             what,
@@ -35,20 +41,17 @@ pub async fn remove(place: &Place, node: &NodeName, force: bool, tell: Progress<
             }
         }
     }
-    if place.node.store.member.is_some() && member.votes {
-        let mut voters = Cluster::new(etcd_options(&place.node, &place.layout)?).map_err(not_done)?;
+    if place.node.store.member.is_some() && member.is_none_or(|member| member.votes) {
+        let mut voters = Cluster::new(etcd_options(&place.node, &place.layout)?)?;
         let statement = force.then_some(node.as_str());
-        voters.remove(node.as_str(), statement).await.map_err(not_done)?;
-        tell("it does not vote any more");
+        match voters.remove(node.as_str(), statement).await {
+            Ok(_) => tell("it does not vote any more"),
+            // A removal, or a join, that was cut off.
+            Err(etcd::server::cluster::Error::Refused(Refusal::Unknown { .. })) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     finish(place, &store, node, session.is_some()).await
-}
-
-fn not_done(error: etcd::server::cluster::Error) -> Error {
-    Error::Unsafe {
-        hint: error.hint().unwrap_or_else(|| "nothing was changed".into()),
-        what: crate::call::chain(&error),
-    }
 }
 
 async fn finish(place: &Place, store: &etcd::Etcd, node: &NodeName, had_session: bool) -> Result<(), Error> {
@@ -60,28 +63,43 @@ async fn finish(place: &Place, store: &etcd::Etcd, node: &NodeName, had_session:
         Some(entry) => decode(&key, &entry.value)?,
         None => Issued::default(),
     };
-    if let Some((seal, revision)) = sealed(store, REVOKED).await? {
+    for _ in 0..TRIES_MAX {
+        let Some((seal, revision)) = sealed(store, REVOKED).await? else {
+            break;
+        };
         let mut revoked: RevocationList = seal.open(&trust, Purpose::Revocation, REVOKED)?;
-        revoked.version += 1;
+        revoked.prune(at);
         revoked.revoke_node(node, &issued, "it was removed", at);
         revoked.for_store(&authority, at)?;
         let seal = authority.seal(Purpose::Revocation, REVOKED, &revoked)?;
         let txn = Txn::new()
             .when(Compare::modified(REVOKED, revision))
             .then(Op::put(REVOKED, encode(REVOKED, &seal)?));
-        store.txn(txn).await?;
-        identity::save_revoked(&place.folder()?, &revoked)?;
+        if store.txn(txn).await?.succeeded {
+            identity::save_revoked(&place.folder()?, &revoked)?;
+            break;
+        }
     }
-    let mut txn = Txn::new().then(Op::delete(member_key(node))).then(Op::delete(key));
+    let mut instances = Vec::new();
     for entry in store.list(record::INSTANCES).await?.0 {
         let instance: record::Instance = decode(&entry.key, &entry.value)?;
-        if instance.node == *node && txn.then.len() < 100 {
-            txn = txn.then(Op::delete(entry.key));
+        if instance.node == *node {
+            instances.push(entry.key);
         }
+    }
+    for batch in instances.chunks(OPS_MAX) {
+        let deletions = batch.iter().fold(Txn::new(), |txn, key| txn.then(Op::delete(&**key)));
+        store.txn(deletions).await?;
     }
     if had_session {
         tracing::info!(%node, "its session ends by itself");
     }
-    store.txn(txn).await?;
+    crate::rotate::forget(store, node).await?;
+    let last = Txn::new()
+        .then(Op::delete(member_key(node)))
+        .then(Op::delete(joining_key(node)))
+        .then(Op::delete(format!("{}{node}", record::NODES)))
+        .then(Op::delete(key));
+    store.txn(last).await?;
     Ok(())
 }

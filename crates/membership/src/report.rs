@@ -1,9 +1,15 @@
 //! How the cluster itself stands: who votes, who leads, whether there is a majority. Works without one.
 
 use crate::error::Error;
-use crate::records::members;
+use crate::place::now;
+use crate::records::{decode, issued_key, members};
+use crate::renew::lifetime;
 use crate::{Place, etcd_options};
-use model::{NodeName, Profile};
+use identity::rotation::Phase;
+use identity::{Issued, Peer, Tls};
+use model::{NodeName, Profile, WallTime};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,6 +18,9 @@ use store::session::SESSIONS;
 
 /// A member of the store that does not answer within this is not there.
 const ASK: Duration = Duration::from_secs(2);
+
+/// Fourteen days.
+const WARN_MS: i64 = 14 * 86_400_000;
 
 /// How the cluster itself stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +49,19 @@ pub struct Report {
     pub says: Vec<String>,
     /// The nodes.
     pub members: Vec<MemberReport>,
+    /// Generation of the authority that signs, and how far its replacement is if one is under way.
+    pub authority: String,
+    /// What ends within two weeks, or is late to be renewed.
+    pub ending: Vec<Ending>,
+}
+
+/// Something that ends soon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ending {
+    /// "the certificates of node b", "the authority".
+    pub what: String,
+    /// When, in milliseconds since 1970.
+    pub at_ms: i64,
 }
 
 /// A node of the cluster.
@@ -181,6 +203,7 @@ pub async fn report(place: &Place) -> Result<Report, Error> {
     } else if votes == 1 && reports.len() <= 1 {
         says.push("this is the only node so far: `understudy cluster token` lets another one in".into());
     }
+    let (authority, ending) = papers(place, answers.then_some(&store), &mut says).await?;
     let timing = node.timing();
     let commit = Duration::from_millis(20);
     Ok(Report {
@@ -196,9 +219,112 @@ pub async fn report(place: &Place) -> Result<Report, Error> {
         votes: (answering, needed),
         says,
         members: reports,
+        authority,
+        ending,
     })
+}
+
+/// Certificates: what ends soon, and how far a replacement of the authority is.
+async fn papers(
+    place: &Place,
+    store: Option<&etcd::Etcd>,
+    says: &mut Vec<String>,
+) -> Result<(String, Vec<Ending>), Error> {
+    let at = now();
+    let folder = place.folder()?;
+    let tls = Tls::load(&folder)?;
+    let own = tls.own();
+    let lasts = lifetime(own.as_ref());
+    let mut ends: Vec<(String, WallTime)> = Vec::new();
+    let me = &place.node.node;
+    ends.extend(own.map(|own| (format!("certificates of node {me}"), own.not_after)));
+    let mut trusted = tls.trusted();
+    if let Some(store) = store {
+        trusted = crate::token::trust(place, store).await?;
+        for (name, _) in members(store).await?.iter().filter(|(name, _)| name != me) {
+            let key = issued_key(name);
+            if let Some(entry) = store.get(&key).await? {
+                let issued: Issued = decode(&key, &entry.value)?;
+                let last = issued.issues.into_values().max_by_key(|end| end.0);
+                ends.extend(last.map(|last| (format!("certificates of node {name}"), last)));
+            }
+        }
+    }
+    let mut ending: Vec<Ending> = ends
+        .into_iter()
+        .filter(|(_, end)| ends_soon(at, *end, lasts.duration()))
+        .map(|(what, end)| Ending { what, at_ms: end.0 })
+        .collect();
+    for certs in trusted.authorities() {
+        let ends = CertificateDer::from_pem_slice(certs.cluster_pem.as_bytes())
+            .ok()
+            .and_then(|der| Some(Peer::of_certificate(&der)?.not_after));
+        if let Some(end) = ends
+            && end.0.saturating_sub(at.0) < WARN_MS
+        {
+            let what = format!("authority {}", certs.generation);
+            ending.push(Ending { what, at_ms: end.0 });
+        }
+    }
+    for end in &ending {
+        let when = crate::admit::shown(WallTime(end.at_ms));
+        let how = if end.at_ms < at.0 { "have ended" } else { "end" };
+        let what = &end.what;
+        says.push(match what.starts_with("authority") {
+            true => format!("the {what} ends {when}: replace it, `understudy cluster rotate-authority`"),
+            false => format!(
+                "the {what} {how} {when} and are not renewed: is its agent running and connected? Its log says what keeps it; \
+                 a node without valid certificates has to join again"
+            ),
+        });
+    }
+    let authority = match (&trusted.phase, store) {
+        (Phase::Steady { current }, _) => format!("{}", current.generation),
+        (Phase::TrustBoth { old, new } | Phase::IssueFromNew { old, new }, store) => {
+            let step = match trusted.phase {
+                Phase::IssueFromNew { .. } => "all nodes get certificates of the new one",
+                _ => "all nodes learn to trust the new one",
+            };
+            let text = format!("{} is being replaced by {}: {step}", old.generation, new.generation);
+            if let Some(store) = store
+                && let identity::rotation::Next::Wait(waiting) = trusted.next(&crate::rotate::progress(store).await?)
+            {
+                says.extend(
+                    waiting
+                        .iter()
+                        .map(|waiting| format!("the replacement of the authority waits: {waiting}")),
+                );
+            }
+            text
+        }
+    };
+    Ok((authority, ending))
+}
+
+/// Two weeks before the end; certificates that last shorter than three months are renewed later than that, and are late when a sixth
+/// of their life is left.
+fn ends_soon(now: WallTime, end: WallTime, lasts: Duration) -> bool {
+    let sixth = i64::try_from(lasts.as_millis() / 6).unwrap_or(i64::MAX);
+    end.0.saturating_sub(now.0) < WARN_MS.min(sixth)
 }
 
 fn ms(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_weeks_before_the_end_it_is_said_but_not_of_what_is_renewed_in_time() {
+        const DAY: i64 = 86_400_000;
+        let days = |days: u64| Duration::from_secs(days * 86_400);
+        let soon = |left: i64, lasts| ends_soon(WallTime(1_000 * DAY), WallTime(1_000 * DAY + left), lasts);
+        assert!(!soon(15 * DAY, days(90)) && soon(14 * DAY - 1, days(90)));
+        assert!(soon(-DAY, days(90)), "ended");
+        // Three minutes are renewed at two; half a minute before the end something is wrong.
+        let short = Duration::from_secs(180);
+        assert!(!soon(60_000, short) && soon(29_999, short));
+    }
 }

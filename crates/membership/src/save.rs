@@ -3,12 +3,15 @@
 use crate::error::Error;
 use crate::init::etcd_up;
 use crate::place::server_config;
-use crate::records::{decode, encode};
+use crate::records::{REVOKED, TRUST, decode, encode, sealed};
+use crate::renew::{authorities, known_revoked, no_keys};
 use crate::{Place, Progress, connect};
 use api::record::{self, Meta};
-use etcd::server::backup::{Description, snapshot};
+use etcd::server::backup::{Description, snapshot, verify};
 use etcd::server::restore::{Old, force_new_cluster, restore as restore_etcd};
 use etcd::server::{PATIENCE, Server};
+use identity::rotation::TrustRecord;
+use identity::{Purpose, RevocationList, Tls};
 use std::path::{Path, PathBuf};
 use store::{Op, Store, Txn};
 
@@ -36,12 +39,7 @@ pub async fn backup(place: &Place, file: &Path) -> Result<Saved, Error> {
     let endpoint = own
         .or_else(|| place.node.store.endpoints.first().cloned())
         .unwrap_or_default();
-    let description = snapshot(store.client(), &endpoint, file, meta)
-        .await
-        .map_err(|error| Error::Backup {
-            path: file.into(),
-            what: crate::call::chain(&error),
-        })?;
+    let description = snapshot(store.client(), &endpoint, file, meta).await?;
     Ok(Saved {
         description,
         kept: None,
@@ -51,6 +49,8 @@ pub async fn backup(place: &Place, file: &Path) -> Result<Saved, Error> {
 /// Puts a backup back as the store of this node alone. The agent must not run. The others join anew.
 pub async fn restore(place: &mut Place, file: &Path, tell: Progress<'_>) -> Result<Saved, Error> {
     let config = own_etcd(place)?;
+    tell("checking the backup");
+    must_be_ours(place, file)?;
     tell("stopping etcd");
     stop(&config).await?;
     tell("putting the backup back");
@@ -66,6 +66,29 @@ pub async fn restore(place: &mut Place, file: &Path, tell: Progress<'_>) -> Resu
         description: restored.description,
         kept: restored.kept,
     })
+}
+
+/// Stops the member of the store that this node runs: politely, so that it hands its leadership over. It starts with the next agent.
+pub async fn stop_etcd(place: &Place) -> Result<(), Error> {
+    stop(&own_etcd(place)?).await
+}
+
+/// A backup that is whole, and of this cluster: looked at before anything is stopped.
+fn must_be_ours(place: &Place, file: &Path) -> Result<(), Error> {
+    let no = |what: String| Error::Backup {
+        path: file.into(),
+        what,
+    };
+    let description = verify(file).map_err(|error| no(format!("{}; {}", crate::call::chain(&error), error.hint())))?;
+    let of = &description.meta["meta"]["cluster_id"];
+    match of.as_str() {
+        Some(of) if of == place.node.cluster_id => Ok(()),
+        Some(of) => Err(no(format!(
+            "it is of cluster {of}, this node belongs to {}",
+            place.node.cluster_id
+        ))),
+        None => Err(no("it does not say of which cluster it is".into())),
+    }
 }
 
 /// Makes this node the only one that votes. The agent must not run. What the lost machines acknowledged last is lost.
@@ -147,6 +170,42 @@ async fn alone(place: &mut Place, tell: Progress<'_>) -> Result<(), Error> {
             }
         }
     }
+    keep_what_is_newer(place, &store).await?;
     place.node.write(&place.layout.node())?;
+    Ok(())
+}
+
+/// Who is trusted and who is not does not go back with the store: nodes refuse older records than they know.
+async fn keep_what_is_newer(place: &Place, store: &etcd::Etcd) -> Result<(), Error> {
+    let folder = place.folder()?;
+    let own = Tls::load(&folder)?.trusted();
+    let authorities = authorities(&folder, &own);
+    let by = |generation: u32| {
+        authorities
+            .iter()
+            .find(|authority| authority.certs().generation == generation)
+            .ok_or_else(no_keys)
+    };
+    let known = match sealed(store, TRUST).await? {
+        Some((seal, _)) => seal.open::<TrustRecord>(&own, Purpose::Trust, TRUST).ok(),
+        None => None,
+    };
+    if known.is_none_or(|known| known.version < own.version) {
+        let seal = by(own.sealed_by())?.seal(Purpose::Trust, TRUST, &own)?;
+        store
+            .txn(Txn::new().then(Op::put(TRUST, encode(TRUST, &seal)?)))
+            .await?;
+    }
+    let ours = known_revoked(&folder)?;
+    let known = match sealed(store, REVOKED).await? {
+        Some((seal, _)) => seal.open::<RevocationList>(&own, Purpose::Revocation, REVOKED).ok(),
+        None => None,
+    };
+    if known.is_none_or(|known| known.version < ours.version) {
+        let seal = by(own.issues())?.seal(Purpose::Revocation, REVOKED, &ours)?;
+        store
+            .txn(Txn::new().then(Op::put(REVOKED, encode(REVOKED, &seal)?)))
+            .await?;
+    }
     Ok(())
 }

@@ -269,6 +269,14 @@ impl Service {
         self.active + self.standby
     }
 
+    /// Whether clients come to its floating address: then that is not on every node that listens.
+    pub fn listens_on_floating(&self) -> bool {
+        match (self.listen, &self.address) {
+            (Some(listen), Some(address)) => listen.ip() == address.ip,
+            _ => false,
+        }
+    }
+
     /// What a running process was started from. Two services that agree on it need no restart to become one another.
     pub fn launch(
         &self,

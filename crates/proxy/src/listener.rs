@@ -47,8 +47,10 @@ pub enum BindError {
 
 /// Listens at an address: SO_REUSEADDR, a backlog of 4096, close-on-exec, not blocking, and for the connections it
 /// accepts TCP_NODELAY and keep-alive (Linux hands those down).
-pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    listen(address).map_err(|source| match source.kind() {
+///
+/// With `floats` the address need not be one of this machine yet (IP_FREEBIND): clients come as soon as it is, and only then.
+pub fn bind(address: SocketAddr, floats: bool) -> Result<TcpListener, BindError> {
+    listen(address, floats).map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse { address },
         io::ErrorKind::PermissionDenied => BindError::NoPermission { address },
         io::ErrorKind::AddrNotAvailable => BindError::NotOurs { address },
@@ -56,12 +58,17 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     })
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr, floats: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         // `[::]:80` and `0.0.0.0:80` are two addresses; which of them is meant is in the file.
         socket.set_only_v6(true)?;
+    }
+    if floats && address.is_ipv4() {
+        sockopt::set_ip_freebind(&socket, true)?;
+    } else if floats {
+        sockopt::set_ipv6_freebind(&socket, true)?;
     }
     prepare(&SockRef::from(&socket))?;
     socket.bind(&address.into())?;
@@ -120,9 +127,9 @@ mod tests {
 
     #[test]
     fn an_address_in_use_is_told_apart() {
-        let first = bind(any()).unwrap();
+        let first = bind(any(), false).unwrap();
         let address = first.local_addr().unwrap();
-        let error = bind(address).unwrap_err();
+        let error = bind(address, false).unwrap_err();
         assert!(matches!(error, BindError::InUse { address: at } if at == address));
         assert!(error.to_string().contains("in use by another program"));
     }
@@ -130,17 +137,26 @@ mod tests {
     #[test]
     fn an_address_of_another_machine_is_told_apart() {
         let elsewhere = SocketAddr::from(([192, 0, 2, 1], 8080));
-        assert!(matches!(bind(elsewhere), Err(BindError::NotOurs { .. })));
+        assert!(matches!(bind(elsewhere, false), Err(BindError::NotOurs { .. })));
+    }
+
+    #[test]
+    fn an_address_that_floats_need_not_be_here_yet() {
+        for elsewhere in ["192.0.2.1:0", "[2001:db8::1]:0"] {
+            let elsewhere: SocketAddr = elsewhere.parse().unwrap();
+            let listener = bind(elsewhere, true).unwrap();
+            assert_eq!(listener.local_addr().unwrap().ip(), elsewhere.ip());
+        }
     }
 
     #[test]
     fn an_address_can_be_listened_at_again_right_after() {
-        let first = bind(any()).unwrap();
+        let first = bind(any(), false).unwrap();
         let address = first.local_addr().unwrap();
         let client = std::net::TcpStream::connect(address).unwrap();
         drop(first.accept());
         drop((first, client));
-        bind(address).unwrap();
+        bind(address, false).unwrap();
     }
 
     #[test]
@@ -149,7 +165,7 @@ mod tests {
         assert!(matches!(adopt(file, any()), Err(AdoptError::NotListening)));
         let udp = std::net::UdpSocket::bind(any()).unwrap();
         assert!(matches!(adopt(udp.into(), any()), Err(AdoptError::NotListening)));
-        let listener = bind(any()).unwrap();
+        let listener = bind(any(), false).unwrap();
         let at = listener.local_addr().unwrap();
         let copy = OwnedFd::from(listener.try_clone().unwrap());
         assert!(matches!(adopt(copy, any()), Err(AdoptError::Elsewhere { .. })));

@@ -95,7 +95,7 @@ async fn be_agent(
     to: &[SocketAddr],
 ) -> Result<(), Box<dyn Error>> {
     let service = ServiceName::new("bench")?;
-    let listener = listener::bind(listen)?;
+    let listener = listener::bind(listen, false)?;
     let mut client = loop {
         match ProxyClient::connect(socket).await {
             Ok((client, _)) => break client,

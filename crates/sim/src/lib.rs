@@ -10,6 +10,7 @@
 //! A run ends by healing: faults stop, and within a bound everything must be well again.
 
 mod blueprint;
+pub mod cluster;
 mod fault;
 mod invariants;
 mod pace;

@@ -55,7 +55,7 @@ impl Transcript {
 
     pub(crate) fn decided(&mut self, now: Timestamp, decision: Decision) {
         // An extra check is nothing that anybody notices.
-        if !matches!(decision.action, Action::ProbeNow { .. }) {
+        if !matches!(decision.action, Action::ProbeNow { standby: false, .. }) {
             self.push(now, Line::Decision(decision));
         }
     }
@@ -144,7 +144,15 @@ fn action_in_words(action: &Action) -> String {
             (HookKind::Follow, Some(active)) => format!("let {instance} follow {active}, epoch {epoch}"),
             (HookKind::Follow, None) => format!("let {instance} follow, epoch {epoch}"),
         },
-        Action::ProbeNow { instance } => format!("check {instance}"),
+        Action::ProbeNow {
+            instance,
+            standby: false,
+        } => format!("check {instance}"),
+        Action::ProbeNow {
+            instance,
+            standby: true,
+        } => format!("ask whether {instance} can take over"),
+        Action::AskProof { instance, .. } => format!("ask for a check of {instance}"),
         Action::Arm { instance, epoch, .. } => format!("arm the guard for {instance}, epoch {epoch}"),
         Action::Retire { instance, node } => format!("ask node {node} to take {instance} away"),
         Action::TellLeft { instance, node } => format!("tell node {node} that no client is at {instance}"),
@@ -190,6 +198,8 @@ fn note_in_words(note: &Note) -> String {
         NoteKind::Replaced => "is replaced".into(),
         NoteKind::GivenUp => "is given up".into(),
         NoteKind::HookFailed => "has a failed hook".into(),
+        NoteKind::HandedBack => "is handed back".into(),
+        NoteKind::NotArmed => "is not let act".into(),
         NoteKind::StoreFailed => "could not be written".into(),
         NoteKind::PromotionsFail => "cannot be promoted".into(),
         NoteKind::DataHeldBack => "is held back".into(),

@@ -1081,3 +1081,60 @@ fn scenario(script: &str) -> String {
     assert_eq!(played.violation, None, "{played}");
     played.transcript
 }
+
+#[test]
+fn a_switchover_asks_the_target_once_more_after_the_demotion() {
+    let transcript = scenario(
+        "
+        service     db  active 1  standby 1  exclusive  hooks  standby-check
+        switchover  db
+        advance     3s
+        clients
+        ",
+    );
+    insta::assert_snapshot!(transcript, @r"
+    0.000s   * the operator moves db
+    0.000s     hold the clients of db  because 0 of 1 actives serve, 1 of 1 standbys are ready
+    0.000s     db is down  because 0 of 1 actives serve, 1 of 1 standbys are ready
+    0.062s     demote db-1, epoch 1  because the operator asked for a switchover
+    0.067s     ask whether db-2 can take over  because db-2 is about to take over
+    0.067s     claim db/0 for db-2, epoch 2  because the operator asked for a switchover
+    0.068s     promote db-2, epoch 2  because it holds the slot at epoch 2
+    0.074s     send the clients of db to db-2  because 1 of 1 actives serve, 0 of 1 standbys are ready
+    0.074s     db is degraded  because 1 of 1 actives serve, 0 of 1 standbys are ready
+    0.074s     answer 1: db-2 holds db/0
+    0.074s     switchover of db/0 from db-1 to db-2 took 74.0ms  because the operator asked for a switchover
+    0.122s     db is redundant  because 1 of 1 actives serve, 1 of 1 standbys are ready
+    3.000s   = requests to db: 293 answered, 7 held, 0 failed
+    ");
+}
+
+#[test]
+fn a_target_that_fails_its_standby_check_after_the_demotion_does_not_get_the_slot() {
+    let transcript = scenario(
+        "
+        service     db  active 1  standby 2  exclusive  hooks  standby-check
+        switchover  db  db-2
+        advance     61ms
+        ail         db-2  standby-check-fails  10s
+        advance     5s
+        clients
+        ",
+    );
+    insta::assert_snapshot!(transcript, @r"
+    0.000s   * the operator moves db to db-2
+    0.000s     hold the clients of db  because 0 of 1 actives serve, 2 of 2 standbys are ready
+    0.000s     db is down  because 0 of 1 actives serve, 2 of 2 standbys are ready
+    0.061s   * db-2 fails its standby check for 10s
+    0.062s     demote db-1, epoch 1  because the operator asked for a switchover
+    0.067s     ask whether db-2 can take over  because db-2 is about to take over
+    1.067s     answer 1: db-2 could not take over: its standby check fails: connection refused; db-1 is promoted again
+    1.067s     db is handed back  because db-2 could not take over: its standby check fails: connection refused
+    1.067s     claim db/0 for db-1, epoch 2  because db-2 could not take over: its standby check fails: connection refused
+    1.068s     promote db-1, epoch 2  because it holds the slot at epoch 2
+    1.073s     send the clients of db to db-1  because 1 of 1 actives serve, 1 of 2 standbys are ready
+    1.073s     db is degraded  because 1 of 1 actives serve, 1 of 2 standbys are ready
+    1.074s     failover of db/0 to db-1 took 6.1ms  because db-2 could not take over: its standby check fails: connection refused
+    5.061s   = requests to db: 399 answered, 107 held, 0 failed
+    ");
+}

@@ -98,7 +98,8 @@ pub(crate) static SERVICE: TableKind = TableKind {
             name: "listen",
             kind: Kind::Address,
             default: Default::Rule("none: clients find the instances by themselves"),
-            doc: "Where clients come to, whoever is active: an IP address and a port of this machine. No two services share one.",
+            doc: "Where clients come to, whoever is active: an IP address and a port of this machine, or of the service's own `address`: then clients \
+                  reach the proxy of the node that has it. No two services share one.",
             example: r#""127.0.0.1:8080""#,
         },
         Key {
@@ -106,7 +107,8 @@ pub(crate) static SERVICE: TableKind = TableKind {
             kind: Kind::Either(&[Kind::Text(TextRule::HostAddress), Kind::Table(&ADDRESS)]),
             default: Default::Rule("none"),
             doc: "A floating address: an IP address with its prefix that is on the node of the active, and moves with it. For an exclusive service \
-                  with one active; no two services share one.",
+                  with one active; no two services share one. It needs root, or CAP_NET_ADMIN and CAP_NET_RAW. A change counts from the next \
+                  activation on: `understudy switchover SERVICE`.",
             example: r#""10.0.0.100/24""#,
         },
         Key {

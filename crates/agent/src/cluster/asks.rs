@@ -124,6 +124,9 @@ impl Agent {
             Ask::Renew { instance } => self
                 .core
                 .handle(Event::Cluster(ClusterEvent::RenewAsked { instance }), now),
+            Ask::Prove { instance, number } => self
+                .core
+                .handle(Event::Cluster(ClusterEvent::ProofAsked { instance, number }), now),
             Ask::Left { instance, by } => self
                 .core
                 .handle(Event::Cluster(ClusterEvent::Left { instance, by }), now),

@@ -1,5 +1,6 @@
 //! The API for others: over TLS, for nodes and operators of this cluster; and the one call of a machine that wants to become a node.
 
+use super::reach::Ways;
 use crate::http::Door;
 use crate::input::refused;
 use axum::Json;
@@ -11,12 +12,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::serve::{IncomingStream, Listener};
 use identity::{JoinRequest, Peer, Right, Tls};
-use membership::Place;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
-use store::Store;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
@@ -30,14 +32,18 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Begins to answer at the node's address.
-pub(crate) async fn open(place: Place, store: Arc<dyn Store>, app: axum::Router, tls: Tls) -> io::Result<()> {
-    let address = SocketAddr::new(place.node.host, place.node.agent_port);
+pub(crate) async fn open(ways: Arc<Ways>, app: axum::Router, tls: Tls) -> io::Result<()> {
+    let node = ways.place().node;
+    let address = SocketAddr::new(node.host, node.agent_port);
     let config = tls.join_server_config().map_err(io::Error::other)?;
     let listener = TcpListener::bind(address).await?;
-    let listener = TlsListener::start(listener, TlsAcceptor::from(Arc::new(config)));
-    let admits = Arc::new(Admits { place, store });
-    let join = axum::Router::new().route("/v1/join", post(let_in)).with_state(admits);
-    let app = app.layer(middleware::from_fn(with_right)).merge(join);
+    let listener = TlsListener::start(listener, TlsAcceptor::from(Arc::new(config)), tls.clone());
+    let desk = Arc::new(Desk { ways, tls });
+    let calls = axum::Router::new()
+        .route("/v1/join", post(let_in))
+        .route("/v1/renew", post(renew))
+        .with_state(Arc::clone(&desk));
+    let app = app.layer(middleware::from_fn_with_state(desk, with_right)).merge(calls);
     tokio::spawn(async move {
         let service = app.into_make_service_with_connect_info::<Caller>();
         if let Err(error) = axum::serve(listener, service).await {
@@ -48,14 +54,15 @@ pub(crate) async fn open(place: Place, store: Arc<dyn Store>, app: axum::Router,
     Ok(())
 }
 
-struct Admits {
-    place: Place,
-    store: Arc<dyn Store>,
+/// Where nodes are let in and their certificates renewed.
+struct Desk {
+    ways: Arc<Ways>,
+    tls: Tls,
 }
 
 /// Lets a machine in that shows a good token.
-async fn let_in(State(admits): State<Arc<Admits>>, Json(request): Json<JoinRequest>) -> Response {
-    match membership::admit(&admits.place, admits.store.as_ref(), &request).await {
+async fn let_in(State(desk): State<Arc<Desk>>, Json(request): Json<JoinRequest>) -> Response {
+    match membership::admit(&desk.ways.place(), desk.ways.store.as_ref(), &request).await {
         Ok(bundle) => {
             tracing::info!(node = %request.node, role = %bundle.role, "a machine was let in");
             Json(bundle).into_response()
@@ -68,12 +75,44 @@ async fn let_in(State(admits): State<Arc<Admits>>, Json(request): Json<JoinReque
     }
 }
 
+/// Renews the certificates of the node that calls: whose they are says its certificate, not the request.
+async fn renew(
+    State(desk): State<Arc<Desk>>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    Json(request): Json<JoinRequest>,
+) -> Response {
+    let no = |text: String, hint| (StatusCode::FORBIDDEN, Json(refused(text, hint))).into_response();
+    let Some(peer) = caller.0 else {
+        return no("show the certificate of the node that is to be renewed".into(), None);
+    };
+    let store = desk.ways.store.as_ref();
+    match membership::renew_for(&desk.ways.place(), store, &desk.tls, &peer, &request).await {
+        Ok(bundle) => {
+            tracing::info!(node = %bundle.node, "the certificates of a node were renewed");
+            Json(bundle).into_response()
+        }
+        Err(error) => {
+            let text = crate::executor::chain(&error);
+            tracing::warn!(who = %peer.who, text, "certificates were not renewed");
+            no(text, error.hint())
+        }
+    }
+}
+
 /// Nodes and operators with the right to operate may do everything, operators with the right to read may look; nobody else anything.
-async fn with_right(ConnectInfo(caller): ConnectInfo<Caller>, request: Request, next: Next) -> Response {
+async fn with_right(
+    State(desk): State<Arc<Desk>>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    request: Request,
+    next: Next,
+) -> Response {
     let no = |text: &str| (StatusCode::FORBIDDEN, Json(refused(text, None))).into_response();
     let Some(peer) = caller.0 else {
         return no("show a certificate of this cluster");
     };
+    if !desk.tls.still_allowed(&peer) {
+        return no("this certificate was revoked");
+    }
     let allowed = match &peer.who.kind {
         identity::Kind::Node { .. } => true,
         identity::Kind::Operator { right, .. } => {
@@ -98,18 +137,18 @@ struct Caller(Option<Peer>);
 
 impl Connected<IncomingStream<'_, TlsListener>> for Caller {
     fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Self {
-        Caller(Peer::of_connection(stream.io().get_ref().1.peer_certificates()))
+        Caller(stream.io().peer.clone())
     }
 }
 
 /// Connections whose handshake is through.
 struct TlsListener {
-    ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
+    ready: mpsc::Receiver<(Allowed, SocketAddr)>,
     address: SocketAddr,
 }
 
 impl TlsListener {
-    fn start(listener: TcpListener, acceptor: TlsAcceptor) -> Self {
+    fn start(listener: TcpListener, acceptor: TlsAcceptor, tls: Tls) -> Self {
         let address = listener
             .local_addr()
             .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
@@ -126,12 +165,13 @@ impl TlsListener {
                         continue;
                     }
                 };
-                let (acceptor, done) = (acceptor.clone(), done.clone());
+                let (acceptor, done, tls) = (acceptor.clone(), done.clone(), tls.clone());
                 tokio::spawn(async move {
                     let _permit = permit;
                     match tokio::time::timeout(HANDSHAKE, acceptor.accept(tcp)).await {
                         Ok(Ok(stream)) => {
-                            let _ = done.send((stream, from)).await;
+                            let peer = Peer::of_connection(stream.get_ref().1.peer_certificates());
+                            let _ = done.send((Allowed { stream, peer, tls }, from)).await;
                         }
                         Ok(Err(error)) => match identity::Refused::from_io(&error) {
                             Some(refused) => tracing::warn!(%from, %refused, "refused a connection"),
@@ -147,7 +187,7 @@ impl TlsListener {
 }
 
 impl Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
+    type Io = Allowed;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
@@ -162,20 +202,49 @@ impl Listener for TlsListener {
     }
 }
 
-/// Certificates that were renewed, or revoked, count from the next handshake on.
-pub(crate) fn keep_fresh(mut reloader: identity::renewal::Reloader) {
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(Duration::from_secs(5)).await;
-            match reloader.poll() {
-                Ok(true) => tracing::info!("keys and certificates were read anew"),
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::error!(error = %crate::executor::chain(&error), "keys and certificates cannot be read anew")
-                }
-            }
+/// A connection for as long as nobody revokes the certificate at its other end.
+struct Allowed {
+    stream: TlsStream<TcpStream>,
+    peer: Option<Peer>,
+    tls: Tls,
+}
+
+impl Allowed {
+    fn still(&self) -> io::Result<()> {
+        match &self.peer {
+            Some(peer) if !self.tls.still_allowed(peer) => Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "its certificate was revoked",
+            )),
+            _ => Ok(()),
         }
-    });
+    }
+}
+
+impl AsyncRead for Allowed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.still()?;
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Allowed {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.still()?;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
 }
 
 /// The way in for everybody else, as the Unix socket has it.

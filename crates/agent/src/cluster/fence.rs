@@ -9,15 +9,19 @@ use guard::fence::protocol::{Armament, Floating, Reply, What};
 use guard::fence::words::Policy;
 use guard::fence::{freeze_now, kill_now};
 use model::{Epoch, InstanceId, Mark, Millis, Revision, SlotId, Timing};
+use rustix::process::Pid;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// A frozen active waits for the store this long before it is killed.
 const FROZEN_MAX: Millis = Millis(600_000);
 /// A guard that died is started anew within milliseconds: looked for this often.
 const GUARD_LOOK: Duration = Duration::from_millis(10);
+
+/// A guard that answers no heartbeat for this long hangs: it has nothing to do that takes longer.
+const GUARD_SILENT: Duration = Duration::from_millis(1_500);
 
 /// What lets traffic of an instance through, and closes by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +72,10 @@ pub(crate) struct Fence {
     session: Option<(Revision, Mark)>,
     ready: bool,
     why_not: String,
+    /// Its process.
+    guard: Option<Pid>,
+    /// Since when a heartbeat is not answered.
+    beat_since: Option<Instant>,
 }
 
 impl Fence {
@@ -90,6 +98,8 @@ impl Fence {
             session: None,
             ready: false,
             why_not: "the guard has not said yet whether it can fence".into(),
+            guard: None,
+            beat_since: None,
         })
     }
 
@@ -189,8 +199,21 @@ impl Fence {
         self.send(|client| client.renewed(session.0, mark));
     }
 
-    /// The agent goes round.
+    /// The agent goes round; the guard answers. One that does not for a while hangs: it is ended, and another one started.
     pub(crate) fn heartbeat(&mut self) {
+        let hangs = self.beat_since.is_some_and(|since| since.elapsed() >= GUARD_SILENT);
+        if hangs && self.client.is_some() {
+            if let Some(guard) = self.guard.take() {
+                tracing::error!(guard = guard.as_raw_nonzero(), "the guard hangs; ending it");
+                let _ = rustix::process::kill_process(guard, rustix::process::Signal::KILL);
+            }
+            self.beat_since = None;
+            self.lose("the guard hangs".into());
+            return;
+        }
+        if self.client.is_some() {
+            self.beat_since.get_or_insert_with(Instant::now);
+        }
         self.send(Client::heartbeat);
     }
 
@@ -256,8 +279,12 @@ impl Fence {
                 self.client = Some(client);
                 let timing = self.timing;
                 self.send(|client| client.timing(timing));
+                self.beat_since = None;
                 let (known, slots) = match *registered {
-                    Reply::Registered { session, slots, .. } => (session.map(|(session, _)| Revision(session)), slots),
+                    Reply::Registered { session, guard, slots } => {
+                        self.guard = i32::try_from(guard).ok().and_then(Pid::from_raw);
+                        (session.map(|(session, _)| Revision(session)), slots)
+                    }
                     _ => (None, Vec::new()),
                 };
                 let ours = |slot: &SlotId| self.armed.contains_key(slot);
@@ -338,6 +365,7 @@ impl Fence {
                     | What::Failed { .. } => {}
                 }
             }
+            Reply::Alive => self.beat_since = None,
             Reply::Registered { .. } | Reply::Done { .. } => {}
         }
     }

@@ -10,7 +10,7 @@ use crate::slots::known_slot;
 use api::Severity;
 use api::record::{self, Applied, Live, Member};
 use decisions::{ClusterEvent, Event, InstancePhase, ProbeOutcome, Report};
-use model::{InstanceId, Millis, NodeName, Revision, Timestamp, WallTime};
+use model::{InstanceId, Millis, NodeName, Revision, Timestamp};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +77,7 @@ impl Agent {
             }
             News::AddressLost(instance) => {
                 tracing::warn!(%instance, "its floating address has to be put back");
+                self.executor.addresses.put_back(&instance);
             }
             News::Ended(instance) => {
                 let text = format!("the guard ended {instance}");
@@ -95,6 +96,7 @@ impl Agent {
                 instance,
                 run,
                 standby,
+                began,
                 outcome: ProbeOutcome::Fail(what),
             } => {
                 // One that was under way when it went on fails too.
@@ -108,6 +110,7 @@ impl Agent {
                     instance,
                     run,
                     standby,
+                    began,
                     outcome,
                 }
             }
@@ -118,6 +121,12 @@ impl Agent {
     fn own_session(&mut self, session: Option<Revision>, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         cluster.session = session;
+        cluster.link.decides_under(session);
+        if session.is_some() {
+            // The watch may tell of it before: its silence would count as that of another.
+            let me = cluster.me.clone();
+            cluster.observer.own(&me);
+        }
         cluster.told_empty = None;
         cluster.frozen = None;
         cluster.published.clear();
@@ -154,6 +163,7 @@ impl Agent {
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     fn hear_all(&mut self, entries: Vec<Entry>, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         let there: BTreeSet<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
@@ -327,12 +337,13 @@ impl Agent {
         if live.node == cluster.me {
             return;
         }
-        self.executor.know_remote(&id, live.address, live.pid);
+        self.executor.know_remote(&id, &live);
         let report = report_of(&id, &live);
         cluster.lives.insert(id, live);
         self.core.handle(Event::Cluster(ClusterEvent::Reported(report)), now);
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     fn assigned_seen(&mut self, id: InstanceId, entry: &Entry, now: Timestamp) {
         let Ok(assigned) = serde_json::from_slice::<record::Instance>(&entry.value) else {
             tracing::error!(instance = %id, "its record cannot be read");
@@ -503,7 +514,7 @@ impl Agent {
                 what,
                 error: Some(error),
             } => tracing::warn!(what, error, "could not be written"),
-            Later::Wrote { .. } => {}
+            Later::Wrote { .. } | Later::Closed => {}
             Later::Condemn(node) => self.condemn(&node),
         }
     }
@@ -564,20 +575,18 @@ pub(super) fn report_of(id: &InstanceId, live: &Live) -> Report {
             .stands_by
             .clone()
             .map(|what| if what.is_empty() { Ok(()) } else { Err(what) }),
+        proved: live
+            .proved
+            .clone()
+            .map(|(number, what)| (number, if what.is_empty() { Ok(()) } else { Err(what) })),
         unfenced: live.unfenced.clone(),
         busy: live.busy,
         leaving: live.leaving,
         current: live.current,
         deaths: live.deaths,
         restarts: live.restarts,
-        since: ago(live.since),
+        since: crate::clock::ago(live.since),
         because: live.because.clone(),
         last_failure: live.last_failure.clone(),
     }
-}
-
-/// A wall time of another machine on our clock, as well as the wall clocks agree: for people.
-fn ago(at: WallTime) -> Timestamp {
-    let ms = crate::clock::wall_now().0.saturating_sub(at.0).max(0);
-    crate::clock::now() - Duration::from_millis(ms.unsigned_abs())
 }

@@ -12,13 +12,16 @@ pub(crate) mod clock;
 pub(crate) mod door;
 pub(crate) mod fence;
 mod hear;
+pub(crate) mod leave;
 pub(crate) mod mirror;
+pub(crate) mod papers;
 pub(crate) mod publish;
 pub(crate) mod reach;
 pub(crate) mod session;
 pub(crate) mod start;
 mod tell;
 pub(crate) mod upkeep;
+mod waiting;
 
 use api::record::{self, Live, Member};
 use decisions::lease::{Observer, Still};
@@ -75,6 +78,10 @@ pub(crate) struct Clustered {
     /// Numbers of asks that others will answer.
     pub(crate) awaited: BTreeMap<String, oneshot::Sender<api::Outcome>>,
     pub(crate) next_ask: u64,
+    /// What is wrong with certificates.
+    pub(crate) papers: papers::Troubles,
+    /// This node goes down, and how far that is.
+    pub(crate) leaving: Option<leave::Leaving>,
 }
 
 /// What happens to a cluster's agent beside news of store and session.
@@ -84,4 +91,6 @@ pub(crate) enum Later {
     Wrote { what: &'static str, error: Option<String> },
     /// A session that had run out may be ended now.
     Condemn(NodeName),
+    /// Our own session is closed: this node may go.
+    Closed,
 }

@@ -17,10 +17,11 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use store::Store;
 use store::session::{self, Opened, Record, Renewal, Session};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Version of the takeover protocol that we speak.
 pub(crate) const PROTOCOL: u32 = 1;
@@ -38,6 +39,8 @@ pub(crate) enum Order {
         epoch: Epoch,
         cgroup: PathBuf,
         gates: Vec<super::fence::Gate>,
+        /// The session under which the slot was taken: another one that is open by now covers nothing of it.
+        session: Revision,
         answer: oneshot::Sender<Result<(), String>>,
     },
     /// It does not act any more.
@@ -107,16 +110,26 @@ impl Noted {
     }
 }
 
+/// Our session, and when its newest acknowledged renewal was sent; `None` without one.
+pub(crate) type Renewed = Option<(Revision, Mark)>;
+
 /// Talks to the thread.
 #[derive(Clone)]
 pub(crate) struct SessionLink {
     orders: mpsc::UnboundedSender<Order>,
+    /// What deadlines beside the guard's count from.
+    pub(crate) renewals: watch::Receiver<Renewed>,
+    /// The session that the main loop decides under; 0 for none.
+    known: Arc<AtomicU64>,
 }
 
 impl SessionLink {
     /// Starts the thread. `store` has connections that nobody else uses.
     pub(crate) fn start(setup: Setup, fence: Fence, store: Arc<dyn Store>) -> io::Result<Self> {
         let (orders, queue) = mpsc::unbounded_channel();
+        let noted = Noted::read(&setup.noted, &setup.record.boot);
+        let renewed = noted.and_then(|noted| Some((noted.session, noted.acked?)));
+        let (tell, renewals) = watch::channel(renewed);
         std::thread::Builder::new().name("session".into()).spawn(move || {
             prefer_us();
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -126,9 +139,23 @@ impl SessionLink {
                     return;
                 }
             };
-            runtime.block_on(Keeper::new(setup, fence, store).run(queue));
+            runtime.block_on(Keeper::new(setup, fence, store, tell).run(queue));
         })?;
-        Ok(Self { orders })
+        Ok(Self {
+            orders,
+            renewals,
+            known: Arc::default(),
+        })
+    }
+
+    /// From now on the main loop decides under this session.
+    pub(crate) fn decides_under(&self, session: Option<Revision>) {
+        self.known.store(session.unwrap_or_default().0, Ordering::Relaxed);
+    }
+
+    /// The session that the main loop decides under.
+    pub(crate) fn session(&self) -> Revision {
+        Revision(self.known.load(Ordering::Relaxed))
     }
 
     /// The thread lives as long as the agent.
@@ -171,10 +198,11 @@ struct Keeper {
     answers: mpsc::UnboundedSender<Answer>,
     heard: Option<mpsc::UnboundedReceiver<Answer>>,
     last_noted: Option<Noted>,
+    renewals: watch::Sender<Renewed>,
 }
 
 impl Keeper {
-    fn new(setup: Setup, fence: Fence, store: Arc<dyn Store>) -> Self {
+    fn new(setup: Setup, fence: Fence, store: Arc<dyn Store>, renewals: watch::Sender<Renewed>) -> Self {
         let options = HolderOptions::of(&setup.timing);
         // Above those of every earlier agent of this boot.
         let attempts = mark().boot_ns;
@@ -207,6 +235,7 @@ impl Keeper {
             answers,
             heard: Some(heard),
             last_noted: noted,
+            renewals,
         }
     }
 
@@ -270,11 +299,15 @@ impl Keeper {
                 epoch,
                 cgroup,
                 gates,
+                session,
                 answer,
             } => {
                 // From here on something exclusive may run: the deadline matters.
                 self.tell(HolderEvent::AllExclusiveEmpty(false));
                 match self.holder.covered(mark()) {
+                    Covered::Yes if self.holder.session() != Some(session) => {
+                        let _ = answer.send(Err("the session under which the slot was taken is over".into()));
+                    }
                     Covered::Yes => self.fence.arm(&instance, &slot, epoch, &cgroup, &gates, answer),
                     other => {
                         let _ = answer.send(Err(not_covered(other).to_owned()));
@@ -374,6 +407,7 @@ impl Keeper {
                 HolderAction::TellGuard { mark } => {
                     if let Some(session) = self.holder.session() {
                         self.fence.renewed(session, mark);
+                        self.renewals.send_replace(Some((session, mark)));
                     }
                 }
                 HolderAction::Fenced { why, .. } => {
@@ -384,6 +418,7 @@ impl Keeper {
                         self.last_noted = None;
                     }
                     self.fence.kill_all();
+                    self.renewals.send_replace(None);
                     self.news(News::Lost { why });
                 }
                 HolderAction::Frozen { why } => {

@@ -3,10 +3,12 @@
 use super::fence::Fence;
 use super::hear::report_of;
 use super::mirror::{self, Seen};
+use super::papers::{OwnEtcd, Papers, Troubles, digest};
 use super::publish;
-use super::reach::Reach;
+use super::reach::Ways;
 use super::session::{News, Noted, PROTOCOL, SessionLink, Setup};
 use super::upkeep::{self, Wanted};
+use super::waiting::Waiting;
 use super::{Clustered, clock};
 use crate::agent::Agent;
 use crate::executor::Executor;
@@ -29,6 +31,8 @@ use tokio::sync::{mpsc, watch};
 
 /// A store that does not answer when the agent comes up is asked again after this long, for as long as that takes.
 const STORE_RETRY: Duration = Duration::from_millis(500);
+/// A store takes a moment to come up; after this long people are told.
+const TOLD_AFTER: Duration = Duration::from_secs(3);
 /// What an agent that comes up sees of its own earlier session within this decides whether what runs goes on.
 const SESSION_WAIT_MIN: Duration = Duration::from_secs(2);
 
@@ -41,35 +45,81 @@ pub(crate) struct Joined {
     stash: Vec<Input>,
 }
 
+/// What an agent has before it knows anything: ways to the store, and the member of it that this node runs.
+pub(crate) struct Connected {
+    pub(crate) ways: Arc<Ways>,
+    pub(crate) etcd: Option<Arc<OwnEtcd>>,
+}
+
 /// The store of a cluster, once it answers. What this node runs of it is started first, or found running.
-pub(crate) async fn connect(node: &Node, layout: &Layout) -> Result<Arc<Reach>, StartError> {
-    if let Some(config) = membership::server_config(node, layout) {
-        keep_etcd(config).await?;
+pub(crate) async fn connect(node: &Node, layout: &Layout) -> Result<Connected, StartError> {
+    let place = membership::Place {
+        layout: layout.clone(),
+        node: node.clone(),
+    };
+    // Without valid certificates etcd's members do not speak with each other, and there is no store to note it in.
+    match membership::renew_alone(&place) {
+        Ok(true) => tracing::info!("the certificates of this node were due, and were renewed"),
+        Ok(false) => {}
+        Err(error) => {
+            tracing::warn!(error = %crate::executor::chain(&error), "the certificates of this node cannot be looked at");
+        }
     }
+    let etcd = match membership::server_config(node, layout) {
+        Some(config) => Some(keep_etcd(config, &place).await?),
+        None => None,
+    };
     let options = options(node, layout)?;
+    let began = tokio::time::Instant::now();
+    let mut waiting: Option<Waiting> = None;
     let mut told = false;
     loop {
         let connected = match etcd::Etcd::connect(options.clone()).await {
             Ok(store) => store.revision().await.map(|_| store).map_err(|error| error.to_string()),
             Err(error) => Err(crate::executor::chain(&error)),
         };
-        match connected {
-            Ok(store) => return Ok(Arc::new(Reach::new(Arc::new(store)))),
-            Err(error) if !told => {
-                told = true;
-                tracing::error!(
-                    error,
-                    "the store does not answer; what runs goes on, and this agent waits for the store"
-                );
+        let error = match connected {
+            Ok(store) => {
+                let ways = Ways::new(node.clone(), layout.clone(), store);
+                let ways = ways.map_err(|error| StartError::Join(crate::executor::chain(&error)))?;
+                return Ok(Connected {
+                    ways: Arc::new(ways),
+                    etcd,
+                });
             }
-            Err(error) => tracing::debug!(error, "the store does not answer"),
+            Err(error) => error,
+        };
+        if !told && began.elapsed() >= TOLD_AFTER {
+            told = true;
+            tracing::error!(
+                error,
+                "the store does not answer; what runs goes on, and this agent waits for the store"
+            );
+            waiting = Waiting::begin(&layout.api_socket(), error);
+        } else if let Some(waiting) = &waiting {
+            waiting.say(&error);
         }
-        tokio::time::sleep(STORE_RETRY).await;
+        let down = async {
+            match &waiting {
+                Some(waiting) => waiting.down().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = down => {
+                super::leave::end_all(node, layout).await?;
+                return Err(StartError::Down);
+            }
+            () = tokio::time::sleep(STORE_RETRY) => {}
+        }
     }
 }
 
 /// Keeps the node's member of the store running for as long as the agent lives; it outlives the agent.
-async fn keep_etcd(config: etcd::server::Config) -> Result<(), StartError> {
+async fn keep_etcd(config: etcd::server::Config, place: &membership::Place) -> Result<Arc<OwnEtcd>, StartError> {
+    // Read before: etcd may know more than is said of it, never less.
+    let folder = place.folder().ok();
+    let trusts = folder.and_then(|folder| Some(digest(&identity::Tls::load(&folder).ok()?.trusted())));
     let server = match etcd::server::Server::start(config).await {
         Ok(server) => server,
         Err(error) => {
@@ -80,7 +130,7 @@ async fn keep_etcd(config: etcd::server::Config) -> Result<(), StartError> {
     let mut changes = server.watch();
     tokio::spawn(async move {
         loop {
-            match server.state() {
+            match changes.borrow_and_update().clone() {
                 etcd::server::State::Running { pid, adopted, .. } => tracing::info!(pid, adopted, "etcd runs"),
                 state => tracing::error!(?state, "etcd does not run"),
             }
@@ -89,28 +139,29 @@ async fn keep_etcd(config: etcd::server::Config) -> Result<(), StartError> {
             }
         }
     });
-    Ok(())
+    Ok(Arc::new(OwnEtcd::new(
+        server,
+        place.layout.run().join("etcd-trusts"),
+        trusts,
+    )))
 }
 
-/// Begins to answer other machines.
+/// Begins to answer other machines, and to look after this node's certificates.
 pub(crate) async fn open_door(
-    node: &Node,
-    layout: &Layout,
-    store: &Arc<dyn Store>,
+    connected: &Connected,
     door: crate::http::Door,
+    troubles: Troubles,
 ) -> Result<(), StartError> {
     let failed = |error: &dyn std::error::Error| StartError::Join(crate::executor::chain(error));
-    let folder = identity::Folder::open(layout.pki()).map_err(|error| failed(&error))?;
+    let ways = &connected.ways;
+    let place = ways.place();
+    let folder = place.folder().map_err(|error| failed(&error))?;
     let tls = identity::Tls::load(&folder).map_err(|error| failed(&error))?;
-    let reloader = identity::renewal::Reloader::new(folder, tls.clone()).map_err(|error| failed(&error))?;
-    super::door::keep_fresh(reloader);
-    let place = membership::Place {
-        layout: layout.clone(),
-        node: node.clone(),
-    };
+    let papers = Papers::new(Arc::clone(ways), tls.clone(), connected.etcd.clone(), troubles);
+    tokio::spawn(papers.map_err(StartError::Join)?.run());
     let app = super::door::app(door);
-    let at = std::net::SocketAddr::new(node.host, node.agent_port).to_string();
-    super::door::open(place, Arc::clone(store), app, tls)
+    let at = std::net::SocketAddr::new(place.node.host, place.node.agent_port).to_string();
+    super::door::open(Arc::clone(ways), app, tls)
         .await
         .map_err(|source| StartError::Listen { at, source })
 }
@@ -123,7 +174,7 @@ fn options(node: &Node, layout: &Layout) -> Result<etcd::Options, StartError> {
 pub(crate) async fn join(
     node: &Node,
     layout: &Layout,
-    reach: &Arc<Reach>,
+    ways: &Arc<Ways>,
     inputs: &Inputs,
     queue: &mut mpsc::UnboundedReceiver<Input>,
     executor: &mut Executor,
@@ -141,22 +192,12 @@ pub(crate) async fn join(
         inputs: inputs.clone(),
     };
     let fence = Fence::start(layout, &timing).map_err(StartError::Join)?;
-    let options = options(node, layout)?;
-    let renewals = etcd::Etcd::new(options).and_then(|store| store.renewal_handle());
-    let renewals = renewals.map_err(|error| StartError::Join(crate::executor::chain(&error)))?;
-    let renewals = Arc::new(Reach::new(Arc::new(renewals)));
-    let link = SessionLink::start(setup, fence, Arc::clone(&renewals) as Arc<dyn Store>);
+    let link = SessionLink::start(setup, fence, Arc::clone(&ways.renewals) as Arc<dyn Store>);
     let link = link.map_err(|error| StartError::Join(error.to_string()))?;
     let (upkeep, wanted) = watch::channel(Wanted::default());
-    tokio::spawn(upkeep::run(
-        node.clone(),
-        layout.clone(),
-        Arc::clone(reach),
-        renewals,
-        wanted,
-    ));
-    let store: &Arc<dyn Store> = &(Arc::clone(reach) as Arc<dyn Store>);
-    executor.join(node.host, link.clone());
+    tokio::spawn(upkeep::run(Arc::clone(ways), wanted));
+    let store: &Arc<dyn Store> = &(Arc::clone(&ways.store) as Arc<dyn Store>);
+    executor.join(node.host, link.clone(), timing.hard_deadline);
     let (publisher, told) = mpsc::unbounded_channel();
     tokio::spawn(publish::run(Arc::clone(store), node.node.clone(), told));
     let (entries, from) = mirror::list(store.as_ref(), &node.node).await?;
@@ -189,6 +230,8 @@ pub(crate) async fn join(
         upkeep,
         awaited: BTreeMap::new(),
         next_ask: clock::mark().boot_ns,
+        papers: Troubles::default(),
+        leaving: None,
         node: node.clone(),
     };
     let mut stash = Vec::new();
@@ -200,6 +243,7 @@ pub(crate) async fn join(
             match &input {
                 Input::Session(News::Renewed { session, .. }) => {
                     cluster.session = Some(*session);
+                    cluster.link.decides_under(Some(*session));
                     stash.push(input);
                     break;
                 }
@@ -276,8 +320,9 @@ impl Agent {
             let _ = cluster.publisher.send(publish::Publish::Session(cluster.session));
         }
         self.hear_store(Seen::All(started.entries), now);
+        // What came first is taken in first: it must not come after what came since.
         for input in started.stash {
-            let _ = self.inputs.send(input);
+            self.take(input);
         }
         self.core.tell_all();
         let (store, inputs) = (Arc::clone(&self.store), self.inputs.clone());

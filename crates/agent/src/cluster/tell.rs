@@ -70,7 +70,9 @@ impl Agent {
         let Some(cluster) = &self.clustered else {
             return Vec::new();
         };
-        let mut problems = Vec::new();
+        let papers = cluster.papers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut problems = papers.clone();
+        drop(papers);
         let mut add = |code: &str, text: String, hint: &str, since: Timestamp| {
             problems.push(api::Problem {
                 code: code.into(),
@@ -135,8 +137,9 @@ impl Agent {
     pub(crate) fn cluster_wakeup(&self) -> Option<Timestamp> {
         let cluster = self.clustered.as_ref()?;
         let look = cluster.look_at.map(|at| Timestamp(at.boot_ns / 1_000 + 1));
-        let beat = Some(cluster.beat_at);
-        look.into_iter().chain(cluster.elect_at).chain(beat).min()
+        let leaving = cluster.leaving.as_ref().map(super::leave::Leaving::wakeup);
+        let others = [cluster.elect_at, Some(cluster.beat_at), leaving];
+        look.into_iter().chain(others.into_iter().flatten()).min()
     }
 
     /// Tells the guard that the main loop goes round.
@@ -167,6 +170,9 @@ impl Agent {
             promoted: report.promoted,
             followed: report.followed,
             stands_by: report.stands_by.map(|result| result.err().unwrap_or_default()),
+            proved: report
+                .proved
+                .map(|(number, result)| (number, result.err().unwrap_or_default())),
             unfenced: report.unfenced,
             busy: report.busy,
             leaving: report.leaving,
@@ -178,6 +184,7 @@ impl Agent {
             last_failure: report.last_failure,
             address: self.executor.address(id),
             pid: self.executor.pid(id),
+            floating_on: self.executor.addresses.of(id),
         }
     }
 

@@ -1,14 +1,11 @@
 //! Looks after the store itself: who its members are now, that it stays small, and that it is not led from a node whose loss would
 //! then cost an election on top.
 
-use super::reach::Reach;
-use api::layout::Layout;
-use api::node::Node;
+use super::reach::Ways;
 use etcd::server::cluster::{Cluster, Memory, Policy, Step};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use store::Store;
 use tokio::sync::watch;
 
 /// How often the members are looked at: a new one is known to all within this.
@@ -26,23 +23,11 @@ pub(crate) struct Wanted {
 }
 
 /// Goes on for as long as the agent lives.
-pub(crate) async fn run(
-    mut node: Node,
-    layout: Layout,
-    store: Arc<Reach>,
-    renewals: Arc<Reach>,
-    mut wanted: watch::Receiver<Wanted>,
-) {
-    let Ok(options) = membership::etcd_options(&node, &layout) else {
-        return;
-    };
-    let mut cluster = match Cluster::new(options) {
-        Ok(cluster) => cluster,
-        Err(error) => {
-            tracing::error!(error = %crate::executor::chain(&error), "the members of the store cannot be looked after");
-            return;
-        }
-    };
+pub(crate) async fn run(ways: Arc<Ways>, mut wanted: watch::Receiver<Wanted>) {
+    let managed = ways.place().node.store.member.is_some();
+    let ours = ways.place().store_is_ours();
+    let mut exchanged = ways.exchanged();
+    let mut cluster = None;
     let (policy, mut memory) = (Policy::default(), Memory::default());
     loop {
         let changed = tokio::time::timeout(LOOK_EVERY, wanted.changed()).await;
@@ -52,6 +37,21 @@ pub(crate) async fn run(
             Err(_) => {}
         }
         let now = wanted.borrow_and_update().clone();
+        if exchanged.has_changed().unwrap_or(false) {
+            // It has connections of its own, with certificates that may end.
+            exchanged.mark_unchanged();
+            cluster = None;
+        }
+        let cluster = match &mut cluster {
+            Some(cluster) => cluster,
+            none => match begin(&ways) {
+                Ok(fresh) => none.insert(fresh),
+                Err(error) => {
+                    tracing::error!(error, "the members of the store cannot be looked after");
+                    continue;
+                }
+            },
+        };
         match cluster.look().await {
             Ok(view) => {
                 let urls: BTreeSet<String> = view
@@ -60,14 +60,16 @@ pub(crate) async fn run(
                     .filter(|seen| seen.votes())
                     .flat_map(|seen| seen.member.client_urls.clone())
                     .collect();
-                follow(&mut node, &layout, &urls, &store, &renewals).await;
+                if ours {
+                    follow(&ways, &urls).await;
+                }
             }
             Err(error) => {
                 tracing::debug!(error = %crate::executor::chain(&error), "the members of the store do not answer");
                 continue;
             }
         }
-        if !now.controller || node.store.member.is_none() {
+        if !now.controller || !managed {
             continue;
         }
         if let Err(error) = cluster.prefer_leader_away_from(&now.avoid).await {
@@ -81,43 +83,23 @@ pub(crate) async fn run(
     }
 }
 
+fn begin(ways: &Ways) -> Result<Cluster, String> {
+    Cluster::new(ways.options()?).map_err(|error| crate::executor::chain(&error))
+}
+
 /// Members came or went: from now on all of them are asked, our own first.
-async fn follow(node: &mut Node, layout: &Layout, urls: &BTreeSet<String>, store: &Reach, renewals: &Reach) {
+async fn follow(ways: &Ways, urls: &BTreeSet<String>) {
+    let node = ways.place().node;
     let known: BTreeSet<String> = node.store.endpoints.iter().cloned().collect();
-    if urls.is_empty() || *urls == known || node.store.member.is_none() && node.store.endpoints.is_empty() {
+    if urls.is_empty() || *urls == known {
         return;
     }
-    let own = node
-        .store
-        .member
-        .as_ref()
-        .map(|member| format!("https://{}", member.client));
+    let own = node.store.member.map(|member| format!("https://{}", member.client));
     let mut endpoints: Vec<String> = urls.iter().cloned().collect();
     endpoints.sort_by_key(|url| (own.as_ref() != Some(url), url.clone()));
-    let before = std::mem::replace(&mut node.store.endpoints, endpoints);
-    let connected = async {
-        let options = membership::etcd_options(node, layout).map_err(|error| crate::executor::chain(&error))?;
-        let fresh = etcd::Etcd::connect(options)
-            .await
-            .map_err(|error| crate::executor::chain(&error))?;
-        let renewing = fresh.renewal_handle().map_err(|error| crate::executor::chain(&error))?;
-        Ok::<_, String>((fresh, renewing))
-    };
-    match connected.await {
-        Ok((fresh, renewing)) => {
-            tracing::info!(
-                endpoints = node.store.endpoints.join(" "),
-                "the store has other members now"
-            );
-            store.switch(Arc::new(fresh) as Arc<dyn Store>);
-            renewals.switch(Arc::new(renewing) as Arc<dyn Store>);
-            if let Err(error) = node.write(&layout.node()) {
-                tracing::warn!(error = %crate::executor::chain(&error), "the members of the store cannot be noted");
-            }
-        }
-        Err(error) => {
-            tracing::debug!(error, "the new members do not answer yet");
-            node.store.endpoints = before;
-        }
+    let shown = endpoints.join(" ");
+    match ways.exchange(Some(endpoints)).await {
+        Ok(()) => tracing::info!(endpoints = shown, "the store has other members now"),
+        Err(error) => tracing::debug!(error, "the new members do not answer yet"),
     }
 }

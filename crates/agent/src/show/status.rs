@@ -88,6 +88,11 @@ fn service_status(
         distance_to_outage: service.distance,
         protection: protection(service, timing),
         listen: service.declared.listen.map(|listen| listen.to_string()),
+        floating: service
+            .declared
+            .address
+            .as_ref()
+            .map(|address| floating(address, service, executor)),
         slots: slots.collect(),
         instances: service
             .instances
@@ -104,6 +109,26 @@ fn service_status(
             failed: totals.failed,
             errors: totals.errors,
         }),
+    }
+}
+
+/// A floating address, and where it is: whoever has it for an instance says so.
+fn floating(address: &model::FloatingAddress, service: &ServiceView, executor: &Executor) -> api::Floating {
+    // What a lost node said of its own is not so any more: it counts for whoever holds the slot.
+    let holds = |id: &model::InstanceId| service.slots.iter().any(|slot| slot.instance.as_ref() == Some(id));
+    let mut there = service
+        .instances
+        .iter()
+        .filter(|instance| holds(&instance.id))
+        .filter_map(|instance| Some((instance, executor.floating_on(&instance.id)?)));
+    let (node, interface) = there
+        .next()
+        .map(|(instance, interface)| (instance.node.to_string(), interface))
+        .unzip();
+    api::Floating {
+        address: address.to_string(),
+        node,
+        interface,
     }
 }
 

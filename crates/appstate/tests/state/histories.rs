@@ -46,30 +46,35 @@ async fn play(store: Arc<dyn Store>, faults: Faults, seed: u64) -> Recorded {
     recording.await.unwrap()
 }
 
-fn judge(recorded: &Recorded) -> Result<(), String> {
+/// Whether the search came to an end. On a machine that is slow, more outcomes are unknown, and a search that has to try all of
+/// them gives up: such a history says nothing.
+fn judge(recorded: &Recorded) -> Result<bool, String> {
     revisions_agree(recorded)?;
     match check(&recorded.history) {
-        Verdict::Linearizable => Ok(()),
+        Verdict::Linearizable => Ok(true),
+        Verdict::TooHard => Ok(false),
         verdict => Err(format!("{verdict:?}")),
     }
 }
 
-/// Says with which history it failed.
-fn assert_linearizable(recorded: &Recorded, seed: u64) {
-    if let Err(problem) = judge(recorded) {
+/// Says with which history it failed; else whether it was judged.
+fn assert_linearizable(recorded: &Recorded, seed: u64) -> bool {
+    let judged = judge(recorded);
+    if let Err(problem) = &judged {
         let mut history = recorded.history.clone();
         history.sort_by_key(|operation| operation.called);
         let lines: Vec<String> = history.iter().map(|operation| format!("{operation:?}")).collect();
         panic!("seed {seed}: {problem}\n{}", lines.join("\n"));
     }
+    judged.unwrap_or(false)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn histories_are_linearizable_whatever_an_honest_store_does() {
-    let (mut unknown, mut calls) = (0, 0);
+    let (mut unknown, mut calls, mut judged) = (0, 0, 0);
     for seed in 0..20 {
         let recorded = play(Arc::new(Memory::default()), Faults::ALLOWED, seed).await;
-        assert_linearizable(&recorded, seed);
+        judged += usize::from(assert_linearizable(&recorded, seed));
         calls += recorded.history.len();
         unknown += recorded
             .history
@@ -77,6 +82,7 @@ async fn histories_are_linearizable_whatever_an_honest_store_does() {
             .filter(|operation| operation.reply.is_none())
             .count();
     }
+    assert!(judged >= 10, "only {judged} of 20 histories could be judged");
     // The runs were hard enough to mean something, and not so hard that nothing went through.
     assert!(unknown >= 20, "only {unknown} outcomes of {calls} were unknown");
     assert!(calls > 20 * CLIENTS * CALLS / 2, "only {calls} calls went through");
@@ -84,12 +90,14 @@ async fn histories_are_linearizable_whatever_an_honest_store_does() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn histories_are_linearizable_on_the_store_of_one_machine() {
+    let mut judged = 0;
     for seed in 100..106 {
         let folder = tempfile::tempdir().unwrap();
         let store = Embedded::open(&folder.path().join("store.redb"), &Options::default()).unwrap();
         let recorded = play(Arc::new(store), Faults::ALLOWED, seed).await;
-        assert_linearizable(&recorded, seed);
+        judged += usize::from(assert_linearizable(&recorded, seed));
     }
+    assert!(judged >= 3, "only {judged} of 6 histories could be judged");
 }
 
 /// A store that breaks its word is noticed, each way of it, within a few runs.

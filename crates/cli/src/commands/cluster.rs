@@ -5,7 +5,7 @@ use super::start::{Logs, await_agent};
 use super::{Done, Error, Session, to_json};
 use crate::args::{
     ClusterBackup, ClusterCommand, ClusterInit, ClusterJoin, ClusterRecover, ClusterRemove, ClusterRestore,
-    ClusterToken,
+    ClusterRotate, ClusterToken,
 };
 use crate::client::Client;
 use crate::place::{Life, life};
@@ -15,6 +15,7 @@ use membership::{Init, Join, Place, Report};
 use model::NodeName;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub(super) async fn run(session: &Session, command: ClusterCommand) -> Result<Done, Error> {
     match command {
@@ -26,16 +27,45 @@ pub(super) async fn run(session: &Session, command: ClusterCommand) -> Result<Do
         ClusterCommand::Backup(args) => backup(session, &args).await,
         ClusterCommand::Restore(args) => restore(session, &args).await,
         ClusterCommand::Recover(args) => recover(session, &args).await,
-        ClusterCommand::Start(_) => {
-            let place = stopped_here(session)?;
-            start_agent(session, &place).await?;
-            session.output.answer_line(&format!(
-                "node {} of cluster {} is up",
-                place.node.node, place.node.cluster
-            ));
-            Ok(Done::Yes)
-        }
+        ClusterCommand::Start(_) => start(session).await,
+        ClusterCommand::RotateAuthority(args) => rotate(session, &args).await,
     }
+}
+
+async fn start(session: &Session) -> Result<Done, Error> {
+    let place = stopped_here(session)?;
+    let (node, cluster) = (&place.node.node, &place.node.cluster);
+    if let Up::Waiting(why) = start_agent(session, &place).await? {
+        session.output.answer_line(&format!(
+            "the agent of node {node} of cluster {cluster} runs, and is {why}"
+        ));
+        return Ok(Done::No);
+    }
+    session
+        .output
+        .answer_line(&format!("node {node} of cluster {cluster} is up"));
+    Ok(Done::Yes)
+}
+
+async fn rotate(session: &Session, args: &ClusterRotate) -> Result<Done, Error> {
+    let place = here(session)?;
+    if args.abort {
+        membership::abort_rotation(&place).await?;
+        session
+            .output
+            .answer_line("the replacement is given up; the present authority stays");
+        return Ok(Done::Yes);
+    }
+    session.output.say(
+        "all nodes get certificates of a new authority, while everything runs; each member's etcd is restarted twice, one after the other. \
+         Nodes that are away meanwhile have to join again: take those out first that will not come back. Join tokens made before end with it",
+    );
+    session.consent(args.yes, "replacing the authority", "Go on?")?;
+    membership::rotate(&place).await?;
+    session
+        .output
+        .answer_line("the replacement has begun; `understudy cluster status` says how far it is");
+    Ok(Done::Yes)
 }
 
 async fn init(session: &Session, args: ClusterInit) -> Result<Done, Error> {
@@ -60,6 +90,8 @@ async fn init(session: &Session, args: ClusterInit) -> Result<Done, Error> {
         },
         etcd_login: args.etcd_user.zip(args.etcd_password_file),
         prefix: args.prefix,
+        in_the_open: args.etcd_in_the_open,
+        lifetime: args.certificate_lifetime.map(lifetime).transpose()?,
     };
     let place = membership::init(&init, &|what| session.output.say(what)).await?;
     start_agent(session, &place).await?;
@@ -159,7 +191,7 @@ async fn status(session: &Session, json: bool) -> Result<Done, Error> {
 fn page(report: &Report) -> String {
     let (answering, needed) = report.votes;
     let mut page = format!(
-        "{}, seen from node {}\n\nstore   {}: {answering} members answer, {needed} are needed\ntiming  {}: {}\n        \
+        "{}, seen from node {}\n\nstore      {}: {answering} members answer, {needed} are needed\nauthority  {}\ntiming     {}: {}\n           \
          a lost node's slot is held elsewhere within {} ms, within {} ms if the store's leader is lost with it; the promotion comes on top\n\n",
         report.cluster,
         report.node,
@@ -168,6 +200,7 @@ fn page(report: &Report) -> String {
         } else {
             "DOES NOT ANSWER"
         },
+        report.authority,
         report.profile,
         report.because,
         report.node_loss_worst_ms,
@@ -285,6 +318,19 @@ fn must_be_down(place: &Place) -> Result<(), Error> {
 
 /// The node that this machine is.
 fn here(session: &Session) -> Result<Place, Error> {
+    if session.place.asked.is_none() {
+        // Also one that does not run: that is when it matters most.
+        let nodes: Vec<String> = session
+            .place
+            .known()?
+            .into_iter()
+            .map(|known| known.cluster)
+            .filter(|cluster| session.place.layout(cluster).node().exists())
+            .collect();
+        if let [only] = nodes.as_slice() {
+            return Ok(Place::open(&session.place.base, only)?);
+        }
+    }
     let cluster = session.place.choose()?;
     Ok(Place::open(&session.place.base, &cluster)?)
 }
@@ -303,19 +349,49 @@ fn stopped_here(session: &Session) -> Result<Place, Error> {
     }
 }
 
+fn lifetime(span: Duration) -> Result<identity::Lifetime, Error> {
+    identity::Lifetime::new(span).ok_or_else(|| Error::BadArgument {
+        what: "certificates cannot last so short or so long".into(),
+        hint: "from a minute to ten years",
+    })
+}
+
+/// Whether an agent that was started is at work.
+enum Up {
+    Working,
+    /// It waits for something, in its own words.
+    Waiting(String),
+}
+
 /// Starts guard and agent of a node, and waits until the agent answers.
-async fn start_agent(session: &Session, place: &Place) -> Result<(), Error> {
+async fn start_agent(session: &Session, place: &Place) -> Result<Up, Error> {
     let layout: &Layout = &place.layout;
     let client = Client::new(&place.node.cluster, layout);
     if matches!(life(layout), Life::Running) {
-        return Ok(());
+        return Ok(waiting(&client).await.map_or(Up::Working, Up::Waiting));
     }
     let logs = Logs::from_here(layout);
     let guard = Guard::start(session, &place.node.cluster, 1, None).map_err(|source| Error::Runtime {
         doing: "start the guard",
         source,
     })?;
-    await_agent(layout, &client, &logs, Some(&guard)).await
+    match await_agent(layout, &client, &logs, Some(&guard)).await {
+        Ok(()) => Ok(Up::Working),
+        Err(error) => match waiting(&client).await {
+            Some(why) => Ok(Up::Waiting(why)),
+            None => Err(error),
+        },
+    }
+}
+
+/// What an agent waits for that came up without the store.
+async fn waiting(client: &Client) -> Option<String> {
+    match client.status().await {
+        Err(crate::client::Error::Refused { outcome, .. }) if outcome.text.starts_with("waiting for") => {
+            Some(outcome.text)
+        }
+        _ => None,
+    }
 }
 
 fn node_name(given: Option<&str>) -> Result<NodeName, Error> {

@@ -7,6 +7,7 @@ use crate::feed::{self, News};
 use crate::place::is_gone;
 use crate::render::{clean, plural};
 use api::{Outcome, Status};
+use membership::Place;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -32,13 +33,69 @@ impl Error {
 /// `down`
 pub(super) async fn run(session: &Session, args: &args::Down) -> Result<Done, CommandError> {
     let client = session.client().await?;
-    let status = client.status().await?;
-    session.output.say(&what_stops(&status));
+    let node = Place::open(&session.place.base, client.cluster()).ok();
+    let status = match client.status().await {
+        Ok(status) => Some(status),
+        // It waits for its store; what runs here can be stopped all the same.
+        Err(client::Error::Refused { outcome, .. }) if node.is_some() => {
+            session.output.say(&outcome.text);
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(place) = &node {
+        session.output.say(&what_leaves(place, args.etcd));
+    }
+    if let Some(status) = status.filter(|_| node.is_none()) {
+        session.output.say(&what_stops(&status));
+    }
+    if args.etcd
+        && let Some(place) = &node
+    {
+        must_not_be_needed(place).await?;
+    }
     if !args.yes && session.output.ask("Stop all of it?") == crate::output::Consent::No {
         return Err(CommandError::Declined);
     }
     let outcome = stop(session, &client).await?;
+    if outcome.value.done
+        && args.etcd
+        && let Some(place) = &node
+    {
+        membership::stop_etcd(place).await?;
+        session.output.say("its member of the store is stopped, too");
+    }
     act::tell(session, Ok(outcome), args.json)
+}
+
+/// Stopping a member of the store must not stop all the others' decisions, unless nothing is decided anyway.
+async fn must_not_be_needed(place: &Place) -> Result<(), CommandError> {
+    let report = membership::report(place).await?;
+    let (answering, needed) = report.votes;
+    if place.node.store.member.is_none() || !report.store_answers || report.members.len() < 2 || answering > needed {
+        return Ok(());
+    }
+    Err(CommandError::BadArgument {
+        what: format!(
+            "{answering} members of the store answer and {needed} are needed: without that of node {} nothing is decided any more",
+            place.node.node
+        ),
+        hint: "leave --etcd out: its member then goes on voting; or bring the others back first",
+    })
+}
+
+/// What happens when a node of several goes down.
+fn what_leaves(place: &Place, etcd: bool) -> String {
+    let (node, cluster) = (&place.node.node, clean(&place.node.cluster));
+    let votes = match (&place.node.store.member, etcd) {
+        (None, _) => "",
+        (Some(_), false) => "; its member of the store goes on voting (--etcd stops it, too)",
+        (Some(_), true) => "; its member of the store is stopped, too",
+    };
+    format!(
+        "this stops node {node} of cluster `{cluster}`: what is active here moves to other nodes first, the rest is stopped{votes}. \
+         `understudy cluster start` brings it back"
+    )
 }
 
 /// Stops everything, telling what still runs, and returns when nothing does.

@@ -2,6 +2,7 @@
 
 use super::{Done, Error, Session, to_json};
 use crate::args;
+use sim::cluster::{ClusterMode, ClusterOptions, ClusterSimulation, run_cluster, simulate_cluster};
 use sim::{Options, Simulation};
 use std::io::IsTerminal;
 use std::path::Path;
@@ -37,6 +38,9 @@ pub(super) fn run(session: &Session, args: &args::Simulate) -> Result<Done, Erro
         return play(session, script);
     }
     let first = args.seed.unwrap_or_else(|| if args.runs > 1 { 1 } else { random() });
+    if args.cluster {
+        return Ok(several(session, args, first));
+    }
     let options = Options {
         faults: args.faults,
         only: args.only.clone(),
@@ -94,6 +98,69 @@ pub(super) fn run(session: &Session, args: &args::Simulate) -> Result<Done, Erro
         .output
         .answer_line(&format!("seeds {first} to {}: {outcome}", first + args.runs - 1));
     Ok(verdict(session, outcome.failure.map(|failure| failure.to_string())))
+}
+
+/// The same of several machines.
+fn several(session: &Session, args: &args::Simulate, first: u64) -> Done {
+    let options = ClusterOptions {
+        mode: if args.store_outage {
+            ClusterMode::StoreOutage
+        } else {
+            ClusterMode::Storm
+        },
+        faults: args.faults,
+        only: args.only.clone(),
+        transcript: args.events,
+        events: args.events,
+        ..ClusterOptions::default()
+    };
+    if args.events {
+        let report = run_cluster(first, &options);
+        session.output.answer_line(&report.transcript.join("\n"));
+        return verdict(session, report.violation.map(|violation| violation.to_string()));
+    }
+    let simulation = ClusterSimulation {
+        seeds: first..first.saturating_add(args.runs),
+        options,
+        threads: args.threads,
+        within: std::time::Duration::ZERO,
+    };
+    let shows_progress = args.runs > 1 && std::io::stderr().is_terminal();
+    let runs = args.runs;
+    let outcome = simulate_cluster(&simulation, &|done| {
+        if shows_progress && done.is_multiple_of((runs / 100).max(1)) {
+            eprint!("\r{done} of {runs} runs");
+        }
+    });
+    if shows_progress {
+        eprintln!();
+    }
+    if args.json {
+        let report = Report {
+            version: api::VERSION,
+            runs: outcome.runs,
+            faults: outcome.faults_total(),
+            failovers: outcome.failovers,
+            switchovers: outcome.switchovers,
+            decisions: outcome.decisions,
+            virtual_seconds: outcome.lasted.as_secs(),
+            worst_failover_us: None,
+            failure: outcome.failure.as_ref().map(|failure| FailureReport {
+                seed: failure.seed,
+                invariant: failure.violation.invariant.to_owned(),
+                what: failure.violation.to_string(),
+                transcript: failure.transcript.clone(),
+                replay: failure.command(),
+                smaller: failure.smaller_command(),
+            }),
+        };
+        session.output.answer_line(&to_json(&report));
+        return if outcome.failure.is_none() { Done::Yes } else { Done::No };
+    }
+    session
+        .output
+        .answer_line(&format!("seeds {first} to {}: {outcome}", first + args.runs - 1));
+    verdict(session, outcome.failure.map(|failure| failure.to_string()))
 }
 
 /// Plays a script and prints what was decided, line by line.

@@ -36,6 +36,7 @@ pub(crate) fn shop() -> Status {
                 distance_to_outage: 2,
                 protection: "process death: an event, milliseconds".into(),
                 listen: Some("127.0.0.1:6380".into()),
+                floating: None,
                 slots: vec![slot(0, "serving", Some(("db-1", "a")), 3)],
                 instances: vec![instance("db-1", "a", "active"), instance("db-2", "b", "standby")],
                 rolling: false,
@@ -63,6 +64,7 @@ pub(crate) fn shop() -> Status {
                 distance_to_outage: 1,
                 protection: "process death: an event, milliseconds".into(),
                 listen: Some("127.0.0.1:8080".into()),
+                floating: None,
                 slots: vec![slot(0, "serving", Some(("web-1", "a")), 1), slot(1, "vacant", None, 1)],
                 instances: vec![
                     instance("web-1", "a", "active"),

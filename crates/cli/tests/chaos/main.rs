@@ -1,8 +1,5 @@
 //! Three hosts out of namespaces, etcd on each, and forty faults: never two actives, and redundant again after each. Needs root, `etcd-server`,
 //! `iproute2`, `nftables`, `util-linux`, `e2fsprogs`.
-
-#![expect(clippy::unwrap_used, reason = "a test that cannot do its part has failed")]
-
 use bench::chaos::{Options, run};
 use bench::cluster::{Cluster, Settings};
 use std::path::{Path, PathBuf};

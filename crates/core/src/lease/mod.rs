@@ -15,6 +15,8 @@
 
 mod holder;
 mod observer;
+mod outline;
+pub mod txn;
 
 pub use holder::{Covered, Holder, HolderAction, HolderEvent, HolderOptions, Lost, Still};
 pub use observer::{Condemn, Observer, Wait, Why};

@@ -53,11 +53,15 @@ impl Service {
             if !self.is_driven(&self.slots[index]) {
                 continue;
             }
+            self.prove(index, cx);
             let surplus = self.is_surplus(index);
             let slot = &self.slots[index];
             if surplus && !cx.paused && slot.serving().is_some() && slot.planned.is_none() {
                 let wanted = self.declared.wanted();
                 self.begin_planned(index, Change::unasked(None, Reason::TooMany { wanted }), cx.now, cx.out);
+            }
+            if !surplus && !cx.paused {
+                self.let_go(index, cx);
             }
             let slot = &self.slots[index];
             let (Some(planned), Some(holder)) = (slot.planned.clone(), slot.serving().cloned()) else {
@@ -74,13 +78,29 @@ impl Service {
         }
     }
 
+    /// In a cluster: a holder that shall go away hands its slot over first.
+    fn let_go(&mut self, index: usize, cx: &mut Context<'_>) {
+        let slot = &self.slots[index];
+        let going = |holder: &InstanceId| self.instances.get(holder).is_some_and(|holder| holder.retiring);
+        if cx.peers.is_none() || slot.planned.is_some() || !slot.serving().is_some_and(going) {
+            return;
+        }
+        if let Some(to) = self.candidate(index, cx) {
+            let because = Reason::TooMany {
+                wanted: self.declared.wanted(),
+            };
+            self.begin_planned(index, Change::unasked(Some(to), because), cx.now, cx.out);
+        }
+    }
+
     /// Whether a planned change has a reason and a target.
     fn still_wanted(&self, index: usize, holder: &InstanceId, cx: &Context<'_>) -> bool {
         let (Some(planned), Some(holder)) = (&self.slots[index].planned, self.instances.get(holder)) else {
             return false;
         };
         let reason = match planned.because {
-            Reason::TooMany { .. } => return self.is_surplus(index),
+            Reason::TooMany { .. } if self.is_surplus(index) => return true,
+            Reason::TooMany { .. } => holder.retiring,
             Reason::DrainAsked => !cx.online(&holder.node),
             Reason::RolloutNeeds => !holder.current,
             _ => true,
@@ -147,7 +167,10 @@ impl Service {
         let here = |id: &&InstanceId| {
             // Who holds it already is not asked to move, even if its node is emptied.
             let holds = planned.is_none() && self.slots[index].last_holder() == Some(*id);
-            let free = |instance: &Instance| cx.can_act(&instance.node) || (holds && instance.acts);
+            // A planned change that goes back to where it came from.
+            let returns = planned.is_some_and(|planned| planned.to.as_ref() == Some(*id))
+                && self.slots[index].last_holder() == Some(*id);
+            let free = |instance: &Instance| cx.can_act(&instance.node) || (holds && instance.acts) || returns;
             self.instances.get(*id).is_some_and(free) && !self.is_held_for_another(index, id)
         };
         let mut order: Vec<InstanceId> = order.iter().filter(here).cloned().collect();

@@ -1,11 +1,16 @@
 //! As many instances as declared, on nodes that are there.
 
 use crate::instance::{Instance, Phase};
+use crate::peers::WRITE_AGAIN;
 use crate::service::Service;
 use crate::slot::{self, Slot};
 use crate::{Action, Context, Decision, NodeState, Note, NoteKind, Reason};
 use model::{InstanceId, NodeName, SlotId, Spread};
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The store says within this that an instance exists, or it is asked for again.
+const ASKED_FOR: Duration = Duration::from_secs(5);
 
 impl Service {
     /// As many instances as declared, on nodes that are there.
@@ -35,6 +40,7 @@ impl Service {
             return;
         }
         self.leave(cx);
+        self.write_again(cx);
         if !cx.is_controller() {
             return;
         }
@@ -44,29 +50,36 @@ impl Service {
         let mut have =
             u32::try_from(self.instances.values().filter(|instance| counts(instance, cx)).count()).unwrap_or(u32::MAX);
         let mut load: BTreeMap<NodeName, u32> = cx.load.clone();
-        while have < wanted {
+        self.asked_for.retain(|_, (_, until)| cx.now < *until);
+        let mut have_soon = have + u32::try_from(self.asked_for.len()).unwrap_or(u32::MAX);
+        while have_soon < wanted {
             let Some(node) = self.place(&load, cx) else {
-                self.tell_unplaced(wanted - have, cx);
+                self.tell_unplaced(wanted - have_soon, cx);
                 break;
             };
             self.numbers += 1;
             let id = InstanceId::new(self.name.clone(), self.numbers);
-            let because = Reason::TooFew { have, wanted };
+            let because = Reason::TooFew {
+                have: have_soon,
+                wanted,
+            };
             *load.entry(node.clone()).or_default() += 1;
-            let mut instance = Instance::new(id.clone(), node.clone(), cx.now, because.clone());
-            if !self.is_mine(&instance) {
-                let until = model::Timestamp::NEVER;
-                instance.set(Phase::Waiting { until }, model::Health::Down, cx.now, because.clone());
-            }
             cx.decide(
                 Action::Create {
                     instance: id.clone(),
-                    node,
+                    node: node.clone(),
                 },
-                because,
+                because.clone(),
             );
-            self.instances.insert(id, instance);
-            have += 1;
+            have_soon += 1;
+            if cx.peers.is_some() {
+                // It is there when the store says so: another controller may be at it too.
+                self.asked_for.insert(id, (node, cx.now + ASKED_FOR));
+            } else {
+                self.instances
+                    .insert(id.clone(), Instance::new(id, node, cx.now, because));
+                have += 1;
+            }
         }
         if have >= wanted {
             self.told_unplaced = false;
@@ -88,7 +101,9 @@ impl Service {
             .instances
             .values()
             .filter(|instance| self.is_mine(instance) && instance.retiring && !self.bound.contains_key(&instance.id))
-            .filter(|instance| !matches!(instance.phase, Phase::Stopping | Phase::Ended));
+            .filter(|instance| !matches!(instance.phase, Phase::Stopping | Phase::Ended))
+            // Who was active last stays until another one is: it may have the only copy of the data.
+            .filter(|instance| !self.data_only_with(&instance.id));
         let going: Vec<InstanceId> = going.map(|instance| instance.id.clone()).collect();
         let wanted = self.declared.wanted();
         for id in going {
@@ -161,6 +176,9 @@ impl Service {
         for instance in self.instances.values().filter(|instance| !instance.retiring) {
             *copies.entry(&instance.node).or_default() += 1;
         }
+        for (node, _) in self.asked_for.values() {
+            *copies.entry(node).or_default() += 1;
+        }
         let own = |name: &NodeName| copies.get(name).copied().unwrap_or(0);
         cx.nodes
             .keys()
@@ -212,9 +230,12 @@ impl Service {
             return;
         };
         let mine = self.me.as_ref().is_none_or(|me| *me == instance.node);
-        if !mine && cx.can_act(&instance.node) {
+        // Who lives ends its own in order, also while it is emptied.
+        let lives = cx.peers.is_some_and(|peers| peers.lives(&instance.node));
+        if !mine && (lives || cx.can_act(&instance.node)) {
             if !instance.retiring {
                 instance.retiring = true;
+                instance.write_again = cx.now + WRITE_AGAIN;
                 let node = instance.node.clone();
                 cx.decide(
                     Action::Retire {
@@ -230,8 +251,94 @@ impl Service {
         if mine && instance.has_process() {
             self.stop(id, because, cx.now, cx.out);
         } else {
-            self.instances.remove(id);
-            cx.decide(Action::Forget { instance: id.clone() }, because);
+            self.forget(id.clone(), because, cx);
         }
+    }
+
+    /// In a cluster: what we wrote about instances and do not see in the store is written again.
+    fn write_again(&mut self, cx: &mut Context<'_>) {
+        if cx.peers.is_none_or(|peers| peers.session.is_none()) {
+            return;
+        }
+        let (now, again) = (cx.now, cx.now + WRITE_AGAIN);
+        let controller = cx.is_controller();
+        let because = Reason::TooMany {
+            wanted: self.declared.wanted(),
+        };
+        let me = self.me.clone();
+        for (id, (gone, at)) in self.forgotten.iter_mut().filter(|(_, (_, at))| now >= *at) {
+            *at = again;
+            let instance = id.clone();
+            let lives = cx.peers.is_some_and(|peers| peers.lives(&gone.node));
+            if me.as_ref() == Some(&gone.node) || (controller && !lives) {
+                cx.decide(Action::Forget { instance }, because.clone());
+            } else if controller {
+                // Its node came back meanwhile, and may run it: it ends it in order.
+                let node = gone.node.clone();
+                cx.decide(Action::Retire { instance, node }, because.clone());
+            }
+        }
+        if !controller {
+            self.as_written();
+        }
+        // Whoever is the controller now knows nothing of what an earlier one did not get written.
+        let stray = |instance: &Instance| !instance.created && !controller && !instance.has_process();
+        let strays: Vec<InstanceId> = self
+            .instances
+            .values()
+            .filter(|instance| stray(instance))
+            .map(|instance| instance.id.clone())
+            .collect();
+        for id in strays.into_iter().filter(|id| !self.bound.contains_key(id)) {
+            self.instances.remove(&id);
+        }
+        if !controller {
+            return;
+        }
+        for instance in self.instances.values_mut() {
+            let unseen = !instance.created || (instance.retiring && !instance.retiring_seen);
+            if !unseen || cx.now < instance.write_again {
+                continue;
+            }
+            let mine = self.me.as_ref() == Some(&instance.node);
+            let (id, node, because) = (instance.id.clone(), instance.node.clone(), instance.because.clone());
+            instance.write_again = again;
+            if !instance.created && !instance.retiring {
+                cx.decide(Action::Create { instance: id, node }, because);
+            } else if instance.created && !mine {
+                cx.decide(Action::Retire { instance: id, node }, because);
+            }
+        }
+    }
+
+    /// What is wished for and not written is for the controller to say: who is it no more goes by what the store has.
+    fn as_written(&mut self) {
+        let me = self.me.clone();
+        let theirs = |instance: &Instance| me.as_ref() != Some(&instance.node);
+        for instance in self.instances.values_mut().filter(|instance| theirs(instance)) {
+            instance.retiring &= instance.retiring_seen;
+        }
+        let back = self.forgotten.iter().filter(|(_, (gone, _))| theirs(gone));
+        let back: Vec<InstanceId> = back.map(|(id, _)| id.clone()).collect();
+        for id in back {
+            if let Some((mut instance, _)) = self.forgotten.remove(&id) {
+                instance.retiring = instance.retiring_seen;
+                self.instances.insert(id, *instance);
+            }
+        }
+    }
+
+    /// When that is due.
+    pub(super) fn write_again_at(&self, cx: &Context<'_>) -> Option<model::Timestamp> {
+        cx.peers.filter(|peers| peers.session.is_some())?;
+        let unseen = |instance: &&Instance| !instance.created || (instance.retiring && !instance.retiring_seen);
+        let unseen = self
+            .instances
+            .values()
+            .filter(unseen)
+            .map(|instance| instance.write_again);
+        let unseen = unseen.filter(|_| cx.is_controller());
+        let forgotten = self.forgotten.values().map(|(_, at)| *at);
+        forgotten.chain(unseen).filter(|at| *at > cx.now).min()
     }
 }

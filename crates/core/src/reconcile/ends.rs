@@ -2,7 +2,7 @@
 
 use crate::instance::{Instance, Phase, SETTLE};
 use crate::service::Service;
-use crate::{Action, Context, Decision, Note, NoteKind, Reason};
+use crate::{Context, Decision, Note, NoteKind, Reason};
 use model::{Check, Health, InstanceId, Millis, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,13 +30,8 @@ impl Service {
                 continue;
             };
             if instance.retiring {
-                self.instances.remove(&id);
-                cx.decide(
-                    Action::Forget { instance: id },
-                    Reason::TooMany {
-                        wanted: self.declared.wanted(),
-                    },
-                );
+                let wanted = self.declared.wanted();
+                self.forget(id, Reason::TooMany { wanted }, cx);
                 continue;
             }
             if instance.planned_stop || cx.stopping || self.removed {
@@ -74,8 +69,7 @@ impl Service {
                     Note::about_instance(NoteKind::Replaced, &id, &instance.node),
                     because.clone(),
                 ));
-                self.instances.remove(&id);
-                cx.decide(Action::Forget { instance: id }, because);
+                self.forget(id, because, cx);
                 continue;
             }
             let because = if keeps_data {

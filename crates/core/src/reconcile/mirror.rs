@@ -22,16 +22,16 @@ impl Service {
 
     /// Brings what others decide about up to date.
     pub(super) fn mirror(&mut self, cx: &mut Context<'_>) {
+        for instance in self.instances.values_mut() {
+            if instance.unfenced.as_ref().is_some_and(|(_, until)| cx.now >= *until) {
+                instance.unfenced = None;
+            }
+        }
         let Some(peers) = cx.peers else {
             return;
         };
         for instance in self.instances.values_mut().filter(|instance| instance.node != peers.me) {
             hear_of(instance, peers, cx.now);
-        }
-        for instance in self.instances.values_mut() {
-            if instance.unfenced.as_ref().is_some_and(|(_, until)| cx.now >= *until) {
-                instance.unfenced = None;
-            }
         }
         for index in 0..self.slots.len() {
             if matches!(
@@ -68,6 +68,22 @@ impl Service {
         };
         slot.driven = Some(record.epoch);
         slot.planned = None;
+        if slot.spent == Some(record.epoch) {
+            // We have our session again before anybody else took the slot: it is claimed anew, for no epoch reaches two processes.
+            slot.set(slot::Phase::Vacant, now, Reason::OwnSessionLost);
+            return;
+        }
+        // Who gave it to us went by what it had heard: since then our instance may have been started anew, without the data.
+        let had = slot.data.as_ref().is_some_and(|(holder, _)| *holder == record.holder) || record.served;
+        let follows = self.declared.on_follow.is_some() || self.declared.standby_check.is_some();
+        if follows && !had && !self.is_cold() {
+            let holder = self.instances.get(&record.holder);
+            if let Some(what) = holder.and_then(|holder| self.has_all_data(holder).err()) {
+                self.slots[index].set(slot::Phase::Vacant, now, Reason::NotReady { what });
+                return;
+            }
+        }
+        let slot = &mut self.slots[index];
         let (what, ago) = slot.told.clone().unwrap_or_default();
         let because = Reason::HandedOver { because: what };
         slot.takeover = None;
@@ -120,7 +136,7 @@ impl Service {
         let old = slot.routed.replace((holder.clone(), record.epoch));
         slot.set(
             slot::Phase::Serving { holder: holder.clone() },
-            now,
+            record.since.min(now),
             Reason::Told { what },
         );
         if let Some(takeover) = &mut slot.takeover {
@@ -141,7 +157,7 @@ impl Service {
     /// Nobody may act for it any more.
     fn slot_is_open(&mut self, index: usize, because: Reason, now: Timestamp) {
         let slot = &mut self.slots[index];
-        slot.driven = None;
+        slot.spent = slot.driven.take().or(slot.spent);
         if slot.phase == slot::Phase::Vacant {
             return;
         }
@@ -189,6 +205,7 @@ fn lose(instance: &mut Instance, peers: &Peers, now: Timestamp) {
     instance.followed = instance.followed.take();
     instance.hook = None;
     instance.standby_check = None;
+    instance.proved = None;
     instance.set(phase, Health::Down, now, lost_because(peers, &instance.node));
 }
 
@@ -213,6 +230,7 @@ fn hear(instance: &mut Instance, told: &Report) {
     instance.promoted = told.promoted;
     instance.followed = told.followed;
     instance.standby_check = told.stands_by.clone();
+    instance.proved = told.proved.clone();
     instance.hook = told.busy.then(|| RunningHook {
         kind: HookKind::Follow,
         epoch: told.followed.unwrap_or_default(),

@@ -7,6 +7,7 @@ mod follow;
 mod lose;
 mod mirror;
 mod promote;
+mod prove;
 mod rollout;
 mod route;
 mod start;
@@ -134,6 +135,8 @@ impl Service {
             .chain(of_instances)
             .chain(stuck)
             .chain(self.replacement_due(cx))
+            .chain(self.asked_for.values().map(|(_, until)| *until))
+            .chain(self.write_again_at(cx))
             .chain(
                 self.instances
                     .values()
@@ -179,6 +182,7 @@ impl Service {
 fn slot_wakeup(slot: &Slot, cx: &Context<'_>) -> Option<Timestamp> {
     let draining = slot.planned.as_ref().and_then(|planned| match planned.stage {
         Stage::Draining { deadline } => Some(deadline),
+        Stage::Proving { until, .. } => Some(until),
         _ => None,
     });
     let answer = slot
@@ -191,6 +195,7 @@ fn slot_wakeup(slot: &Slot, cx: &Context<'_>) -> Option<Timestamp> {
         answer,
         Some(slot.write_after),
         Some(slot.claim_after),
+        Some(slot.arm_again.1),
         slot.turn_at,
     ];
     times.into_iter().flatten().filter(|at| *at > cx.now).min()

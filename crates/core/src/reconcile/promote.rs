@@ -28,18 +28,19 @@ impl Service {
             };
             let because = Reason::Claimed { epoch };
             let cold_start = matches!(instance.phase, Phase::Prepared { .. });
-            if cx.peers.is_some() && declared.exclusive && (cold_start || instance.is_fit()) {
+            if is_armed(&declared, cx) && (cold_start || instance.is_fit()) {
                 let slot = &mut self.slots[index];
                 if slot.armed != Some((epoch, true)) {
                     if slot.armed.is_none_or(|(asked, _)| asked != epoch) {
                         slot.armed = Some((epoch, false));
                         let run = RunId(instance.run.0 + u64::from(cold_start));
-                        let slot = slot.id.clone();
                         let action = Action::Arm {
                             instance: holder,
                             run,
-                            slot,
+                            slot: slot.id.clone(),
                             epoch,
+                            // Who only claimed it may never have had its address.
+                            takes_over: slot.before.is_some() && slot.data.is_some(),
                         };
                         cx.decide(action, because);
                     }
@@ -106,19 +107,20 @@ impl Service {
             return;
         };
         let asked = slot.armed.is_some_and(|(asked, _)| asked == epoch);
-        if cx.peers.is_none() || slot.driven.is_none() || asked || !self.declared.exclusive {
+        let undriven = cx.peers.is_some() && slot.driven.is_none();
+        if undriven || asked || cx.now < slot.arm_again.1 || !is_armed(&self.declared, cx) {
             return;
         }
         let Some(run) = self.instances.get(&holder).map(|instance| instance.run) else {
             return;
         };
         slot.armed = Some((epoch, false));
-        let slot = slot.id.clone();
         let action = Action::Arm {
             instance: holder,
             run,
-            slot,
+            slot: slot.id.clone(),
             epoch,
+            takes_over: true,
         };
         cx.decide(action, Reason::Adopted);
     }
@@ -193,6 +195,7 @@ impl Service {
             cx.decide(
                 Action::ProbeNow {
                     instance: holder.clone(),
+                    standby: false,
                 },
                 Reason::PromotedAt { epoch },
             );
@@ -200,4 +203,9 @@ impl Service {
         self.refresh_bound();
         self.look_again = true;
     }
+}
+
+/// Whether something has to be done for an active before it acts: the guard of a cluster, a floating address.
+fn is_armed(declared: &model::Service, cx: &Context<'_>) -> bool {
+    declared.exclusive && (cx.peers.is_some() || declared.address.is_some())
 }

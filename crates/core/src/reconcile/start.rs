@@ -25,6 +25,10 @@ impl Service {
             if !due || instance.retiring || !cx.online(&instance.node) {
                 continue;
             }
+            // Another controller may have given its number to an instance elsewhere: the one whose record is written exists.
+            if cx.peers.is_some() && !instance.created {
+                continue;
+            }
             if let Some(need) = &cx.missing {
                 instance.because = Reason::WaitsForNeed { need: need.clone() };
                 continue;

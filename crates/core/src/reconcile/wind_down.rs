@@ -39,8 +39,7 @@ impl Service {
             }
             let idle = self.instances.get(&id).is_some_and(|instance| !instance.has_process());
             if idle && self.removed {
-                self.instances.remove(&id);
-                cx.decide(Action::Forget { instance: id }, because.clone());
+                self.forget(id, because.clone(), cx);
             }
         }
         self.lose_slots_quietly(cx);

@@ -31,7 +31,7 @@ impl Service {
             slot.marking = None;
             match result {
                 Commit::Done(revision) => {
-                    // Unless it changed hands since, and the store told us of that first.
+                    // What the store has by now may be somebody else's.
                     if let Some(record) = slot.record.as_mut().filter(|record| record.revision <= revision) {
                         record.revision = revision;
                         record.served = true;
@@ -57,6 +57,11 @@ impl Service {
                 self.write_failures = 0;
                 let before = slot.maybe_held();
                 slot.unclear.clear();
+                if slot.record.as_ref().is_some_and(|record| record.revision > revision) {
+                    // It was written, and again by another node since: we heard of that first.
+                    slot.set(slot::Phase::Vacant, now, Reason::Released);
+                    return true;
+                }
                 let Some((to, run)) = claimed else {
                     slot.record = before.map(|record| slot::Record {
                         held: false,
@@ -81,7 +86,8 @@ impl Service {
                 };
                 let mine = self.me.as_ref().is_none_or(|me| *me == node);
                 slot.driven = (self.me.is_some() && mine).then_some(epoch);
-                slot.before = slot.record.as_ref().map(|record| record.holder.clone());
+                let held = slot.record.as_ref().filter(|record| record.held);
+                slot.before = held.map(|record| record.holder.clone());
                 if served {
                     slot.data = Some((to.clone(), epoch));
                 }
@@ -93,6 +99,7 @@ impl Service {
                     node,
                     session,
                     served,
+                    since: now,
                 });
                 if let Some(takeover) = &mut slot.takeover {
                     takeover.claimed.get_or_insert(now);

@@ -4,12 +4,16 @@ use super::Service;
 use crate::instance::{Instance, Phase};
 use crate::service::Change;
 use crate::slot::{self, Slot};
-use crate::{Decision, Note, NoteKind, Reason, Report, SlotKnown};
+use crate::{Action, Decision, Note, NoteKind, Reason, Report, SlotKnown};
 use model::{Health, InstanceId, NodeName, SlotId, Timestamp};
 use std::collections::VecDeque;
 
 /// An instance that its node could not fence is asked again after this long.
 const UNFENCED_FOR: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// An active that an earlier agent promoted is armed again this often, this far apart, before it is ended for want of a guard.
+const ARM_TRIES: u32 = 20;
+const ARM_AGAIN: std::time::Duration = std::time::Duration::from_millis(50);
 
 impl Service {
     /// Whether we decide for an instance.
@@ -56,22 +60,36 @@ impl Service {
         // Whatever we asked for and heard nothing of expected an older revision: it can not be written any more.
         slot.unclear.clear();
         slot.told = Some((known.because.clone(), known.detected_ago.unwrap_or_default()));
-        slot.before = slot.record.as_ref().map(|record| record.holder.clone());
+        let held = slot.record.as_ref().filter(|record| record.held);
+        slot.before = held.map(|record| record.holder.clone());
         slot.know(known);
         true
     }
 
     pub(crate) fn assigned(&mut self, id: InstanceId, node: NodeName, retiring: bool, now: Timestamp) -> bool {
         self.numbers_used(id.number());
+        // That it shall exist was written before that it is no more.
+        if let Some((gone, _)) = self.forgotten.get_mut(&id) {
+            gone.retiring_seen = retiring;
+            return false;
+        }
+        self.asked_for.remove(&id);
         if let Some(instance) = self.instances.get_mut(&id) {
-            let changed = instance.retiring != retiring;
-            // Our own wish to see it go comes back before it is written.
-            instance.retiring |= retiring;
-            return changed;
+            instance.created = true;
+            instance.retiring_seen = retiring;
+            let moved = instance.node != node && !instance.has_process();
+            if !moved {
+                let changed = instance.retiring != retiring;
+                // Our own wish to see it go comes back before it is written.
+                instance.retiring |= retiring;
+                return changed;
+            }
+            // Two controllers gave the same number, and the other one's was written.
         }
         let mine = self.me.as_ref().is_none_or(|me| *me == node);
         let mut instance = Instance::new(id.clone(), node, now, Reason::Declared);
         instance.retiring = retiring;
+        instance.retiring_seen = retiring;
         instance.created = true;
         if !mine {
             let until = Timestamp::NEVER;
@@ -82,6 +100,7 @@ impl Service {
     }
 
     pub(crate) fn unassigned(&mut self, id: &InstanceId) -> bool {
+        self.forgotten.remove(id);
         let Some(instance) = self.instances.get(id) else {
             return false;
         };
@@ -89,6 +108,8 @@ impl Service {
             // Replaced elsewhere while we were away: it ends here.
             if let Some(instance) = self.instances.get_mut(id) {
                 instance.retiring = true;
+                instance.retiring_seen = true;
+                instance.created = false;
             }
         } else {
             self.instances.remove(id);
@@ -97,6 +118,10 @@ impl Service {
     }
 
     pub(crate) fn reported(&mut self, report: Report) -> bool {
+        if let Some((gone, _)) = self.forgotten.get_mut(&report.instance) {
+            gone.told = Some(Box::new(report));
+            return false;
+        }
         let Some(instance) = self.instances.get_mut(&report.instance) else {
             return false;
         };
@@ -114,6 +139,28 @@ impl Service {
         }
         self.stop(id, Reason::RolloutNeeds, now, out);
         true
+    }
+
+    /// Whether its standby check passes from now on, whatever it said before.
+    pub(crate) fn proof_asked(
+        &mut self,
+        id: &InstanceId,
+        number: u64,
+        now: Timestamp,
+        out: &mut VecDeque<Decision>,
+    ) -> bool {
+        let mine = self.instances.get(id).is_some_and(|instance| self.is_mine(instance));
+        let Some(instance) = self.instances.get_mut(id).filter(|_| mine) else {
+            return false;
+        };
+        instance.proving = Some((number, now));
+        let action = Action::ProbeNow {
+            instance: id.clone(),
+            standby: true,
+        };
+        let because = Reason::ProofNeeded { instance: id.clone() };
+        out.push_back(Decision { action, because });
+        false
     }
 
     pub(crate) fn move_asked(
@@ -163,8 +210,15 @@ impl Service {
         };
         let Err(error) = result else {
             slot.armed = Some((epoch, true));
+            slot.arm_again = (0, now);
             return true;
         };
+        // An agent that has just come back may be quicker than its guard, which keeps what the earlier one armed meanwhile.
+        if slot.serving() == Some(id) && slot.arm_again.0 < ARM_TRIES {
+            slot.armed = None;
+            slot.arm_again = (slot.arm_again.0 + 1, now + ARM_AGAIN);
+            return true;
+        }
         let because = Reason::NotFenced {
             instance: id.clone(),
             error: error.clone(),
@@ -180,7 +234,7 @@ impl Service {
         }
         if let Some(instance) = self.instances.get_mut(id) {
             instance.unfenced = Some((error, now + UNFENCED_FOR));
-            let note = Note::about_instance(NoteKind::HookFailed, id, &instance.node);
+            let note = Note::about_instance(NoteKind::NotArmed, id, &instance.node);
             out.push_back(Decision::note(note, because));
         }
         true
@@ -216,6 +270,7 @@ impl Service {
             promoted: instance.promoted,
             followed: instance.followed,
             stands_by: instance.standby_check.clone(),
+            proved: instance.proved.clone(),
             unfenced: instance.unfenced.as_ref().map(|(why, _)| why.clone()),
             busy: instance.hook.is_some(),
             leaving: self.is_leaving(id),

@@ -130,9 +130,17 @@ impl Service {
             Event::Probed {
                 instance: id,
                 run,
-                standby,
+                standby: true,
+                began,
                 outcome,
-            } => self.probed(&id, run, standby, outcome, now, out),
+            } => self.standby_probed(&id, run, began, outcome, now),
+            Event::Probed {
+                instance: id,
+                run,
+                standby: false,
+                outcome,
+                ..
+            } => self.probed(&id, run, outcome, now, out),
             Event::HookDone {
                 instance,
                 run,
@@ -189,7 +197,10 @@ impl Service {
                 if instance.is_alive() {
                     let because = Reason::Suspected { instance: id.clone() };
                     out.push_back(Decision {
-                        action: Action::ProbeNow { instance: id },
+                        action: Action::ProbeNow {
+                            instance: id,
+                            standby: false,
+                        },
                         because,
                     });
                 }
@@ -245,38 +256,57 @@ impl Service {
             .is_some_and(Instance::is_fit)
     }
 
+    fn standby_probed(
+        &mut self,
+        id: &InstanceId,
+        run: RunId,
+        began: Timestamp,
+        outcome: crate::ProbeOutcome,
+        now: Timestamp,
+    ) -> bool {
+        let judges_standbys = self.judges_standbys();
+        let Some(instance) = self.current_run(id, run) else {
+            return false;
+        };
+        // Who is about to take over from a demoted one is asked whether it has everything, and has to say so.
+        let proves = instance.proving.filter(|(_, since)| began >= *since);
+        // Nor does one that is just being told whom to follow.
+        if (!judges_standbys && proves.is_none()) || instance.hook.is_some() {
+            return false;
+        }
+        instance.standby_checked_at = now;
+        let result = match outcome {
+            crate::ProbeOutcome::Pass => Ok(()),
+            crate::ProbeOutcome::Fail(what) => Err(what),
+            crate::ProbeOutcome::Unsure => return false,
+        };
+        let changed = instance
+            .standby_check
+            .as_ref()
+            .is_none_or(|before| before.is_ok() != result.is_ok());
+        instance.standby_check = Some(result.clone());
+        if let Some((number, _)) = proves {
+            // What fails may pass in a moment: it is asked until it does, or until nobody waits any more.
+            if result.is_ok() {
+                instance.proving = None;
+            }
+            instance.proved = Some((number, result));
+        }
+        changed || proves.is_some()
+    }
+
     fn probed(
         &mut self,
         id: &InstanceId,
         run: RunId,
-        standby: bool,
         outcome: crate::ProbeOutcome,
         now: Timestamp,
         out: &mut VecDeque<Decision>,
     ) -> bool {
         let declared = Arc::clone(&self.declared);
-        let judges_standbys = self.judges_standbys();
         let Some(instance) = self.current_run(id, run) else {
             return false;
         };
-        if standby {
-            // Nor does one that is just being told whom to follow.
-            if !judges_standbys || instance.hook.is_some() {
-                return false;
-            }
-            instance.standby_checked_at = now;
-            let result = match outcome {
-                crate::ProbeOutcome::Pass => Ok(()),
-                crate::ProbeOutcome::Fail(what) => Err(what),
-                crate::ProbeOutcome::Unsure => return false,
-            };
-            let changed = instance
-                .standby_check
-                .as_ref()
-                .is_none_or(|before| before.is_ok() != result.is_ok());
-            instance.standby_check = Some(result);
-            return changed;
-        }
         let Some(check) = &declared.check else {
             return false;
         };

@@ -30,7 +30,12 @@ pub(crate) struct Service {
     pub(crate) bound: BTreeMap<InstanceId, usize>,
     /// Which slots the store says somebody holds.
     pub(crate) held: BTreeMap<InstanceId, Vec<usize>>,
+    /// In a cluster: instances that are no more, until the store says so too; and when that is asked for again.
+    pub(crate) forgotten: BTreeMap<InstanceId, (Box<Instance>, Timestamp)>,
     pub(crate) numbers: u32,
+    /// In a cluster: instances that we, as the controller, asked the store for, and until when they are awaited. What the store has
+    /// then may be another controller's wish.
+    pub(crate) asked_for: BTreeMap<InstanceId, (NodeName, Timestamp)>,
     /// The highest epoch of any of its slots: each claim gets a higher one, so that with it an instance knows its slot too.
     pub(crate) epoch: Epoch,
     /// An instance more than declared, for a rollout of a service without standbys.
@@ -80,7 +85,9 @@ impl Service {
             instances: Instances::new(),
             bound: BTreeMap::new(),
             held: BTreeMap::new(),
+            forgotten: BTreeMap::new(),
             numbers: 0,
+            asked_for: BTreeMap::new(),
             epoch: Epoch::default(),
             surge: false,
             replacements: 0,
@@ -237,6 +244,20 @@ impl Service {
 
     /// Removed from the file, and nothing of it is left.
     pub(crate) fn is_finished(&self) -> bool {
-        self.removed && self.instances.is_empty() && self.is_stopped()
+        self.removed && self.instances.is_empty() && self.forgotten.is_empty() && self.is_stopped()
+    }
+
+    /// Drops what is known of an instance, and has its record removed. What is written to a store of several machines may be lost on
+    /// the way: it is asked for again until the store says that the record is gone.
+    pub(crate) fn forget(&mut self, id: InstanceId, because: Reason, cx: &mut crate::Context<'_>) {
+        let gone = self
+            .instances
+            .remove(&id)
+            .filter(|instance| instance.created && cx.peers.is_some());
+        if let Some(gone) = gone {
+            let again = cx.now + crate::peers::WRITE_AGAIN;
+            self.forgotten.insert(id.clone(), (Box::new(gone), again));
+        }
+        cx.decide(crate::Action::Forget { instance: id }, because);
     }
 }

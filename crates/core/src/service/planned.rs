@@ -162,7 +162,7 @@ impl Service {
                 && let Some(planned) = &mut slot.planned
                 && planned.stage == Stage::Demoting
             {
-                planned.stage = Stage::Clear;
+                planned.stage = Stage::Demoted;
                 let because = planned.because.clone();
                 slot.confirm_dead(now);
                 slot.set(slot::Phase::Vacant, now, because);

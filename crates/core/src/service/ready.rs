@@ -13,7 +13,7 @@ impl Service {
             return Err("it is being removed".into());
         }
         if let Some((why, _)) = &instance.unfenced {
-            return Err(format!("its node cannot fence it: {why}"));
+            return Err(format!("it may not act on its node: {why}"));
         }
         if self.is_cold() {
             return match &instance.phase {
@@ -39,6 +39,11 @@ impl Service {
         if self.slots.iter().any(|slot| slot.waits_for_data_of(&instance.id)) {
             return Ok(());
         }
+        self.has_all_data(instance)
+    }
+
+    /// Whether an instance that was not active has what the last active had; if not, why.
+    pub(crate) fn has_all_data(&self, instance: &Instance) -> Result<(), String> {
         // Before there was ever an active there is nothing to follow. And only the operator takes away who has the data: then
         // he begins anew.
         let served = self.leader().and_then(|leader| leader.data.as_ref());

@@ -3,12 +3,12 @@
 use super::Service;
 use crate::instance::{Instance, Phase};
 use crate::slot;
-use crate::{Adopted, Reason, SlotKnown};
+use crate::{Adopted, Decision, Reason, SlotKnown};
 use model::{
-    Addressing, Health, Limits, Logs, Millis, Protocol, Restart, ServiceName, Spread, StandbyMode, Stop, StopSignal,
-    Timestamp,
+    Addressing, Health, InstanceId, Limits, Logs, Millis, Protocol, Restart, ServiceName, Spread, StandbyMode, Stop,
+    StopSignal, Timestamp,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 impl Service {
@@ -63,6 +63,10 @@ impl Service {
             if !running {
                 slot.begin_takeover(false, Reason::HolderGone { instance: id.clone() }, now);
                 slot.confirm_dead(now);
+            } else if promoted == Some(record.epoch) && healthy && self.me.is_some() && !record.served {
+                // Among several machines clients are sent to it when it is written that it was promoted.
+                holds = true;
+                slot.set(slot::Phase::Promoting { holder: id.clone() }, now, Reason::Adopted);
             } else if promoted == Some(record.epoch) && !healthy {
                 // A cold start that the earlier agent began.
                 holds = true;
@@ -70,7 +74,11 @@ impl Service {
             } else if promoted == Some(record.epoch) {
                 holds = true;
                 slot.routed = Some((id.clone(), record.epoch));
-                slot.set(slot::Phase::Serving { holder: id.clone() }, now, Reason::Adopted);
+                slot.set(
+                    slot::Phase::Serving { holder: id.clone() },
+                    record.since.min(now),
+                    Reason::Adopted,
+                );
             } else if !healthy {
                 // It seems to have been started as a standby after it had lost its slot, and never to have been fit to be promoted.
                 // But a cold one acts from its first instruction, and checks come and go with files: before somebody else has an
@@ -99,10 +107,36 @@ impl Service {
             instance.demote = promoted;
         }
         if !holds {
+            // Among several machines its slot may have been taken elsewhere while no agent was here: it is an active nevertheless.
+            let stray = self.me.is_some() && self.declared.exclusive && running && promoted.is_some();
             instance.promoted = None;
-            instance.acts = instance.demote.is_some();
+            instance.acts = instance.demote.is_some() || stray;
         }
         self.instances.insert(id, instance);
+    }
+
+    /// In a cluster: what an earlier agent promoted, and what holds no slot any more, is ended where no hook demotes it.
+    pub(crate) fn end_strays(&mut self, now: Timestamp, out: &mut VecDeque<Decision>) {
+        if self.me.is_none() || !self.declared.exclusive {
+            return;
+        }
+        let holds = |id: &InstanceId| {
+            let held = |slot: &slot::Slot| {
+                slot.record
+                    .as_ref()
+                    .is_some_and(|record| record.held && record.holder == *id)
+            };
+            self.slots.iter().any(held)
+        };
+        let strays = self
+            .instances
+            .values()
+            .filter(|instance| self.is_mine(instance) && instance.is_alive());
+        let strays = strays.filter(|instance| instance.acts && instance.demote.is_none() && !holds(&instance.id));
+        let strays: Vec<InstanceId> = strays.map(|instance| instance.id.clone()).collect();
+        for id in strays {
+            self.kill(&id, Reason::OwnSessionLost, now, out);
+        }
     }
 }
 

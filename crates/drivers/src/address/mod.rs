@@ -22,6 +22,7 @@
 //! taking it off in between.
 
 mod choose;
+mod connections;
 mod decide;
 mod error;
 mod frame;
@@ -193,6 +194,31 @@ pub async fn acquire(
     let addition = addition(ip, &place, options.until, now).ok_or(AcquireError::LeaseEnded { ip })?;
     netlink::add(&addition).await?;
     Ok(keep(ip, place, (options.until, now), &snapshot, (monitor, wire)))
+}
+
+/// Where an address is going to be, before it is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spot {
+    /// Name of the interface.
+    pub interface: String,
+    /// Its index.
+    pub index: u32,
+    /// The prefix that the address will have there: see [`Held::prefix`].
+    pub prefix: u8,
+}
+
+/// Finds out where [`acquire`] would put an address, and changes nothing: for whoever has to be able to take it away from the first moment on.
+///
+/// # Errors
+/// There is no such place: see [`AcquireError`].
+pub async fn locate(address: &FloatingAddress) -> Result<Spot, AcquireError> {
+    let snapshot = netlink::snapshot().await?;
+    let place = place(&snapshot, address).await?;
+    Ok(Spot {
+        interface: place.link.name,
+        index: place.link.index,
+        prefix: place.prefix,
+    })
 }
 
 impl Held {

@@ -122,15 +122,33 @@ pub(crate) async fn add(what: &Addition<'_>) -> Result<(), Error> {
 pub(crate) async fn remove(entry: &Entry, interface: &str) -> Result<(), Error> {
     let doing = format!("remove {}/{} from {interface}", entry.ip, entry.prefix);
     let request = message::removal_message(entry.ip, entry.prefix, entry.index);
-    apart(&doing, move || match transact(&request) {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::ENODEV)) => Ok(()),
-        result => result,
+    apart(&doing, move || remove_now(&request)).await
+}
+
+/// The same, and resets the connections of the address right before: in between none comes.
+pub(crate) async fn remove_with_connections(entry: &Entry, interface: &str) -> Result<(), Error> {
+    let doing = format!("remove {}/{} from {interface}", entry.ip, entry.prefix);
+    let request = message::removal_message(entry.ip, entry.prefix, entry.index);
+    let ip = entry.ip;
+    apart(&doing, move || {
+        // Clients that wait for an answer would wait in vain: they are told while that still can be.
+        if let Err(error) = super::connections::reset_now(ip) {
+            tracing::debug!(%ip, %error, "connections of an address that goes are left to time out");
+        }
+        remove_now(&request)
     })
     .await
 }
 
+fn remove_now(request: &[u8]) -> io::Result<()> {
+    match transact(request) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::ENODEV)) => Ok(()),
+        result => result,
+    }
+}
+
 /// On another thread: the kernel carries requests out while we send, and may wait for a lock of its own meanwhile.
-async fn apart<T: Send + 'static>(
+pub(crate) async fn apart<T: Send + 'static>(
     doing: &str,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, Error> {
@@ -199,6 +217,26 @@ fn open(flags: SocketFlags) -> io::Result<OwnedFd> {
     let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(ANSWER_TIMEOUT))?;
     Ok(socket)
+}
+
+/// A socket for questions about sockets.
+pub(crate) fn diagnosis() -> io::Result<OwnedFd> {
+    let protocol = Some(rustix::net::netlink::SOCK_DIAG);
+    let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(ANSWER_TIMEOUT))?;
+    Ok(socket)
+}
+
+pub(crate) fn ask(socket: &OwnedFd, request: &[u8]) -> io::Result<()> {
+    rustix::net::send(socket, request, SendFlags::empty())?;
+    Ok(())
+}
+
+pub(crate) fn answer(socket: &OwnedFd) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+    let (length, _) = rustix::net::recv(socket, buffer.as_mut_slice(), RecvFlags::empty())?;
+    buffer.truncate(length);
+    Ok(buffer)
 }
 
 /// Hears of changes of links and addresses.

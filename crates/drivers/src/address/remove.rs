@@ -59,7 +59,7 @@ async fn remove_all(is_meant: impl Fn(&Entry) -> bool) -> Result<Vec<Swept>, Rel
         for entry in snapshot.entries.iter().filter(|entry| is_meant(entry)) {
             is_clean = false;
             let swept = swept(&snapshot, entry);
-            netlink::remove(entry, &swept.interface).await?;
+            netlink::remove_with_connections(entry, &swept.interface).await?;
             if !removed.contains(&swept) {
                 removed.push(swept);
             }

@@ -6,13 +6,15 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, soc
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-pub(super) fn check(address: SocketAddr) -> Result<(), Finding> {
+pub(super) fn check(address: SocketAddr, floats: bool) -> Result<(), Finding> {
     let finding = |problem: String, help: String| Finding {
         key: "listen",
         problem,
         help,
     };
-    let Err(error) = try_bind(address) else { return Ok(()) };
+    let Err(error) = try_bind(address, floats) else {
+        return Ok(());
+    };
     Err(match error {
         Errno::ADDRINUSE => {
             let holder = holder(address);
@@ -46,7 +48,7 @@ pub(super) fn check(address: SocketAddr) -> Result<(), Finding> {
 }
 
 /// Binds and lets go. Without listening, so that no client is ever accepted and dropped.
-fn try_bind(address: SocketAddr) -> Result<(), Errno> {
+fn try_bind(address: SocketAddr, floats: bool) -> Result<(), Errno> {
     let family = if address.is_ipv4() {
         AddressFamily::INET
     } else {
@@ -55,6 +57,11 @@ fn try_bind(address: SocketAddr) -> Result<(), Errno> {
     let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     // As for every listener: connections that are just closing do not hold the address.
     sockopt::set_socket_reuseaddr(&socket, true)?;
+    if floats && address.is_ipv4() {
+        sockopt::set_ip_freebind(&socket, true)?;
+    } else if floats {
+        sockopt::set_ipv6_freebind(&socket, true)?;
+    }
     bind(&socket, &address)
 }
 

@@ -2,7 +2,7 @@
 
 use super::handle::{Noted, Process, StopError};
 use super::record::{ReadError, Record};
-use super::scan::Proc;
+use super::scan::{Proc, Snapshot};
 use super::tree::{self, Tree};
 use super::{Driver, record};
 use crate::cgroup;
@@ -164,6 +164,25 @@ impl Driver {
         }
     }
 
+    /// What [`Driver::sweep`] would kill.
+    pub async fn strays(&self, known: &BTreeSet<(InstanceId, RunId)>) -> Result<Vec<Swept>, SweepError> {
+        let mut strays = Vec::new();
+        for path in self.stray_cgroups(known)? {
+            let pids = cgroup::pids(&path)?;
+            if !pids.is_empty() {
+                let what = run_of(&path);
+                strays.push(Swept { what, pids });
+            }
+        }
+        let snapshot = self.inner.scanner.fresh().await?;
+        let marked = self.stray_marked(&snapshot, known);
+        let is_new = |swept: &Swept| !strays.iter().any(|stray: &Swept| stray.what == swept.what);
+        let marked: Vec<Swept> = marked.into_iter().filter(is_new).collect();
+        strays.extend(marked);
+        strays.sort();
+        Ok(strays)
+    }
+
     /// Kills everything of this cluster that is not of a known run: what the agent had started but not yet recorded when it
     /// was killed, say. To be called after all records were adopted and before anything is started.
     pub async fn sweep(&self, known: &BTreeSet<(InstanceId, RunId)>) -> Result<Vec<Swept>, SweepError> {
@@ -174,27 +193,13 @@ impl Driver {
     }
 
     async fn sweep_cgroups(&self, known: &BTreeSet<(InstanceId, RunId)>) -> Result<Vec<Swept>, SweepError> {
-        let Ok(root) = &self.inner.cgroups else {
-            return Ok(Vec::new());
-        };
-        let known: BTreeSet<String> = known
-            .iter()
-            .map(|(instance, run)| format!("{instance}.{run}"))
-            .collect();
-        let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let strays: Vec<PathBuf> = cgroup::children(root)?
-            .into_iter()
-            .filter(|path| !known.contains(&name(path)))
-            .collect();
+        let strays = self.stray_cgroups(known)?;
         let mut swept = Vec::new();
         for path in &strays {
             let pids = cgroup::pids(path)?;
             cgroup::kill(path)?;
             if !pids.is_empty() {
-                let what = name(path);
-                let what = what
-                    .rsplit_once('.')
-                    .map_or(what.clone(), |(instance, run)| format!("{instance}/{run}"));
+                let what = run_of(path);
                 swept.push(Swept { what, pids });
             }
         }
@@ -209,13 +214,27 @@ impl Driver {
         Ok(swept)
     }
 
-    /// What was started without a cgroup, or has left its own.
-    async fn sweep_marked(&self, known: &BTreeSet<(InstanceId, RunId)>) -> Result<Vec<Swept>, SweepError> {
-        let scanner = &self.inner.scanner;
+    fn stray_cgroups(&self, known: &BTreeSet<(InstanceId, RunId)>) -> io::Result<Vec<PathBuf>> {
+        let Ok(root) = &self.inner.cgroups else {
+            return Ok(Vec::new());
+        };
+        let known: BTreeSet<String> = known
+            .iter()
+            .map(|(instance, run)| format!("{instance}.{run}"))
+            .collect();
+        let mut strays = cgroup::children(root)?;
+        strays.retain(|path| !known.contains(&name(path)));
+        Ok(strays)
+    }
+
+    fn markers(&self, known: &BTreeSet<(InstanceId, RunId)>) -> BTreeSet<String> {
         let marker = |(instance, run): &(InstanceId, RunId)| record::marker(&self.inner.cluster_id, instance, *run);
-        let known: BTreeSet<String> = known.iter().map(marker).collect();
+        known.iter().map(marker).collect()
+    }
+
+    fn stray_marked(&self, snapshot: &Snapshot, known: &BTreeSet<(InstanceId, RunId)>) -> Vec<Swept> {
         let mut found: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-        for process in scanner.fresh().await?.strays(&known) {
+        for process in snapshot.strays(&self.markers(known)) {
             let what = process
                 .marker
                 .as_deref()
@@ -223,7 +242,15 @@ impl Driver {
                 .map_or("unmarked child", |(_, run)| run);
             found.entry(what.to_owned()).or_default().push(process.pid);
         }
-        let swept: Vec<Swept> = found.into_iter().map(|(what, pids)| Swept { what, pids }).collect();
+        found.into_iter().map(|(what, pids)| Swept { what, pids }).collect()
+    }
+
+    /// What was started without a cgroup, or has left its own.
+    async fn sweep_marked(&self, known: &BTreeSet<(InstanceId, RunId)>) -> Result<Vec<Swept>, SweepError> {
+        let scanner = &self.inner.scanner;
+        let snapshot = scanner.fresh().await?;
+        let swept = self.stray_marked(&snapshot, known);
+        let known = self.markers(known);
         if !swept.is_empty() {
             let all_gone = async {
                 tree::end_all(scanner, |snapshot| snapshot.strays(&known))
@@ -249,6 +276,17 @@ impl Driver {
             }),
         }
     }
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Of a cgroup's name.
+fn run_of(path: &Path) -> String {
+    let name = name(path);
+    name.rsplit_once('.')
+        .map_or(name.clone(), |(instance, run)| format!("{instance}/{run}"))
 }
 
 /// The recorded process, if it still is that one.

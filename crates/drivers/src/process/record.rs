@@ -1,4 +1,4 @@
-//! The note about a running instance that lets the next agent adopt it: `run/instances/ID.json`.
+//! The note about a running instance that lets the next agent adopt it: `running/ID.json`, say.
 //!
 //! It is replaced by rename, so it is whole or absent whenever the agent dies. It is not fsynced: after a crash of the
 //! machine nothing of it is true any more, which the boot id tells.

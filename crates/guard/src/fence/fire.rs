@@ -10,6 +10,7 @@ use super::worker::Gate;
 use model::Mark;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a slot is armed with.
 #[derive(Debug)]
@@ -24,6 +25,15 @@ pub(super) struct Target {
     pub(super) failed: bool,
 }
 
+/// Something to tell the agent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct News {
+    pub(super) key: Key,
+    pub(super) what: What,
+    /// How long after its deadline it was done.
+    pub(super) late: Option<Duration>,
+}
+
 /// The machine and what it acts upon.
 #[derive(Debug, Default)]
 pub(super) struct Fire {
@@ -31,7 +41,7 @@ pub(super) struct Fire {
     /// By key.
     pub(super) targets: Vec<Option<Target>>,
     /// To be told once everything is done.
-    news: VecDeque<(Key, What)>,
+    news: VecDeque<News>,
     /// A gate or an address was told to change.
     gates_moved: bool,
 }
@@ -89,10 +99,13 @@ impl Fire {
                         target.gate.wake();
                     }
                     if let Some(errno) = target.apply(act) {
-                        self.news.push_back((key, What::Failed { errno }));
+                        self.news.push_back(News::of(key, What::Failed { errno }));
                     }
                 }
-                Act::Tell(told) => self.news.push_back((key, what(told))),
+                Act::Tell(told) => {
+                    let renewed = self.machine.slots().get(key).map(|slot| slot.renewed);
+                    self.news.push_back(News::told(key, told, renewed));
+                }
             }
             if self.gates_moved && matches!(act, Act::RemoveAddress | Act::OpenGate { .. }) {
                 self.gates_moved = false;
@@ -116,7 +129,7 @@ impl Fire {
                 if cgroup.events().is_ok_and(|events| !events.populated) {
                     target.dying = false;
                     target.failed = false;
-                    self.news.push_back((key, What::Gone));
+                    self.news.push_back(News::of(key, What::Gone));
                 } else {
                     target.failed = cgroup.kill().is_err();
                 }
@@ -127,7 +140,7 @@ impl Fire {
     }
 
     /// What the agent has to be told, oldest first.
-    pub(super) fn poll_news(&mut self) -> Option<(Key, What)> {
+    pub(super) fn poll_news(&mut self) -> Option<News> {
         self.news.pop_front()
     }
 
@@ -207,12 +220,116 @@ pub(super) fn rehearse(armament: Armament, cgroup: Cgroup, gate: Arc<Gate>) {
     while std::hint::black_box(fire.poll_news()).is_some() {}
 }
 
-fn what(told: Told) -> What {
-    match told {
-        Told::Quiesce => What::Quiesce,
-        Told::Resumed => What::Resumed,
-        Told::Frozen => What::Frozen,
-        Told::Thawed { address_removed } => What::Thawed { address_removed },
-        Told::Fired => What::Fired,
+impl News {
+    fn of(key: Key, what: What) -> Self {
+        Self { key, what, late: None }
+    }
+
+    fn told(key: Key, told: Told, renewed: Option<Mark>) -> Self {
+        let (what, due) = match told {
+            Told::Quiesce => (What::Quiesce, None),
+            Told::Resumed => (What::Resumed, None),
+            Told::Frozen { due } => (What::Frozen, Some(due)),
+            Told::Thawed { address_removed } => (What::Thawed { address_removed }, None),
+            Told::Fired { due } => (What::Fired, due),
+        };
+        let late = due
+            .zip(renewed)
+            .map(|(due, renewed)| mark().held_for(renewed).saturating_sub(due));
+        Self { key, what, late }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::words::{Arm, Deadlines, Event, Policy};
+    use super::super::worker::Worker;
+    use super::*;
+    use crate::fence::cgroup::Cgroup;
+    use model::{Epoch, Millis, ServiceName, SlotId};
+    use std::alloc::{GlobalAlloc, Layout, System};
+    use std::cell::Cell;
+
+    thread_local! {
+        static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    struct Counting;
+
+    #[expect(unsafe_code, reason = "an allocator that counts is an allocator")]
+    // SAFETY: everything is left to the system's allocator.
+    unsafe impl GlobalAlloc for Counting {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+            // SAFETY: the caller's promise is the system's.
+            unsafe { System.alloc(layout) }
+        }
+        unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+            // SAFETY: the caller's promise is the system's.
+            unsafe { System.dealloc(pointer, layout) }
+        }
+    }
+
+    #[global_allocator]
+    static COUNTING: Counting = Counting;
+
+    #[test]
+    fn freezing_and_killing_a_hundred_slots_allocates_nothing() {
+        let worker = Worker::start("allocates-nothing".into()).expect("a worker");
+        let span = Duration::from_millis;
+        let now = mark();
+        let mut fire = Fire::default();
+        let deadlines = Deadlines {
+            soft: span(1_000),
+            hard: span(2_000),
+        };
+        let mut tell = |event| fire.machine.handle(1, event, now).expect("lawful");
+        tell(Event::Register);
+        tell(Event::Deadlines(deadlines));
+        tell(Event::Session {
+            session: 1,
+            renewed: now,
+        });
+        for number in 0..100 {
+            let slot = SlotId {
+                service: ServiceName::new("db").expect("a name"),
+                slot: number,
+            };
+            let armament = Armament {
+                slot: slot.clone(),
+                epoch: Epoch(1),
+                policy: Policy::Freeze,
+                frozen_max: Millis(0),
+                cgroup: "/".into(),
+                ports: Vec::new(),
+                addresses: Vec::new(),
+                floating: None,
+            };
+            let arm = Arm {
+                slot,
+                epoch: Epoch(1),
+                policy: Policy::Freeze,
+                frozen_max: Duration::ZERO,
+                predecessor_gone: true,
+            };
+            fire.machine.handle(1, Event::Arm(arm), now).expect("armed");
+            let target = Target {
+                armament,
+                cgroup: Some(Cgroup::of_nothing().expect("/dev/null")),
+                gate: worker.gate(),
+                dying: false,
+                failed: false,
+            };
+            fire.aim(number as Key, target);
+            fire.carry_out();
+        }
+        let before = ALLOCATIONS.get();
+        fire.tick(now.later(span(1_500)));
+        fire.tick(now.later(span(2_500)));
+        assert_eq!(ALLOCATIONS.get() - before, 0);
+        let fired = std::iter::from_fn(|| fire.poll_news()).filter(|news| news.what == What::Fired);
+        assert_eq!(fired.count(), 100);
+        // It made its table, if it may.
+        let _ = crate::gates::Gates::remove("allocates-nothing");
     }
 }

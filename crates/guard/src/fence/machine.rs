@@ -108,14 +108,14 @@ impl Machine {
             let mut push = |act| self.effects.push_back(Effect { key, act });
             match slot.state {
                 State::Idle | State::Fired => {}
-                State::Armed if age >= hard => fire(slot, push),
+                State::Armed if age >= hard => fire(slot, Some(hard), push),
                 State::Armed if age >= soft && slot.policy == Policy::Freeze => {
                     slot.state = State::Frozen;
                     slot.frozen_since = now;
                     slot.surely_frozen = false;
                     push(Act::CloseGate);
                     push(Act::Freeze);
-                    push(Act::Tell(Told::Frozen));
+                    push(Act::Tell(Told::Frozen { due: soft }));
                 }
                 State::Armed if age >= soft && !slot.quiescing => {
                     slot.quiescing = true;
@@ -126,7 +126,8 @@ impl Machine {
                 State::Frozen => {
                     let too_long = now.held_for(slot.frozen_since) >= slot.frozen_max;
                     if age >= hard && (too_long || !slot.surely_frozen) {
-                        fire(slot, push);
+                        let was_due = !too_long || slot.frozen_max.is_zero();
+                        fire(slot, was_due.then_some(hard), push);
                     } else if age >= hard && !slot.address_removed {
                         slot.address_removed = true;
                         push(Act::RemoveAddress);
@@ -370,13 +371,13 @@ impl Slot {
     }
 }
 
-fn fire(slot: &mut Slot, mut push: impl FnMut(Act)) {
+fn fire(slot: &mut Slot, due: Option<Duration>, mut push: impl FnMut(Act)) {
     slot.state = State::Fired;
     slot.surely_frozen = false;
     push(Act::CloseGate);
     push(Act::Kill);
     push(Act::RemoveAddress);
-    push(Act::Tell(Told::Fired));
+    push(Act::Tell(Told::Fired { due }));
 }
 
 /// Later on both clocks: a deadline never moves back on either.

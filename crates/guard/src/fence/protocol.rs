@@ -55,7 +55,8 @@ pub enum Request {
         /// When it was sent.
         mark: Mark,
     },
-    /// The agent's main loop goes round. No answer. Silence after the first one ends the agent.
+    /// The agent's main loop goes round. Silence after the first one ends the agent. Answered by [`Reply::Alive`]: a guard
+    /// that is stopped rather than dead does not answer.
     Heartbeat,
     /// The agent ends in order: silence means nothing from now on. No answer.
     Leave,
@@ -120,6 +121,8 @@ pub enum Reply {
         /// Frozen if it was armed before and is.
         state: State,
     },
+    /// To [`Request::Heartbeat`].
+    Alive,
     /// Nothing was done.
     Refused {
         /// The slot it was about, if it was about one.
@@ -140,6 +143,8 @@ pub enum Reply {
         epoch: Epoch,
         /// What.
         what: What,
+        /// How long after its deadline the kernel had been told to freeze or kill it, in microseconds.
+        late_us: Option<u64>,
     },
 }
 

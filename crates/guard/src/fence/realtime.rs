@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "the scheduling policy has no safe wrapper")]
 
 use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::process::{Resource, getrlimit};
 use std::io;
 
 /// Above every ordinary process and most that run in real time, below what watches over the machine itself (99).
@@ -27,6 +28,11 @@ pub(super) fn become_realtime(priority: i32) -> io::Result<()> {
 
 /// Keeps the pages in use out of swap, and those that will be.
 pub(super) fn stay_in_memory() -> io::Result<()> {
+    // With a limit, locking ahead would make later allocations fail.
+    let unlimited = || getrlimit(Resource::Memlock).current.is_none();
+    if !rustix::process::geteuid().is_root() && !unlimited() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
     mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)?;
     Ok(())
 }

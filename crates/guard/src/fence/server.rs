@@ -1,23 +1,22 @@
 //! The fence's loop: renewals first, then what is due, then everything else.
 
+mod answers;
+
 use super::cgroup::{Cgroup, mount_point};
 use super::clock::{Timer, mark};
-use super::fire::{Fire, Target, rehearse};
-use super::protocol::{Armament, GATES_PER_SLOT_MAX, PACKET_BYTES_MAX, Reply, Request, SelfTest, SlotReport};
-use super::selftest::Question;
+use super::fire::{Fire, News, rehearse};
+use super::protocol::{Armament, PACKET_BYTES_MAX, Reply, Request, SelfTest};
 use super::silence::Silence;
 use super::socket::{CONNECTIONS_MAX, Connection, Received, accept, listen_at};
 use super::watchdog::Watchdog;
-use super::words::{Arm, Event, Key, Policy, Refused, State};
-use super::worker::{Order, Report, Worker, drain};
+use super::words::{Event, Key, Policy};
+use super::worker::{Report, Worker, drain};
 use super::{Config, Error, realtime};
-use crate::gates::Member;
 use crate::watch;
-use model::{Epoch, Mark, Millis, SlotId, Timing};
+use model::{Epoch, Mark, Millis, SlotId};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::OwnedFd;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -255,7 +254,7 @@ impl Server {
                 }
                 match self.connections[at].receive(&mut self.buffer) {
                     Received::Request(Request::Renewed { session, mark }) => self.renewed(at, session, mark),
-                    Received::Request(Request::Heartbeat) => self.heard(at),
+                    Received::Request(Request::Heartbeat) => alive = self.heard(at),
                     Received::Request(request) => self.connections[at].deferred = Some(request),
                     Received::Nonsense(why) => {
                         alive = self.connections[at].tell(&Reply::Refused { slot: None, why });
@@ -287,231 +286,20 @@ impl Server {
         self.fire.carry_out();
     }
 
-    fn heard(&mut self, at: usize) {
+    /// False if it does not read the answer.
+    fn heard(&mut self, at: usize) -> bool {
+        if self.connections[at].incarnation.is_none() {
+            return true;
+        }
         if self.is_latest(at) {
             self.silence.heard(mark());
         }
+        self.connections[at].tell(&Reply::Alive)
     }
 
     fn is_latest(&self, at: usize) -> bool {
         let incarnation = self.connections[at].incarnation;
         incarnation.is_some() && incarnation == self.fire.machine.latest()
-    }
-
-    fn do_deferred(&mut self) {
-        let mut at = 0;
-        while at < self.connections.len() {
-            if let Some(request) = self.connections[at].deferred.take()
-                && let Some(reply) = self.answer(at, request)
-                && !self.connections[at].tell(&reply)
-            {
-                self.connections.swap_remove(at);
-                continue;
-            }
-            at += 1;
-        }
-        self.fire.carry_out();
-        self.tell_news();
-    }
-
-    fn answer(&mut self, at: usize, request: Request) -> Option<Reply> {
-        let slot = match &request {
-            Request::Arm(armament) => Some(armament.slot.clone()),
-            Request::Rebind { slot, .. } | Request::Disarm { slot } => Some(slot.clone()),
-            _ => None,
-        };
-        let done = |()| Some(Reply::Done { slot: slot.clone() });
-        let result = match request {
-            Request::Register { incarnation } => self.register(at, incarnation).map(Some),
-            Request::Timing(timing) => self.timing(at, timing),
-            Request::Session { session, mark } => self.handle(at, Event::Session { session, renewed: mark }).map(done),
-            Request::Rebind { slot, epoch } => self.handle(at, Event::Rebind { slot, epoch }).map(done),
-            Request::Disarm { slot } => self.disarm(at, slot).map(done),
-            Request::Arm(armament) => self.arm(at, armament),
-            Request::Leave => {
-                if self.is_latest(at) {
-                    self.silence.forget();
-                    self.agent = None;
-                }
-                Ok(None)
-            }
-            Request::Clear => {
-                if self.is_latest(at) && !self.fire.is_anything_armed() {
-                    self.worker.order(Order::Clear);
-                }
-                Ok(None)
-            }
-            // Read before what is due.
-            Request::Renewed { .. } | Request::Heartbeat => Ok(None),
-        };
-        result.unwrap_or_else(|why| Some(Reply::Refused { slot, why }))
-    }
-
-    fn handle(&mut self, at: usize, event: Event) -> Result<(), String> {
-        let incarnation = self.connections[at]
-            .incarnation
-            .ok_or_else(|| Refused::NotRegistered.to_string())?;
-        let result = self.fire.machine.handle(incarnation, event, mark());
-        result.map_err(|refused| refused.to_string())
-    }
-
-    fn register(&mut self, at: usize, incarnation: u64) -> Result<Reply, String> {
-        let pid = self.connections[at].pid;
-        let same = self.fire.machine.latest() == Some(incarnation);
-        if same && self.agent.as_ref().is_some_and(|agent| agent.pid != pid) {
-            return Err(format!(
-                "another process is agent incarnation {incarnation}; take a later one"
-            ));
-        }
-        let machine = &mut self.fire.machine;
-        machine
-            .handle(incarnation, Event::Register, mark())
-            .map_err(|refused| refused.to_string())?;
-        self.connections[at].incarnation = Some(incarnation);
-        if self.agent.as_ref().is_none_or(|agent| agent.pid != pid) {
-            self.silence.forget();
-            self.agent = watch::Process::open(pid)
-                .ok()
-                .flatten()
-                .map(|process| Agent { pid, process });
-        }
-        let reports = machine.slots().iter().map(|slot| SlotReport {
-            slot: slot.id.clone(),
-            state: slot.state,
-            epoch: slot.epoch,
-            session: slot.session,
-            renewed: slot.renewed,
-        });
-        Ok(Reply::Registered {
-            guard: std::process::id(),
-            session: machine.session(),
-            slots: reports.collect(),
-        })
-    }
-
-    fn timing(&mut self, at: usize, timing: Timing) -> Result<Option<Reply>, String> {
-        self.handle(at, Event::Deadlines(timing.into()))?;
-        let kill_budget = timing.kill_budget.duration();
-        match &self.test {
-            Test::Done(test) => {
-                let mut test = test.clone();
-                let slow = test
-                    .kill_us
-                    .map(Duration::from_micros)
-                    .filter(|took| *took > kill_budget);
-                if let Some(took) = slow
-                    && test.ok
-                {
-                    test.ok = false;
-                    test.why_not.push(format!(
-                        "a kill took {}ms at the self-test, the budget is {}",
-                        took.as_millis(),
-                        timing.kill_budget
-                    ));
-                }
-                Ok(Some(Reply::SelfTest(test)))
-            }
-            Test::Asked => Ok(None),
-            Test::Unasked => {
-                self.worker.order(Order::Test(Question {
-                    kill_budget,
-                    cgroup: self.config.cgroup.clone(),
-                    lacks: self.lacks.clone(),
-                }));
-                self.test = Test::Asked;
-                Ok(None)
-            }
-        }
-    }
-
-    fn arm(&mut self, at: usize, armament: Armament) -> Result<Option<Reply>, String> {
-        let fenced = armament.policy != Policy::Ignore;
-        if armament.ports.len() + armament.addresses.len() > GATES_PER_SLOT_MAX {
-            return Err(format!("a slot has at most {GATES_PER_SLOT_MAX} ports and addresses"));
-        }
-        let cgroup = match fenced {
-            true => Some(open_cgroup(&armament.cgroup)?),
-            false => None,
-        };
-        let old = self.fire.machine.key(&armament.slot);
-        let old_target = old.and_then(|key| self.fire.targets.get(key)).and_then(Option::as_ref);
-        if let (Some(key), Some(target)) = (old, old_target) {
-            let slot = &self.fire.machine.slots()[key];
-            let live = matches!(slot.state, State::Armed | State::Frozen) && slot.epoch == armament.epoch;
-            if live && target.armament == armament {
-                let (slot, epoch, state) = (armament.slot, armament.epoch, slot.state);
-                return Ok(Some(Reply::Armed { slot, epoch, state }));
-            }
-            if live {
-                return Err(format!(
-                    "slot {} is armed at epoch {} with another cgroup, gate or policy; a change needs a new epoch",
-                    armament.slot, armament.epoch
-                ));
-            }
-        }
-        let event = Event::Arm(Arm {
-            slot: armament.slot.clone(),
-            epoch: armament.epoch,
-            policy: armament.policy,
-            frozen_max: armament.frozen_max.duration(),
-            predecessor_gone: self.is_gone(old, &armament.cgroup),
-        });
-        self.handle(at, event)?;
-        let Some(key) = self.fire.machine.key(&armament.slot) else {
-            return Ok(None);
-        };
-        let gate = old_target_gate(&self.fire, key).unwrap_or_else(|| self.worker.gate());
-        let ports = armament.ports.iter().copied().map(Member::Port);
-        let addresses = armament.addresses.iter().copied().map(Member::Address);
-        let members = ports.chain(addresses).collect();
-        let floating = armament.floating;
-        self.fire.aim(
-            key,
-            Target {
-                armament,
-                cgroup,
-                gate: gate.clone(),
-                dying: false,
-                failed: false,
-            },
-        );
-        self.fire.carry_out();
-        self.worker.order(Order::Take {
-            key,
-            gate,
-            members,
-            floating,
-        });
-        if let Some(incarnation) = self.connections[at].incarnation {
-            self.waiting.push(Waiting { key, incarnation });
-        }
-        Ok(None)
-    }
-
-    /// Whether nothing runs of what a slot was armed with, or it is the very same cgroup and was never stopped.
-    fn is_gone(&self, key: Option<Key>, cgroup: &Path) -> bool {
-        let Some(key) = key else { return true };
-        let Some(Some(target)) = self.fire.targets.get(key) else {
-            return true;
-        };
-        let Some(old) = &target.cgroup else { return true };
-        let state = self.fire.machine.slots().get(key).map(|slot| slot.state);
-        let runs_on = matches!(state, Some(State::Armed | State::Idle)) && target.armament.cgroup == cgroup;
-        runs_on || old.events().is_ok_and(|events| !events.populated)
-    }
-
-    fn disarm(&mut self, at: usize, slot: SlotId) -> Result<(), String> {
-        let key = self.fire.machine.key(&slot);
-        let gone = key
-            .and_then(|key| self.fire.targets.get(key))
-            .and_then(Option::as_ref)
-            .and_then(|target| target.cgroup.as_ref())
-            .is_none_or(|cgroup| cgroup.events().is_ok_and(|events| !events.populated));
-        self.handle(at, Event::Disarm { slot, gone })?;
-        if let Some(key) = key {
-            self.worker.order(Order::Forget(key));
-        }
-        Ok(())
     }
 
     fn take_reports(&mut self) {
@@ -530,33 +318,20 @@ impl Server {
         }
     }
 
-    fn gated(&mut self, key: Key, result: Result<(), String>) {
-        let Some(at) = self.waiting.iter().position(|waiting| waiting.key == key) else {
-            return;
-        };
-        let incarnation = self.waiting.swap_remove(at).incarnation;
-        let slot = &self.fire.machine.slots()[key];
-        let (id, epoch, state) = (slot.id.clone(), slot.epoch, slot.state);
-        let reply = match result {
-            Ok(()) => Reply::Armed { slot: id, epoch, state },
-            Err(why) => Reply::Refused {
-                slot: Some(id),
-                why: format!("{why}; the deadline runs all the same"),
-            },
-        };
-        for connection in &self.connections {
-            if connection.incarnation == Some(incarnation) {
-                let _ = connection.tell(&reply);
-            }
-        }
-    }
-
     fn tell_news(&mut self) {
-        while let Some((key, what)) = self.fire.poll_news() {
+        while let Some(News { key, what, late }) = self.fire.poll_news() {
             let slot = &self.fire.machine.slots()[key];
             let (slot, epoch) = (slot.id.clone(), slot.epoch);
-            let _ = self.log.try_send(format!("slot {slot} at epoch {epoch}: {what:?}"));
-            self.tell_latest(&Reply::Event { slot, epoch, what });
+            let _ = self
+                .log
+                .try_send(format!("slot {slot} at epoch {epoch}: {what:?}{}", Late(late)));
+            let late_us = late.and_then(|late| u64::try_from(late.as_micros()).ok());
+            self.tell_latest(&Reply::Event {
+                slot,
+                epoch,
+                what,
+                late_us,
+            });
         }
     }
 
@@ -596,11 +371,14 @@ impl Server {
     }
 }
 
-fn old_target_gate(fire: &Fire, key: Key) -> Option<Arc<super::worker::Gate>> {
-    fire.targets.get(key)?.as_ref().map(|target| target.gate.clone())
-}
+/// For the log.
+struct Late(Option<Duration>);
 
-fn open_cgroup(path: &Path) -> Result<Cgroup, String> {
-    mount_point().map_err(|error| error.to_string())?;
-    Cgroup::open(path).map_err(|error| error.to_string())
+impl std::fmt::Display for Late {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(late) => write!(f, ", {}us after its deadline", late.as_micros()),
+            None => Ok(()),
+        }
+    }
 }

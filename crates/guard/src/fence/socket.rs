@@ -14,17 +14,20 @@ use std::path::Path;
 /// The agent, one that is being replaced, and those who look.
 pub(super) const CONNECTIONS_MAX: usize = 8;
 
-/// Listens at `path`; what lies there is of a guard that is gone, because we hold the guard's lock.
+/// Listens at `path`; what lies there is of a guard that is gone, because we hold the guard's lock. Whoever sees the socket
+/// can connect: it gets its name when it listens already.
 pub(super) fn listen_at(path: &Path) -> io::Result<OwnedFd> {
-    match std::fs::remove_file(path) {
+    let unready = path.with_extension("new");
+    match std::fs::remove_file(&unready) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    bind(&socket, &SocketAddrUnix::new(path)?)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    bind(&socket, &SocketAddrUnix::new(&unready)?)?;
+    std::fs::set_permissions(&unready, std::fs::Permissions::from_mode(0o600))?;
     listen(&socket, CONNECTIONS_MAX as i32)?;
+    std::fs::rename(&unready, path)?;
     Ok(socket)
 }
 

@@ -151,14 +151,20 @@ pub enum Told {
     /// The gate is open again (policy `kill`).
     Resumed,
     /// It is gated and frozen.
-    Frozen,
+    Frozen {
+        /// The age of the renewal at which that was due.
+        due: Duration,
+    },
     /// It runs again. With `address_removed` its floating address has to be added anew.
     Thawed {
         /// The hard deadline passed while it was frozen.
         address_removed: bool,
     },
     /// It is killed, for good.
-    Fired,
+    Fired {
+        /// The age of the renewal at which that was due; none if it was frozen for too long, or not frozen any more.
+        due: Option<Duration>,
+    },
 }
 
 /// Why the guard does not do what it was asked.

@@ -22,6 +22,8 @@ use std::time::Duration;
 /// A refresh that took longer is done once more: the time it gave was computed before.
 const REFRESH_MAX: Duration = Duration::from_millis(10);
 const REFRESHES_MAX: u32 = 3;
+/// A table that cannot be used is not made anew more often: this thread is in real time, and must not keep a processor to itself.
+const REBUILD_EVERY: Duration = Duration::from_secs(1);
 
 /// What the fence wants of a slot's gate. Written by the fence, read by the worker; the newest counts.
 #[derive(Debug)]
@@ -131,6 +133,7 @@ impl Worker {
                 let gates = Gates::open(&cluster).map_err(|error| error.to_string());
                 let hand = Hand {
                     cluster,
+                    rebuilt: None,
                     gates,
                     addresses: None,
                     slots: BTreeMap::new(),
@@ -181,6 +184,8 @@ struct Taken {
 
 struct Hand {
     cluster: String,
+    /// When the table was made anew.
+    rebuilt: Option<Mark>,
     /// Or why there are none.
     gates: Result<Gates, String>,
     addresses: Option<Socket>,
@@ -211,8 +216,44 @@ impl Hand {
         for key in keys {
             if let Err(error) = self.settle(key) {
                 self.report(Report::Trouble(error));
+                self.rebuild();
+                if let Err(error) = self.settle(key) {
+                    self.report(Report::Trouble(error));
+                }
             }
         }
+    }
+
+    /// Makes the table anew with all that is gated: `nft flush ruleset`, which many machines run when they load their own
+    /// rules, takes ours away too.
+    fn rebuild(&mut self) {
+        let now = mark();
+        if self.gates.is_err()
+            || self
+                .rebuilt
+                .is_some_and(|rebuilt| now.held_for(rebuilt) < REBUILD_EVERY)
+        {
+            return;
+        }
+        self.rebuilt = Some(now);
+        match Gates::open(&self.cluster) {
+            Ok(gates) => self.gates = Ok(gates),
+            Err(error) => return self.report(Report::Trouble(error.to_string())),
+        }
+        let mut troubles = Vec::new();
+        for taken in self.slots.values_mut() {
+            taken.done = None;
+            if let Ok(gates) = &mut self.gates
+                && let Err(error) = gates.gate(&taken.members)
+            {
+                troubles.push(error.to_string());
+            }
+        }
+        for trouble in troubles {
+            self.report(Report::Trouble(trouble));
+        }
+        // All of them are settled in this round or the next.
+        let _ = write(&*self.wake, &1_u64.to_ne_bytes());
     }
 
     fn carry_out(&mut self, order: Order) {

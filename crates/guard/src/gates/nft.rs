@@ -342,3 +342,73 @@ fn put_element(
         });
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+    const PORT: u16 = 4711;
+
+    /// Gates in a network of our own, with their names.
+    fn with_gates(test: impl FnOnce(&mut Gates) + Send + 'static) {
+        let thread = std::thread::spawn(|| {
+            #[expect(unsafe_code, reason = "leaving a network has no safe wrapper")]
+            // SAFETY: only this thread changes its network; no descriptor is affected.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("a network of our own: this test needs root");
+            let mut gates = Gates::open("unit").expect("gates");
+            gates.gate(&[Member::Port(PORT)]).expect("gated");
+            test(&mut gates);
+        });
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    fn left(gates: &mut Gates) -> Option<u64> {
+        // In steps of three seconds: some milliseconds have passed since, and on a very busy machine a second.
+        let left = gates.time_left(&port_key(UDP, PORT))?;
+        Some(left.as_millis().div_ceil(3_000) as u64 * 3)
+    }
+
+    #[test]
+    fn a_new_time_replaces_the_old_one_in_place_and_by_delete_and_add() {
+        with_gates(|gates| {
+            for in_place in [gates.in_place, false] {
+                gates.in_place = in_place;
+                for given in [60, 9, 120] {
+                    gates
+                        .let_through(&[Member::Port(PORT)], Duration::from_secs(given))
+                        .expect("open");
+                    assert_eq!(left(gates), Some(given), "in place: {in_place}");
+                }
+                gates.close(&[Member::Port(PORT)]).expect("closed");
+                assert_eq!(left(gates), None);
+            }
+        });
+    }
+
+    #[test]
+    fn without_in_place_refreshing_a_mixture_of_open_and_timed_out_is_opened() {
+        with_gates(|gates| {
+            gates.in_place = false;
+            let other = Member::Port(PORT + 1);
+            gates.let_through(&[other], Duration::from_secs(60)).expect("open");
+            gates
+                .let_through(&[Member::Port(PORT), other], Duration::from_secs(90))
+                .expect("open");
+            assert_eq!(left(gates), Some(90));
+        });
+    }
+
+    #[test]
+    fn a_second_guard_finds_the_table_and_what_is_open() {
+        with_gates(|gates| {
+            gates
+                .let_through(&[Member::Port(PORT)], Duration::from_secs(60))
+                .expect("open");
+            let mut second = Gates::open("unit").expect("the table is there");
+            assert_eq!(left(&mut second), Some(60));
+        });
+    }
+}

@@ -53,7 +53,7 @@ impl Bench {
 
     pub(crate) fn guard(&self, options: &[&str]) -> Guard {
         let log = self.log_file();
-        let child = Command::new(example())
+        let child = Command::new(example("guard"))
             .arg(self.folder.path())
             .args(options)
             .arg("--")
@@ -68,7 +68,12 @@ impl Bench {
     }
 
     pub(crate) fn detached_guard(&self) -> Guard {
-        let arguments = [example(), self.folder.path().into(), "--".into(), self.path("agent")];
+        let arguments = [
+            example("guard"),
+            self.folder.path().into(),
+            "--".into(),
+            self.path("agent"),
+        ];
         let pid = guard::spawn_detached(&arguments.map(PathBuf::into_os_string), &self.log_file()).unwrap();
         Guard { child: None, pid }
     }
@@ -203,15 +208,16 @@ fn command_of(pid: u32) -> Option<String> {
     fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()
 }
 
-/// The example beside this test's own program.
-fn example() -> PathBuf {
+/// An example beside this test's own program.
+pub(crate) fn example(name: &str) -> PathBuf {
     let own = std::env::current_exe().unwrap();
     let path = own
         .ancestors()
         .nth(2)
         .map(Path::to_path_buf)
         .unwrap()
-        .join("examples/guard");
+        .join("examples")
+        .join(name);
     assert!(
         path.exists(),
         "`{}` is missing: cargo build --examples makes it",

@@ -198,7 +198,7 @@ fn a_guard_that_was_stopped_for_long_fires_when_it_goes_on() {
     until("it runs", || group.processes() >= 2);
     let (mut agent, _) = fenced.agent_with(timing(300, 600));
     agent.arm(armament(0, 1, &group));
-    kill("STOP", fenced.guard.id());
+    crate::world::stop(fenced.guard.id());
     std::thread::sleep(Duration::from_millis(1_000));
     assert!(group.events().populated);
     kill("CONT", fenced.guard.id());
@@ -214,7 +214,7 @@ fn renewals_that_gathered_while_the_guard_was_stopped_count() {
     until("it runs", || group.processes() >= 2);
     let (mut agent, _) = fenced.agent_with(timing(1_500, 2_000));
     agent.arm(armament(0, 1, &group));
-    kill("STOP", fenced.guard.id());
+    crate::world::stop(fenced.guard.id());
     for _ in 0..30 {
         agent.renew();
         std::thread::sleep(Duration::from_millis(100));

@@ -1,6 +1,6 @@
 //! Cgroups with processes, and an agent that renews by hand.
 
-use crate::bench::{Bench, Guard, until};
+use crate::bench::{Bench, Guard, kill, until};
 use guard::client::{Client, Receiver};
 use guard::fence::protocol::{Armament, Reply, SelfTest, What};
 use guard::fence::words::{Policy, State};
@@ -39,6 +39,16 @@ pub(crate) fn slot(number: u32) -> SlotId {
 pub(crate) fn unique(what: &str) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("{what}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Stops a process and waits until each of its threads stands still: the one that takes the signal may be the last to be scheduled.
+pub(crate) fn stop(pid: u32) {
+    kill("STOP", pid);
+    let stands = |task: &Path| fs::read_to_string(task.join("stat")).is_ok_and(|stat| stat.contains(") T "));
+    until("it is stopped", || {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        tasks.flatten().all(|task| stands(&task.path()))
+    });
 }
 
 /// A cgroup of its own with what runs in it; killed with the test.
@@ -103,8 +113,9 @@ impl Drop for Group {
 
 /// A guard that fences, in a folder with a bystander for an agent.
 pub(crate) struct Fenced {
-    pub(crate) bench: Bench,
+    // Dropped first: it would start the agent again.
     pub(crate) guard: Guard,
+    pub(crate) bench: Bench,
     pub(crate) cluster: String,
 }
 
@@ -146,6 +157,9 @@ impl Fenced {
 
 impl Drop for Fenced {
     fn drop(&mut self) {
+        // It may be about to make its table.
+        let _ = self.guard.kill();
+        let _ = self.guard.wait();
         let _ = guard::gates::Gates::remove(&self.cluster);
     }
 }

@@ -55,7 +55,7 @@ pub struct Overlap {
 
 /// Something about epochs that must not be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
+pub enum EpochFault {
     /// Somebody began to act at an epoch below one that had acted before.
     Backwards {
         /// Who had acted before.
@@ -91,7 +91,7 @@ pub struct Verdict {
     /// Two actives at once.
     pub overlaps: Vec<Overlap>,
     /// Epochs that did not rise.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<EpochFault>,
     /// Nobody active.
     pub gaps: Vec<Gap>,
     /// Stamps that were overwritten before they could be judged: with any, this proves less.
@@ -146,8 +146,8 @@ impl fmt::Display for Verdict {
         }
         for fault in &self.faults {
             match fault {
-                Fault::Backwards { before, then } => write!(f, "\nslot {}: {then} after {before}", then.slot)?,
-                Fault::Twice { one, other } => write!(f, "\nslot {}: {one} and {other} at one epoch", one.slot)?,
+                EpochFault::Backwards { before, then } => write!(f, "\nslot {}: {then} after {before}", then.slot)?,
+                EpochFault::Twice { one, other } => write!(f, "\nslot {}: {one} and {other} at one epoch", one.slot)?,
             }
         }
         Ok(())
@@ -221,13 +221,13 @@ fn overlaps(spans: &[Span]) -> Vec<Overlap> {
     found
 }
 
-fn faults(spans: &[Span]) -> Vec<Fault> {
+fn faults(spans: &[Span]) -> Vec<EpochFault> {
     let mut found = Vec::new();
     let mut highest: Option<&Span> = None;
     let mut owners: BTreeMap<u64, &Span> = BTreeMap::new();
     for span in spans {
         match highest {
-            Some(before) if span.epoch < before.epoch => found.push(Fault::Backwards {
+            Some(before) if span.epoch < before.epoch => found.push(EpochFault::Backwards {
                 before: before.clone(),
                 then: span.clone(),
             }),
@@ -235,7 +235,7 @@ fn faults(spans: &[Span]) -> Vec<Fault> {
         }
         let owner = *owners.entry(span.epoch).or_insert(span);
         if owner.ring != span.ring {
-            found.push(Fault::Twice {
+            found.push(EpochFault::Twice {
                 one: owner.clone(),
                 other: span.clone(),
             });
@@ -326,7 +326,7 @@ mod tests {
         let old = trace("a", &[(0, 1, 0, 100), (0, 1, 1_000, 1_005)]);
         let verdict = judged(&[old, trace("b", &[(0, 2, 400, 2_000)])]);
         assert_eq!((verdict.overlaps.len(), verdict.dual_ns()), (1, 5 * MS), "{verdict}");
-        let [Fault::Backwards { before, then }] = verdict.faults.as_slice() else {
+        let [EpochFault::Backwards { before, then }] = verdict.faults.as_slice() else {
             panic!("{verdict}")
         };
         assert_eq!(
@@ -354,12 +354,12 @@ mod tests {
     fn an_epoch_that_goes_back_or_comes_twice_is_a_fault_without_any_overlap() {
         let back = judged(&[trace("a", &[(0, 5, 0, 10)]), trace("b", &[(0, 4, 100, 110)])]);
         assert!(
-            matches!(back.faults.as_slice(), [Fault::Backwards { .. }]) && back.overlaps.is_empty(),
+            matches!(back.faults.as_slice(), [EpochFault::Backwards { .. }]) && back.overlaps.is_empty(),
             "{back}"
         );
         let twice = judged(&[trace("a", &[(0, 5, 0, 10)]), trace("b", &[(0, 5, 100, 110)])]);
         assert!(
-            matches!(twice.faults.as_slice(), [Fault::Twice { .. }]) && !twice.is_clean(),
+            matches!(twice.faults.as_slice(), [EpochFault::Twice { .. }]) && !twice.is_clean(),
             "{twice}"
         );
         // The same process going on is none.

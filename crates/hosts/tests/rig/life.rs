@@ -37,6 +37,10 @@ fn a_host_is_a_machine_of_its_own() {
         assert!(b.shell(&format!("cat {place}")).is_err(), "{place} of a is seen on b");
         assert!(!PathBuf::from(place).exists(), "{place} of a is seen on the machine");
     }
+    // Who enters it by hand finds himself in it.
+    let line = a.enter_with().unwrap().replace("exec bash", "hostname; pwd");
+    let inside = process::Command::new("sh").args(["-c", &line]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&inside.stdout), "a\n/root\n", "{line}");
     // Its own network.
     assert_eq!(a.shell("ls /sys/class/net").unwrap(), "eth0\nlo\n");
     assert_ne!(
@@ -92,7 +96,9 @@ fn commands_and_daemons_tell_how_they_ended() {
         .run_within(Command::shell("sleep 60 & sleep 60"), Duration::from_millis(50))
         .unwrap();
     assert_eq!(late.ended, Ended::TimedOut);
-    assert_eq!(a.shell("pgrep -c sleep || true").unwrap(), "0\n");
+    wait_until("its group to be gone", || {
+        a.shell("pgrep -c sleep || true").unwrap() == "0\n"
+    });
     // A child left behind does not keep the answer back.
     let begun = Instant::now();
     assert_eq!(a.shell("sleep 5 & echo left").unwrap(), "left\n");

@@ -50,6 +50,13 @@ fn verdict(rig: &Rig) -> Verdict {
     judge(&witness::read_all(&rig.shared()).unwrap(), Limits::default())
 }
 
+/// The program says the same: its status, and what it printed.
+fn witness_says(rig: &Rig) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_witness"));
+    let output = command.arg(rig.shared()).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
 fn pause(ms: u64) {
     std::thread::sleep(Duration::from_millis(ms));
 }
@@ -58,6 +65,7 @@ fn pause(ms: u64) {
 fn a_handover_in_order_is_clean_and_an_injected_overlap_is_caught() {
     let rig = rig(&["a", "b"]);
     let [a, b] = ["a", "b"].map(|name| rig.host(name).unwrap());
+    assert_eq!(witness_says(&rig).0, Some(2), "nobody stamped, which is no proof");
     serve(&rig, a, &["--epoch", "1"]);
     serve(&rig, b, &[]);
     pause(50);
@@ -70,6 +78,7 @@ fn a_handover_in_order_is_clean_and_an_injected_overlap_is_caught() {
     let mut actors: Vec<(&str, u64)> = clean.spans.iter().map(|span| (span.who.as_str(), span.epoch)).collect();
     actors.dedup();
     assert_eq!(actors, [("a", 1), ("b", 2)]);
+    assert_eq!(witness_says(&rig).0, Some(0));
     // Now a acts again, and nobody stopped b.
     let from = now_ns();
     promote(a, "3");
@@ -80,6 +89,8 @@ fn a_handover_in_order_is_clean_and_an_injected_overlap_is_caught() {
     assert!(!caught.overlaps.is_empty(), "{caught}");
     let dual = caught.dual_ns();
     assert!(dual > 90_000_000 && dual <= to - from, "{dual} of {} ns", to - from);
+    let (status, said) = witness_says(&rig);
+    assert!(status == Some(1) && said.contains("at once for"), "{said}");
     assert!(
         caught
             .overlaps

@@ -117,9 +117,9 @@ async fn nonsense_at_the_socket_does_no_harm() {
 #[tokio::test]
 async fn a_service_without_a_proper_socket_is_refused() {
     let mut proxy = Proxy::start().await;
-    let listener = listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let listener = listener::bind(([127, 0, 0, 1], 0).into(), false).unwrap();
     let address = listener.local_addr().unwrap();
-    let elsewhere = listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let elsewhere = listener::bind(([127, 0, 0, 1], 0).into(), false).unwrap();
     let file = tempfile::tempfile().unwrap();
     let message = serve(web(), address, Protocol::Tcp, PATIENT);
     for (socket, problem) in [

@@ -80,7 +80,7 @@ impl Process {
 }
 
 fn listen() -> (TcpListener, SocketAddr) {
-    let listener = listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let listener = listener::bind(([127, 0, 0, 1], 0).into(), false).unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
 }

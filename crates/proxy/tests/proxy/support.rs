@@ -133,7 +133,7 @@ impl Proxy {
 
     /// Serves a service at an address of its own.
     pub(crate) async fn serve(&mut self, service: ServiceName, protocol: Protocol, hold: Hold) -> SocketAddr {
-        let listener = listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let listener = listener::bind(([127, 0, 0, 1], 0).into(), false).unwrap();
         let listen = listener.local_addr().unwrap();
         let message = serve(service.clone(), listen, protocol, hold);
         self.agent.send(&message, Some(listener.as_fd())).await.unwrap();

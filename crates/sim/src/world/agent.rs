@@ -201,7 +201,7 @@ impl World {
                 }
                 self.run_hook(instance, *run, *hook, *epoch, active.as_ref());
             }
-            Action::ProbeNow { instance } => self.probe_now(instance),
+            Action::ProbeNow { instance, standby } => self.probe_now(instance, *standby),
             Action::Write(write) => self.write(write),
             Action::Route {
                 service,
@@ -257,6 +257,7 @@ impl World {
             Action::AllStopped => self.tally.all_stopped = true,
             // There is one machine in this world, so nobody else can be asked.
             Action::Arm { .. }
+            | Action::AskProof { .. }
             | Action::Retire { .. }
             | Action::TellLeft { .. }
             | Action::AskRenew { .. }

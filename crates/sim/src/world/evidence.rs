@@ -14,6 +14,7 @@ impl World {
                 run,
                 standby: false,
                 outcome,
+                ..
             } => self.note_probe(instance, *run, outcome),
             Event::HookDone {
                 instance: id,

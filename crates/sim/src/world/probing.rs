@@ -33,7 +33,7 @@ impl World {
     }
 
     /// Checks once more, now.
-    pub(super) fn probe_now(&mut self, id: &InstanceId) {
+    pub(super) fn probe_now(&mut self, id: &InstanceId, standby: bool) {
         let Some(run) = self.truth.process(id).map(|process| process.run) else {
             return;
         };
@@ -41,7 +41,7 @@ impl World {
         let task = Task::Probe {
             instance,
             run,
-            standby: false,
+            standby,
             prober: Prober::Extra,
         };
         self.plan_task(Duration::ZERO, task);
@@ -86,6 +86,7 @@ impl World {
                 instance,
                 run,
                 standby,
+                began: refused,
                 outcome,
             });
         }
@@ -113,6 +114,7 @@ impl World {
             instance,
             run,
             standby,
+            began: self.truth.now - check.timeout.duration(),
             outcome,
         });
         self.probe_again(id, run, standby, prober, rest);

@@ -92,6 +92,7 @@ impl World {
                     unchecked || process.evidence.passed_once || instance.memo.was_fit
                 }),
                 stands_by: instance.memo.stands_by.filter(|_| process.is_some()),
+                since: None,
             }
         });
         let routes = self.truth.proxy.routes.iter();

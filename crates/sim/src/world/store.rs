@@ -39,6 +39,7 @@ impl Records {
             data: write.data.clone(),
             because: String::new(),
             detected_ago: write.detected_ago,
+            since: model::Timestamp(0),
         };
         self.slots.insert(write.slot.clone(), known);
     }

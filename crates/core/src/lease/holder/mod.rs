@@ -208,24 +208,24 @@ pub enum Covered {
 /// One node's own session.
 #[derive(Debug, Clone)]
 pub struct Holder {
-    timing: Timing,
-    options: HolderOptions,
-    state: State,
-    guard_ready: bool,
-    fired: bool,
-    empty: bool,
-    fast: bool,
+    pub(super) timing: Timing,
+    pub(super) options: HolderOptions,
+    pub(super) state: State,
+    pub(super) guard_ready: bool,
+    pub(super) fired: bool,
+    pub(super) empty: bool,
+    pub(super) fast: bool,
     /// When the last good probe of the disk began.
-    healthy: Option<Mark>,
-    attempts: u64,
-    last_open: Option<Mark>,
-    actions: VecDeque<HolderAction>,
+    pub(super) healthy: Option<Mark>,
+    pub(super) attempts: u64,
+    pub(super) last_open: Option<Mark>,
+    pub(super) actions: VecDeque<HolderAction>,
     /// When the next wake-up was asked for, and how far ahead.
-    asked: Option<(Mark, Duration)>,
+    pub(super) asked: Option<(Mark, Duration)>,
 }
 
 #[derive(Debug, Clone)]
-enum State {
+pub(super) enum State {
     Absent,
     Opening { attempt: u64, sent: Mark },
     Open(Lease),
@@ -234,33 +234,33 @@ enum State {
 }
 
 #[derive(Debug, Clone)]
-struct Lease {
-    id: Revision,
-    seq: u64,
+pub(super) struct Lease {
+    pub(super) id: Revision,
+    pub(super) seq: u64,
     /// Answers to earlier attempts belong to an earlier session.
-    first_attempt: u64,
+    pub(super) first_attempt: u64,
     /// When the last acknowledged renewal was sent.
-    acked: Option<Mark>,
-    outstanding: Option<Outstanding>,
-    last_renew: Option<Mark>,
+    pub(super) acked: Option<Mark>,
+    pub(super) outstanding: Option<Outstanding>,
+    pub(super) last_renew: Option<Mark>,
     /// Renew without waiting for R.
-    hurry: bool,
+    pub(super) hurry: bool,
     /// A renewal was missed, so only an answered probe allows the next.
-    doubt: bool,
-    probe: Probe,
-    last_probe: Option<Mark>,
-    frozen: bool,
+    pub(super) doubt: bool,
+    pub(super) probe: Probe,
+    pub(super) last_probe: Option<Mark>,
+    pub(super) frozen: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Outstanding {
-    attempt: u64,
-    sent: Mark,
-    hedged: bool,
+pub(super) struct Outstanding {
+    pub(super) attempt: u64,
+    pub(super) sent: Mark,
+    pub(super) hedged: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Probe {
+pub(super) enum Probe {
     None,
     Sent(Mark),
     Answered,
@@ -340,13 +340,18 @@ impl Holder {
         self.asked.map(|(from, wait)| from.later(wait))
     }
 
-    /// Whether the node may act on its session at `now`: asked once more after a take has committed, with the clock read
-    /// after its answer.
+    /// Whether the node may act on its session at `now`.
     pub fn covers(&self, now: Mark) -> bool {
         self.covered(now) == Covered::Yes
     }
 
-    /// The same with the reason.
+    /// Whether what was taken under `session` may be started at `now`. A take is bound to the session it was made with:
+    /// under a later one the slot is anybody's. Asked with the clock read after the answer.
+    pub fn covers_take(&self, session: Revision, now: Mark) -> bool {
+        self.session() == Some(session) && self.covers(now)
+    }
+
+    /// Whether the node may act on its session at `now`, and why not.
     pub fn covered(&self, now: Mark) -> Covered {
         let State::Open(lease) = &self.state else {
             return Covered::NoSession;

@@ -63,32 +63,32 @@ pub enum Why {
 /// of W before it ends anything.
 #[derive(Debug, Clone)]
 pub struct Observer {
-    timing: Timing,
-    sessions: BTreeMap<NodeName, Seen>,
+    pub(super) timing: Timing,
+    pub(super) sessions: BTreeMap<NodeName, Seen>,
     /// When sessions went away that had been silent before.
-    lost: VecDeque<Mark>,
-    writes: Writes,
-    resyncing: bool,
+    pub(super) lost: VecDeque<Mark>,
+    pub(super) writes: Writes,
+    pub(super) resyncing: bool,
     /// The operator let takeovers go on in spite of the brake.
-    let_on: Option<Mark>,
+    pub(super) let_on: Option<Mark>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Seen {
-    id: Revision,
-    modified: Revision,
-    lease: Millis,
-    since: Mark,
+pub(super) struct Seen {
+    pub(super) id: Revision,
+    pub(super) modified: Revision,
+    pub(super) lease: Millis,
+    pub(super) since: Mark,
     /// Read again since the watch was lost.
-    confirmed: bool,
+    pub(super) confirmed: bool,
 }
 
 /// The node's own writes.
 #[derive(Debug, Clone, Copy, Default)]
-struct Writes {
+pub(super) struct Writes {
     /// When the first of the unbroken row was answered.
-    since: Option<Mark>,
-    last: Option<Mark>,
+    pub(super) since: Option<Mark>,
+    pub(super) last: Option<Mark>,
 }
 
 impl Observer {
@@ -131,6 +131,12 @@ impl Observer {
             self.lost.push_back(now);
         }
         self.forget_lost(now);
+    }
+
+    /// The session of `node` is this node's own: the [`Holder`](super::Holder) looks after it. To be told whenever one is
+    /// opened, since the watch may have shown it first, and its silence would count for the brake.
+    pub fn own(&mut self, node: &NodeName) {
+        self.sessions.remove(node);
     }
 
     /// A write of this node, a renewal for one, was sent at `sent` and acknowledged at `now`.

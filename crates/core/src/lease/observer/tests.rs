@@ -151,6 +151,16 @@ fn rebooted_node_ends_its_own_old_session_after_three_silent_intervals() {
 }
 
 #[test]
+fn own_session_seen_before_its_answer_counts_for_nothing() {
+    let mut observer = writing();
+    saw(&mut observer, "a", 5, 0);
+    saw(&mut observer, "me", 6, 0);
+    assert_eq!(why(&observer, "a", 710), Why::TooMany { silent: 2, of: 3 });
+    observer.own(&node("me"));
+    assert!(observer.may_condemn(&node("a"), mark(710)).is_ok());
+}
+
+#[test]
 fn ranks_come_one_stagger_after_the_other() {
     let observer = writing();
     assert_eq!(observer.eligible_at(0, mark(10)), mark(10));

@@ -1,0 +1,429 @@
+//! Looks after this node's certificates, and after whom it believes: renews in time, follows the revocation list and the trusted authorities,
+//! restarts its etcd when it is its turn.
+//!
+//! ```text
+//!   folder pki ◄── renewed ── this task ◄── identity/trust, identity/revoked ── store
+//!                                │
+//!                                ├──► Tls: the next handshake
+//!                                ├──► Ways: connections to the store, exchanged without a gap
+//!                                └──► etcd: restarted once for each change of the authorities
+//! ```
+
+use super::reach::Ways;
+use crate::clock;
+use crate::executor::chain;
+use identity::renewal::{Plan, Reloader, Standing};
+use identity::rotation::{Phase, Progress, TrustRecord, Waiting};
+use identity::{Peer, Purpose, RevocationList, Sealed, Tls};
+use membership::{Place, REVOKED, TRUST};
+use model::WallTime;
+use serde::de::DeserializeOwned;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use store::Store;
+use tokio::time::Instant;
+
+/// Who was revoked may do nothing after this long. Two small reads.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// All members of the store have to see a leader for so long before the next one is restarted.
+const WELL_FOR: Duration = Duration::from_secs(2);
+/// A restarted member has answered and follows within this, or somebody has to look.
+const BACK_WITHIN: Duration = Duration::from_secs(60);
+/// Certificates that could not be renewed are tried again after this at the latest, also if they last for months.
+const RENEW_RETRY_MAX: Duration = Duration::from_secs(60);
+/// While the authority is being replaced.
+const REPLACE_RETRY: Duration = Duration::from_secs(5);
+const LOOK_AT_ETCD: Duration = Duration::from_millis(200);
+
+/// The member of the store that this node runs, and which authorities it was started with: etcd reads those only then.
+pub(crate) struct OwnEtcd {
+    server: etcd::server::Server,
+    /// Process, and digest of the authorities, for the next agent of this boot.
+    noted: PathBuf,
+    trusts: Mutex<Option<u64>>,
+}
+
+impl OwnEtcd {
+    /// `known` is the [`digest`] of the authorities that were in the folder before etcd was started or found.
+    pub(crate) fn new(server: etcd::server::Server, noted: PathBuf, known: Option<u64>) -> Self {
+        let trusts = match server.state() {
+            etcd::server::State::Running { adopted: false, .. } => known,
+            // What it was started with says the note of whoever started it; without one nobody knows.
+            etcd::server::State::Running { pid, .. } => read_note(&noted, pid),
+            _ => None,
+        };
+        let own = Self {
+            server,
+            noted,
+            trusts: Mutex::new(trusts),
+        };
+        own.note();
+        own
+    }
+
+    fn trusts(&self) -> Option<u64> {
+        *self.trusts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn restart(&self, trusts: u64) -> Result<(), String> {
+        let restarted = self.server.restart(etcd::server::PATIENCE).await;
+        restarted.map_err(|error| error.to_string())?;
+        *self.trusts.lock().unwrap_or_else(PoisonError::into_inner) = Some(trusts);
+        self.note();
+        Ok(())
+    }
+
+    fn note(&self) {
+        let (Some(version), etcd::server::State::Running { pid, .. }) = (self.trusts(), self.server.state()) else {
+            return;
+        };
+        if let Err(error) = std::fs::write(&self.noted, format!("{pid} {version}")) {
+            tracing::warn!(%error, "which authorities etcd was started with cannot be noted");
+        }
+    }
+}
+
+/// Tells sets of trusted authorities apart. Not only their numbers: a replacement that was given up has that of the next one.
+pub(crate) fn digest(trust: &TrustRecord) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    trust.authorities().for_each(|certs| certs.store_pem.hash(&mut hasher));
+    hasher.finish()
+}
+
+fn read_note(path: &std::path::Path, pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let (of, version) = text.split_once(' ')?;
+    (of.parse() == Ok(pid)).then(|| version.trim().parse().ok())?
+}
+
+/// What is wrong with certificates, for the status.
+pub(crate) type Troubles = Arc<Mutex<Vec<api::Problem>>>;
+
+/// The task.
+pub(crate) struct Papers {
+    ways: Arc<Ways>,
+    tls: Tls,
+    etcd: Option<Arc<OwnEtcd>>,
+    reloader: Reloader,
+    /// After an attempt that failed.
+    renew_after: Option<Instant>,
+    /// The issue that is noted in the store.
+    noted: Option<identity::IssueId>,
+    reported: Option<Progress>,
+    troubles: Troubles,
+    /// What could not be done this time.
+    failed: Vec<(&'static str, String)>,
+}
+
+impl Papers {
+    pub(crate) fn new(
+        ways: Arc<Ways>,
+        tls: Tls,
+        etcd: Option<Arc<OwnEtcd>>,
+        troubles: Troubles,
+    ) -> Result<Self, String> {
+        let folder = ways.place().folder().map_err(|error| chain(&error))?;
+        let reloader = Reloader::new(folder, tls.clone()).map_err(|error| chain(&error))?;
+        Ok(Self {
+            ways,
+            tls,
+            etcd,
+            reloader,
+            renew_after: None,
+            noted: None,
+            reported: None,
+            troubles,
+            failed: Vec::new(),
+        })
+    }
+
+    /// Goes on for as long as the agent lives.
+    pub(crate) async fn run(mut self) {
+        loop {
+            self.look().await;
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn look(&mut self) {
+        self.failed.clear();
+        let place = self.ways.place();
+        self.take_files();
+        if let Err(error) = self.follow_store(&place).await {
+            self.failed.push(("follow the records of whom to trust", error));
+        }
+        if let Err(error) = self.renew_if_due(&place).await {
+            self.failed.push(("renew the certificates", error));
+        }
+        if let Err(error) = self.replacement(&place).await {
+            self.failed.push(("follow the replacement of the authority", error));
+        }
+        self.tell(&place);
+    }
+
+    /// What an operator, or another program of ours, wrote to the folder.
+    fn take_files(&mut self) {
+        match self.reloader.poll() {
+            Ok(true) => tracing::info!("keys and certificates were read anew"),
+            Ok(false) => {}
+            Err(error) => self.failed.push(("read the keys and certificates anew", chain(&error))),
+        }
+    }
+
+    async fn follow_store(&mut self, place: &Place) -> Result<(), String> {
+        let folder = place.folder().map_err(|error| chain(&error))?;
+        let trusted = self.tls.trusted();
+        if let Some(trust) = self.sealed::<TrustRecord>(&trusted, Purpose::Trust, TRUST).await?
+            && trust.version != trusted.version
+        {
+            self.tls.replace_trust(trust.clone()).map_err(|error| chain(&error))?;
+            identity::save_trust(&folder, &trust).map_err(|error| chain(&error))?;
+            membership::forget_old_keys(&folder, &trust).map_err(|error| chain(&error))?;
+            tracing::info!(version = trust.version, "other authorities are trusted from now on");
+            self.ways.exchange(None).await?;
+        }
+        let trusted = self.tls.trusted();
+        if let Some(revoked) = self
+            .sealed::<RevocationList>(&trusted, Purpose::Revocation, REVOKED)
+            .await?
+        {
+            let version = revoked.version;
+            let known = std::fs::read_to_string(folder.file("revoked.json")).ok();
+            let known = known.and_then(|text| serde_json::from_str::<RevocationList>(&text).ok());
+            if known.is_none_or(|known| known.version != version) {
+                self.tls
+                    .replace_revoked(revoked.clone())
+                    .map_err(|error| chain(&error))?;
+                identity::save_revoked(&folder, &revoked).map_err(|error| chain(&error))?;
+                tracing::info!(version, "the list of revoked certificates changed");
+            }
+        }
+        Ok(())
+    }
+
+    async fn sealed<T: DeserializeOwned>(
+        &self,
+        trusted: &TrustRecord,
+        purpose: Purpose,
+        key: &str,
+    ) -> Result<Option<T>, String> {
+        let Some(entry) = self.ways.store.get(key).await.map_err(|error| error.to_string())? else {
+            return Ok(None);
+        };
+        let seal: Sealed =
+            serde_json::from_slice(&entry.value).map_err(|error| format!("the record `{key}` is damaged: {error}"))?;
+        seal.open(trusted, purpose, key)
+            .map(Some)
+            .map_err(|error| chain(&error))
+    }
+
+    async fn renew_if_due(&mut self, place: &Place) -> Result<(), String> {
+        let Some(own) = self.tls.own() else { return Ok(()) };
+        if self.removed(&own) {
+            return Ok(());
+        }
+        let folder = place.folder().map_err(|error| chain(&error))?;
+        let trust = self.tls.trusted();
+        let issued_by = membership::issued_by(&folder, &trust).map_err(|error| chain(&error))?;
+        let member = own.node().is_some_and(|(_, role)| role.has_authority());
+        let keys_of = member.then(|| membership::lacks_keys_of(&folder, &trust)).flatten();
+        let plan = Plan::of(&own);
+        let due = !matches!(plan.standing(now()), Standing::Fresh { .. });
+        if due || issued_by != trust.issues() || keys_of.is_some() {
+            if self.renew_after.is_some_and(|after| Instant::now() < after) {
+                return Err("it failed a moment ago, and is tried again".into());
+            }
+            // What the others wait for is tried again sooner than what has a third of its life left.
+            let pause = if due {
+                plan.retry.min(RENEW_RETRY_MAX)
+            } else {
+                REPLACE_RETRY
+            };
+            self.renew_after = Some(Instant::now() + pause);
+            let renewed = membership::renew(place, self.ways.store.as_ref(), &self.tls, keys_of).await;
+            let bundle = renewed.map_err(|error| chain(&error))?;
+            self.tls.reload_own(&folder).map_err(|error| chain(&error))?;
+            tracing::info!(until = %clock::shown_wall(bundle.certificates.not_after), "the certificates of this node were renewed");
+            self.renew_after = None;
+            self.ways.exchange(None).await?;
+        }
+        // Also what was signed while the store did not answer.
+        if let Some(own) = self.tls.own()
+            && self.noted != Some(own.issue)
+        {
+            let noted = membership::note_own(self.ways.store.as_ref(), &place.node.node, &own).await;
+            noted.map_err(|error| chain(&error))?;
+            self.noted = Some(own.issue);
+        }
+        Ok(())
+    }
+
+    fn removed(&self, own: &Peer) -> bool {
+        !self.tls.still_allowed(own)
+    }
+
+    /// The authority is being replaced, or was: this node does its part.
+    async fn replacement(&mut self, place: &Place) -> Result<(), String> {
+        let trust = self.tls.trusted();
+        let Some(own) = self.tls.own() else { return Ok(()) };
+        let Some((me, role)) = own.node() else { return Ok(()) };
+        if self.removed(&own) {
+            return Ok(());
+        }
+        let store = Arc::clone(&self.ways.store);
+        let store = store.as_ref();
+        if let Some(etcd) = &self.etcd {
+            let outdated = match etcd.trusts() {
+                Some(trusts) => trusts != digest(&trust),
+                // Nobody knows; it matters only while the others wait for it.
+                None => !matches!(trust.phase, Phase::Steady { .. }),
+            };
+            if outdated {
+                restart_in_turn(&self.ways, store, etcd, me, digest(&trust)).await?;
+            }
+        }
+        let trusts = self.etcd.as_ref().and_then(|etcd| etcd.trusts());
+        let etcd = (trusts == Some(digest(&trust))).then_some(trust.version);
+        let progress = membership::progress_of(place, &trust, role, etcd);
+        let progress = progress.map_err(|error| chain(&error))?;
+        if self.reported.as_ref() != Some(&progress) {
+            let noted = membership::note_progress(store, me, &progress).await;
+            noted.map_err(|error| chain(&error))?;
+            self.reported = Some(progress);
+        }
+        if role.has_authority() {
+            let waiting = membership::advance(place, store, &trust).await;
+            let waiting = waiting.map_err(|error| chain(&error))?;
+            for Waiting { node, lacks } in &waiting {
+                tracing::debug!(%node, ?lacks, "the replacement of the authority waits");
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self, place: &Place) {
+        let me = &place.node.node;
+        let mut problems = Vec::new();
+        let mut add = |code: &str, severity, text: String, hint: &str| {
+            problems.push(api::Problem {
+                code: code.into(),
+                severity,
+                about: me.to_string(),
+                text,
+                hint: hint.into(),
+                since: clock::shown_wall(clock::wall_now()),
+            });
+        };
+        let why = || {
+            let said: Vec<String> = self
+                .failed
+                .iter()
+                .map(|(doing, why)| format!("failed to {doing}: {why}"))
+                .collect();
+            said.join("; ")
+        };
+        for (doing, why) in &self.failed {
+            tracing::warn!(why, "failed to {doing}");
+        }
+        if let Some(own) = self.tls.own() {
+            if self.removed(&own) {
+                add(
+                    "removed",
+                    api::Severity::Error,
+                    format!("node {me} was taken out of the cluster: it gets nothing done any more"),
+                    "`understudy down` here ends what is left; to come back it joins with a new token",
+                );
+            } else {
+                match Plan::of(&own).standing(now()) {
+                    Standing::Ended { .. } => add(
+                        "certificates-ended",
+                        api::Severity::Error,
+                        format!(
+                            "the certificates of node {me} have ended: nobody believes it. {}",
+                            why()
+                        ),
+                        "see that a member is reachable and clocks are right; else take the node out and let it join again",
+                    ),
+                    Standing::Due { left, late: true } => add(
+                        "certificates-late",
+                        api::Severity::Warning,
+                        format!(
+                            "the certificates of node {me} end in {} and could not be renewed. {}",
+                            model::Millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+                            why()
+                        ),
+                        "a member has to be reachable; `run/agent.log` says what keeps it",
+                    ),
+                    _ => {}
+                }
+            }
+        }
+        *self.troubles.lock().unwrap_or_else(PoisonError::into_inner) = problems;
+    }
+}
+
+/// Restarts this node's etcd, if no other is being restarted and all of them see a leader. A leader that is stopped politely hands over
+/// first, so that writes wait for milliseconds.
+async fn restart_in_turn(
+    ways: &Ways,
+    store: &dyn Store,
+    etcd: &OwnEtcd,
+    me: &model::NodeName,
+    trusts: u64,
+) -> Result<(), String> {
+    if !membership::take_turn(store, me).await.map_err(|error| chain(&error))? {
+        return Ok(());
+    }
+    let mut cluster = etcd::server::cluster::Cluster::new(ways.options()?).map_err(|error| chain(&error))?;
+    let since = Instant::now();
+    while since.elapsed() < WELL_FOR {
+        if !all_well(&mut cluster).await {
+            return Err("not all members of the store are well: its member here is not restarted".into());
+        }
+        tokio::time::sleep(LOOK_AT_ETCD).await;
+    }
+    tracing::info!("restarting etcd, for it to trust the authorities that are trusted now");
+    etcd.restart(trusts).await?;
+    let since = Instant::now();
+    while !all_well(&mut cluster).await {
+        if since.elapsed() > BACK_WITHIN {
+            // The turn is kept: nobody restarts another one.
+            return Err(format!(
+                "etcd of this node is not back {} s after its restart; no other is restarted meanwhile",
+                BACK_WITHIN.as_secs()
+            ));
+        }
+        tokio::time::sleep(LOOK_AT_ETCD).await;
+    }
+    membership::leave_turn(store, me).await.map_err(|error| chain(&error))
+}
+
+async fn all_well(cluster: &mut etcd::server::cluster::Cluster) -> bool {
+    match cluster.look().await {
+        Ok(view) => view.leader().is_some() && view.voters().all(|seen| view.up_to_date(seen)),
+        Err(_) => false,
+    }
+}
+
+fn now() -> WallTime {
+    clock::wall_now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_etcd_was_started_with_is_known_only_of_the_process_that_it_was_noted_of() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("etcd-trusts");
+        assert_eq!(read_note(&path, 7), None);
+        std::fs::write(&path, "7 3").expect("a note");
+        assert_eq!(read_note(&path, 7), Some(3));
+        assert_eq!(read_note(&path, 8), None);
+        std::fs::write(&path, "nonsense").expect("a note");
+        assert_eq!(read_note(&path, 7), None);
+    }
+}

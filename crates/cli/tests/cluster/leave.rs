@@ -1,0 +1,76 @@
+//! Nodes that are emptied, go down in order, and come back.
+
+use crate::shop::judge;
+use crate::{HEAL, Land, wait_for};
+
+#[test]
+fn a_node_goes_down_without_a_gap_and_comes_back() {
+    let land = Land::of(&["a", "b", "c"]);
+    land.open_shop("a");
+    let (_, node) = land.active("a", "db").unwrap();
+    let others: Vec<&str> = ["a", "b", "c"].into_iter().filter(|name| *name != node).collect();
+    let clients = land.clients(others[0]);
+    wait_for("clients", HEAL, || (clients.good_in_a_row() > 20).then_some(()));
+
+    // Needed by the others it is not stopped whole without a word.
+    let output = land.run(&node, &["down", "--yes"]);
+    assert!(output.ended.is_success(), "{output:?}");
+    assert!(output.stderr.contains("goes on voting"), "{output:?}");
+    let (_, elsewhere) = wait_for("another active", HEAL, || {
+        land.active(others[0], "db").filter(|(_, at)| *at != node)
+    });
+    let report = land.report(others[0]);
+    let left = report.members.iter().find(|member| member.node == node).unwrap();
+    assert_eq!(left.session, Some(false), "its session is closed, not left to run out");
+    assert!(report.store_answers && report.votes.0 == 3, "{report:?}");
+    wait_for("clients", HEAL, || (clients.good_in_a_row() > 20).then_some(()));
+    let (failed, gap) = judge(&clients.stop().unwrap());
+    eprintln!("{node} went down: {failed} requests failed, the longest silence was {gap} ms");
+    assert_eq!(failed, 0);
+
+    // Back, it takes no slot away, and may have instances again.
+    land.ok(&node, &["cluster", "start"]);
+    wait_for("it to be online", HEAL, || {
+        let status = land.status(&node)?;
+        status
+            .nodes
+            .iter()
+            .find(|one| one.name == node && one.state == api::NodeState::Online)
+            .map(|_| ())
+    });
+    land.until_redundant(&node);
+    assert_eq!(land.active(&node, "db").unwrap().1, elsewhere);
+
+    // Emptied by a wish, it stays empty over a restart of its agent.
+    land.ok(others[0], &["drain", &elsewhere]);
+    wait_for("it to be empty", HEAL, || {
+        land.active(others[0], "db").filter(|(_, at)| *at != elsewhere)
+    });
+    let refused = land.refused(
+        if elsewhere == "a" { "b" } else { "a" },
+        &["cluster", "remove", &land.active(others[0], "db").unwrap().1, "--yes"],
+    );
+    assert!(
+        refused.contains("holds slot/db/0") || refused.contains("is this node"),
+        "{refused}"
+    );
+    land.ok(others[0], &["undrain", &elsewhere]);
+    land.assert_never_two_actives();
+}
+
+#[test]
+fn two_members_that_need_each_other_are_not_separated_by_mistake() {
+    let land = Land::of(&["a", "b"]);
+    let refused = land.refused("a", &["down", "--etcd", "--yes"]);
+    assert!(refused.contains("nothing is decided any more"), "{refused}");
+    assert!(land.report("b").store_answers);
+    let itself = land.refused("a", &["cluster", "remove", "a", "--yes"]);
+    assert!(itself.contains("cannot take itself out"), "{itself}");
+    land.ok("a", &["down", "--yes"]);
+    // Its member goes on, so the other one still decides.
+    assert!(land.report("b").store_answers);
+    land.ok("b", &["cluster", "remove", "a", "--yes"]);
+    assert_eq!(land.report("b").votes, (1, 1));
+    let last = land.refused("b", &["cluster", "remove", "b", "--yes"]);
+    assert!(last.contains("cannot take itself out"), "{last}");
+}

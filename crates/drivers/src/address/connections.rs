@@ -1,0 +1,148 @@
+//! Resets TCP connections of an address before that is taken away: their clients would wait for answers that can not leave any more.
+
+use super::netlink;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+
+const TCP: u8 = 6;
+const BY_FAMILY: u16 = 20;
+const DESTROY: u16 = 21;
+const REQUEST: u16 = 1;
+const ACK: u16 = 4;
+const DUMP: u16 = 0x300;
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+const HEADER_BYTES: usize = 16;
+/// Of `inet_diag_sockid`: ports, both addresses, interface, cookie.
+const ID_BYTES: usize = 48;
+/// Of `inet_diag_msg`, in which the id comes after four bytes.
+const MESSAGE_BYTES: usize = 72;
+/// All but listening ones, those that only wait, and those that are no sockets yet.
+const STATES: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
+
+/// Ends all TCP connections whose own address on this host is `ip`, and tells their peers. Returns how many there were.
+///
+/// Fails where the kernel was built without `CONFIG_INET_DIAG_DESTROY`.
+pub(crate) fn reset_now(ip: IpAddr) -> io::Result<usize> {
+    let socket = netlink::diagnosis()?;
+    let mut ended = 0;
+    for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
+        for id in list(&socket, family, ip)? {
+            match destroy(&socket, family, &id) {
+                Ok(()) => ended += 1,
+                // It has ended by itself.
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(ended)
+}
+
+type Id = [u8; ID_BYTES];
+
+fn list(socket: &std::os::fd::OwnedFd, family: u8, ip: IpAddr) -> io::Result<Vec<Id>> {
+    netlink::ask(socket, &request(BY_FAMILY, REQUEST | DUMP, family, &[0; ID_BYTES]))?;
+    let mut ids = Vec::new();
+    loop {
+        let answer = netlink::answer(socket)?;
+        for (kind, body) in messages(&answer) {
+            match kind {
+                DONE => return Ok(ids),
+                ERROR => return outcome(body).map(|()| ids),
+                _ => ids.extend(id(family, body, ip)),
+            }
+        }
+    }
+}
+
+fn destroy(socket: &std::os::fd::OwnedFd, family: u8, id: &Id) -> io::Result<()> {
+    netlink::ask(socket, &request(DESTROY, REQUEST | ACK, family, id))?;
+    loop {
+        let answer = netlink::answer(socket)?;
+        if let Some((_, body)) = messages(&answer).into_iter().find(|(kind, _)| *kind == ERROR) {
+            return outcome(body);
+        }
+    }
+}
+
+fn request(kind: u16, flags: u16, family: u8, id: &Id) -> Vec<u8> {
+    let length = (HEADER_BYTES + 8 + ID_BYTES) as u32;
+    let mut bytes = length.to_ne_bytes().to_vec();
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    bytes.extend([0; 8]);
+    bytes.extend([family, TCP, 0, 0]);
+    bytes.extend(STATES.to_ne_bytes());
+    bytes.extend(id);
+    bytes
+}
+
+fn messages(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
+    let mut found = Vec::new();
+    while let Some(header) = bytes.get(..HEADER_BYTES) {
+        let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+        let kind = u16::from_ne_bytes([header[4], header[5]]);
+        let Some(body) = bytes.get(HEADER_BYTES..length) else {
+            break;
+        };
+        found.push((kind, body));
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    found
+}
+
+/// The id of a connection, if its own address is `ip`; on a socket for both families IPv4 stands in IPv6.
+fn id(family: u8, body: &[u8], ip: IpAddr) -> Option<Id> {
+    let id: Id = body.get(..MESSAGE_BYTES)?.get(4..4 + ID_BYTES)?.try_into().ok()?;
+    let own: [u8; 16] = id[4..20].try_into().ok()?;
+    let own = if family == libc::AF_INET as u8 {
+        IpAddr::from([own[0], own[1], own[2], own[3]])
+    } else {
+        Ipv6Addr::from(own).to_canonical()
+    };
+    (own == ip).then_some(id)
+}
+
+fn outcome(body: &[u8]) -> io::Result<()> {
+    let number = body
+        .get(..4)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(i32::from_ne_bytes);
+    match number {
+        Some(0) => Ok(()),
+        Some(number) => Err(io::Error::from_raw_os_error(-number)),
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+
+    /// Needs root, as what it tests.
+    #[test]
+    fn the_connections_of_an_address_end_and_others_and_listeners_stay() {
+        assert!(rustix::process::geteuid().is_root(), "needs root: run it with `sudo`");
+        let (one, other) = ("127.93.41.7", "127.93.41.8");
+        let listeners = [one, other].map(|ip| TcpListener::bind((ip, 0)).unwrap());
+        let both = TcpListener::bind("[::]:0").unwrap();
+        let connect = |listener: &TcpListener, ip: &str| {
+            let client = TcpStream::connect((ip, listener.local_addr().unwrap().port())).unwrap();
+            (client, listener.accept().unwrap().0)
+        };
+        let (mut reset, mut kept) = (connect(&listeners[0], one), connect(&listeners[1], other));
+        let mut mapped = connect(&both, one);
+        let ended = reset_now(one.parse().unwrap()).unwrap();
+        assert_eq!(ended, 2);
+        for client in [&mut reset.0, &mut mapped.0] {
+            let error = client.read(&mut [0]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        }
+        kept.1.set_nonblocking(true).unwrap();
+        assert_eq!(kept.1.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        connect(&listeners[0], one);
+    }
+}

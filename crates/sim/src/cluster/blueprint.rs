@@ -1,0 +1,51 @@
+//! Clusters of several machines to be broken.
+
+use crate::blueprint::{check, hook, plain};
+use fastrand::Rng;
+use model::{Cluster, Millis, Profile, Service, ServiceName, StandbyMode, Timing};
+use std::collections::BTreeMap;
+
+/// A cluster as a seed has it: its services, how many nodes, and the timing of sessions.
+pub(crate) fn random(rng: &mut Rng) -> (Cluster, usize, Timing) {
+    let nodes = rng.usize(3..=5);
+    let profile = [Profile::Fast, Profile::Fast, Profile::Lan, Profile::Lan, Profile::Stock][rng.usize(0..5)];
+    let mut services = BTreeMap::new();
+    let names = ["db", "queue", "web"];
+    for (index, name) in names.into_iter().take(rng.usize(1..=3)).enumerate() {
+        if let Ok(name) = ServiceName::new(name) {
+            services.insert(name, random_service(rng, 7_000 + index as u16, index == 0));
+        }
+    }
+    let cluster = Cluster {
+        name: "simulated".into(),
+        services,
+    };
+    (cluster, nodes, profile.timing())
+}
+
+fn random_service(rng: &mut Rng, port: u16, first: bool) -> Service {
+    let mut service = plain(port);
+    let chance = |rng: &mut Rng, percent: u32| rng.u32(0..100) < percent;
+    // What is exclusive is what all this is about.
+    service.exclusive = first || chance(rng, 60);
+    service.active = if chance(rng, 70) { 1 } else { rng.u32(2..=3) };
+    service.standby = rng.u32(1..=2);
+    service.check = chance(rng, 85).then(|| check(500, 200, 2, 1));
+    service.start_timeout = Millis(3_000);
+    if chance(rng, 15) {
+        service.standby_mode = StandbyMode::Cold;
+    } else {
+        if chance(rng, 70) {
+            service.on_promote = Some(hook("promote"));
+        }
+        if service.on_promote.is_some() && chance(rng, 50) {
+            service.on_demote = Some(hook("demote"));
+        }
+        if service.active == 1 && service.on_promote.is_some() && chance(rng, 60) {
+            service.on_follow = Some(hook("follow"));
+            service.standby_check = chance(rng, 70).then(|| check(500, 200, 1, 1));
+        }
+    }
+    service.drain_timeout = Millis(200);
+    service
+}

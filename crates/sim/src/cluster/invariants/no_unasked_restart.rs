@@ -1,0 +1,80 @@
+//! No healthy process is stopped that nobody asked to stop: each stop is justified by what really happened.
+
+use super::{Invariant, Moment};
+use crate::cluster::machine::Process;
+use crate::cluster::records::{Key, NodeIx, Value};
+use crate::cluster::world::World;
+use decisions::{Action, Decision, Reason};
+use model::{InstanceId, StandbyMode};
+use std::time::Duration;
+
+#[derive(Debug)]
+pub(crate) struct NoUnaskedRestart;
+
+impl Invariant for NoUnaskedRestart {
+    fn name(&self) -> &'static str {
+        "no unasked restart"
+    }
+
+    fn observe(&mut self, world: &World, moment: &Moment<'_>) -> Result<(), String> {
+        let Moment::Decided(ix, decision) = moment else {
+            return Ok(());
+        };
+        let Action::Stop { instance, run, .. } = &decision.action else {
+            return Ok(());
+        };
+        let process = world
+            .process(instance)
+            .filter(|process| process.run == *run && process.main && !process.dying);
+        // Who is dead already may be stopped for any reason: nothing is lost.
+        let Some(process) = process else { return Ok(()) };
+        if justified(world, *ix, decision, instance, process) {
+            return Ok(());
+        }
+        Err(format!(
+            "{instance} is stopped because {}, and that is not so",
+            decision.because
+        ))
+    }
+}
+
+fn justified(world: &World, ix: NodeIx, decision: &Decision, id: &InstanceId, process: &Process) -> bool {
+    let Some(declared) = world.declared.get(id.service()) else {
+        return true;
+    };
+    let evidence = &process.evidence;
+    match &decision.because {
+        // An agent that comes back does not know how far the promotion of a holder was, and prefers one that has all data for sure.
+        Reason::HolderUnhealthy { .. } => {
+            evidence.unhealthy
+                || world
+                    .held(id.service())
+                    .iter()
+                    .any(|slot| slot.holder == *id && !slot.served)
+        }
+        Reason::ChecksFailed { .. } => evidence.unhealthy,
+        Reason::NotHealthyInTime { .. } => {
+            let limit = declared.start_timeout.duration().mul_f64(0.85);
+            !evidence.passed_once && world.now.since(process.since) + Duration::from_millis(500) >= limit
+        }
+        Reason::HookFailed { .. } => evidence.hook_failed,
+        Reason::NotFenced { .. } => evidence.not_fenced,
+        // The store has another session of the node than its agent acts under, or the guard has fired.
+        Reason::OwnSessionLost => true,
+        Reason::DrainAsked => world.server.model.get(&Key::Drained(ix)).is_some() || world.tally.drained,
+        Reason::ColdStandby => declared.standby_mode == StandbyMode::Cold,
+        Reason::TooMany { .. } => match world
+            .server
+            .model
+            .get(&Key::Instance(id.clone()))
+            .map(|entry| &*entry.value)
+        {
+            Some(Value::Instance { retiring, .. }) => {
+                *retiring || world.assigned(id.service()) > declared.wanted() as usize
+            }
+            // Replaced while its node was away.
+            _ => true,
+        },
+        _ => false,
+    }
+}

@@ -1,0 +1,56 @@
+//! Several machines in virtual time: cores, sessions, guards, one store, a network, and everything that goes wrong between them.
+//!
+//! ```text
+//! seed ──▶ cluster + schedule of faults ──▶ World (nodes, store, network) ──▶ ClusterReport
+//!                                             │ each decision, write, act, quarter of a second
+//!                                             ▼
+//!                                          invariants, judged by the world's truth
+//! ```
+//! The core, the lease machines of holder and observer and the guard's machine of deadlines are the real ones. What is between them is
+//! modelled after the agent: its main loop, session thread, mirror, publisher and transactions.
+
+mod agent;
+mod blueprint;
+mod clocks;
+mod faults;
+mod guard;
+mod hear;
+mod invariants;
+mod machine;
+mod measure;
+mod records;
+mod run;
+mod sabotage;
+mod session;
+mod simulate;
+pub mod store;
+mod tell;
+mod wire;
+mod world;
+
+pub use faults::ClusterFault;
+pub use run::{ClusterMode, ClusterOptions, ClusterReport, run_cluster};
+pub use sabotage::ClusterRule;
+pub use simulate::{ClusterFailure, ClusterOutcome, ClusterSimulation, simulate_cluster};
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What happened, in numbers.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Tally {
+    pub(crate) steps: u64,
+    pub(crate) events: u64,
+    pub(crate) decisions: u64,
+    pub(crate) faults: BTreeMap<ClusterFault, u64>,
+    pub(crate) failovers: u64,
+    pub(crate) switchovers: u64,
+    pub(crate) worst_failover: Duration,
+    pub(crate) txns: u64,
+    pub(crate) writes: u64,
+    pub(crate) watched: u64,
+    pub(crate) fenced: u64,
+    pub(crate) freezes: u64,
+    pub(crate) fired: u64,
+    pub(crate) drained: bool,
+}

@@ -1,0 +1,82 @@
+//! What agents write to the store: the keys and values of the real one, as values of ours.
+
+use super::store;
+use decisions::{Report, SlotKnown};
+use model::{InstanceId, Millis, NodeName, Revision, ServiceName, SlotId};
+
+/// A machine of the simulated cluster, by number; nodes are named so that numbers and names have one order.
+pub(crate) type NodeIx = u16;
+
+/// Keys, in the order in which agents list them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Key {
+    Member(NodeIx),
+    Session(NodeIx),
+    Number(ServiceName),
+    Drained(NodeIx),
+    Instance(InstanceId),
+    Slot(SlotId),
+    Live(InstanceId),
+    Controller,
+    Ask(NodeIx, u64),
+    Bind(InstanceId),
+    Grave(NodeIx, Revision),
+}
+
+/// Values.
+#[derive(Debug, Clone)]
+pub(crate) enum Value {
+    Member,
+    Session(Session),
+    Number(u32),
+    Drained,
+    Instance { node: NodeIx, retiring: bool },
+    Slot(SlotKnown),
+    Live(Box<Report>),
+    Controller { node: NodeIx, session: Revision },
+    Ask(Ask),
+    Bind,
+    Grave,
+}
+
+/// What a node writes about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Session {
+    pub(crate) boot: u32,
+    pub(crate) agent: u64,
+    pub(crate) lease: Millis,
+    pub(crate) seq: u64,
+}
+
+/// What one agent asks of another.
+#[derive(Debug, Clone)]
+pub(crate) enum Ask {
+    Renew {
+        instance: InstanceId,
+    },
+    Prove {
+        instance: InstanceId,
+        number: u64,
+    },
+    Left {
+        instance: InstanceId,
+        by: NodeName,
+    },
+    Move {
+        slot: SlotId,
+        to: Option<InstanceId>,
+        drain: bool,
+    },
+}
+
+pub(crate) type Entry = store::Entry<Key, Value>;
+pub(crate) type Txn = store::Txn<Key, Value>;
+pub(crate) type Compare = store::Compare<Key>;
+pub(crate) type Op = store::Op<Key, Value>;
+pub(crate) type Change = store::Change<Key, Value>;
+pub(crate) type Changes = store::Changes<Key, Value>;
+pub(crate) type Outcome = store::Outcome<Key, Value>;
+
+pub(crate) fn put(key: Key, value: Value) -> Op {
+    store::Op::Put(key, std::rc::Rc::new(value))
+}

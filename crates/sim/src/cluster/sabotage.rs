@@ -1,0 +1,87 @@
+//! Rules of several machines that are broken on purpose, to see that somebody notices.
+
+use std::fmt;
+
+/// A rule of the takeover protocol to be broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterRule {
+    /// Nobody stops an active whose session has run out.
+    NoGuard,
+    /// W is half of D.
+    ClaimTooEarly,
+    /// A claim takes the epoch over.
+    EpochNotRaised,
+    /// Deadlines are measured by wall time.
+    WallClock,
+    /// A deadline runs from the acknowledgement.
+    DeadlineFromAck,
+    /// Whoever sees a silent session ends it, whether its own writes succeed or not.
+    NoHoldOff,
+    /// A claim compares no sessions.
+    SessionsNotCompared,
+    /// A claim does not end the session of the holder that has run out.
+    TakeWithoutCondemn,
+    /// A renewal is written whatever is there.
+    RenewPlainPut,
+    /// A holder counts as gone as soon as it is told to stop.
+    ReleaseBeforeDead,
+    /// An instance may be bound twice.
+    BindNotCompared,
+    /// After a claim nobody looks whether the own session still covers it.
+    DeadlineNotChecked,
+}
+
+impl ClusterRule {
+    /// All of them.
+    pub const ALL: [ClusterRule; 12] = [
+        ClusterRule::NoGuard,
+        ClusterRule::ClaimTooEarly,
+        ClusterRule::EpochNotRaised,
+        ClusterRule::WallClock,
+        ClusterRule::DeadlineFromAck,
+        ClusterRule::NoHoldOff,
+        ClusterRule::SessionsNotCompared,
+        ClusterRule::TakeWithoutCondemn,
+        ClusterRule::RenewPlainPut,
+        ClusterRule::ReleaseBeforeDead,
+        ClusterRule::BindNotCompared,
+        ClusterRule::DeadlineNotChecked,
+    ];
+
+    /// The promises that notice.
+    pub fn caught_by(self) -> &'static [&'static str] {
+        match self {
+            ClusterRule::EpochNotRaised => &["I2"],
+            ClusterRule::NoHoldOff => &["L4"],
+            ClusterRule::RenewPlainPut => &["I5"],
+            ClusterRule::BindNotCompared => &["I7"],
+            ClusterRule::NoGuard
+            | ClusterRule::ClaimTooEarly
+            | ClusterRule::WallClock
+            | ClusterRule::DeadlineFromAck
+            | ClusterRule::SessionsNotCompared
+            | ClusterRule::TakeWithoutCondemn
+            | ClusterRule::ReleaseBeforeDead
+            | ClusterRule::DeadlineNotChecked => &["I1", "I4", "I6", "I11"],
+        }
+    }
+}
+
+impl fmt::Display for ClusterRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ClusterRule::NoGuard => "there is no guard",
+            ClusterRule::ClaimTooEarly => "claims come too early",
+            ClusterRule::EpochNotRaised => "a claim does not raise the epoch",
+            ClusterRule::WallClock => "deadlines are measured by wall time",
+            ClusterRule::DeadlineFromAck => "deadlines run from the acknowledgement",
+            ClusterRule::NoHoldOff => "there is no hold-off",
+            ClusterRule::SessionsNotCompared => "a claim compares no sessions",
+            ClusterRule::TakeWithoutCondemn => "a claim ends no session",
+            ClusterRule::RenewPlainPut => "a renewal is a plain put",
+            ClusterRule::ReleaseBeforeDead => "a slot is released before its holder is dead",
+            ClusterRule::BindNotCompared => "an instance may be bound twice",
+            ClusterRule::DeadlineNotChecked => "the own deadline is not checked after a claim",
+        })
+    }
+}
