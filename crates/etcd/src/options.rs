@@ -25,9 +25,11 @@ pub struct Options {
     pub admin: Class,
     /// R: a member that cannot be reached is tried again after at most this long.
     pub reconnect: Duration,
-    /// A watch that is told nothing for this long asks its member for a sign of life, and goes to another one if none
-    /// comes within two deadlines of a read.
+    /// A watch that is told nothing for this long asks its member for a sign of life, and goes to another one if none comes
+    /// within [`mute`](Self::mute).
     pub silence: Duration,
+    /// How long a member has for a sign of life, the first time; doubled each time that none came.
+    pub mute: Duration,
     /// What an earlier run knew. Without it the first answer is believed.
     pub known: Option<Known>,
 }
@@ -95,6 +97,7 @@ impl Options {
             },
             reconnect: Duration::from_millis(100),
             silence: attempt * 3,
+            mute: attempt * 2,
             known: None,
         }
     }
@@ -109,6 +112,7 @@ impl Options {
         }
         self.renewal.attempt = attempt;
         self.silence = attempt * 3;
+        self.mute = attempt * 2;
         self
     }
 

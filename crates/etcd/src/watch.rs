@@ -27,8 +27,6 @@ use tonic::Streaming;
 // As many revisions wait for a slow listener here; beyond that they wait at the member.
 const QUEUE: usize = 64;
 const PAUSE_FIRST: Duration = Duration::from_millis(5);
-// How many deadlines of a read a member that was asked for a sign of life has for it.
-const MUTE: u32 = 2;
 // A member that reads a long history for us answers late, not never.
 const MUTE_MAX: Duration = Duration::from_secs(10);
 
@@ -42,7 +40,7 @@ pub(crate) fn start(client: &Client, keys: Prefix, prefix: &str, from: Revision)
         range,
         next: from.0,
         past: true,
-        mute: client.shared().options.read.attempt * MUTE,
+        mute: client.shared().options.mute,
         sender,
     };
     Watch::new(Told {
@@ -228,7 +226,7 @@ impl Follower {
         open.ask();
         match timeout(self.mute, open.message(&shared, link)).await {
             Ok(message) => {
-                self.mute = shared.options.read.attempt * MUTE;
+                self.mute = shared.options.mute;
                 message?.ok_or_else(ended)
             }
             Err(_) => {

@@ -95,6 +95,10 @@ pub fn etcd_options(node: &Node, layout: &Layout) -> Result<etcd::Options, Error
         .deadlines(timeout.max(Duration::from_millis(100)) * 2, Duration::from_secs(5))
         .prefix(node.store.prefix.clone());
     options.renewal.attempt = timeout;
+    // Somebody renews at least every five R; a watch whose member went silent goes on at another one well before W, also if nobody tells it that
+    // the connection is dead.
+    options.silence = timing.renew.duration() * 3;
+    options.mute = timeout * 3 / 2;
     options.reconnect = timing.renew.duration().min(Duration::from_millis(100));
     let folder = || Folder::open(layout.pki());
     if node.store.tls {
