@@ -25,6 +25,8 @@ pub struct Options {
     pub admin: Class,
     /// R: a member that cannot be reached is tried again after at most this long.
     pub reconnect: Duration,
+    /// The first endpoint is on this machine. Watches are opened there as long as it answers: then no loss of another machine keeps news from us.
+    pub near: bool,
     /// A watch that is told nothing for this long asks its member for a sign of life, and goes to another one if none comes
     /// within [`mute`](Self::mute).
     pub silence: Duration,
@@ -96,6 +98,7 @@ impl Options {
                 hedge: false,
             },
             reconnect: Duration::from_millis(100),
+            near: false,
             silence: attempt * 3,
             mute: attempt * 2,
             known: None,
