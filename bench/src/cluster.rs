@@ -26,6 +26,8 @@ const ASK: Duration = Duration::from_secs(4);
 const JOIN_WITHIN: Duration = Duration::from_secs(120);
 /// From the file to all of it running.
 const UP_WITHIN: Duration = Duration::from_secs(120);
+/// As a service manager gives it to what it starts.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What a cluster is made of.
@@ -155,6 +157,9 @@ impl Cluster {
                 JOIN_WITHIN,
             )?;
         }
+        for name in &self.names {
+            self.start(name)?;
+        }
         Ok(())
     }
 
@@ -223,7 +228,7 @@ check = {{ http = "/", every = "200ms", fail_after = 3 }}
     pub fn run(&self, host: &Host, words: &[&str], within: Duration) -> Result<Output> {
         let program = self.bin.join("understudy").display().to_string();
         let words = std::iter::once(program).chain(words.iter().map(|word| (*word).to_owned()));
-        let command = Command::new(words).env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        let command = Command::new(words).env("PATH", PATH);
         Ok(host.run_within(command, within)?)
     }
 
@@ -242,16 +247,13 @@ check = {{ http = "/", every = "200ms", fail_after = 3 }}
         Ok(output.stdout)
     }
 
-    /// Starts guard and agent of a host that has booted, as its service manager would.
+    /// What a host's service manager does: it starts guard and agent when the host has booted, and when both of them are gone.
     pub fn start(&self, host: &str) -> Result<()> {
         let host = self.host(host)?;
-        // An agent without a majority waits for one, and the command with it: nobody here waits for that.
         let program = self.bin.join("understudy").display().to_string();
-        host.start_daemon(
-            Command::new([program.as_str(), "cluster", "start"])
-                .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
-            "start",
-        )?;
+        let ours = format!("--cluster {NAME} (agent|guard) ");
+        let line = format!("while :; do pgrep -f -- '{ours}' > /dev/null || {program} cluster start; sleep 0.5; done");
+        host.start_daemon(Command::shell(line).env("PATH", PATH), "start")?;
         Ok(())
     }
 

@@ -110,6 +110,8 @@ impl Loss {
 /// One try.
 struct Try {
     outage: Outage,
+    /// Whether the store's leader was on the active's host.
+    with_leader: bool,
     /// From mending to redundant, if something was broken.
     back_after: Option<Duration>,
     steps: Option<Failover>,
@@ -155,10 +157,17 @@ pub(crate) fn run(context: &Context, settings: &Settings) -> Result<Page> {
                 let length = one
                     .outage
                     .length
-                    .map_or("never back".into(), |length| format!("{length:.0?}"));
+                    .map_or("never back".into(), |length| format!("{} ms", length.as_millis()));
                 say(&format!(
-                    "{label}: out {length}, {} of {} failed, client late {:.1?}",
-                    one.outage.failed, one.outage.sent, one.outage.late_p99
+                    "{label}: out {length}, {} of {} failed, client late {:.1?}{}",
+                    one.outage.failed,
+                    one.outage.sent,
+                    one.outage.late_p99,
+                    if one.with_leader {
+                        ", with the store's leader"
+                    } else {
+                        ""
+                    }
                 ));
                 tries.push(one);
             }
@@ -177,6 +186,7 @@ pub(crate) fn run(context: &Context, settings: &Settings) -> Result<Page> {
         "redundant again after mending, s: p50 / max",
         "never back",
         "tries that count (dropped)",
+        "with the store's leader",
     ];
     page.table(&head, &rows);
     page.paragraph(
@@ -230,6 +240,7 @@ fn attempt(cluster: &Cluster, loss: Loss, wait: Duration) -> Result<Try> {
     let epoch = cluster.active()?.epoch;
     Ok(Try {
         outage,
+        with_leader: leader == active.host,
         back_after,
         steps: steps_of(cluster, epoch)
             .ok()
@@ -307,6 +318,7 @@ fn row(profile: &str, loss: Loss, wait: Duration, tries: &[Try]) -> Vec<String> 
         ),
         summary.never_back.to_string(),
         format!("{} ({})", summary.lengths.len() + summary.never_back, summary.dropped),
+        tries.iter().filter(|one| one.with_leader).count().to_string(),
     ]
 }
 

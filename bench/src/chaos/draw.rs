@@ -88,10 +88,19 @@ fn one(chance: &mut Rng, disks: bool) -> Drawn {
 }
 
 impl Drawn {
-    /// A host without power has no other trouble, and nothing is broken twice.
+    /// A host without power has no other trouble, nothing is broken twice, and agent and guard are not both harmed with one of them standing still: only
+    /// a watchdog of the machine ends an active then, which these hosts have not.
     fn goes_with(self, other: Self) -> bool {
         if self.who != other.who {
             return true;
+        }
+        let of_keepers = |what: What| {
+            let keeper = |process| matches!(process, Process::Agent | Process::Guard);
+            matches!(what, What::Stop(process) | What::Kill(process) if keeper(process))
+        };
+        let one_hangs = [self.what, other.what].iter().any(|what| matches!(what, What::Stop(_)));
+        if of_keepers(self.what) && of_keepers(other.what) && one_hangs {
+            return false;
         }
         self.what != What::PowerLoss && other.what != What::PowerLoss && self.what != other.what
     }

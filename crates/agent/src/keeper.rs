@@ -34,9 +34,10 @@ impl Keeper {
         }
         let (lock, inputs) = (self.layout.guard_lock(), inputs.clone());
         tokio::spawn(async move {
-            match guard_pid(&lock) {
-                Some(pid) if ended(pid).await.is_ok() => {}
-                _ => tokio::time::sleep(GUARD_RETRY).await,
+            if let Some(pid) = guard_pid(&lock)
+                && ended(pid).await.is_err()
+            {
+                tokio::time::sleep(GUARD_RETRY).await;
             }
             let _ = inputs.send(Input::GuardGone);
         });

@@ -307,7 +307,9 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         nodes: config.nodes,
         api: config.api,
         layout: layout.clone(),
-        guarded: guard_pid(&layout.guard_lock()).is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists()),
+        // In a cluster nothing exclusive runs without one: there it is missed also if it was gone before we came.
+        guarded: joined.is_some()
+            || guard_pid(&layout.guard_lock()).is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists()),
     };
     keeper.watch(&inputs);
     let changed = watch::Sender::new(0);

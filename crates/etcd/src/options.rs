@@ -25,9 +25,13 @@ pub struct Options {
     pub admin: Class,
     /// R: a member that cannot be reached is tried again after at most this long.
     pub reconnect: Duration,
-    /// A watch that is told nothing for this long asks its member for a sign of life, and goes to another one if none
-    /// comes within two deadlines of a read.
+    /// The first endpoint is on this machine. Watches are opened there as long as it answers: then no loss of another machine keeps news from us.
+    pub near: bool,
+    /// A watch that is told nothing for this long asks its member for a sign of life, and goes to another one if none comes
+    /// within [`mute`](Self::mute).
     pub silence: Duration,
+    /// How long a member has for a sign of life, the first time; doubled each time that none came.
+    pub mute: Duration,
     /// What an earlier run knew. Without it the first answer is believed.
     pub known: Option<Known>,
 }
@@ -94,7 +98,9 @@ impl Options {
                 hedge: false,
             },
             reconnect: Duration::from_millis(100),
+            near: false,
             silence: attempt * 3,
+            mute: attempt * 2,
             known: None,
         }
     }
@@ -109,6 +115,7 @@ impl Options {
         }
         self.renewal.attempt = attempt;
         self.silence = attempt * 3;
+        self.mute = attempt * 2;
         self
     }
 

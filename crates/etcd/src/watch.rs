@@ -24,11 +24,11 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Streaming;
 
+// A watch that had to leave the member on this machine looks so often whether it may go back.
+const NEAR_AGAIN: Duration = Duration::from_secs(1);
 // As many revisions wait for a slow listener here; beyond that they wait at the member.
 const QUEUE: usize = 64;
 const PAUSE_FIRST: Duration = Duration::from_millis(5);
-// How many deadlines of a read a member that was asked for a sign of life has for it.
-const MUTE: u32 = 2;
 // A member that reads a long history for us answers late, not never.
 const MUTE_MAX: Duration = Duration::from_secs(10);
 
@@ -42,7 +42,7 @@ pub(crate) fn start(client: &Client, keys: Prefix, prefix: &str, from: Revision)
         range,
         next: from.0,
         past: true,
-        mute: client.shared().options.read.attempt * MUTE,
+        mute: client.shared().options.mute,
         sender,
     };
     Watch::new(Told {
@@ -149,11 +149,12 @@ impl Follower {
         let mut denied = false;
         loop {
             let mut failures = Vec::new();
-            for index in self.shared.order() {
+            for index in self.order() {
                 let shared = Arc::clone(&self.shared);
                 let link = &shared.links[index];
                 let before = self.next;
-                let end = self.follow(link).await;
+                let leave = (shared.options.near && index != 0).then(|| Instant::now() + NEAR_AGAIN);
+                let end = self.follow(link, leave).await;
                 if self.next > before {
                     (pause, denied) = (PAUSE_FIRST, false);
                 }
@@ -188,7 +189,17 @@ impl Follower {
         let _ = self.sender.send(Err(error.into())).await;
     }
 
-    async fn follow(&mut self, link: &Link) -> End {
+    /// Where to open it, best first: on this machine, if the member there answers.
+    fn order(&self) -> Vec<usize> {
+        let mut order = self.shared.order();
+        if self.shared.options.near && self.shared.links.first().is_some_and(|near| near.standing().is_fine()) {
+            order.sort_by_key(|index| *index != 0);
+        }
+        order
+    }
+
+    /// Follows at one member, until `leave` if there is a better one.
+    async fn follow(&mut self, link: &Link, leave: Option<Instant>) -> End {
         let shared = Arc::clone(&self.shared);
         let limit = shared.options.read.attempt;
         // With the revision before, a member also tells what was removed at `next`, or says that it cannot.
@@ -207,6 +218,10 @@ impl Follower {
         };
         let mut parts = Vec::new();
         loop {
+            let better = |this: &Self| this.shared.links.first().is_some_and(|near| near.standing().is_fine());
+            if leave.is_some_and(|leave| Instant::now() >= leave) && parts.is_empty() && better(self) {
+                return End::Again;
+            }
             match self.listen(&mut open, link).await {
                 Ok(message) => {
                     if let Some(end) = self.hear(message, link, &mut parts).await {
@@ -228,7 +243,7 @@ impl Follower {
         open.ask();
         match timeout(self.mute, open.message(&shared, link)).await {
             Ok(message) => {
-                self.mute = shared.options.read.attempt * MUTE;
+                self.mute = shared.options.mute;
                 message?.ok_or_else(ended)
             }
             Err(_) => {

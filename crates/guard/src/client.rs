@@ -101,6 +101,11 @@ impl Client {
         self.send(&Request::Disarm { slot })
     }
 
+    /// Nothing exclusive runs here: what an earlier guard left shut is opened.
+    pub fn clear(&self) -> Result<(), Error> {
+        self.send(&Request::Clear)
+    }
+
     /// A renewal was acknowledged that was *sent* at `mark` ([`crate::fence::mark`], taken before sending).
     pub fn renewed(&self, session: u64, mark: Mark) -> Result<(), Error> {
         self.send(&Request::Renewed { session, mark })

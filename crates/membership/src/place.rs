@@ -91,10 +91,19 @@ impl Access {
 pub fn etcd_options(node: &Node, layout: &Layout) -> Result<etcd::Options, Error> {
     let timing = node.timing();
     let timeout = timing.request_timeout.duration();
-    let mut options = etcd::Options::new(node.store.endpoints.clone())
+    let own = node.store.member.as_ref().map(|member| format!("https://{}", member.client));
+    let mut endpoints = node.store.endpoints.clone();
+    endpoints.sort_by_key(|url| own.as_ref() != Some(url));
+    let near = own.is_some_and(|own| endpoints.first() == Some(&own));
+    let mut options = etcd::Options::new(endpoints)
         .deadlines(timeout.max(Duration::from_millis(100)) * 2, Duration::from_secs(5))
         .prefix(node.store.prefix.clone());
     options.renewal.attempt = timeout;
+    options.near = near;
+    // Somebody renews at least every five R; a watch whose member went silent goes on at another one well before W, also if nobody tells it that
+    // the connection is dead.
+    options.silence = timing.renew.duration() * 3;
+    options.mute = timeout * 3 / 2;
     options.reconnect = timing.renew.duration().min(Duration::from_millis(100));
     let folder = || Folder::open(layout.pki());
     if node.store.tls {

@@ -187,6 +187,7 @@ impl Fence {
         for slot in std::mem::take(&mut self.inherited) {
             self.send(|client| client.disarm(slot.clone()));
         }
+        self.send(Client::clear);
     }
 
     /// A renewal of `session` that was sent at `mark` was acknowledged.

@@ -3,6 +3,7 @@
 use super::mirror::Seen;
 use super::publish::Publish;
 use super::session::News;
+use super::tell::says_the_same;
 use super::{Later, clock};
 use crate::agent::Agent;
 use crate::input::Input;
@@ -335,6 +336,11 @@ impl Agent {
             return;
         };
         if live.node == cluster.me {
+            // A write of ours that was given up may be carried out late, after a newer one: then the newer one is told again.
+            let newer = cluster.published.get(&id).filter(|told| !says_the_same(told, &live));
+            if let Some(newer) = newer.filter(|_| cluster.session == Some(live.session)).cloned() {
+                let _ = cluster.publisher.send(Publish::Live(id, Box::new(newer)));
+            }
             return;
         }
         self.executor.know_remote(&id, &live);

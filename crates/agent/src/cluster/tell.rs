@@ -265,9 +265,10 @@ impl Agent {
 }
 
 /// Whether there is no news for others: since when something is so is rounded, and no news by itself.
-fn says_the_same(told: &Live, live: &Live) -> bool {
+pub(super) fn says_the_same(told: &Live, live: &Live) -> bool {
     let timeless = |live: &Live| Live {
         since: WallTime(0),
+        session: Revision(0),
         ..live.clone()
     };
     timeless(told) == timeless(live)

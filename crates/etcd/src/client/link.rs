@@ -59,6 +59,13 @@ pub(crate) struct Standing {
     pub(crate) suspect: bool,
 }
 
+impl Standing {
+    /// Whether nothing speaks against it.
+    pub(crate) fn is_fine(self) -> bool {
+        !self.failing && !self.suspect
+    }
+}
+
 impl Link {
     pub(crate) fn new(target: Target, reconnect: Duration, bell: Arc<Bell>) -> Self {
         Self {

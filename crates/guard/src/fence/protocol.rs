@@ -46,6 +46,8 @@ pub enum Request {
         /// Which.
         slot: SlotId,
     },
+    /// Nothing exclusive runs on this node: gates that an earlier guard left shut are lifted, if this one keeps none. No answer.
+    Clear,
     /// A renewal that was *sent* at `mark` was acknowledged. No answer.
     Renewed {
         /// Of which session.

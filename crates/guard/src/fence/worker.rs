@@ -93,6 +93,8 @@ pub(super) enum Order {
     },
     /// They are gated no longer.
     Forget(Key),
+    /// Nothing is gated: what an earlier guard left goes away.
+    Clear,
     /// Answered by [`Report::Tested`].
     Test(Question),
 }
@@ -286,6 +288,15 @@ impl Hand {
                     self.report(Report::Trouble(error.to_string()));
                 }
             }
+            // Whatever we gate ourselves stays: then there is nothing of an earlier guard either.
+            Order::Clear if self.slots.is_empty() && self.gates.is_ok() => {
+                let cleared = Gates::remove(&self.cluster).and_then(|()| Gates::open(&self.cluster));
+                self.gates = cleared.map_err(|error| error.to_string());
+                if let Err(error) = &self.gates {
+                    self.report(Report::Trouble(error.clone()));
+                }
+            }
+            Order::Clear => {}
             Order::Test(question) => {
                 let unavailable = self.gates.as_ref().err().cloned();
                 let answer = selftest::run(&question, unavailable);

@@ -53,6 +53,12 @@ impl Server {
                 }
                 Ok(None)
             }
+            Request::Clear => {
+                if self.is_latest(at) && !self.fire.is_anything_armed() {
+                    self.worker.order(Order::Clear);
+                }
+                Ok(None)
+            }
             // Read before what is due.
             Request::Renewed { .. } | Request::Heartbeat => Ok(None),
         };
