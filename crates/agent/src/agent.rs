@@ -255,7 +255,7 @@ impl Agent {
                 );
             }
             FromProxy::Suspect { instance, .. } => self.core.handle(Event::Suspected { instance }, now),
-            FromProxy::Traffic { service, totals } => self.fronts.count(service, totals),
+            FromProxy::Traffic { service, totals, .. } => self.fronts.count(service, totals),
             FromProxy::Served {
                 service,
                 error: Some(error),

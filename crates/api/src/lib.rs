@@ -2,12 +2,14 @@
 //!
 //! A field may be added at any time; a field is never renamed or given another meaning within one `VERSION`.
 
+mod history;
 pub mod layout;
 pub mod node;
 pub mod proxy;
 pub mod record;
 mod status;
 
+pub use history::{History, Measure, Sample, Samples, Series, Silent, Subject};
 pub use status::{
     ApplyRequest, Change, ChangeKind, DrillRequest, Event, EventPage, Explanation, Failover, FailoverStep, Floating,
     HistoryEntry, InstanceStatus, LogLine, NodeState, NodeStatus, Outcome, Plan, Problem, RollbackRequest,

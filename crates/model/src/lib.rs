@@ -5,6 +5,7 @@
 mod declared;
 mod floating;
 mod ids;
+pub mod latency;
 mod mark;
 pub mod template;
 mod time;

@@ -1,7 +1,7 @@
 //! What the proxy serves and by which route: the part of it that talks to the agent. It never touches a client.
 
 use crate::clock::now_us;
-use crate::counters::Counters;
+use crate::counters::{Counters, measured};
 use crate::front::{NewRoute, Settings};
 use crate::listener::adopt;
 use crate::target::Shared;
@@ -199,18 +199,19 @@ impl Control {
         Ok((hello, fds))
     }
 
-    /// Says the totals of the services that had traffic since the last time.
+    /// Says the totals of the services that had traffic since the last time, or have some under way.
     pub(crate) fn tell_traffic(&mut self) {
         for (name, service) in &mut self.services {
             let mut totals = Totals::default();
             for counters in &service.counters {
                 counters.add_to(&mut totals);
             }
-            if totals != service.told {
+            if totals != service.told || totals.open > 0 {
                 service.told = totals;
                 self.outbox.push(FromProxy::Traffic {
                     service: name.clone(),
                     totals,
+                    measured: Some(Box::new(measured(&service.counters))),
                 });
             }
         }
