@@ -142,9 +142,7 @@ impl Exchange {
         })
         .await?;
         self.filled += read;
-        if read > 0
-            && self.first_us.is_none()
-        {
+        if read > 0 && self.first_us.is_none() {
             let took = self.so_far();
             connection.front.counters.latency_us.add(took);
             self.first_us = Some(took);

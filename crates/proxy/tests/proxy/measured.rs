@@ -35,7 +35,10 @@ async fn requests_are_measured_by_status_time_and_bytes() {
     assert_eq!(get(address, "/").await.status(), 500);
     assert_eq!(get(address, "/").await.status(), 200);
     assert_eq!(send(address, "POST", "twelve bytes").await.status(), 200);
-    let measured = hears(&mut proxy, |measured| measured.status.iter().sum::<u64>() == 3 && measured.inflight == 0).await;
+    let measured = hears(&mut proxy, |measured| {
+        measured.status.iter().sum::<u64>() == 3 && measured.inflight == 0
+    })
+    .await;
     assert_eq!(measured.status, [0, 2, 0, 0, 1]);
     assert_eq!(measured.latency.count(), 3);
     assert!(measured.latency.percentile(1.0) > Some(0), "{measured:?}");
@@ -54,7 +57,10 @@ async fn connections_are_measured_while_they_are_open() {
     // Nothing moves any more, and the sum over time still rises: by a second each second.
     let first = hears(&mut proxy, |measured| measured.inflight == 1 && measured.bytes_out == 7).await;
     let second = hears(&mut proxy, |measured| measured.at_us > first.at_us).await;
-    assert_eq!((first.bytes_in, first.latency.count(), first.connect.count()), (5, 1, 1));
+    assert_eq!(
+        (first.bytes_in, first.latency.count(), first.connect.count()),
+        (5, 1, 1)
+    );
     let (risen, passed) = (second.inflight_us - first.inflight_us, second.at_us - first.at_us);
     assert!(risen.abs_diff(passed) < passed / 20, "{risen} in {passed}");
     drop(client);
