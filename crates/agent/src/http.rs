@@ -110,7 +110,7 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
         .routes(routes!(get_explain))
         .routes(routes!(get_logs))
         .routes(routes!(stream_logs))
-        .routes(routes!(crate::measure::http::get_history))
+        .routes(routes!(crate::measure::http::get_series))
         .routes(routes!(crate::measure::http::get_samples))
         .routes(routes!(post_plan))
         .routes(routes!(post_apply))

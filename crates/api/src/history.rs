@@ -125,7 +125,7 @@ pub struct Silent {
     pub because: String,
 }
 
-/// `GET /v1/history`: at most an hour.
+/// `GET /v1/series`: at most an hour.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct History {
     /// Version of this JSON.
@@ -165,7 +165,7 @@ pub struct Samples {
     pub silent: Vec<Silent>,
 }
 
-/// What one agent remembers, for another one that puts all of them together: `GET /v1/history?own=true`, `GET /v1/samples?own=true`.
+/// What one agent remembers, for another one that puts all of them together: `GET /v1/series?own=true`, `GET /v1/samples?own=true`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Part {
     /// Its node.

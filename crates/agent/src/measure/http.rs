@@ -1,4 +1,4 @@
-//! `GET /v1/history` and `GET /v1/samples`.
+//! `GET /v1/series` and `GET /v1/samples`.
 
 use super::{Measures, moment};
 use crate::http::{Door, Refused};
@@ -62,7 +62,7 @@ pub(crate) struct AgoQuery {
 /// What was measured in the last hour, a value a second, of all nodes that answer.
 #[utoipa::path(
     get,
-    path = "/v1/history",
+    path = "/v1/series",
     params(
         ("service" = Option<String>, Query, description = "Only this service and its instances"),
         ("node" = Option<String>, Query, description = "Only what this node measured"),
@@ -71,7 +71,7 @@ pub(crate) struct AgoQuery {
     ),
     responses((status = 200, body = History), (status = 503, body = api::Outcome))
 )]
-pub(crate) async fn get_history(
+pub(crate) async fn get_series(
     State(door): State<Door>,
     Query(mut query): Query<MeasuredQuery>,
     Query(ago): Query<AgoQuery>,
@@ -89,7 +89,7 @@ pub(crate) async fn get_history(
     if query.own {
         return Ok(Json(part).into_response());
     }
-    let (parts, silent) = all(measures, part, &query.for_others("/v1/history", now)).await;
+    let (parts, silent) = all(measures, part, &query.for_others("/v1/series", now)).await;
     Ok(Json(merge::history(now.wall_ms, parts, silent, query.name)).into_response())
 }
 
