@@ -60,12 +60,13 @@ pub(crate) struct Door {
     pub(crate) news: watch::Receiver<u64>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) state: AppState,
+    pub(crate) measures: crate::measure::Measures,
 }
 
 type Answer<T> = Result<Json<T>, Refused>;
 
 /// A "no", with its status code.
-struct Refused(StatusCode, Outcome);
+pub(crate) struct Refused(pub(crate) StatusCode, pub(crate) Outcome);
 
 impl From<Outcome> for Refused {
     fn from(outcome: Outcome) -> Self {
@@ -109,6 +110,8 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
         .routes(routes!(get_explain))
         .routes(routes!(get_logs))
         .routes(routes!(stream_logs))
+        .routes(routes!(crate::measure::http::get_series))
+        .routes(routes!(crate::measure::http::get_samples))
         .routes(routes!(post_plan))
         .routes(routes!(post_apply))
         .routes(routes!(get_history))

@@ -21,6 +21,7 @@ mod http;
 mod input;
 mod journal;
 mod keeper;
+mod measure;
 mod memo;
 mod ports;
 mod preflight;

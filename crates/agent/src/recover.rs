@@ -313,12 +313,14 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     };
     keeper.watch(&inputs);
     let changed = watch::Sender::new(0);
+    let measures = crate::measure::Measures::start(&layout, &inputs);
     let door = http::Door {
         inputs: inputs.clone(),
         changed: changed.subscribe(),
         news: journal.news(),
         store: Arc::clone(&store),
         state: state.clone(),
+        measures: measures.clone(),
     };
     if let Some((connected, joined)) = connected.as_ref().zip(joined.as_ref()) {
         cluster::start::open_door(connected, door.clone(), Arc::clone(&joined.cluster.papers)).await?;
@@ -351,6 +353,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         proxy_is_up: false,
         ending: None,
         clustered,
+        measures,
     };
     agent.begin_with_others(started);
     tokio::spawn(rotate_logs(inputs));

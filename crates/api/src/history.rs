@@ -125,7 +125,7 @@ pub struct Silent {
     pub because: String,
 }
 
-/// `GET /v1/history`: at most an hour.
+/// `GET /v1/series`: at most an hour.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct History {
     /// Version of this JSON.
@@ -163,4 +163,30 @@ pub struct Samples {
     pub samples: Vec<Sample>,
     /// Nodes whose part is missing in it.
     pub silent: Vec<Silent>,
+}
+
+/// What one agent remembers, for another one that puts all of them together: `GET /v1/series?own=true`, `GET /v1/samples?own=true`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    /// Its node.
+    pub node: String,
+    /// Its clock when it answered, in milliseconds since 1970: others' clocks may differ, so only distances to it count.
+    pub now_ms: i64,
+    /// What it measured.
+    pub series: Vec<Series>,
+    /// What went through its proxy, by service.
+    pub latencies: Vec<Latencies>,
+    /// Subjects without history.
+    pub without_history: u64,
+}
+
+/// Latencies of one service at one node's proxy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Latencies {
+    /// The service.
+    pub service: String,
+    /// When the first second was reported.
+    pub start_ms: i64,
+    /// For each second how many requests took how long.
+    pub seconds: Vec<model::latency::Histogram>,
 }

@@ -9,7 +9,7 @@ pub mod proxy;
 pub mod record;
 mod status;
 
-pub use history::{History, Measure, Sample, Samples, Series, Silent, Subject};
+pub use history::{History, Latencies, Measure, Part, Sample, Samples, Series, Silent, Subject};
 pub use status::{
     ApplyRequest, Change, ChangeKind, DrillRequest, Event, EventPage, Explanation, Failover, FailoverStep, Floating,
     HistoryEntry, InstanceStatus, LogLine, NodeState, NodeStatus, Outcome, Plan, Problem, RollbackRequest,

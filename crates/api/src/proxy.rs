@@ -222,6 +222,8 @@ pub struct Measured {
     pub no_active: u64,
     /// Refused because too many were waiting already.
     pub crowded: u64,
+    /// Clients that left while they waited for an active.
+    pub left: u64,
     /// Answers by the first digit of their status, 1 to 5 (http).
     pub status: [u64; 5],
     /// http: from the request to its whole answer, or to the head of one that is passed on as it comes. tcp: from the connection to the active's first byte.

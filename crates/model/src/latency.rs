@@ -84,7 +84,10 @@ impl Histogram {
     /// What was counted since `earlier`, an earlier state of this one. All of it if that counted more: its counter began anew.
     pub fn since(&self, earlier: &Self) -> Self {
         let before = |bucket: &u16| earlier.0.get(bucket).copied().unwrap_or(0);
-        let began_anew = earlier.0.iter().any(|(bucket, times)| self.0.get(bucket).copied().unwrap_or(0) < *times);
+        let began_anew = earlier
+            .0
+            .iter()
+            .any(|(bucket, times)| self.0.get(bucket).copied().unwrap_or(0) < *times);
         if began_anew {
             return self.clone();
         }
@@ -157,7 +160,10 @@ mod tests {
         for share in [0.001, 0.5, 0.9, 0.99, 0.999, 1.0] {
             let exact = 100_000.0 * share;
             let found = histogram.percentile(share).expect("there are some") as f64;
-            assert!((found - exact).abs() <= exact / 16.0 + 1.0, "{share}: {found} for {exact}");
+            assert!(
+                (found - exact).abs() <= exact / 16.0 + 1.0,
+                "{share}: {found} for {exact}"
+            );
         }
         assert_eq!(Histogram::default().percentile(0.5), None);
         assert_eq!(histogram.at_least(0), 100_000);

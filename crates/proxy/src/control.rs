@@ -57,7 +57,8 @@ struct Service {
     targets: Vec<(Target, Arc<Shared>)>,
     /// The highest epoch seen in each slot.
     epochs: BTreeMap<u32, Epoch>,
-    told: Totals,
+    /// What the agent heard last; `None` before it has heard anything.
+    told: Option<Totals>,
     opening: Pending,
     /// Routes that not all workers go by yet.
     routing: BTreeMap<u64, usize>,
@@ -194,6 +195,13 @@ impl Control {
         std::mem::take(&mut self.outbox)
     }
 
+    /// Another agent listens: it has heard nothing yet.
+    pub(crate) fn forget_told(&mut self) {
+        for service in self.services.values_mut() {
+            service.told = None;
+        }
+    }
+
     /// The greeting, and a copy of every listening socket.
     pub(crate) fn hello(&self) -> std::io::Result<(FromProxy, Vec<OwnedFd>)> {
         let mut fronts = Vec::new();
@@ -222,8 +230,8 @@ impl Control {
             for counters in &service.counters {
                 counters.add_to(&mut totals);
             }
-            if totals != service.told || totals.open > 0 {
-                service.told = totals;
+            if service.told != Some(totals) || totals.open > 0 {
+                service.told = Some(totals);
                 self.outbox.push(FromProxy::Traffic {
                     service: name.clone(),
                     totals,
@@ -290,7 +298,7 @@ impl Control {
                 revision: 0,
                 targets: Vec::new(),
                 epochs: BTreeMap::new(),
-                told: Totals::default(),
+                told: None,
                 opening: Pending::default(),
                 routing: BTreeMap::new(),
                 draining: BTreeMap::new(),

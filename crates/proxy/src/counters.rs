@@ -25,6 +25,7 @@ pub(crate) struct Counters {
     pub(crate) bytes_out: Counter,
     pub(crate) no_active: Counter,
     pub(crate) crowded: Counter,
+    pub(crate) left: Counter,
     pub(crate) latency: Times,
     pub(crate) connect: Times,
     /// Requests by who makes them.
@@ -114,6 +115,7 @@ impl Counters {
         measured.bytes_out += self.bytes_out.get();
         measured.no_active += self.no_active.get();
         measured.crowded += self.crowded.get();
+        measured.left += self.left.get();
         for (sum, counter) in measured.status.iter_mut().zip(&self.status) {
             *sum += counter.get();
         }

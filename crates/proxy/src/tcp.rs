@@ -27,7 +27,7 @@ pub(crate) async fn serve(front: Rc<Front>, buffers: Rc<Buffers>, client: TcpStr
             None => tokio::select! {
                 found = search.next() => found,
                 // Nobody is left to wait for.
-                () = gone(&client) => return,
+                () = gone(&client) => return front.counters.left.add(1),
             },
         };
         let in_flight = match found {

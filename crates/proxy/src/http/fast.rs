@@ -208,7 +208,10 @@ impl Connection {
                 Some(found) => found,
                 None => tokio::select! {
                     found = search.next() => found,
-                    () = self.client_leaves() => return End::Close,
+                    () = self.client_leaves() => {
+                        front.counters.left.add(1);
+                        return End::Close;
+                    }
                 },
             };
             let in_flight = match found {
