@@ -112,6 +112,8 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
         .routes(routes!(stream_logs))
         .routes(routes!(crate::measure::http::get_series))
         .routes(routes!(crate::measure::http::get_samples))
+        .routes(routes!(crate::measure::limits::get_bottleneck))
+        .routes(routes!(crate::measure::limits::get_windows))
         .routes(routes!(post_plan))
         .routes(routes!(post_apply))
         .routes(routes!(get_history))
@@ -337,8 +339,11 @@ async fn stream_events(
     responses((status = 200, body = Explanation), (status = 404, body = Outcome))
 )]
 async fn get_explain(State(door): State<Door>, UrlPath(name): UrlPath<String>) -> Answer<Explanation> {
+    let about = name.clone();
     let explanation = door.ask(|answer| Request::Explain { name, answer }).await?;
-    Ok(Json(explanation.map_err(not_found)?))
+    let mut explanation = explanation.map_err(not_found)?;
+    explanation.why_slow = crate::measure::limits::why_slow(&door.measures, &about).await;
+    Ok(Json(explanation))
 }
 
 #[derive(Deserialize)]

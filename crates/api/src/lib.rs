@@ -4,12 +4,14 @@
 
 mod history;
 pub mod layout;
+mod limits;
 pub mod node;
 pub mod proxy;
 pub mod record;
 mod status;
 
 pub use history::{History, Latencies, Measure, Part, Sample, Samples, Series, Silent, Subject};
+pub use limits::{Bottleneck, Saturation, SlowService, Suspect, WindowPage};
 pub use status::{
     ApplyRequest, Change, ChangeKind, DrillRequest, Event, EventPage, Explanation, Failover, FailoverStep, Floating,
     HistoryEntry, InstanceStatus, LogLine, NodeState, NodeStatus, Outcome, Plan, Problem, RollbackRequest,

@@ -292,6 +292,9 @@ pub struct Explanation {
     pub summary: String,
     /// Facts, each with since and because.
     pub facts: Vec<String>,
+    /// Why requests to it wait, if they do: empty as long as all is well.
+    #[serde(default)]
+    pub why_slow: Vec<String>,
     /// What happens if it, or its active, dies now.
     pub if_it_dies: Vec<String>,
     /// The latest events about it, newest first.

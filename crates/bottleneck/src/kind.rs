@@ -224,11 +224,16 @@ fn external(name: &str, window: &Window, baseline: &Baseline) -> Vec<String> {
 /// requests would not have woken them.
 fn locked(name: &str, service: &Service, window: &Window, idle: f64) -> (f64, f64) {
     let sum = |of: fn(&Instance) -> f64| service.instances.values().map(of).sum::<f64>();
-    let (threads, futex, gathered) = (sum(|i| i.threads), sum(|i| i.futex), sum(|i| i.futex_gathered));
+    let (threads, futex) = (sum(|i| i.threads), sum(|i| i.futex));
+    let gathered: Option<f64> = service
+        .instances
+        .values()
+        .filter_map(|instance| instance.futex_gathered)
+        .reduce(|a, b| a + b);
     let own = window.own(name);
-    let by_count = (futex - (idle - own).max(0.0)).max(0.0);
+    let locked = gathered.unwrap_or_else(|| (futex - (idle - own).max(0.0)).max(0.0));
     let possible = if threads > 0.0 { own.min(threads) } else { own };
-    (by_count.max(gathered).min(futex), possible)
+    (locked.min(futex), possible)
 }
 
 pub(crate) fn milliseconds(seconds: f64) -> String {

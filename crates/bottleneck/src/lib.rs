@@ -34,4 +34,4 @@ pub use baseline::{Baseline, Usual};
 pub use blame::Sign;
 pub use kind::Kind;
 pub use observe::{Call, Instance, Service, Window};
-pub use verdict::{Advice, Suspect, Verdict, diagnose};
+pub use verdict::{Advice, SCALE_FROM, Suspect, Verdict, diagnose};

@@ -1,10 +1,11 @@
 //! What was measured.
 
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// All that was seen in a span of time, a second as a rule.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Window {
     /// How long it is.
     pub span: Duration,
@@ -13,7 +14,7 @@ pub struct Window {
 }
 
 /// A service in a window.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Service {
     /// Whether we run it.
     pub managed: bool,
@@ -32,7 +33,7 @@ pub struct Service {
 }
 
 /// The calls from one service to another.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Call {
     /// How many are answered a second; `None` where only sockets were seen.
     pub rate: Option<f64>,
@@ -43,7 +44,7 @@ pub struct Call {
 }
 
 /// An instance in a window. What could not be read is 0.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Instance {
     /// Requests that it answered, a second.
     pub completions: f64,
@@ -69,8 +70,9 @@ pub struct Instance {
     pub threads: f64,
     /// Of them waiting for a lock or a signal (futex), mean.
     pub futex: f64,
-    /// Of those the ones that wait at places where fewer wait when the service is idle, mean; 0 if places are not known.
-    pub futex_gathered: f64,
+    /// Of those the ones that wait together with others, at places where fewer wait when the service is idle, mean; `None` if it is not
+    /// known where they wait.
+    pub futex_gathered: Option<f64>,
 }
 
 impl Window {
@@ -94,6 +96,14 @@ impl Window {
         Some(whole)
     }
 
+    /// Adds what another node saw in the same time.
+    pub fn join(&mut self, other: &Window) {
+        for (name, service) in &other.services {
+            let mine = self.services.entry(name.clone()).or_default();
+            mine.take_in(service, 1.0);
+        }
+    }
+
     /// Everybody who is called, and by whom. What is not ours is known by this alone.
     pub(crate) fn callers_of<'a>(&'a self, callee: &'a str) -> impl Iterator<Item = (&'a str, &'a Service, &'a Call)> {
         self.services
@@ -105,11 +115,6 @@ impl Window {
     pub(crate) fn names(&self) -> BTreeSet<&str> {
         let called = self.services.values().flat_map(|service| service.calls.keys());
         self.services.keys().chain(called).map(String::as_str).collect()
-    }
-
-    /// Whether nobody here runs it.
-    pub(crate) fn is_external(&self, name: &str) -> bool {
-        self.services.get(name).is_none_or(|service| !service.managed)
     }
 
     /// Requests in a service that are not in one that it calls. Of what is not ours: all calls to it.
@@ -174,10 +179,12 @@ impl Instance {
             (&mut self.refaults, other.refaults),
             (&mut self.threads, other.threads),
             (&mut self.futex, other.futex),
-            (&mut self.futex_gathered, other.futex_gathered),
         ];
         for (mine, other) in pairs {
             *mine += weight * other;
+        }
+        if let Some(gathered) = other.futex_gathered {
+            *self.futex_gathered.get_or_insert(0.0) += weight * gathered;
         }
         self.cpu_limit = self.cpu_limit.max(other.cpu_limit);
     }
@@ -228,7 +235,6 @@ mod tests {
         assert_eq!(window.own("web"), 6.0);
         assert_eq!(window.own("bank"), 2.0);
         assert_eq!(window.rate("bank"), 10.0);
-        assert!(window.is_external("bank") && !window.is_external("web"));
         assert_eq!(window.names().into_iter().collect::<Vec<_>>(), ["bank", "web"]);
     }
 }

@@ -95,6 +95,12 @@ pub(crate) enum Command {
     Retry(Retry),
     /// Break something for real, and see who notices
     Drill(Drill),
+    /// Test how much load a service takes, and what limits it
+    ///
+    /// Sends requests at planned times, whatever becomes of those before, in steps that rise until the objective is not met, then
+    /// between. Says the largest load, what is held up by what, what one more instance would buy, and what is left after a loss. It ends
+    /// by itself when anything suffers: an instance fails its checks, a slot is lost, a node goes away. Test on a day when that may happen.
+    Load(Load),
     /// Stop all services of the cluster, in order, and Understudy with them
     Down(Down),
     /// List the clusters of this machine, and whether they run
@@ -212,6 +218,56 @@ pub(crate) struct Explain {
     /// Print it as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `load`
+#[derive(Debug, Args)]
+pub(crate) struct Load {
+    /// The service; its clients come through `listen`
+    pub(crate) service: String,
+    /// Measure this rate, in requests a second, instead of searching for the largest load
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub(crate) rate: Option<f64>,
+    /// Never ask for more than this, in requests a second
+    #[arg(long, value_name = "RATE", default_value = "100000", value_parser = rate)]
+    pub(crate) rate_max: f64,
+    /// Length of each step; the first third of it, 10 s at most, does not count
+    #[arg(long = "for", value_name = "SPAN", default_value = "30s", value_parser = span)]
+    pub(crate) step: Duration,
+    /// What is promised to clients: a percentile and a time
+    #[arg(long, value_name = "OBJECTIVE", default_value = "p99 < 200ms")]
+    pub(crate) objective: load::objective::Objective,
+    /// What is asked for, of a service with `protocol = "http"`
+    #[arg(long, value_name = "PATH", default_value = "/")]
+    pub(crate) path: String,
+    /// What is sent on each new connection, of any other; `\r`, `\n` and `\\` are understood. Without it connections are only made and ended
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) send: Option<String>,
+    /// Send in even intervals; else as many clients do that know nothing of each other
+    #[arg(long)]
+    pub(crate) even: bool,
+    /// The chance in the intervals
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write it as a page with pictures, too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+}
+
+/// The limit of a `tier`.
+fn limit(text: &str) -> Result<sample::Limit, String> {
+    text.parse()
+}
+
+/// Requests a second.
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if rate > 0.0 && rate <= load::generator::RATE_MAX => Ok(rate),
+        _ => Err("a number of requests a second, more than 0 and at most 100000".into()),
+    }
 }
 
 /// `events`
@@ -709,6 +765,24 @@ pub(crate) enum SampleWhat {
         /// File in which it writes down when it acted as the active
         #[arg(long, value_name = "FILE")]
         witness: Option<PathBuf>,
+    },
+    /// One service of a chain, which can be limited in one way: for trying out `load`
+    Tier {
+        /// The port on which it listens
+        #[arg(long, value_name = "PORT")]
+        port: u16,
+        /// Which service it calls for each request
+        #[arg(long, value_name = "HOST:PORT")]
+        next: Option<String>,
+        /// How long a request takes in it, without using anything
+        #[arg(long, value_name = "SPAN", default_value = "2ms", value_parser = span)]
+        work: Duration,
+        /// Its limit: `cpu:5ms` or `lock:5ms`, one request at a time; `disk:4`, so many synced writes each, one at a time; `pool:4`, so many calls at once
+        #[arg(long, value_name = "LIMIT", value_parser = limit)]
+        limit: Option<sample::Limit>,
+        /// Folder for its writes
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        data: PathBuf,
     },
     /// A process that does nothing
     Sleeper,

@@ -66,16 +66,16 @@ impl Sockets {
         let request = request(REQUEST, family, 0, u32::MAX, Some((local, remote)));
         netlink::ask(&self.0, &request)?;
         let answer = netlink::answer(&self.0)?;
-        for (kind, body) in messages(&answer) {
-            if kind == ERROR {
-                return match errno(body) {
-                    libc::ENOENT => Ok(None),
-                    number => Err(io::Error::from_raw_os_error(number)),
-                };
-            }
+        let Some((kind, body)) = messages(&answer).into_iter().next() else {
+            return Ok(None);
+        };
+        if kind != ERROR {
             return Ok(attribute(body, CGROUP_ID).and_then(number));
         }
-        Ok(None)
+        match errno(body) {
+            libc::ENOENT => Ok(None),
+            number => Err(io::Error::from_raw_os_error(number)),
+        }
     }
 
     /// All connections that were made from this machine, those that it accepted left out.

@@ -7,9 +7,12 @@
 //! ```
 //! The main loop never waits for any of this.
 
+mod eye;
 pub(crate) mod http;
+pub(crate) mod limits;
 pub(crate) mod peers;
 mod sampler;
+pub(crate) mod windows;
 
 use crate::clock;
 use crate::journal::Inputs;
@@ -68,6 +71,8 @@ pub(crate) struct Report {
 pub(crate) struct State {
     pub(crate) memory: Memory,
     pub(crate) flow: Flow,
+    /// What the search for bottlenecks judges.
+    pub(crate) windows: windows::Windows,
     /// The last look at the main loop's state, and when it was, in microseconds since boot.
     pub(crate) look: Option<(Seen, u64)>,
     /// Time that measuring itself took on a processor, in microseconds, and how often it was done.

@@ -1,12 +1,14 @@
 //! The thread that measures once a second.
 
+use super::eye::{Eye, Sights, Subject, Subjects};
+use super::windows::{Second, Windows};
 use super::{Look, Measures, Report, Seen, Watched};
 use crate::clock;
 use crate::input::{Input, Request};
 use crate::journal::Inputs;
 use api::Measure;
 use api::layout::Layout;
-use model::InstanceId;
+use model::{InstanceId, Protocol, ServiceName};
 use monitor::flow::Passed;
 use monitor::memory::About;
 use monitor::merge::percentiles;
@@ -25,6 +27,8 @@ const MEMBERS_EVERY: u64 = 5;
 const KEPT_OPEN: usize = 128;
 /// What is too old is looked for this often.
 const FORGET_EVERY: u64 = 60;
+/// With fewer requests inside on average, the threads of a service are idle as a rule.
+const IDLE_BELOW: f64 = 0.2;
 
 pub(super) struct Sampler {
     inputs: Inputs,
@@ -33,6 +37,10 @@ pub(super) struct Sampler {
     node: NodeReader,
     readers: BTreeMap<InstanceId, Watching>,
     buffer: Vec<u8>,
+    eye: Eye,
+    /// Instances that had hardly anything to do in the last second.
+    idle: BTreeSet<String>,
+    cores: f64,
 }
 
 struct Watching {
@@ -42,6 +50,9 @@ struct Watching {
     last: Option<Usage>,
     /// In which of the turns its members are asked.
     turn: u64,
+    pids: Vec<u32>,
+    /// The inode of its cgroup's folder, by which the kernel names it.
+    cgroup: Option<u64>,
 }
 
 impl Sampler {
@@ -53,6 +64,9 @@ impl Sampler {
             node: NodeReader::new(layout.root()),
             readers: BTreeMap::new(),
             buffer: Vec::new(),
+            eye: Eye::open(),
+            idle: BTreeSet::new(),
+            cores: std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64),
         }
     }
 
@@ -96,6 +110,8 @@ impl Sampler {
         state
             .flow
             .retain(|service| declared.keys().any(|name| name.as_str() == service));
+        let sights = self.eye.exchange(self.subjects(look));
+        self.idle = self.judge(&mut state.windows, look, second, &instances, &reports, sights);
         let mut reported = BTreeSet::new();
         let of_service = |service: &str| About {
             service: Some(service.to_owned()),
@@ -134,6 +150,68 @@ impl Sampler {
         state.look = Some((seen, clock::now().0));
     }
 
+    /// Whom the eye is to look at.
+    fn subjects(&self, look: &Look) -> Subjects {
+        let instances = self.readers.iter().map(|(id, watching)| Subject {
+            instance: id.to_string(),
+            service: id.service().to_string(),
+            pids: watching.pids.clone(),
+            cgroup: watching.cgroup,
+            is_idle: self.idle.contains(&id.to_string()),
+        });
+        let fronts = look.declared.services.values().filter_map(|service| service.listen);
+        let backs = look.status.services.iter().flat_map(|service| &service.instances);
+        let backs = backs.filter_map(|instance| instance.address.as_ref()?.parse().ok());
+        Subjects {
+            instances: instances.collect(),
+            ours: fronts.chain(backs).collect(),
+        }
+    }
+
+    /// Hands the second to those who look for bottlenecks; the instances that had hardly anything to do in it.
+    fn judge(
+        &self,
+        windows: &mut Windows,
+        look: &Look,
+        second: u64,
+        instances: &[(About, Vec<(Measure, f64)>)],
+        reports: &[Report],
+        sights: Sights,
+    ) -> BTreeSet<String> {
+        let callers: BTreeMap<u64, String> = self
+            .readers
+            .iter()
+            .filter_map(|(id, watching)| Some((watching.cgroup?, id.service().to_string())))
+            .collect();
+        let is_http = |name: &ServiceName| {
+            let service = look.declared.services.get(name);
+            service.is_some_and(|service| service.protocol == Protocol::Http)
+        };
+        windows.take(Second {
+            second,
+            reports: reports
+                .iter()
+                .map(|report| (report.service.to_string(), is_http(&report.service), &*report.measured))
+                .collect(),
+            instances: instances
+                .iter()
+                .filter_map(|(about, values)| {
+                    Some((about.service.as_deref()?, about.instance.as_deref()?, values.as_slice()))
+                })
+                .collect(),
+            callers: &callers,
+            sights,
+            cores: self.cores,
+        });
+        let newest = windows.since(second.saturating_sub(1)).last();
+        newest
+            .into_iter()
+            .flat_map(|(_, window)| window.services.values())
+            .filter(|service| service.in_flight < IDLE_BELOW)
+            .flat_map(|service| service.instances.keys().cloned())
+            .collect()
+    }
+
     fn instances(
         &mut self,
         watched: &[Watched],
@@ -156,12 +234,15 @@ impl Sampler {
                     reader: Reader::new(one.process.cgroup().as_deref(), keep),
                     last: None,
                     turn,
+                    pids: vec![one.process.pid()],
+                    cgroup: one.process.cgroup().and_then(|folder| inode(&folder)),
                 }
             });
             if (fresh || second % MEMBERS_EVERY == watching.turn)
                 && let Ok(pids) = runtime.block_on(one.process.recent_pids())
             {
                 watching.reader.members(&pids);
+                watching.pids = pids;
             }
             let usage = watching.reader.read(clock::now().0, &mut self.buffer);
             if let Some(last) = watching.last.replace(usage) {
@@ -175,6 +256,12 @@ impl Sampler {
         }
         all
     }
+}
+
+/// The number by which the kernel names a cgroup.
+fn inode(folder: &std::path::Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    Some(std::fs::metadata(folder).ok()?.ino())
 }
 
 fn of_node(node: &str) -> About {

@@ -31,6 +31,7 @@ pub(crate) fn explain(name: &str, view: &View, executor: &Executor, journal: &Jo
         about: name.into(),
         summary,
         facts,
+        why_slow: Vec::new(),
         if_it_dies,
         events,
     })

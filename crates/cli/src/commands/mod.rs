@@ -10,6 +10,7 @@ mod drill;
 mod events;
 mod explain;
 mod files;
+mod load;
 mod logs;
 mod plan;
 mod progress;
@@ -93,6 +94,12 @@ enum Error {
     Down(#[from] down::Error),
 
     #[error(transparent)]
+    Load(#[from] ::load::test::Refusal),
+
+    #[error("failed to write the report `{}`", path.display())]
+    WriteReport { path: PathBuf, source: io::Error },
+
+    #[error(transparent)]
     Membership(#[from] membership::Error),
 
     #[error("{what}")]
@@ -120,6 +127,7 @@ impl Error {
             Error::Name(error) => error.hint(),
             Error::Up(error) => error.hint(),
             Error::Down(error) => error.hint(),
+            Error::Load(error) => error.hint().map(Into::into),
             Error::Membership(error) => error.hint(),
             Error::BadArgument { hint, .. } => Some((*hint).into()),
             Error::ReadFile { path, source }
@@ -143,6 +151,7 @@ impl Error {
                 "leave `--cluster` out, or write `--cluster {file}`; a copy of the file with another `name` is another cluster"
             )),
             Error::ReadFile { .. }
+            | Error::WriteReport { .. }
             | Error::BadFile { .. }
             | Error::NotHere { .. }
             | Error::Declined
@@ -207,6 +216,7 @@ async fn speak(session: &Session, command: Command) -> Result<Done, Error> {
         Command::Resume(args) => act::plain(session, "resume", args.json).await,
         Command::Retry(args) => act::retry(session, &args).await,
         Command::Drill(args) => drill::run(session, args.what).await,
+        Command::Load(args) => load::run(session, &args).await,
         Command::Down(args) => down::run(session, &args).await,
         Command::Cluster(command) => cluster::run(session, command).await,
         Command::Agent(_)

@@ -11,6 +11,7 @@ pub(crate) fn page(explanation: &Explanation, view: &View) -> String {
         view.width,
     );
     list(&mut out, "facts", &explanation.facts, view);
+    list(&mut out, "why it is slow", &explanation.why_slow, view);
     list(&mut out, "if it dies now", &explanation.if_it_dies, view);
     if !explanation.events.is_empty() {
         out.push_str(&format!(
@@ -48,6 +49,7 @@ mod tests {
             summary: "db-2 is the active of db/0 on node b, because db-1 died and it was first in the failover order"
                 .into(),
             facts: vec!["healthy since 12:00:05, because its check passed".into()],
+            why_slow: vec!["db is held up by the disk: 97 % of the 40 requests that wait are stuck in it".into()],
             if_it_dies: vec!["db is down until db-3 is started: no standby is ready".into()],
             events: vec![events().remove(0)],
         };
@@ -57,6 +59,10 @@ mod tests {
 
         facts
           - healthy since 12:00:05, because its check passed
+
+        why it is slow
+          - db is held up by the disk: 97 % of the 40 requests that wait are stuck in
+            it
 
         if it dies now
           - db is down until db-3 is started: no standby is ready
