@@ -2,6 +2,7 @@
 //!
 //! Each writes `bench/results/NAME.md`. `cargo xtask bench NAME` builds what is needed and runs one.
 
+mod bottleneck;
 mod console;
 mod db_failover;
 mod echo;
@@ -54,6 +55,15 @@ enum What {
     Proxy,
     /// Kill agent, guard and proxy under load: failed requests, and whether services noticed
     Restart,
+    /// A chain of three services with one limit injected, of each kind and in each place, and none: whether `load` finds it
+    Bottleneck {
+        /// Only from this case on, counted from 1, for a machine that is quiet for minutes only
+        #[arg(long, default_value_t = 1)]
+        from: usize,
+        /// Only up to this case
+        #[arg(long, default_value_t = usize::MAX)]
+        to: usize,
+    },
     /// keepalived and Pacemaker on hosts out of namespaces: kill, freeze, power loss, link down, switchover
     Failover(failover::Settings),
     /// The loss of a host in all its ways, as a client sees it; planned moves
@@ -127,6 +137,7 @@ fn run(cli: Cli) -> Result<()> {
         What::Scale => scale::run(&context)?,
         What::Proxy => proxy::run(&context)?,
         What::Restart => restart::run(&context)?,
+        What::Bottleneck { from, to } => bottleneck::run(&context, from..=to)?,
         What::NodeLoss(settings) => node_loss::run(&context, &settings)?,
         What::Failover(settings) => failover::run(&context, &settings)?,
         What::Echo { .. } | What::Hosts(_) | What::Chaos(_) => return Ok(()),

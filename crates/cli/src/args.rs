@@ -228,6 +228,9 @@ pub(crate) struct Load {
     /// Measure this rate, in requests a second, instead of searching for the largest load
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub(crate) rate: Option<f64>,
+    /// Begin the search with this rate, in requests a second: one that surely is no trouble [default: a tenth of what one client could ask]
+    #[arg(long, value_name = "RATE", value_parser = rate, conflicts_with = "rate")]
+    pub(crate) from: Option<f64>,
     /// Never ask for more than this, in requests a second
     #[arg(long, value_name = "RATE", default_value = "100000", value_parser = rate)]
     pub(crate) rate_max: f64,
@@ -771,9 +774,9 @@ pub(crate) enum SampleWhat {
         /// The port on which it listens
         #[arg(long, value_name = "PORT")]
         port: u16,
-        /// Which service it calls for each request
+        /// Which service it calls for each request; may be given several times
         #[arg(long, value_name = "HOST:PORT")]
-        next: Option<String>,
+        next: Vec<String>,
         /// How long a request takes in it, without using anything
         #[arg(long, value_name = "SPAN", default_value = "2ms", value_parser = span)]
         work: Duration,

@@ -23,6 +23,8 @@ pub struct Plan {
     pub objective: Objective,
     /// One rate to measure; without it the largest load is searched for.
     pub rate: Option<f64>,
+    /// The rate with which the search begins; without it, a tenth of what one client could ask.
+    pub from: Option<f64>,
     /// No rate above this, requests a second.
     pub rate_max: f64,
     /// Length of a step: three to six hundred seconds.
@@ -184,7 +186,7 @@ pub async fn run<S: Surroundings>(
     };
     let ended = match plan.rate {
         Some(rate) => test.measure(rate).await?,
-        None => test.search(FIRST / alone.as_secs_f64(), begun).await?,
+        None => test.search(plan.from, FIRST / alone.as_secs_f64(), begun).await?,
     };
     tokio::time::sleep(FIGURES_AFTER).await;
     test.fetch(0).await;
@@ -287,10 +289,10 @@ impl<S: Surroundings, T: FnMut(Told<'_>)> Test<'_, S, T> {
         })
     }
 
-    async fn search(&mut self, first: f64, begun: Instant) -> Result<Ended, Refusal> {
+    async fn search(&mut self, from: Option<f64>, first: f64, begun: Instant) -> Result<Ended, Refusal> {
         // So many that a percentile can be told.
         let enough = 30.0 / (self.plan.step - self.plan.settle).as_secs_f64();
-        let mut search = Search::new(first.max(enough), self.plan.rate_max, 0.04);
+        let mut search = Search::new(from.unwrap_or(first.max(enough)), self.plan.rate_max, 0.04);
         loop {
             match search.next() {
                 Next::Try(_) if begun.elapsed() + self.plan.step > TEST_MAX => {

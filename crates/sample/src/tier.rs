@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 pub struct TierConfig {
     /// Where it listens.
     pub listen: SocketAddr,
-    /// Whom it calls for each request, HOST:PORT.
-    pub next: Option<String>,
+    /// Whom it calls for each request, HOST:PORT, one after the other.
+    pub next: Vec<String>,
     /// How long a request takes in it while nobody waits for anything.
     pub work: Duration,
     /// What there is too little of.
@@ -87,8 +87,14 @@ pub fn tier(config: &TierConfig) -> io::Result<()> {
     let tier = Arc::new(Tier {
         work: config.work,
         limit: Gate::new(config)?,
-        next: config.next.clone(),
-        idle: Mutex::default(),
+        next: config
+            .next
+            .iter()
+            .map(|address| Next {
+                address: address.clone(),
+                idle: Mutex::default(),
+            })
+            .collect(),
     });
     println!("pid {} serves on {}", std::process::id(), config.listen);
     loop {
@@ -124,7 +130,12 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 struct Tier {
     work: Duration,
     limit: Gate,
-    next: Option<String>,
+    next: Vec<Next>,
+}
+
+/// A service that is called.
+struct Next {
+    address: String,
     idle: Mutex<Vec<BufReader<TcpStream>>>,
 }
 
@@ -152,12 +163,17 @@ impl Tier {
     fn answer(&self) -> io::Result<()> {
         std::thread::sleep(self.work);
         self.limit.pass()?;
-        let Some(next) = &self.next else { return Ok(()) };
-        let _one_of_few = self.limit.take_connection();
-        self.call(next)
+        for next in &self.next {
+            let _one_of_few = self.limit.take_connection();
+            next.call()?;
+        }
+        Ok(())
     }
+}
 
-    fn call(&self, next: &str) -> io::Result<()> {
+impl Next {
+    fn call(&self) -> io::Result<()> {
+        let next = &self.address;
         let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let was_kept = kept.is_some();
         let mut connection = match kept {
@@ -340,7 +356,7 @@ mod tests {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let listen = free.local_addr().unwrap();
         drop(free);
-        let next = next.map(|next| next.to_string());
+        let next = next.iter().map(ToString::to_string).collect();
         let config = TierConfig {
             listen,
             next,

@@ -64,6 +64,7 @@ async fn plan(args: &args::Load, client: &Client) -> Result<Plan, Error> {
         request,
         objective: args.objective,
         rate: args.rate,
+        from: args.from,
         rate_max: args.rate_max,
         step: args.step,
         settle: (args.step / 3).min(SETTLE_MAX),
@@ -85,8 +86,14 @@ async fn speaks_http(service: &str, client: &Client) -> bool {
     else {
         return true;
     };
-    let Ok(checked) = spec::parse(&text, "understudy.toml") else { return true };
-    let declared = checked.cluster.services.iter().find(|(name, _)| name.as_str() == service);
+    let Ok(checked) = spec::parse(&text, "understudy.toml") else {
+        return true;
+    };
+    let declared = checked
+        .cluster
+        .services
+        .iter()
+        .find(|(name, _)| name.as_str() == service);
     declared.is_none_or(|(_, service)| service.protocol == model::Protocol::Http)
 }
 

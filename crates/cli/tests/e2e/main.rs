@@ -5,6 +5,7 @@
 mod bad_input;
 mod failover;
 mod hooks;
+mod limits;
 mod nodes;
 mod programs;
 mod rollout;
