@@ -245,7 +245,7 @@ pub struct Calls {
     pub requests: u64,
     /// The sum over time of how many were under way, microseconds.
     pub inflight_us: u64,
-    /// The most that were under way at once since the last report, workers added up.
+    /// The most that were under way at once since the last report.
     pub inflight_max: u32,
 }
 

@@ -8,6 +8,8 @@ use std::fmt;
 pub(crate) const POOL_FULL: f64 = 0.93;
 /// Calls that take longer than this times the usual wait at the callee, not for a connection.
 pub(crate) const CALL_SLOW: f64 = 2.0;
+/// Where calls are only looked at now and then, and a request within a tick of the kernel after an answer is not seen.
+const POOL_FULL_BY_SIGHT: f64 = 0.7;
 const CPU_FULL: f64 = 0.85;
 const THREAD_FULL: f64 = 0.9;
 const THROTTLED: f64 = 0.1;
@@ -178,7 +180,8 @@ pub(crate) fn kind(name: &str, window: &Window, baseline: &Baseline) -> (Kind, V
 fn pool(name: &str, service: &Service, baseline: &Baseline) -> Option<(Kind, Vec<String>)> {
     let usual = baseline.of(name)?;
     service.calls.iter().find_map(|(callee, call)| {
-        let is_full = call.in_flight_max >= 1.0 && call.in_flight >= POOL_FULL * call.in_flight_max;
+        let full = if call.rate.is_some() { POOL_FULL } else { POOL_FULL_BY_SIGHT };
+        let is_full = call.in_flight_max >= 1.0 && call.in_flight >= full * call.in_flight_max;
         let time = call_time(service, callee)?;
         let before = *usual.calls.get(callee)?;
         (is_full && time < CALL_SLOW * before).then(|| {

@@ -20,10 +20,15 @@ pub(crate) struct Evidence<'a> {
     pub(crate) status: &'a Status,
 }
 
+/// Of the highest rate that was tried, how many times more is still foreseen.
+const FORESIGHT: f64 = 5.0;
+
 /// Which processors are full first, in requests at the service that was tested.
 pub(crate) fn saturations(evidence: &Evidence<'_>) -> Vec<Saturation> {
     capacity::order(resources(evidence))
         .into_iter()
+        // Further than that a straight line is not to be trusted.
+        .filter(|(rate, resource)| *rate <= FORESIGHT * resource.capacity.seen / resource.visits)
         .map(|(rate, resource)| {
             let visits = resource.visits;
             let (service, error) = (resource.what, resource.capacity.error / visits);
@@ -110,11 +115,18 @@ pub(crate) fn changes(evidence: &Evidence<'_>) -> (Option<OneMore>, Vec<AfterLos
         .map(|loss| {
             let (service, lost) = (&loss.service, &loss.lost);
             AfterLoss {
-                text: format!(
-                    "if {service} loses {lost}: {} until standbys serve, {} from then on",
-                    left(loss.meanwhile.low, evidence.met),
-                    left(loss.after.low, evidence.met)
-                ),
+                text: if loss.after.low > loss.meanwhile.low {
+                    format!(
+                        "if {service} loses {lost}: {} until standbys serve, {} from then on",
+                        left(loss.meanwhile.low, evidence.met),
+                        left(loss.after.low, evidence.met)
+                    )
+                } else {
+                    format!(
+                        "if {service} loses {lost}: {} until it runs again",
+                        left(loss.meanwhile.low, evidence.met)
+                    )
+                },
                 meanwhile: loss.meanwhile.low,
                 after: loss.after.low,
                 service: loss.service,

@@ -165,7 +165,8 @@ pub async fn run<S: Surroundings>(
     mut tell: impl FnMut(Told<'_>),
 ) -> Result<Outcome, Refusal> {
     let begun = Instant::now();
-    let began = jiff::Timestamp::now();
+    let now = jiff::Timestamp::now();
+    let began = now.round(jiff::Unit::Second).unwrap_or(now);
     if !(STEP_MIN..=STEP_MAX).contains(&plan.step) || plan.settle + Duration::from_secs(2) > plan.step {
         return Err(Refusal::Step(plan.step));
     }

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 /// stand for them.
 const ASKED_A_SECOND: u32 = 500;
 
-/// Callers that are told apart, per service and worker; what calls beyond them is one of the many.
+/// Callers that are told apart, per service; what calls beyond them is one of the many.
 const CALLERS_MAX: usize = 64;
 
 /// A worker's means to ask.
@@ -55,7 +55,7 @@ impl Asker {
     }
 }
 
-/// The callers of a service on one worker, by cgroup; 0 for those that are not of this machine.
+/// The callers of a service, by cgroup; 0 for those that are not of this machine.
 #[derive(Default)]
 pub(crate) struct Callers(Mutex<BTreeMap<CgroupId, Arc<Area>>>);
 
@@ -69,23 +69,17 @@ impl Callers {
         Some(Arc::clone(areas.entry(caller).or_default()))
     }
 
-    /// Adds what was summed up to that of other workers.
-    pub(crate) fn add_to(&self, calls: &mut Vec<Calls>, now: Instant) {
+    /// What was summed up, and the most at once since the last time that this was asked.
+    pub(crate) fn calls(&self, now: Instant) -> Vec<Calls> {
         let areas = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (caller, area) in &*areas {
-            if !calls.iter().any(|calls| calls.cgroup == *caller) {
-                calls.push(Calls {
-                    cgroup: *caller,
-                    ..Calls::default()
-                });
-            }
-            let Some(sum) = calls.iter_mut().find(|calls| calls.cgroup == *caller) else {
-                continue;
-            };
-            sum.requests += area.done();
-            sum.inflight_us += area.sum_us(now);
-            // At different moments, so it is an upper bound.
-            sum.inflight_max += area.take_most();
-        }
+        areas
+            .iter()
+            .map(|(caller, area)| Calls {
+                cgroup: *caller,
+                requests: area.done(),
+                inflight_us: area.sum_us(now),
+                inflight_max: area.take_most(),
+            })
+            .collect()
     }
 }

@@ -293,7 +293,7 @@ impl Control {
                 listen,
                 listener,
                 settings,
-                counters: copies.iter().map(|_| Arc::default()).collect(),
+                counters: Counters::of_workers(copies.len()),
                 holding: Arc::default(),
                 revision: 0,
                 targets: Vec::new(),

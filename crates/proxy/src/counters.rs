@@ -28,8 +28,8 @@ pub(crate) struct Counters {
     pub(crate) left: Counter,
     pub(crate) latency: Times,
     pub(crate) connect: Times,
-    /// Requests by who makes them.
-    pub(crate) callers: Callers,
+    /// Requests by who makes them, of all workers together: a bound on them shows only there.
+    pub(crate) callers: Arc<Callers>,
     status: [Counter; 5],
     /// How many are under way, since when it is so many, and the sum over time until then.
     inflight: Counter,
@@ -81,6 +81,16 @@ impl Times {
 }
 
 impl Counters {
+    /// One for each of so many workers.
+    pub(crate) fn of_workers(count: usize) -> Vec<Arc<Self>> {
+        let callers: Arc<Callers> = Arc::default();
+        let counters = || Self {
+            callers: Arc::clone(&callers),
+            ..Self::default()
+        };
+        std::iter::repeat_with(|| Arc::new(counters())).take(count).collect()
+    }
+
     /// An answer of this status came.
     pub(crate) fn answered(&self, status: u16) {
         if let Some(counter) = self.status.get(usize::from(status / 100).wrapping_sub(1)) {
@@ -138,7 +148,9 @@ pub(crate) fn measured(counters: &[Arc<Counters>]) -> Measured {
     let now = Instant::now();
     for counters in counters {
         counters.add_to_measured(&mut measured, since_start(now));
-        counters.callers.add_to(&mut measured.calls, now);
+    }
+    if let Some(counters) = counters.first() {
+        measured.calls = counters.callers.calls(now);
     }
     measured
 }

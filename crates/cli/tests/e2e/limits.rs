@@ -117,7 +117,7 @@ fn from_live_traffic_the_same_is_seen_and_a_quiet_system_is_not_talked_about() {
         serde_json::from_slice(&output.stdout).unwrap_or_default()
     };
     // What is usual is learned from more than half a minute of little load.
-    rig.run(&["load", "web", "--rate", "10", "--for", "100s", "--json"])
+    rig.run(&["load", "web", "--rate", "10", "--for", "50s", "--json"])
         .unwrap();
     assert_eq!(live()["why_slow"].as_array().map(Vec::len), Some(0), "{:#}", live());
     let load = rig

@@ -173,6 +173,7 @@ fn powers(low: f64, high: f64) -> Vec<f64> {
 
 fn label(value: f64) -> String {
     let text = match value.abs() {
+        0.0 => "0".into(),
         value if value >= 10.0 => format!("{value:.0}"),
         value if value >= 1.0 => format!("{value:.1}"),
         value => format!("{value:.2}"),
