@@ -57,6 +57,7 @@ pub(crate) fn run(context: &Context, wanted: RangeInclusive<usize>) -> Result<Pa
     let writes = (1e6 / CAPACITY / report::fsync_us(&folder)?.median())
         .round()
         .clamp(1.0, 100.0);
+    std::fs::create_dir_all(&context.results)?;
     let notes = context.results.join("bottleneck.parts.jsonl");
     if *wanted.start() == 1 {
         std::fs::remove_file(&notes).ok();

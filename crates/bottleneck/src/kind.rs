@@ -9,7 +9,10 @@ pub(crate) const POOL_FULL: f64 = 0.93;
 /// Calls that take longer than this times the usual wait at the callee, not for a connection.
 pub(crate) const CALL_SLOW: f64 = 2.0;
 /// Where calls are only looked at now and then, and a request within a tick of the kernel after an answer is not seen.
-const POOL_FULL_BY_SIGHT: f64 = 0.7;
+const POOL_FULL_BY_SIGHT: f64 = 0.55;
+/// Of few, chance takes the mean further below the maximum, and a busy machine is late to hand one on.
+const POOL_FULL_OF_FEW: f64 = 0.88;
+const FEW: f64 = 64.0;
 const CPU_FULL: f64 = 0.85;
 const THREAD_FULL: f64 = 0.9;
 const THROTTLED: f64 = 0.1;
@@ -180,7 +183,11 @@ pub(crate) fn kind(name: &str, window: &Window, baseline: &Baseline) -> (Kind, V
 fn pool(name: &str, service: &Service, baseline: &Baseline) -> Option<(Kind, Vec<String>)> {
     let usual = baseline.of(name)?;
     service.calls.iter().find_map(|(callee, call)| {
-        let full = if call.rate.is_some() { POOL_FULL } else { POOL_FULL_BY_SIGHT };
+        let full = match call.rate {
+            None => POOL_FULL_BY_SIGHT,
+            Some(_) if call.in_flight_max <= FEW => POOL_FULL_OF_FEW,
+            Some(_) => POOL_FULL,
+        };
         let is_full = call.in_flight_max >= 1.0 && call.in_flight >= full * call.in_flight_max;
         let time = call_time(service, callee)?;
         let before = *usual.calls.get(callee)?;

@@ -20,6 +20,9 @@ pub(crate) struct WindowsQuery {
     after: Option<u64>,
     #[serde(default)]
     own: bool,
+    /// Of another agent: what was before the minute that is judged, counted backwards instead of by seconds.
+    #[serde(default)]
+    usual: bool,
 }
 
 /// Which service limits the others now, of which kind the limit is, and what would be full next. Without a verdict nothing is wrong.
@@ -43,7 +46,13 @@ pub(crate) async fn get_windows(
     let now = moment().second();
     if query.own {
         let state = door.measures.state();
-        return Ok(Json(page(now, own(&state, query.after.unwrap_or(0)).into_iter())));
+        let windows = match query.usual {
+            true => (0..)
+                .zip(state.windows.before(now.saturating_sub(JUDGED)).into_iter().rev())
+                .collect(),
+            false => own(&state, query.after.unwrap_or(0)),
+        };
+        return Ok(Json(page(now, windows.into_iter())));
     }
     let after = query.after.unwrap_or(0);
     let age = now.saturating_sub(after);
@@ -226,11 +235,26 @@ fn page(now: u64, windows: impl Iterator<Item = (u64, Window)>) -> WindowPage {
     }
 }
 
-/// The last minute, of all nodes, and what was before it, of this one.
+/// The last minute, and what was before it, of all nodes.
 async fn collect(measures: &Measures) -> Result<(Vec<Window>, Vec<Window>), Refused> {
     let now = moment().second();
     let recent = with_others(measures, now, JUDGED).await?;
-    let usual = measures.state().windows.before(now.saturating_sub(JUDGED));
+    let (mut usual, cluster) = {
+        let state = measures.state();
+        let cluster = state.look.as_ref().and_then(|(seen, _)| seen.cluster.clone());
+        (state.windows.before(now.saturating_sub(JUDGED)), cluster)
+    };
+    let path = "/v1/windows?own=true&usual=true";
+    let (others, _) = measures.peers.ask_all::<WindowPage>(cluster.as_ref(), path).await;
+    for (back, window) in others.into_iter().flat_map(|(_, page)| page.windows) {
+        // Ten seconds each: that they began at another moment makes no difference to what is usual.
+        let at = usize::try_from(back)
+            .ok()
+            .and_then(|back| usual.len().checked_sub(back + 1));
+        if let (Some(at), Ok(window)) = (at, serde_json::from_value::<Window>(window)) {
+            usual[at].join(&window);
+        }
+    }
     Ok((recent.into_iter().map(|(_, window)| window).collect(), usual))
 }
 
