@@ -396,9 +396,9 @@ pub(crate) struct Simulate {
     pub(crate) events: bool,
     /// Several machines with their sessions, guards, network and one store, instead of one machine
     #[arg(long, conflicts_with = "script")]
-    pub(crate) cluster: bool,
-    /// With --cluster: nothing fails but the store, which is away for up to ten minutes
-    #[arg(long, requires = "cluster")]
+    pub(crate) machines: bool,
+    /// With --machines: nothing fails but the store, which is away for up to ten minutes
+    #[arg(long, requires = "machines")]
     pub(crate) store_outage: bool,
     /// Print the outcome as JSON
     #[arg(long)]
@@ -769,5 +769,28 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    /// Two arguments of one name but of different types are no error to clap until one of them is read.
+    #[test]
+    fn no_flag_of_a_command_has_the_name_of_an_option_of_all() {
+        let shared: Vec<String> = Cli::command()
+            .get_arguments()
+            .filter(|argument| argument.is_global_set())
+            .map(|argument| argument.get_id().to_string())
+            .collect();
+        assert!(shared.contains(&"cluster".to_owned()), "{shared:?}");
+        let mut commands: Vec<clap::Command> = Cli::command().get_subcommands().cloned().collect();
+        while let Some(command) = commands.pop() {
+            for argument in command.get_arguments() {
+                assert!(
+                    !shared.iter().any(|name| name == argument.get_id().as_str()),
+                    "`{}` of {}",
+                    argument.get_id(),
+                    command.get_name()
+                );
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
     }
 }
