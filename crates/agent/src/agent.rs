@@ -343,7 +343,14 @@ impl Agent {
                     };
                     self.ask(&node, &ask);
                 }
-                action => self.executor.carry_out(action, &because),
+                action => {
+                    if let Action::Part { instance, shut: false } = &action {
+                        self.fronts.part(&self.cluster, instance.service(), true, &self.link);
+                    } else if let Action::Rejoin { instance } = &action {
+                        self.fronts.part(&self.cluster, instance.service(), false, &self.link);
+                    }
+                    self.executor.carry_out(action, &because);
+                }
             }
         }
     }

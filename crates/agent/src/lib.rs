@@ -22,6 +22,7 @@ mod input;
 mod journal;
 mod keeper;
 mod memo;
+mod partings;
 mod ports;
 mod preflight;
 mod proxy_link;

@@ -209,8 +209,8 @@ async fn once(plan: Plan, idle: &RefCell<Vec<TcpStream>>) -> io::Result<Outcome>
     let end = if plan.kept { "keep-alive" } else { "close" };
     let request = format!("GET / HTTP/1.1\r\nHost: {}\r\nConnection: {end}\r\n\r\n", plan.target);
     stream.write_all(request.as_bytes()).await?;
-    let outcome = read_answer(&mut stream).await?;
-    if plan.kept {
+    let (outcome, is_last) = read_answer(&mut stream).await?;
+    if plan.kept && !is_last {
         idle.borrow_mut().push(stream);
     }
     Ok(outcome)
@@ -221,7 +221,8 @@ fn is_usable(stream: &TcpStream) -> bool {
     matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
-async fn read_answer(stream: &mut TcpStream) -> io::Result<Outcome> {
+/// The answer, and whether it says that it is the last on its connection.
+async fn read_answer(stream: &mut TcpStream) -> io::Result<(Outcome, bool)> {
     let broken = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
     let mut bytes = Vec::new();
     loop {
@@ -238,7 +239,7 @@ async fn read_answer(stream: &mut TcpStream) -> io::Result<Outcome> {
 }
 
 /// `None` if there is more to come.
-fn parse(bytes: &[u8]) -> io::Result<Option<Outcome>> {
+fn parse(bytes: &[u8]) -> io::Result<Option<(Outcome, bool)>> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
     let parsed = response
@@ -253,12 +254,16 @@ fn parse(bytes: &[u8]) -> io::Result<Option<Outcome>> {
         .find(|header| header.name.eq_ignore_ascii_case("content-length"))
         .and_then(|header| std::str::from_utf8(header.value).ok()?.trim().parse::<usize>().ok());
     let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no length"))?;
+    let is_last = response
+        .headers
+        .iter()
+        .any(|header| header.name.eq_ignore_ascii_case("connection") && header.value.eq_ignore_ascii_case(b"close"));
     let Some(body) = bytes.get(head..head.saturating_add(length)) else {
         return Ok(None);
     };
     let status = response.code.unwrap_or(0);
     if status != 200 {
-        return Ok(Some(Outcome::Refused { status }));
+        return Ok(Some((Outcome::Refused { status }, is_last)));
     }
     let body = String::from_utf8_lossy(body);
     let words: Vec<&str> = body.split_ascii_whitespace().collect();
@@ -268,13 +273,14 @@ fn parse(bytes: &[u8]) -> io::Result<Option<Outcome>> {
             .position(|word| *word == name)
             .and_then(|place| words.get(place + 1))
     };
-    Ok(Some(Outcome::Answered {
+    let answered = Outcome::Answered {
         // A standby that answers does so at epoch 0, which is none.
         epoch: after("epoch")
             .and_then(|word| word.parse().ok())
             .filter(|epoch| *epoch > 0),
         name: after("name").map(|word| (*word).to_owned()),
-    }))
+    };
+    Ok(Some((answered, is_last)))
 }
 
 fn nanoseconds(span: Duration) -> u64 {
@@ -294,18 +300,18 @@ mod tests {
             epoch: Some(7),
             name: Some("a".into()),
         };
-        assert_eq!(parse(text).unwrap(), Some(whole));
-        let other = b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n";
-        assert_eq!(parse(other).unwrap(), Some(Outcome::Refused { status: 503 }));
+        assert_eq!(parse(text).unwrap(), Some((whole, false)));
+        let other = b"HTTP/1.1 503 No\r\nContent-Length: 0\r\nconnection: Close\r\n\r\n";
+        assert_eq!(parse(other).unwrap(), Some((Outcome::Refused { status: 503 }, true)));
         let standby = b"HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\nepoch 0 slot 0 name";
         let whole = Outcome::Answered {
             epoch: None,
             name: None,
         };
-        assert_eq!(parse(standby).unwrap(), Some(whole));
+        assert_eq!(parse(standby).unwrap(), Some((whole, false)));
         let plain = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
         assert_eq!(
-            parse(plain).unwrap(),
+            parse(plain).unwrap().map(|(outcome, _)| outcome),
             Some(Outcome::Answered {
                 epoch: None,
                 name: None

@@ -146,13 +146,13 @@ impl Worker {
                         self.events.clone(),
                     )),
                 };
-                front.settings.set(settings);
+                front.set(settings);
                 let error = self.open(front, listener).err().map(|error| error.to_string());
                 let _ = self.events.send(Event::Opened { service, error });
             }
             Command::Settings { service, settings } => {
                 if let Some(serving) = self.fronts.get(&service) {
-                    serving.front.settings.set(settings);
+                    serving.front.set(settings);
                 }
             }
             Command::Route {
@@ -245,7 +245,7 @@ fn welcome(front: &Rc<Front>, buffers: &Rc<Buffers>, client: TcpStream, peer: So
     let front = Rc::clone(front);
     let buffers = Rc::clone(buffers);
     let open = front.opened();
-    match front.settings.get().protocol {
+    match front.settings().protocol {
         Protocol::Tcp => tokio::task::spawn_local(async move {
             tcp::serve(front, buffers, client).await;
             drop(open);

@@ -6,6 +6,8 @@ use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+const WAIT: Duration = Duration::from_secs(20);
+
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_understudy");
 /// Where the service listens, on every host.
@@ -95,13 +97,13 @@ impl World {
     }
 
     /// Clients come to the proxy of whichever host has the address.
-    pub(crate) fn apply_proxied(&self) {
+    pub(crate) fn apply_proxied(&self, protocol: &str) {
         let ip = self.ip();
         self.apply(&format!(
             r#"
             command = ["/bin/sh", "-c", "rm -f epoch up; exec /usr/bin/python3 /srv/service.py {{port}} {{instance}}"]
             listen = "{ip}:{PORT}"
-            protocol = "http"
+            protocol = "{protocol}"
             "#
         ));
     }
@@ -176,6 +178,13 @@ impl World {
             .find(|name| *name != but)
             .unwrap()
             .to_owned()
+    }
+
+    /// Moves the service to another host; a standby is ready again, and clients are answered, when it returns.
+    pub(crate) fn switch_over(&self, client: &Client) {
+        understudy(self.host("a"), &["switchover", "db"]).unwrap();
+        wait_until("answers", WAIT, || client.good_in_a_row() > 20);
+        wait_until("a standby again", WAIT, || self.db("a")["state"] == "redundant");
     }
 
     /// 200 requests a second on new connections, which have as long as a lost SYN takes to be sent again.

@@ -74,7 +74,7 @@ pub(super) async fn forward(client: &Rc<Client>, mut request: Request<Incoming>)
     } else {
         Upload::Once(Some(upload_of([].into(), body)))
     };
-    Forward {
+    let mut response = Forward {
         client,
         search: Search::new(Rc::clone(&client.front)),
         is_repeatable: template.is_idempotent() && matches!(upload, Upload::Whole(_)),
@@ -86,7 +86,13 @@ pub(super) async fn forward(client: &Rc<Client>, mut request: Request<Incoming>)
         arrived,
     }
     .run()
-    .await
+    .await;
+    if !wants_http2 && response.status() != StatusCode::SWITCHING_PROTOCOLS && client.front.sends_away() {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 struct Forward<'a> {
