@@ -27,12 +27,13 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// The kernel is asked so often for connections: a request takes longer, as a rule.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// With so many connections on this host that asking takes long, it is asked for no more than a part of the time.
-const LOOK_PAUSE: u32 = 4;
-/// A first packet that was let in just before may become a connection after the first look.
-const LOOKS: u32 = 2;
+/// The kernel is asked so often for connections: a request takes longer, as a rule. A first packet that was let in just before the gate was shut
+/// has become a connection by then.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// Where it takes longer, for there are very many connections on this host, it is asked for no more than about half of the time.
+const LOOK_PAUSE_MAX: Duration = Duration::from_millis(50);
+/// Whether the address came back to this node is looked at so often.
+const LOOK_HERE_EVERY: Duration = Duration::from_millis(5);
 /// Nobody is kept back for longer than this after an agent that died.
 const SHUT_FOR: Duration = Duration::from_secs(2);
 const RENEW_EVERY: Duration = Duration::from_millis(500);
@@ -173,7 +174,8 @@ impl Parting {
         let began = Instant::now();
         let mut renew_at = began + RENEW_EVERY;
         let mut looks = Looks::new();
-        let mut empty = 0;
+        let mut told = false;
+        let mut here = tokio::time::interval(LOOK_HERE_EVERY);
         while began.elapsed() < SHUT_FOR_MAX {
             if self.is_here_anew() {
                 return Ended::Here;
@@ -191,10 +193,11 @@ impl Parting {
                         tracing::warn!(instance = %self.instance, error = %chain(&error), "new connections may come while its address moves");
                     }
                 }
+                _ = here.tick() => {}
                 heard = noted.hear() => self.heard(noted, heard),
-                left = looks.next(self.address.ip) => {
-                    empty = if left.is_ok_and(|left| left.is_empty()) { empty + 1 } else { 0 };
-                    if empty == LOOKS {
+                left = looks.next(self.address.ip), if !told => {
+                    if left.is_ok_and(|left| left.is_empty()) {
+                        told = true;
                         self.tell(true);
                     }
                 }
@@ -207,7 +210,7 @@ impl Parting {
     async fn pass_on(&mut self, mut noted: Noted, ended: Ended) {
         let ended_at = Instant::now();
         let mut until = ended_at + AWAIT_HOLDER;
-        let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut look = tokio::time::interval(LOOK_HERE_EVERY);
         loop {
             let is_here = match ended {
                 Ended::Here => true,
@@ -326,7 +329,8 @@ struct Looks {
 
 impl Looks {
     fn new() -> Self {
-        Self { at: Instant::now() }
+        let at = Instant::now() + LOOK_EVERY;
+        Self { at }
     }
 
     /// The connections of an address, when it is time to look again. May be given up at any time.
@@ -334,7 +338,8 @@ impl Looks {
         tokio::time::sleep_until(self.at).await;
         let began = Instant::now();
         let found = look(ip).await;
-        self.at = began + LOOK_EVERY.max(began.elapsed() * LOOK_PAUSE);
+        let now = Instant::now();
+        self.at = now + (now - began).clamp(LOOK_EVERY, LOOK_PAUSE_MAX);
         found
     }
 }

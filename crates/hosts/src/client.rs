@@ -216,9 +216,10 @@ async fn once(plan: Plan, idle: &RefCell<Vec<TcpStream>>) -> io::Result<Outcome>
     Ok(outcome)
 }
 
-/// Readable without a request is closed: not a failure, clients connect anew.
+/// Readable without a request is closed: not a failure, clients connect anew. The system is asked: the runtime may not know yet.
 fn is_usable(stream: &TcpStream) -> bool {
-    matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    let read = socket2::SockRef::from(stream).peek(&mut [std::mem::MaybeUninit::uninit()]);
+    matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// The answer, and whether it says that it is the last on its connection.

@@ -52,6 +52,30 @@ fn thirty_switchovers(protocol: &str, how: fn(Plan) -> Plan) {
         failed.len(),
         latencies(&attempts)
     );
+    for (number, pair) in spans.windows(2).enumerate() {
+        let [(_, (_, gone)), (_, (there, _))] = pair else {
+            continue;
+        };
+        let around = |attempt: &&Attempt| attempt.planned_ns + 2_000_000_000 > *gone && attempt.planned_ns < *there;
+        let waited: Vec<&Attempt> = attempts
+            .iter()
+            .filter(around)
+            .filter(|attempt| attempt.took_ns > 100_000_000)
+            .collect();
+        let ms = |at: u64, from: u64| (at as i64 - from as i64) / 1_000_000;
+        eprintln!(
+            "{number}: on no host for {} ms; {} waited, from {:?} to {:?} ms after the address came; the slowest {:?} ms, planned at {:?}",
+            ms(*there, *gone),
+            waited.len(),
+            waited.iter().map(|attempt| ms(attempt.planned_ns, *there)).min(),
+            waited.iter().map(|attempt| ms(attempt.ended_ns(), *there)).max(),
+            waited.iter().map(|attempt| attempt.took_ns / 1_000_000).max(),
+            waited
+                .iter()
+                .max_by_key(|attempt| attempt.took_ns)
+                .map(|attempt| ms(attempt.planned_ns, *there)),
+        );
+    }
     assert!(failed.is_empty(), "{failed:?}");
     assert_eq!(spans.len(), SWITCHOVERS + 1, "{spans:?}");
 }

@@ -180,11 +180,12 @@ impl World {
             .to_owned()
     }
 
-    /// Moves the service to another host; a standby is ready again, and clients are answered, when it returns.
+    /// Moves the service to another host, once a standby is ready; clients are answered when it returns.
     pub(crate) fn switch_over(&self, client: &Client) {
+        wait_until("a standby", WAIT, || self.db("a")["state"] == "redundant");
+        wait_until("answers", WAIT, || client.good_in_a_row() > 20);
         understudy(self.host("a"), &["switchover", "db"]).unwrap();
         wait_until("answers", WAIT, || client.good_in_a_row() > 20);
-        wait_until("a standby again", WAIT, || self.db("a")["state"] == "redundant");
     }
 
     /// 200 requests a second on new connections, which have as long as a lost SYN takes to be sent again.

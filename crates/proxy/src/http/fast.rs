@@ -172,10 +172,21 @@ impl Connection {
             }
             match self.read.poll_fill(&mut self.client, cx) {
                 Poll::Ready(result) => Poll::Ready(matches!(result, Ok(1..))),
-                Poll::Pending => self.poll_alarm(cx).map(|()| false),
+                // What came while this thread had no turn is not known to the runtime yet.
+                Poll::Pending if self.poll_alarm(cx).is_pending() => Poll::Pending,
+                Poll::Pending if self.has_come() => {
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                Poll::Pending => Poll::Ready(false),
             }
         })
         .await
+    }
+
+    /// Whether something can be read, as the system has it.
+    fn has_come(&self) -> bool {
+        matches!(SockRef::from(&self.client).peek(&mut [MaybeUninit::uninit()]), Ok(1..))
     }
 
     fn poll_parting(&mut self, cx: &mut Context<'_>) -> Poll<()> {
