@@ -59,6 +59,8 @@ pub struct Attempt {
     pub late_ns: u64,
     /// From the planned time to its end, nanoseconds.
     pub took_ns: u64,
+    /// Whether it was sent again: a kept connection was closed as it was on its way, before any of its answer came.
+    pub repeated: bool,
     /// What came of it.
     pub outcome: Outcome,
 }
@@ -172,7 +174,8 @@ async fn send(plan: Plan, stop: &AtomicBool, good_in_a_row: &Arc<AtomicU64>) -> 
         under_way.retain(|task: &tokio::task::JoinHandle<()>| !task.is_finished());
         under_way.push(tokio::task::spawn_local(async move {
             let late_ns = nanoseconds(planned.elapsed());
-            let answer = timeout_at(planned + plan.timeout, once(plan, &idle)).await;
+            let mut repeated = false;
+            let answer = timeout_at(planned + plan.timeout, ask(plan, &idle, &mut repeated)).await;
             let outcome = match answer {
                 Ok(Ok(outcome)) => outcome,
                 Ok(Err(error)) => Outcome::Broken { why: error.to_string() },
@@ -186,6 +189,7 @@ async fn send(plan: Plan, stop: &AtomicBool, good_in_a_row: &Arc<AtomicU64>) -> 
                 planned_ns,
                 late_ns,
                 took_ns: nanoseconds(planned.elapsed()),
+                repeated,
                 outcome,
             });
         }));
@@ -199,12 +203,32 @@ async fn send(plan: Plan, stop: &AtomicBool, good_in_a_row: &Arc<AtomicU64>) -> 
     attempts
 }
 
-async fn once(plan: Plan, idle: &RefCell<Vec<TcpStream>>) -> io::Result<Outcome> {
+/// As HTTP clients do (RFC 9112, 9.3.1): what is sent on a kept connection just as the server closes that is sent again, on a new one.
+async fn ask(plan: Plan, idle: &RefCell<Vec<TcpStream>>, repeated: &mut bool) -> io::Result<Outcome> {
     let kept = idle.borrow_mut().pop().filter(is_usable);
-    let mut stream = match kept {
-        Some(stream) => stream,
-        None => TcpStream::connect(plan.target).await?,
-    };
+    if let Some(stream) = kept {
+        match once(plan, stream, idle).await {
+            Err(Broke { answered: false, .. }) => *repeated = true,
+            other => return other.map_err(|broke| broke.why),
+        }
+    }
+    let stream = TcpStream::connect(plan.target).await?;
+    once(plan, stream, idle).await.map_err(|broke| broke.why)
+}
+
+/// Why there is no answer, and whether any of it came.
+struct Broke {
+    why: io::Error,
+    answered: bool,
+}
+
+impl From<io::Error> for Broke {
+    fn from(why: io::Error) -> Self {
+        Self { why, answered: false }
+    }
+}
+
+async fn once(plan: Plan, mut stream: TcpStream, idle: &RefCell<Vec<TcpStream>>) -> Result<Outcome, Broke> {
     stream.set_nodelay(true)?;
     let end = if plan.kept { "keep-alive" } else { "close" };
     let request = format!("GET / HTTP/1.1\r\nHost: {}\r\nConnection: {end}\r\n\r\n", plan.target);
@@ -223,18 +247,20 @@ fn is_usable(stream: &TcpStream) -> bool {
 }
 
 /// The answer, and whether it says that it is the last on its connection.
-async fn read_answer(stream: &mut TcpStream) -> io::Result<(Outcome, bool)> {
+async fn read_answer(stream: &mut TcpStream) -> Result<(Outcome, bool), Broke> {
     let broken = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
     let mut bytes = Vec::new();
     loop {
-        if let Some(outcome) = parse(&bytes)? {
+        let answered = !bytes.is_empty();
+        let broke = |why| Broke { why, answered };
+        if let Some(outcome) = parse(&bytes).map_err(broke)? {
             return Ok(outcome);
         }
         if bytes.len() > ANSWER_BYTES_MAX {
-            return Err(broken("an answer without end"));
+            return Err(broke(broken("an answer without end")));
         }
-        if stream.read_buf(&mut bytes).await? == 0 {
-            return Err(broken("closed before the answer was whole"));
+        if stream.read_buf(&mut bytes).await.map_err(broke)? == 0 {
+            return Err(broke(broken("closed before the answer was whole")));
         }
     }
 }
