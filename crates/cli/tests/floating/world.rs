@@ -14,7 +14,7 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_understudy");
 pub(crate) const PORT: u16 = 7100;
 
 /// Answers with the epoch that its promote hook wrote down, and as a standby with 503.
-const SERVICE: &str = r#"
+pub(crate) const SERVICE: &str = r#"
 import http.server, os, socketserver, sys
 class Answer(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
