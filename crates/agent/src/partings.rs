@@ -25,6 +25,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// The kernel is asked so often for connections: a request takes longer, as a rule. A first packet that was let in just before the gate was shut
@@ -149,7 +150,9 @@ impl Parting {
 
     /// Waits until those who were connected when it began are gone, and then for the order to keep new ones back. False if that does not come.
     async fn see_off(&mut self) -> bool {
-        let mut before = look(self.address.ip).await;
+        let mut before = look(self.address.ip)
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error)));
         let mut looks = Looks::new();
         let mut told = false;
         loop {
@@ -322,32 +325,41 @@ impl Noted {
     }
 }
 
-/// When to ask the kernel for connections.
+/// Questions to the kernel for connections, one after the other.
 struct Looks {
     at: Instant,
+    began: Instant,
+    under_way: Option<JoinHandle<io::Result<BTreeSet<Connection>>>>,
 }
 
 impl Looks {
     fn new() -> Self {
-        let at = Instant::now() + LOOK_EVERY;
-        Self { at }
+        let began = Instant::now();
+        Self {
+            at: began + LOOK_EVERY,
+            began,
+            under_way: None,
+        }
     }
 
-    /// The connections of an address, when it is time to look again. May be given up at any time.
+    /// The connections of an address, when it is time to look again. May be given up at any time: the next call goes on with the question that
+    /// is under way, or clients who come all the time would keep it from ever being answered.
     async fn next(&mut self, ip: IpAddr) -> io::Result<BTreeSet<Connection>> {
-        tokio::time::sleep_until(self.at).await;
-        let began = Instant::now();
-        let found = look(ip).await;
+        if self.under_way.is_none() {
+            tokio::time::sleep_until(self.at).await;
+            self.began = Instant::now();
+        }
+        let under_way = self.under_way.get_or_insert_with(|| look(ip));
+        let found = under_way.await;
+        self.under_way = None;
         let now = Instant::now();
-        self.at = now + (now - began).clamp(LOOK_EVERY, LOOK_PAUSE_MAX);
-        found
+        self.at = now + (now - self.began).clamp(LOOK_EVERY, LOOK_PAUSE_MAX);
+        found.map_err(io::Error::other)?
     }
 }
 
-async fn look(ip: IpAddr) -> io::Result<BTreeSet<Connection>> {
+fn look(ip: IpAddr) -> JoinHandle<io::Result<BTreeSet<Connection>>> {
     tokio::task::spawn_blocking(move || connections(ip))
-        .await
-        .map_err(io::Error::other)?
 }
 
 /// The gate of this cluster, made when it is first needed. Clones are the same.
