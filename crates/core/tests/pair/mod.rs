@@ -6,15 +6,15 @@ use decisions::{Adopted, ClusterEvent, Core, Event, InstancePhase, Recovered, Re
 use model::{Epoch, Health, InstanceId, NodeName, Revision, RunId, SlotId, Timestamp};
 use std::time::Duration;
 
-pub fn node(name: &str) -> NodeName {
+pub(crate) fn node(name: &str) -> NodeName {
     NodeName::new(name).unwrap()
 }
 
-pub fn id(name: &str) -> InstanceId {
+pub(crate) fn id(name: &str) -> InstanceId {
     name.parse().unwrap()
 }
 
-pub fn slot(revision: u64, attempt: u64, holder: &str, on: &str, epoch: u64, served: bool) -> SlotKnown {
+pub(crate) fn slot(revision: u64, attempt: u64, holder: &str, on: &str, epoch: u64, served: bool) -> SlotKnown {
     SlotKnown {
         since: Timestamp(0),
         slot: SlotId {
@@ -36,7 +36,7 @@ pub fn slot(revision: u64, attempt: u64, holder: &str, on: &str, epoch: u64, ser
 }
 
 /// What `b` says of its instance.
-pub fn says(promoted: Option<u64>) -> Event {
+pub(crate) fn says(promoted: Option<u64>) -> Event {
     Event::Cluster(ClusterEvent::Reported(Report {
         proved: None,
         instance: id("db-2"),
@@ -62,7 +62,7 @@ pub fn says(promoted: Option<u64>) -> Event {
 }
 
 /// An agent on `a` whose active holds the slot at epoch 1, with a standby on `b`.
-pub fn holder_and_standby(file: &str, now: Timestamp) -> Core {
+pub(crate) fn holder_and_standby(file: &str, now: Timestamp) -> Core {
     let mut core = Core::clustered(1, 1_000, 0, node("a"), Duration::from_millis(80));
     let cluster = spec::parse(file, "shop.toml").unwrap().cluster;
     let member = |name| ClusterEvent::Member {
