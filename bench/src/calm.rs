@@ -30,8 +30,8 @@ pub(crate) struct Settings {
     /// For how many minutes
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=1_440))]
     minutes: u64,
-    /// How many processes use up the processors, on each of the three hosts
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
+    /// How many processes use up the processors, on each of the three hosts; 0 if something else does
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=16))]
     hogs: u8,
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn run(context: &Context, settings: &Settings) -> Result<Page> {
     let before = cluster.active()?;
     let seen = newest_event(&cluster)?;
     let mut busy = Vec::new();
-    for host in cluster.names() {
+    for host in cluster.names().iter().filter(|_| settings.hogs > 0) {
         let (host, count) = (host.clone(), settings.hogs);
         busy.push(Trouble::Hogs { host, count }.begin(&cluster)?);
     }
