@@ -50,6 +50,10 @@ pub(crate) struct Clustered {
     /// Those of others that have run out, as the core knows.
     pub(crate) expired: BTreeSet<NodeName>,
     pub(crate) members: BTreeMap<NodeName, Member>,
+    /// Nodes that the operator wants empty.
+    pub(crate) drained: BTreeSet<NodeName>,
+    /// Automatic actions are paused.
+    pub(crate) paused: bool,
     /// What others say of their instances.
     pub(crate) lives: BTreeMap<InstanceId, Live>,
     pub(crate) assigned: BTreeMap<InstanceId, record::Instance>,

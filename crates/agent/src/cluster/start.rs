@@ -215,6 +215,8 @@ pub(crate) async fn join(
         sessions: BTreeMap::new(),
         expired: BTreeSet::new(),
         members: BTreeMap::new(),
+        drained: BTreeSet::new(),
+        paused: false,
         lives: BTreeMap::new(),
         assigned: BTreeMap::new(),
         slots: BTreeMap::new(),
