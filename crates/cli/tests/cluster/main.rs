@@ -118,7 +118,7 @@ impl Land {
     fn agent(&self, host: &str) -> u32 {
         let text = self
             .host(host)
-            .shell("cat /var/lib/understudy/shop/run/agent.lock")
+            .shell("cat /var/lib/understudy/shop/agent.lock")
             .unwrap();
         text.trim().parse().unwrap()
     }
