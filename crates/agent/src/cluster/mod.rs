@@ -80,6 +80,8 @@ pub(crate) struct Clustered {
     pub(crate) next_ask: u64,
     /// What is wrong with certificates.
     pub(crate) papers: papers::Troubles,
+    /// What is wrong with the members of the store.
+    pub(crate) store_trouble: upkeep::Trouble,
     /// This node goes down, and how far that is.
     pub(crate) leaving: Option<leave::Leaving>,
 }

@@ -195,7 +195,8 @@ pub(crate) async fn join(
     let link = SessionLink::start(setup, fence, Arc::clone(&ways.renewals) as Arc<dyn Store>);
     let link = link.map_err(|error| StartError::Join(error.to_string()))?;
     let (upkeep, wanted) = watch::channel(Wanted::default());
-    tokio::spawn(upkeep::run(Arc::clone(ways), wanted));
+    let store_trouble = upkeep::Trouble::default();
+    tokio::spawn(upkeep::run(Arc::clone(ways), wanted, Arc::clone(&store_trouble)));
     let store: &Arc<dyn Store> = &(Arc::clone(&ways.store) as Arc<dyn Store>);
     executor.join(node.host, link.clone(), timing.hard_deadline);
     let (publisher, told) = mpsc::unbounded_channel();
@@ -209,6 +210,7 @@ pub(crate) async fn join(
         look_at: None,
         link,
         publisher,
+        store_trouble,
         session: None,
         sessions: BTreeMap::new(),
         expired: BTreeSet::new(),
