@@ -88,6 +88,13 @@ pub(crate) enum StartError {
     #[error("the store is not that of this cluster: this node belongs to {ours}, the store says {found}")]
     OtherCluster { ours: String, found: String },
 
+    #[error("the certificates in `{}` are those of {what}, and this machine is of {ours}", folder.display())]
+    OtherCertificates {
+        folder: PathBuf,
+        what: String,
+        ours: String,
+    },
+
     #[error("failed to join the others: {0}")]
     Join(String),
 
@@ -121,6 +128,11 @@ impl StartError {
                  one with `understudy cluster remove` and let it `join` again",
                 path.display()
             )),
+            StartError::OtherCertificates { folder, .. } => Some(format!(
+                "nothing was touched. Put this machine's own `{}` back; or take the node out on another one with `understudy cluster remove`, put its folder \
+                 aside and let it `join` again",
+                folder.display()
+            )),
             StartError::RecordsLost { .. } => Some(
                 "nothing was touched. Put the folder back; or end these processes by hand, and start again".into(),
             ),
@@ -139,6 +151,7 @@ impl StartError {
             | StartError::Node(api::node::Error::Damaged { .. })
             | StartError::RecordsLost { .. }
             | StartError::NodeFileGone { .. }
+            | StartError::OtherCertificates { .. }
             | StartError::OtherCluster { .. } => EXIT_REFUSED,
             StartError::Down => 0,
             _ => 1,

@@ -4,11 +4,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod grow;
+mod harm;
 mod leave;
 mod papers;
 mod refuse;
 mod save;
 mod shop;
+mod strangers;
 
 use hosts::{Command, Host, Output, Rig, Spec};
 use std::time::{Duration, Instant};
