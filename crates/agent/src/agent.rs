@@ -207,6 +207,27 @@ impl Agent {
                     .tell(Severity::Warning, "guard-died", text, "its process ended".into());
                 self.keeper.start_guard(&self.inputs);
             }
+            Input::SocketsGone => {
+                let text = format!("what was in `{}` was made anew", self.layout.run().display());
+                let because = "somebody removed it; what runs and who is active is not kept there".to_owned();
+                self.journal.tell(Severity::Warning, "sockets-gone", text, because);
+            }
+            Input::NodeFileGone => {
+                let text = format!("`{}` was written anew", self.layout.node().display());
+                let because =
+                    "somebody removed or damaged it; without it this machine would belong to no cluster".to_owned();
+                self.journal.tell(Severity::Warning, "node-file-gone", text, because);
+            }
+            Input::LookAtRecords => {
+                let written = self.executor.keep_records();
+                if !written.is_empty() {
+                    let text = format!("the records of {} were written anew", written.join(", "));
+                    let folder = self.layout.instances();
+                    let because = format!("somebody removed or damaged them in `{}`", folder.display());
+                    self.journal.tell(Severity::Warning, "records-gone", text, because);
+                }
+                return;
+            }
             Input::NodeBack(node) => {
                 self.wish(&node_key(&node), None);
                 self.core.handle(

@@ -600,6 +600,23 @@ impl Executor {
         Ok(argv)
     }
 
+    /// Writes those records anew that somebody took away; says of which instances.
+    pub(crate) fn keep_records(&self) -> Vec<String> {
+        let processes = self
+            .live
+            .iter()
+            .filter_map(|(id, live)| Some((id, live.process.as_ref()?)));
+        processes
+            .filter_map(|(instance, process)| match process.keep_record() {
+                Ok(written) => written.then(|| instance.to_string()),
+                Err(error) => {
+                    tracing::warn!(%instance, %error, "its record is gone and cannot be written anew");
+                    None
+                }
+            })
+            .collect()
+    }
+
     /// Where the record of a running instance lies.
     pub(crate) fn record_path(&self, instance: &InstanceId) -> PathBuf {
         self.layout.instances().join(format!("{instance}.json"))

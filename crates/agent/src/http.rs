@@ -32,6 +32,7 @@ use std::time::Duration;
 use store::Store;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -127,12 +128,38 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
 }
 
 /// Begins to answer. Over TCP only reading is answered, and only to those who address this machine's loopback by name.
-pub(crate) fn listen(socket: &Path, tcp: Option<SocketAddr>, door: Door) -> Result<(), StartError> {
-    let state = door.state.clone();
-    let for_applications = socket.with_file_name("state.sock");
-    let at = for_applications.display().to_string();
-    appstate::serve(&for_applications, state).map_err(|source| StartError::Listen { at, source })?;
-    serve(socket, tcp, app(door))
+pub(crate) fn listen(tcp: Option<SocketAddr>, door: Door) -> Result<(), StartError> {
+    let Some(address) = tcp else { return Ok(()) };
+    let failed = |source| StartError::Listen {
+        at: address.to_string(),
+        source,
+    };
+    let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let listener = TcpListener::from_std(listener).map_err(failed)?;
+    let app = app(door).layer(middleware::from_fn(reading_from_here));
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, app).await {
+            tracing::error!(%error, "the API ended");
+        }
+    });
+    Ok(())
+}
+
+/// Begins to answer the owner at a Unix socket. What lies there is replaced. Ending the task stops accepting.
+pub(crate) fn serve(socket: &Path, app: axum::Router) -> std::io::Result<JoinHandle<()>> {
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket)?;
+    // Whoever may connect may stop everything: the owner alone.
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
+    Ok(tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, app).await {
+            tracing::error!(%error, "the API ended");
+        }
+    }))
 }
 
 /// All that is answered.
@@ -160,37 +187,6 @@ pub(crate) fn app(door: Door) -> axum::Router {
         .with_state(door)
         .merge(appstate::routes(state.clone()))
         .merge(appstate::admin_routes(state))
-}
-
-fn serve(socket: &Path, tcp: Option<SocketAddr>, app: axum::Router) -> Result<(), StartError> {
-    let failed = |at: String| move |source| StartError::Listen { at, source };
-    if let Some(address) = tcp {
-        let listener = std::net::TcpListener::bind(address).map_err(failed(address.to_string()))?;
-        listener.set_nonblocking(true).map_err(failed(address.to_string()))?;
-        let listener = TcpListener::from_std(listener).map_err(failed(address.to_string()))?;
-        let app = app.clone().layer(middleware::from_fn(reading_from_here));
-        tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, app).await {
-                tracing::error!(%error, "the API ended");
-            }
-        });
-    }
-    match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(failed(socket.display().to_string())(error));
-        }
-        _ => {}
-    }
-    let listener = UnixListener::bind(socket).map_err(failed(socket.display().to_string()))?;
-    // Whoever may connect may stop everything: the owner alone.
-    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))
-        .map_err(failed(socket.display().to_string()))?;
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, app).await {
-            tracing::error!(%error, "the API ended");
-        }
-    });
-    Ok(())
 }
 
 /// A browser that was lured to a name that resolves to this machine still says that name: it gets nothing.

@@ -45,6 +45,12 @@ pub(crate) enum Input {
     Address(Box<crate::addresses::News>),
     /// The guard is gone.
     GuardGone,
+    /// The sockets of this agent were taken away and made anew.
+    SocketsGone,
+    /// `node.json` was taken away or damaged, and written anew.
+    NodeFileGone,
+    /// Time to look whether the records of what runs are there.
+    LookAtRecords,
     /// The node put away by a drill comes back.
     NodeBack(model::NodeName),
     /// Somebody ended us politely: the services go on.

@@ -16,6 +16,7 @@ mod apply;
 mod clock;
 mod cluster;
 mod executor;
+mod folder;
 mod fronts;
 mod http;
 mod input;
