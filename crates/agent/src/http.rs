@@ -3,6 +3,7 @@
 use crate::agent::refused_by;
 use crate::apply;
 use crate::clock;
+use crate::dashboard::{Desk, Feed};
 use crate::executor::chain;
 use crate::input::{Input, LogSource, Request, done, refused};
 use crate::journal::{Inputs, timeline};
@@ -60,12 +61,14 @@ pub(crate) struct Door {
     pub(crate) news: watch::Receiver<u64>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) state: AppState,
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) feed: Feed,
 }
 
-type Answer<T> = Result<Json<T>, Refused>;
+pub(crate) type Answer<T> = Result<Json<T>, Refused>;
 
 /// A "no", with its status code.
-struct Refused(StatusCode, Outcome);
+pub(crate) struct Refused(pub(crate) StatusCode, pub(crate) Outcome);
 
 impl From<Outcome> for Refused {
     fn from(outcome: Outcome) -> Self {
@@ -80,7 +83,7 @@ impl IntoResponse for Refused {
 }
 
 impl Door {
-    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Refused> {
+    pub(crate) async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Refused> {
         let (answer, waiting) = oneshot::channel();
         let ending = || {
             Refused(
@@ -121,6 +124,7 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
         .routes(routes!(post_resume))
         .routes(routes!(post_retry))
         .routes(routes!(post_down))
+        .merge(crate::dashboard::openapi_routes())
         .split_for_parts();
     document.merge(appstate::openapi());
     (router, document)
@@ -148,6 +152,7 @@ pub(crate) fn app(door: Door) -> axum::Router {
                 async move { Json((*document).clone()) }
             }),
         )
+        .merge(crate::dashboard::routes())
         .fallback(|| async {
             Refused(
                 StatusCode::NOT_FOUND,
@@ -330,12 +335,26 @@ async fn stream_events(
 #[utoipa::path(
     get,
     path = "/v1/explain/{name}",
-    params(("name" = String, Path, description = "A service, an instance or a node")),
+    params(
+        ("name" = String, Path, description = "A service, an instance or a node"),
+        ("if_dies" = Option<String>, Query, description = "A node: what if that one dies now"),
+    ),
     responses((status = 200, body = Explanation), (status = 404, body = Outcome))
 )]
-async fn get_explain(State(door): State<Door>, UrlPath(name): UrlPath<String>) -> Answer<Explanation> {
-    let explanation = door.ask(|answer| Request::Explain { name, answer }).await?;
+async fn get_explain(
+    State(door): State<Door>,
+    UrlPath(name): UrlPath<String>,
+    Query(query): Query<ExplainQuery>,
+) -> Answer<Explanation> {
+    let if_dies = query.if_dies;
+    let ask = |answer| Request::Explain { name, if_dies, answer };
+    let explanation = door.ask(ask).await?;
     Ok(Json(explanation.map_err(not_found)?))
+}
+
+#[derive(Deserialize)]
+struct ExplainQuery {
+    if_dies: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -598,7 +617,7 @@ async fn post_down(State(door): State<Door>) -> Answer<Outcome> {
     Ok(Json(door.ask(|answer| Request::Down { answer }).await?))
 }
 
-fn not_found(outcome: Outcome) -> Refused {
+pub(crate) fn not_found(outcome: Outcome) -> Refused {
     Refused(StatusCode::NOT_FOUND, outcome)
 }
 

@@ -15,6 +15,7 @@ mod agent;
 mod apply;
 mod clock;
 mod cluster;
+mod dashboard;
 mod executor;
 mod fronts;
 mod http;
@@ -30,6 +31,7 @@ mod show;
 mod slots;
 mod words;
 
+pub use dashboard::Place as DashboardPlace;
 pub use http::openapi;
 pub use preflight::{Here, preflight};
 
@@ -47,6 +49,8 @@ pub struct Config {
     pub nodes: u32,
     /// A loopback address on which the API may be read, beside the Unix socket.
     pub api: Option<SocketAddr>,
+    /// Where the dashboard is on this machine.
+    pub dashboard: DashboardPlace,
 }
 
 /// Exit code of an agent whose store or configuration must be mended first: starting it again would not help.
