@@ -37,6 +37,35 @@ export function put(element, ...children) {
   add(element, children);
 }
 
+/** The same, but what is there stays where it can: a click that has begun on something ends on it, and the focus stays. */
+export function morph(element, ...children) {
+  const wanted = document.createElement(element.tagName);
+  add(wanted, children);
+  blend(element, wanted);
+}
+
+function blend(old, wanted) {
+  let at = old.firstChild;
+  for (const next of [...wanted.childNodes]) {
+    if (at && isSame(at, next)) {
+      if (at.nodeType === 3) { if (at.data !== next.data) at.data = next.data; }
+      else if (!at.isEqualNode(next)) {
+        for (const { name } of [...at.attributes]) if (!next.hasAttribute(name)) at.removeAttribute(name);
+        for (const { name, value } of [...next.attributes]) if (at.getAttribute(name) !== value) at.setAttribute(name, value);
+        blend(at, next);
+      }
+      at = at.nextSibling;
+    } else old.insertBefore(next, at);
+  }
+  while (at) { const gone = at; at = at.nextSibling; gone.remove(); }
+}
+
+/** Of the same kind and for the same: only its words differ. */
+function isSame(old, wanted) {
+  if (old.nodeType !== wanted.nodeType || old.nodeName !== wanted.nodeName) return false;
+  return old.nodeType === 3 || ["data-action", "data-seq", "id"].every((name) => old.getAttribute(name) === wanted.getAttribute(name));
+}
+
 /** Sets an attribute if it is another one: what does not change costs nothing. */
 export function attr(element, name, value) {
   if (value === null || value === undefined || value === false) {

@@ -8,6 +8,7 @@ import * as actions from "./actions.js";
 
 const KEYS = { o: "overview", c: "charts", e: "events", f: "failovers", r: "risks" };
 const PASS_EVERY_MS = 120000;
+const ANALYSE_EVERY_MS = 20000;
 let route = ["overview"];
 let pass = null;
 
@@ -70,7 +71,7 @@ function paint() {
   } else if (beat) {
     if (view === "overview") { picture.refresh(); views.verdict(); views.figures(); }
     if (view === "detail") views.redetail();
-  } else if (view === "overview") picture.ages();
+  } else if (view === "overview" && !model.live) picture.ages();
   if (beat) { charts.gather(); charts.tick(); }
 }
 
@@ -166,6 +167,7 @@ function start() {
   renewPass();
   setInterval(renewPass, PASS_EVERY_MS);
   setInterval(charts.sample, 1000);
+  setInterval(() => { if (model.live && !document.hidden) views.analyse().then(() => soon("state")); }, ANALYSE_EVERY_MS);
 }
 
 // --- keys and buttons -------------------------------------------------------------------------------------------------------

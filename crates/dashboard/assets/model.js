@@ -16,6 +16,10 @@ const POINTS_MAX = 3600;
 
 export const model = {
   node: null, cluster: "", at: null, revision: 0, paused: null,
+  /** Counts what the layout of the picture depends on: who there is, and where. */
+  layout: 0,
+  /** Counts what the lines depend on: who serves, and whether anything flows. */
+  turn: 0,
   services: new Map(), instances: new Map(), nodes: new Map(), problems: [], events: [], peers: [],
   ages: {}, staleAfter: SILENCE_MS, analysis: null,
   heard: null, since: null, live: false, viewer: { may_look: true, may_act: false },
@@ -71,7 +75,10 @@ function snapshot(data) {
   model.revision = status.revision;
   model.events = data.events;
   model.ages = data.ages;
-  index();
+  model.instances = new Map();
+  model.services.forEach(index);
+  model.layout++;
+  model.turn++;
   count(Object.fromEntries(status.services.filter((service) => service.traffic).map((service) => [service.name, service.traffic])));
   tell("all");
 }
@@ -79,37 +86,55 @@ function snapshot(data) {
 function change(data) {
   model.revision = data.revision;
   model.paused = data.paused;
-  for (const name of data.gone) model.services.delete(name);
+  for (const name of data.gone) {
+    for (const instance of model.services.get(name)?.instances || []) model.instances.delete(instance.id);
+    model.services.delete(name);
+    model.layout++;
+  }
   for (const delta of data.services) {
     const before = model.services.get(delta.service.name);
     const instances = new Map((before ? before.instances : []).map((instance) => [instance.id, instance]));
-    for (const id of delta.gone) instances.delete(id);
-    for (const instance of delta.instances) instances.set(instance.id, instance);
+    let moved = !before || before.listen !== delta.service.listen || delta.gone.length > 0;
+    for (const id of delta.gone) { instances.delete(id); model.instances.delete(id); }
+    for (const instance of delta.instances) {
+      const was = instances.get(instance.id);
+      moved ||= !was || was.node !== instance.node;
+      instances.set(instance.id, instance);
+    }
     const service = { ...delta.service, traffic: before ? before.traffic : null };
     service.instances = [...instances.values()].sort((a, b) => number(a.id) - number(b.id));
     model.services.set(service.name, service);
+    if (!before) model.services = new Map([...model.services].sort(([a], [b]) => (a < b ? -1 : 1)));
+    if (moved) model.layout++;
+    if (moved || serving(before) !== serving(service)) model.turn++;
+    index(service);
   }
-  model.services = new Map([...model.services].sort(([a], [b]) => (a < b ? -1 : 1)));
-  if (data.nodes) model.nodes = new Map(data.nodes.map((node) => [node.name, node]));
+  if (data.nodes) { model.nodes = new Map(data.nodes.map((node) => [node.name, node])); model.layout++; }
   if (data.problems) model.problems = data.problems;
   if (data.events.length) model.events = [...model.events, ...data.events].slice(-EVENTS_MAX);
-  index();
   tell("change");
 }
 
 const number = (id) => Number(id.slice(id.lastIndexOf("-") + 1)) || 0;
 
-function index() {
-  model.instances = new Map();
-  for (const service of model.services.values()) {
-    const slots = new Map(service.slots.filter((slot) => slot.instance).map((slot) => [slot.instance, slot]));
-    for (const instance of service.instances) model.instances.set(instance.id, { instance, service, slot: slots.get(instance.id) || null });
+function index(service) {
+  const slots = new Map(service.slots.filter((slot) => slot.instance).map((slot) => [slot.instance, slot]));
+  for (const instance of service.instances) {
+    const was = model.instances.get(instance.id), slot = slots.get(instance.id) || null;
+    // What is the same stays the same object: whoever draws it need not look closer.
+    if (was && was.instance === instance && (was.slot === slot || (was.slot && slot && was.slot.epoch === slot.epoch && was.slot.slot === slot.slot))) { was.service = service; continue; }
+    model.instances.set(instance.id, { instance, service, slot });
   }
 }
 
+const serving = (service) => service.slots.map((slot) => `${slot.state}${slot.instance}`).join();
+
 function beat(data) {
   model.ages = data.ages;
+  const flows = (name) => { const points = model.rates.get(name); return Boolean(points && points.length && points[points.length - 1].requests > 0); };
+  const before = [...model.services.keys()].map(flows).join();
   count(data.traffic);
+  if ([...model.services.keys()].map(flows).join() !== before) model.turn++;
   tell("beat");
 }
 

@@ -5,12 +5,14 @@ import { cutOff, isServiceStale, isStale, model, nodeAge, rate } from "./model.j
 import { spofs } from "./views.js";
 
 const DOOR = { w: 196, h: 56, gap: 12 };
-const CHIP = { w: 112, h: 24, gap: 5 };
+const CHIP = { w: 112, max: 150, h: 24, gap: 6 };
 const DOT = 17;
 const HEAD = 44, PAD = 10, GAP = 14, FLOW = 110;
 const NARROW = 700;
 /** More on one node are drawn as marks without names. */
 const NAMED_MAX = 24;
+/** As many nodes stand in one column. */
+const ROWS_MAX = 6;
 /** More lines than this are none that one can follow: they go to nodes instead. */
 const LINES_MAX = 160, RUNNING_MAX = 60;
 
@@ -31,26 +33,20 @@ export function word(instance, stale) {
 
 export function draw(host) {
   const width = Math.max(300, host.clientWidth || 900);
-  const key = plan(width);
+  const key = `${width}|${model.layout}`;
   if (!drawn || drawn.key !== key || drawn.host !== host) build(host, width, key);
   refresh();
-}
-
-/** What the layout depends on. */
-function plan(width) {
-  const nodes = [...model.nodes.values()].map((node) => `${node.zone}/${node.name}`).join(",");
-  const instances = [...model.instances.values()].map(({ instance }) => `${instance.id}@${instance.node}`).join(",");
-  const doors = [...model.services.values()].map((service) => `${service.name}=${service.listen}`).join(",");
-  return `${width}|${nodes}|${instances}|${doors}`;
 }
 
 function build(host, width, key) {
   const focused = document.activeElement && document.activeElement.closest && document.activeElement.closest("#picture a") ? document.activeElement.getAttribute("href") : null;
   const narrow = width < NARROW;
-  const parts = { key, host, chips: new Map(), doors: new Map(), nodes: new Map(), flows: new Map(), narrow };
+  const parts = { key, host, chips: new Map(), doors: new Map(), nodes: new Map(), flows: new Map(), zones: new Map(), narrow };
   const svg = s("svg", { role: "group", "aria-label": "Nodes with their instances, and where clients come in" });
-  const flows = s("g", { "aria-hidden": "true" }), things = s("g");
-  svg.append(flows, things);
+  // Lines run above the frames of nodes and below what stands in them.
+  const things = s("g"), flows = s("g", { "aria-hidden": "true" }), chips = s("g");
+  svg.append(things, flows, chips);
+  parts.chipLayer = chips;
   parts.flowLayer = flows;
   const doors = [...model.services.values()].filter((service) => service.listen);
   const left = narrow || !doors.length ? 0 : DOOR.w + FLOW;
@@ -79,7 +75,8 @@ function zones(parts, things, area) {
   // A zone for each node says nothing that the node does not.
   const framed = [...zones.values()].some((nodes) => nodes.length > 1) || [...zones.keys()].some((zone) => !model.nodes.has(zone));
   const count = model.nodes.size || 1;
-  const columns = Math.max(1, Math.min(count, Math.floor((area.width + GAP) / (CHIP.w + CHIP.gap + 2 * PAD + GAP)), parts.narrow ? 1 : 4));
+  // A few stand one above the other, so that lines reach each from the left.
+  const columns = parts.narrow || count <= ROWS_MAX ? 1 : Math.max(1, Math.min(count, Math.floor((area.width + GAP) / (CHIP.w + CHIP.gap + 2 * PAD + GAP)), 4));
   const nodeW = (area.width - (columns - 1) * GAP - (framed ? 2 * PAD : 0)) / columns;
   let y = area.y;
   const place = (nodes, x, from) => {
@@ -94,7 +91,10 @@ function zones(parts, things, area) {
   if (!framed) return place([...model.nodes.values()], area.x, y);
   for (const [zone, nodes] of [...zones].sort(([a], [b]) => (a < b ? -1 : 1))) {
     const frame = s("rect", { class: "zone", x: area.x, y, width: area.width, rx: 10 });
-    things.append(frame, s("text", { class: "soft strong", x: area.x + PAD, y: y + 17 }, `zone ${zone}`));
+    const label = s("text", { class: "soft strong", x: area.x + PAD, y: y + 17 }, `zone ${zone}`), alone = s("tspan", { class: "spof-word" });
+    label.append(alone);
+    parts.zones.set(zone, alone);
+    things.append(frame, label);
     const end = place(nodes, area.x + PAD, y + 26);
     attr(frame, "height", end - y + PAD);
     y = end + PAD + GAP;
@@ -113,7 +113,7 @@ function nodeBox(parts, things, node, x, y, w) {
   const here = [...model.instances.values()].map((known) => known.instance).filter((instance) => instance.node === node.name);
   const named = here.length <= NAMED_MAX;
   const columns = Math.max(1, named ? Math.floor((w - 2 * PAD + CHIP.gap) / (CHIP.w + CHIP.gap)) : Math.floor((w - 2 * PAD) / DOT));
-  const chipW = named ? (w - 2 * PAD - (columns - 1) * CHIP.gap) / columns : DOT;
+  const chipW = named ? Math.min(CHIP.max, (w - 2 * PAD - (columns - 1) * CHIP.gap) / columns) : DOT;
   const rows = Math.max(1, Math.ceil(here.length / columns));
   const height = HEAD + rows * (named ? CHIP.h + CHIP.gap : DOT) + PAD;
   const title = s("text", { class: "strong", x: x + PAD, y: y + 18 }, node.name), state = s("text", { class: "word soft", x: x + PAD, y: y + 34 }), seen = s("text", { class: "soft", x: x + w - PAD, y: y + 18, "text-anchor": "end" });
@@ -121,11 +121,11 @@ function nodeBox(parts, things, node, x, y, w) {
   const link = s("a", { href: `#/node/${node.name}` }, s("rect", { class: "frame", x, y, width: w, height, rx: 9 }), s("rect", { class: "ring", x, y, width: w, height, rx: 9 }), title, state, seen);
   const group = s("g", { class: "node" }, link, spof);
   things.append(group);
-  parts.nodes.set(node.name, { group, link, state, seen, x, y: y + 22 });
+  parts.nodes.set(node.name, { group, link, state, seen, x, y: y + 26 });
   here.forEach((instance, index) => {
     const cx = x + PAD + (index % columns) * (named ? chipW + CHIP.gap : DOT);
     const cy = y + HEAD + Math.floor(index / columns) * (named ? CHIP.h + CHIP.gap : DOT);
-    parts.chips.set(instance.id, chip(instance, cx, cy, chipW, named, group));
+    parts.chips.set(instance.id, chip(instance, cx, cy, chipW, named, parts.chipLayer));
   });
   return height;
 }
@@ -153,7 +153,10 @@ export function refresh() {
   for (const [id, part] of drawn.chips) {
     const known = model.instances.get(id);
     if (!known) continue;
-    const is = kind(known.instance), stale = isStale(known.instance.node);
+    const stale = isStale(known.instance.node), alone = single.has(id);
+    if (part.of === known && part.stale === stale && part.alone === alone) continue;
+    Object.assign(part, { of: known, stale, alone });
+    const is = kind(known.instance);
     if (part.is !== is) { part.is = is; attr(part.link, "data-is", is); attr(part.shape, "d", outline(is, part.cx, part.cy)); }
     flag(part.link, "stale", stale);
     attr(part.link, "data-spof", single.has(id) ? 1 : null);
@@ -171,10 +174,13 @@ export function refresh() {
     text(part.state, stale && node.state === "online" ? "no news" : node.state);
     attr(part.link, "aria-label", `node ${name}, ${node.state}${stale ? ", no news" : ""}`);
   }
+  for (const [zone, alone] of drawn.zones) text(alone, single.has(`zone ${zone}`) ? "  ! single point" : "");
   for (const [name, part] of drawn.doors) {
     const service = model.services.get(name);
     if (!service) continue;
     const stale = isServiceStale(service);
+    if (part.of === service && part.stale === stale) continue;
+    Object.assign(part, { of: service, stale });
     attr(part.link, "data-tone", { redundant: "ok", degraded: "warn", down: "bad" }[service.state]);
     flag(part.link, "stale", stale);
     text(part.name, `${name} · ${service.state}${stale ? " when last heard" : ""}`);
@@ -190,8 +196,9 @@ export function ages() {
   if (!drawn) return;
   for (const [name, part] of drawn.nodes) {
     const node = model.nodes.get(name);
+    if (!node) continue;
     text(part.seen, node && node.state !== "offline" ? `${span(nodeAge(name))} ago` : "");
-    if (node) { flag(part.group, "stale", isStale(name)); }
+    flag(part.group, "stale", isStale(name));
   }
   for (const [name, part] of drawn.doors) {
     const now = rate(name);
@@ -202,6 +209,10 @@ export function ages() {
 /** From each door to those who serve behind it. */
 function flow() {
   if (drawn.narrow) return;
+  // Lines follow slots; while none changed hands they stay.
+  const fresh = `${model.turn}|${model.live}|${[...model.nodes.keys()].map(isStale).join()}|${cutOff()}`;
+  if (drawn.fresh === fresh) return;
+  drawn.fresh = fresh;
   const wanted = new Map();
   for (const service of model.services.values()) {
     const from = drawn.doors.get(service.name);

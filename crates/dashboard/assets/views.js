@@ -1,5 +1,5 @@
 // What stands beside the picture: verdict, problems, services, events, failovers, risks, and the page of each thing.
-import { $, ask, attr, clock, figure, flag, h, plural, put, s, span, text, us } from "./dom.js";
+import { $, ask, attr, clock, figure, flag, h, morph, plural, put, s, span, text, us } from "./dom.js";
 import { age, cutOff, isServiceStale, isStale, model, nodeAge, rate } from "./model.js";
 import { charts, newest } from "./charts.js";
 import { buttons } from "./actions.js";
@@ -7,7 +7,7 @@ import { kind, word } from "./picture.js";
 
 const TONES = { redundant: "ok", degraded: "warn", down: "bad", online: "ok", drained: "warn", offline: "bad", serving: "ok", vacant: "bad" };
 const KINDS = { active: "ok", standby: "ok", unready: "warn", starting: "warn", failed: "bad" };
-const SEVERITY = { info: "old", warning: "warn", error: "bad" };
+const SEVERITY = { info: "calm", warning: "warn", error: "bad" };
 const STEPS = { detected: "noticed", confirmed_dead: "old one is gone", claimed: "slot claimed, on disk", promoted: "promoted", routed: "clients go there", first_answer: "first answer" };
 
 export const tag = (state, stale, tone) => h("span", { class: `tag${stale ? " stale" : ""}`, "data-tone": stale ? "old" : tone || TONES[state] || "old" }, stale ? `${state}, old` : state);
@@ -44,12 +44,18 @@ export async function analyse() {
   try {
     const answer = await ask("/v1/analysis");
     model.analysis = readAnalysis(answer);
-  } catch { model.analysis = null; }
+  } catch { model.analysis = null; model.survives = null; }
 }
 
 function readAnalysis(answer) {
   if (!answer || !Array.isArray(answer.spofs)) return null;
-  return answer.spofs.map((one) => ({ title: one.title || one.text || one.component, parts: one.parts || [one.component], services: one.services || [], fix: one.fix || "", why: one.why || "" }));
+  model.survives = new Map((answer.services || []).map((service) => [service.name, service.survives || []]));
+  const bare = (one) => (one.kind === "process" || one.kind === "instance" ? one.thing.split(" ").pop() : one.thing);
+  return answer.spofs.map((one) => ({
+    title: one.text, parts: [bare(one)], services: one.takes,
+    fix: one.fix ? one.fix.actions.join("; then ") + (one.fix.leaves && one.fix.leaves.length ? ` (${one.fix.leaves.join(", ")} would still be one)` : "") : "",
+    why: [one.within ? `it is within ${one.within}` : "", one.behind && one.behind.length ? `with it go ${one.behind.slice(0, 12).join(", ")}` : ""].filter(Boolean).join("; "),
+  }));
 }
 
 export function verdict() {
@@ -60,7 +66,7 @@ export function verdict() {
   const total = services.reduce((sum, service) => { const now = rate(service.name); return { requests: sum.requests + (now ? now.requests : 0), errors: sum.errors + (now ? now.errors : 0) }; }, { requests: 0, errors: 0 });
   const tile = (value, label, tone) => h("div", { class: "tile", "data-tone": stale ? "old" : tone }, h("b", null, value), h("span", null, label));
   const down = count("down"), degraded = count("degraded");
-  put($("verdict"),
+  morph($("verdict"),
     tile(down ? `${down} down` : degraded ? `${degraded} degraded` : services.length ? "all redundant" : "nothing runs", `of ${plural(services.length, "service")}`, down ? "bad" : degraded ? "warn" : services.length ? "ok" : "old"),
     tile(least === null ? "–" : String(least), least === 1 ? "failure to the first outage" : "failures to the first outage", least === 0 ? "bad" : least === 1 ? "warn" : "ok"),
     tile(`${online} of ${model.nodes.size}`, "nodes online", online === model.nodes.size ? "ok" : online * 2 > model.nodes.size ? "warn" : "bad"),
@@ -70,7 +76,7 @@ export function verdict() {
 }
 
 export function problems() {
-  put($("problems"), model.problems.map((problem) => {
+  morph($("problems"), model.problems.map((problem) => {
     const tone = SEVERITY[problem.severity];
     return h("div", { class: "problem", "data-tone": tone }, tag(problem.severity, !model.live, tone), h("p", null, problem.text), h("span", { class: "since" }, since(problem.since)), h("p", null, problem.hint));
   }));
@@ -91,21 +97,33 @@ export function services() {
     if (!row) {
       const cell = (label, type) => h("td", { class: type || null, "data-name": label });
       row = { name: h("th", { scope: "row" }, link("service", service.name)), state: cell(), far: cell("distance"), who: cell(), requests: cell("requests/s", "n"), errors: cell("errors/s", "n"), p99: cell("p99 ms", "n"), why: h("td", { class: "wide" }) };
-      row.line = h("tr", { "data-service": service.name }, Object.values(row));
+      row.line = h("tr", { "data-service": service.name }, ...Object.values(row));
       rows.set(service.name, row);
     }
     const place = before ? before.nextSibling : body.firstChild;
     if (place !== row.line) body.insertBefore(row.line, place);
     before = row.line;
     const stale = isServiceStale(service);
+    const minute = Math.floor(Date.now() / 5000);
+    if (row.of === service && row.stale === stale && row.minute === minute && row.survives === model.survives) continue;
+    Object.assign(row, { of: service, stale, minute, survives: model.survives });
     flag(row.line, "stale", stale);
-    put(row.state, tag(service.state, stale));
-    put(row.far, h("span", { class: "far", "data-tone": far(service) }, farWords(service.distance_to_outage)));
+    morph(row.state, tag(service.state, stale));
+    morph(row.far, h("span", { class: "far", "data-tone": far(service) }, farWords(service.distance_to_outage)), survives(service.name));
     const serving = service.slots.filter((slot) => slot.state === "serving").length, ready = service.failover_order.length;
     text(row.who, `${serving}/${service.active} active, ${ready}/${service.standby} standby, needs ${service.need}`);
-    put(row.why, h("span", null, service.because), h("br"), h("span", { class: "since" }, `${since(service.since)}${service.rolling ? "; a rollout is under way" : ""}`));
+    morph(row.why, h("span", null, service.because), h("br"), h("span", { class: "since" }, `${since(service.since)}${service.rolling ? "; a rollout is under way" : ""}`));
   }
   figures();
+}
+
+/** Of what kinds any one may fail, as the analysis has it. */
+function survives(name) {
+  const kinds = model.survives && model.survives.get(name);
+  if (!kinds || !kinds.length) return null;
+  const words = kinds.map((one) => `${one.kind} ${one.any ? "✓" : "✗"}`).join("  ");
+  const spoken = kinds.map((one) => `${one.any ? "survives any" : "not every"} ${one.kind}`).join(", ");
+  return h("div", { class: "since", title: spoken, "aria-label": spoken }, words);
 }
 
 /** What changes each second in the lines of services. */
@@ -124,8 +142,12 @@ export function figures() {
 
 const line = (event) => h("li", { "data-seq": event.seq }, h("time", { datetime: event.at }, clock(event.at, true)), tag(event.severity, false, SEVERITY[event.severity]), h("span", null, event.text, event.because ? h("span", { class: "why" }, `, because ${event.because}`) : null));
 
+let told = null;
+
 export function latest() {
-  put($("latest"), model.events.slice(-8).reverse().map(line));
+  if (told === model.events) return;
+  told = model.events;
+  morph($("latest"), model.events.slice(-8).reverse().map(line));
 }
 
 export function events() {
@@ -134,7 +156,7 @@ export function events() {
   if (choose.options.length !== names.length + 1) { const was = choose.value; put(choose, h("option", { value: "" }, "all"), names.map((name) => h("option", { value: name }, name))); choose.value = names.includes(was) ? was : ""; }
   const rank = { info: 0, warning: 1, error: 2 }, least = rank[$("event-severity").value], words = $("event-text").value.trim().toLowerCase();
   const wanted = model.events.filter((event) => (!choose.value || event.service === choose.value) && rank[event.severity] >= least && (!words || `${event.text} ${event.because} ${event.instance} ${event.node}`.toLowerCase().includes(words)));
-  put($("event-list"), wanted.slice(-300).reverse().map(line), wanted.length ? null : h("li", null, h("span", { class: "why" }, "nothing like that is known here")));
+  morph($("event-list"), wanted.slice(-300).reverse().map(line), wanted.length ? null : h("li", null, h("span", { class: "why" }, "nothing like that is known here")));
 }
 
 export function fall(event) {
@@ -148,12 +170,12 @@ export function fall(event) {
 
 export function failovers() {
   const found = model.events.filter((event) => event.failover).slice(-50).reverse();
-  put($("waterfalls"), found.length ? found.map(fall) : h("p", { class: "soft" }, "No slot changed hands since the oldest event that is known here."));
+  morph($("waterfalls"), found.length ? found.map(fall) : h("p", { class: "soft" }, "No slot changed hands since the oldest event that is known here."));
 }
 
 export function riskView() {
   const found = risks();
-  put($("risk-list"),
+  morph($("risk-list"),
     h("p", { class: "note" }, model.analysis ? "What alone takes a service down, and the least that would change it. They are marked with ! on the picture." : "This node has no analysis: these are the services that are one failure from an outage now. They are marked with ! on the picture."),
     found.length ? found.map((risk) => h("article", { class: "panel" }, h("h3", null, "! ", risk.title), h("p", null, "takes down: ", risk.services.map((name, index) => [index ? ", " : "", link("service", name)])), h("p", null, "what would remove it: ", risk.fix || "nothing that is known here"), risk.why ? h("p", { class: "soft" }, risk.why) : null)) : h("p", null, "Nothing alone takes a service down."));
 }
@@ -180,10 +202,8 @@ export function redetail() {
   const { what, name, head, facts } = shown;
   const page = what === "service" ? ofService(name) : what === "instance" ? ofInstance(name) : ofNode(name);
   if (!page) { put(head, h("h2", null, `${name} is not there any more`), h("p", null, h("a", { href: "#/overview" }, "back to the overview"))); put(facts); return; }
-  const focused = document.activeElement && head.contains(document.activeElement) ? document.activeElement.dataset.action : null;
-  put(head, h("h2", null, `${what} ${name}`), page.tag, h("span", { class: "since" }, page.since), h("div", { class: "actions" }, buttons(what, name)));
-  if (focused) { const again = head.querySelector(`[data-action="${focused}"]`); if (again) again.focus(); }
-  put(facts, page.facts);
+  morph(head, h("h2", null, `${what} ${name}`), page.tag, h("span", { class: "since" }, page.since), h("div", { class: "actions" }, buttons(what, name)));
+  morph(facts, page.facts);
   flag(facts, "stale", page.stale);
 }
 
@@ -192,7 +212,7 @@ function ofService(name) {
   if (!service) return null;
   const stale = isServiceStale(service);
   const slots = h("table", null, h("thead", null, h("tr", null, ["Slot", "State", "Held by", "Epoch", "Since, because"].map((one) => h("th", { scope: "col" }, one)))), h("tbody", null, service.slots.map((slot) => h("tr", null, h("td", null, slot.slot), h("td", null, tag(slot.state, stale, TONES[slot.state] || "warn")), h("td", null, slot.instance ? [link("instance", slot.instance), slot.node ? ` on ${slot.node}` : ""] : "nobody"), h("td", { class: "n" }, slot.epoch), h("td", null, slot.because, h("br"), h("span", { class: "since" }, since(slot.since)))))));
-  const traffic = service.traffic || (model.traffic.get(name) || {}).now;
+  const traffic = (model.traffic.get(name) || {}).now || service.traffic;
   return { stale, tag: tag(service.state, stale), since: since(service.since), facts: [
     h("p", null, service.because),
     h("p", null, "distance to outage: ", h("span", { class: "far", "data-tone": far(service) }, farWords(service.distance_to_outage)), `; ${service.need} of ${service.active} actives must serve`),
@@ -224,10 +244,12 @@ function ofInstance(name) {
 
 function logs(name) {
   if (!model.viewer.may_act) return null;
-  const out = h("pre", { class: "mono scroll", tabindex: 0 });
-  return [h("h3", null, "Output"), h("button", { type: "button", "data-action": "logs", onclick: async () => {
-    try { const lines = await ask(`/v1/logs/${encodeURIComponent(name)}?lines=40`); text(out, lines.map((one) => one.line).join("\n") || "nothing yet"); } catch (error) { text(out, error.message); }
-  } }, "Show the last lines"), out];
+  const load = async () => {
+    const mine = shown;
+    try { const lines = await ask(`/v1/logs/${encodeURIComponent(name)}?lines=40`); mine.logs = lines.map((one) => one.line).join("\n") || "nothing yet"; } catch (error) { mine.logs = error.message; }
+    if (mine === shown) redetail();
+  };
+  return [h("h3", null, "Output"), h("button", { type: "button", "data-action": "logs", onclick: load }, "Show the last lines"), shown.logs ? h("pre", { class: "mono scroll", tabindex: 0, id: "logs" }, shown.logs) : null];
 }
 
 function ofNode(name) {
@@ -250,14 +272,12 @@ export async function explain() {
   }
   if (mine !== shown) return;
   const choose = h("select", { id: "if-dies", onchange: (event) => { mine.ifDies = event.target.value; explain(); } }, h("option", { value: "" }, "nothing"), [...model.nodes.keys()].map((node) => h("option", { value: node, selected: node === mine.ifDies }, `node ${node}`)));
-  const focused = document.activeElement && document.activeElement.id === "if-dies";
-  put(mine.explained, h("h2", null, "Why, and what if"), h("p", null, answer.summary), h("p", { class: "since" }, `asked ${clock(new Date().toISOString())}`),
+  morph(mine.explained, h("h2", null, "Why, and what if"), h("p", null, answer.summary), h("p", { class: "since" }, `asked ${clock(new Date().toISOString())}`),
     h("p", null, h("label", null, "What if this dies now: ", choose)),
     (answer.answers || []).filter((one) => one.question.startsWith("what if")).map((one) => [h("h3", null, one.question), said(one.lines)]),
     h("h3", null, "If it dies now"), said(answer.if_it_dies),
     (answer.answers || []).filter((one) => !one.question.startsWith("what if")).map((one) => [h("h3", null, one.question), said(one.lines)]),
     answer.events.length ? [h("h3", null, "What happened"), h("ol", { class: "log" }, answer.events.map(line))] : null);
-  if (focused) $("if-dies").focus();
 }
 
 export function leave() { shown = null; }

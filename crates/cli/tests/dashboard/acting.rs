@@ -151,14 +151,21 @@ fn a_pause_is_seen_and_resumed() {
 
 #[test]
 fn what_was_given_up_is_tried_again() {
-    let more = "\n[service.broken]\ncommand = [\"false\"]\nstandby = 0\nrestart = { give_up_after = 1 }\n";
-    let folder = tempfile::tempdir().unwrap();
-    let flag = folder.path().join("mended");
-    let more = more.replace(
-        "[\"false\"]",
-        &format!("[\"sh\", \"-c\", \"test -e {} && exec sleep 1000\"]", flag.display()),
+    let shop = Shop::up();
+    let mended = shop.rig.folder().join("mended");
+    let file = shop.rig.folder().join("file.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let broken = format!(
+        "{text}\n[service.broken]\ncommand = [\"sh\", \"-c\", \"test -e {} && exec sleep 1000\"]\nstandby = 0\n\
+         restart = {{ give_up_after = 1, backoff = \"60s\" }}\n",
+        mended.display()
     );
-    let shop = Shop::up_with(&more);
+    std::fs::write(&file, broken).unwrap();
+    let output = shop.rig.run(&["apply", file.to_str().unwrap(), "--yes"]).unwrap();
+    assert!(
+        !String::from_utf8_lossy(&output.stderr).contains("unexpected"),
+        "{output:?}"
+    );
     let failed = |status: &api::Status| {
         status
             .problems
@@ -174,7 +181,7 @@ fn what_was_given_up_is_tried_again() {
     )
     .unwrap();
     begin(&page, &format!("instance/{id}"), "retry");
-    std::fs::write(&flag, "").unwrap();
+    std::fs::write(&mended, "").unwrap();
     confirm(&page);
     close(&page);
     shop.rig

@@ -34,18 +34,10 @@ struct Shop {
 
 impl Shop {
     fn up() -> Self {
-        Self::up_with("")
-    }
-
-    fn up_with(more: &str) -> Self {
         let (web, db) = (rig::free_address().unwrap(), rig::free_address().unwrap());
-        let file = shop_file(web, db) + more;
-        let words: &[&str] = if more.is_empty() {
-            &["--nodes", "3"]
-        } else {
-            &["--nodes", "3", "--timeout", "3s"]
-        };
-        let rig = Rig::up_with(Path::new(PROGRAM), "shop", &file, words).unwrap();
+        let file = shop_file(web, db);
+        let words = ["--nodes", "3"];
+        let rig = Rig::up_with(Path::new(PROGRAM), "shop", &file, &words).unwrap();
         let url = link(&rig).local.unwrap();
         Self {
             browser: Browser::start().unwrap(),

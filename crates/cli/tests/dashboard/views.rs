@@ -244,7 +244,8 @@ fn all_is_reached_by_keys_and_the_focus_is_seen() {
                    return (ring ? 'ring ' : 'none ') + (e.id || e.getAttribute('href') || e.tagName); })()")
             .unwrap();
         if at.ends_with("BODY") {
-            break;
+            // Once round, through the browser's own.
+            continue;
         }
         assert!(at.starts_with("ring "), "the focus is not seen at {at}");
         seen.push(at[5..].to_owned());
