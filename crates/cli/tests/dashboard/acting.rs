@@ -157,7 +157,7 @@ fn what_was_given_up_is_tried_again() {
     let text = std::fs::read_to_string(&file).unwrap();
     let broken = format!(
         "{text}\n[service.broken]\ncommand = [\"sh\", \"-c\", \"test -e {} && exec sleep 1000\"]\nstandby = 0\n\
-         restart = {{ give_up_after = 1, backoff = \"60s\" }}\n",
+         restart = {{ give_up_after = 1, backoff = \"60s\", backoff_max = \"60s\" }}\n",
         mended.display()
     );
     std::fs::write(&file, broken).unwrap();
