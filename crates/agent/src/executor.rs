@@ -121,6 +121,7 @@ impl Executor {
         let cluster = Cluster {
             name: String::new(),
             services: BTreeMap::new(),
+            alerts: model::Alerts::default(),
         };
         Self {
             addresses: Addresses::new(inputs.clone()),

@@ -437,6 +437,7 @@ async fn get_history(State(door): State<Door>) -> Answer<Vec<HistoryEntry>> {
     let empty = model::Cluster {
         name: String::new(),
         services: BTreeMap::new(),
+        alerts: model::Alerts::default(),
     };
     let mut before = &empty;
     for applied in &applied {
