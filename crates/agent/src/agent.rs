@@ -8,6 +8,7 @@ use crate::fronts::Fronts;
 use crate::input::{Input, LogSource, Request, done, refused};
 use crate::journal::{Inputs, Journal};
 use crate::keeper;
+use crate::measure::{ClusterLook, Look, Measures};
 use crate::proxy_link::ProxyLink;
 use crate::show;
 use api::layout::Layout;
@@ -59,6 +60,7 @@ pub(crate) struct Agent {
     pub(crate) ending: Option<i32>,
     /// What an agent that is one of several has beside that.
     pub(crate) clustered: Option<Clustered>,
+    pub(crate) measures: Measures,
 }
 
 impl Agent {
@@ -258,7 +260,16 @@ impl Agent {
                 );
             }
             FromProxy::Suspect { instance, .. } => self.core.handle(Event::Suspected { instance }, now),
-            FromProxy::Traffic { service, totals } => self.fronts.count(service, totals),
+            FromProxy::Traffic {
+                service,
+                totals,
+                measured,
+            } => {
+                if let Some(measured) = measured {
+                    self.measures.report(service.clone(), totals, measured);
+                }
+                self.fronts.count(service, totals);
+            }
             FromProxy::Served {
                 service,
                 error: Some(error),
@@ -368,6 +379,9 @@ impl Agent {
         match request {
             Request::Status(answer) => {
                 let _ = answer.send(self.status(now));
+            }
+            Request::Look(answer) => {
+                let _ = answer.send(self.look(now));
             }
             Request::Events {
                 after,
@@ -558,6 +572,34 @@ impl Agent {
             self.own_problems(),
             self.clustered.as_ref().map(|cluster| &cluster.timing),
         )
+    }
+
+    /// What there is to be measured.
+    fn look(&self, now: Timestamp) -> Look {
+        let status = self.status(now);
+        let cluster = self.clustered.as_ref().map(|cluster| ClusterLook {
+            controller: cluster.controller.as_ref().map(|(record, _)| record.node.clone()),
+            leads: self.core.is_controller() && cluster.session.is_some() && cluster.store_lost.is_none(),
+            store_lost_since: cluster.store_lost.as_ref().map(|(since, _)| since.0),
+            others: cluster
+                .members
+                .iter()
+                .filter(|(node, _)| **node != cluster.me)
+                .map(|(node, member)| (node.clone(), std::net::SocketAddr::new(member.host, member.agent_port)))
+                .collect(),
+        });
+        Look {
+            me: match &self.clustered {
+                Some(cluster) => cluster.me.to_string(),
+                // One machine, whatever nodes it pretends to be.
+                None => status.nodes.first().map(|node| node.name.clone()).unwrap_or_default(),
+            },
+            watched: self.executor.watched(),
+            proxy_is_up: self.proxy_is_up,
+            declared: Arc::clone(&self.cluster),
+            cluster,
+            status,
+        }
     }
 
     /// What is wrong with our own parts.

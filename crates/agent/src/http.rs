@@ -63,6 +63,7 @@ pub(crate) struct Door {
     pub(crate) state: AppState,
     pub(crate) desk: Arc<Desk>,
     pub(crate) feed: Feed,
+    pub(crate) measures: crate::measure::Measures,
 }
 
 pub(crate) type Answer<T> = Result<Json<T>, Refused>;
@@ -112,6 +113,8 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
         .routes(routes!(get_explain))
         .routes(routes!(get_logs))
         .routes(routes!(stream_logs))
+        .routes(routes!(crate::measure::http::get_series))
+        .routes(routes!(crate::measure::http::get_samples))
         .routes(routes!(post_plan))
         .routes(routes!(post_apply))
         .routes(routes!(get_history))
@@ -453,6 +456,7 @@ async fn get_history(State(door): State<Door>) -> Answer<Vec<HistoryEntry>> {
     let empty = model::Cluster {
         name: String::new(),
         services: BTreeMap::new(),
+        alerts: model::Alerts::default(),
     };
     let mut before = &empty;
     for applied in &applied {

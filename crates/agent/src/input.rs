@@ -62,6 +62,8 @@ pub(crate) enum StartFailure {
 
 /// What an operator asks for. Each is answered.
 pub(crate) enum Request {
+    /// What there is to be measured, once a second.
+    Look(oneshot::Sender<crate::measure::Look>),
     Status(oneshot::Sender<api::Status>),
     Events {
         after: u64,

@@ -22,6 +22,7 @@ mod http;
 mod input;
 mod journal;
 mod keeper;
+mod measure;
 mod memo;
 mod ports;
 mod preflight;

@@ -214,6 +214,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     let empty = Cluster {
         name: config.cluster.clone(),
         services: BTreeMap::new(),
+        alerts: model::Alerts::default(),
     };
     let cluster = Arc::new(found.applied.as_ref().map_or(empty, |applied| applied.cluster.clone()));
     let folder = found
@@ -324,6 +325,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         crate::dashboard::Desk::open(&config.cluster, me, &layout, node.as_ref()).map_err(StartError::Random)?,
     );
     let (feed, waiting) = crate::dashboard::Feed::new();
+    let measures = crate::measure::Measures::start(&layout, &inputs);
     let door = http::Door {
         inputs: inputs.clone(),
         changed: changed.subscribe(),
@@ -332,6 +334,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         state: state.clone(),
         desk: Arc::clone(&desk),
         feed,
+        measures: measures.clone(),
     };
     waiting.start(door.clone());
     crate::dashboard::listen(
@@ -371,6 +374,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         proxy_is_up: false,
         ending: None,
         clustered,
+        measures,
     };
     agent.begin_with_others(started);
     tokio::spawn(rotate_logs(inputs));

@@ -160,6 +160,7 @@ pub(crate) async fn open_door(
     let papers = Papers::new(Arc::clone(ways), tls.clone(), connected.etcd.clone(), troubles);
     tokio::spawn(papers.map_err(StartError::Join)?.run());
     let people = Arc::clone(&door.desk);
+    door.measures.peers.meet(tls.clone());
     let app = super::door::app(door);
     let at = std::net::SocketAddr::new(place.node.host, place.node.agent_port).to_string();
     super::door::open(Arc::clone(ways), app, tls, people)
