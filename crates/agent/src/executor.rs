@@ -6,6 +6,7 @@ use crate::cluster::fence::Gate;
 use crate::cluster::session::{Order, SessionLink};
 use crate::input::{Input, StartFailure};
 use crate::journal::Inputs;
+use crate::measure::Watched;
 use crate::memo::{Memo, launch_digest, note};
 use crate::ports::Ports;
 use crate::slots::{assign, forget, keep_record, retire, write_shared_slot, write_slot};
@@ -120,6 +121,7 @@ impl Executor {
         let cluster = Cluster {
             name: String::new(),
             services: BTreeMap::new(),
+            alerts: model::Alerts::default(),
         };
         Self {
             addresses: Addresses::new(inputs.clone()),
@@ -277,6 +279,18 @@ impl Executor {
             return remote.pid;
         }
         self.live.get(instance)?.process.as_ref().map(|process| process.pid())
+    }
+
+    /// Instances whose process runs.
+    pub(crate) fn watched(&self) -> Vec<Watched> {
+        let running = |(id, live): (&InstanceId, &Live)| {
+            Some(Watched {
+                instance: id.clone(),
+                node: live.node.clone(),
+                process: live.process.clone()?,
+            })
+        };
+        self.live.iter().filter_map(running).collect()
     }
 
     /// Instances with a process, and where their output goes.

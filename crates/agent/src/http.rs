@@ -3,6 +3,7 @@
 use crate::agent::refused_by;
 use crate::apply;
 use crate::clock;
+use crate::dashboard::{Desk, Feed};
 use crate::executor::chain;
 use crate::input::{Input, LogSource, Request, done, refused};
 use crate::journal::{Inputs, timeline};
@@ -61,12 +62,15 @@ pub(crate) struct Door {
     pub(crate) news: watch::Receiver<u64>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) state: AppState,
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) feed: Feed,
+    pub(crate) measures: crate::measure::Measures,
 }
 
-type Answer<T> = Result<Json<T>, Refused>;
+pub(crate) type Answer<T> = Result<Json<T>, Refused>;
 
 /// A "no", with its status code.
-struct Refused(StatusCode, Outcome);
+pub(crate) struct Refused(pub(crate) StatusCode, pub(crate) Outcome);
 
 impl From<Outcome> for Refused {
     fn from(outcome: Outcome) -> Self {
@@ -81,7 +85,7 @@ impl IntoResponse for Refused {
 }
 
 impl Door {
-    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Refused> {
+    pub(crate) async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Refused> {
         let (answer, waiting) = oneshot::channel();
         let ending = || {
             Refused(
@@ -110,6 +114,8 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
         .routes(routes!(get_explain))
         .routes(routes!(get_logs))
         .routes(routes!(stream_logs))
+        .routes(routes!(crate::measure::http::get_series))
+        .routes(routes!(crate::measure::http::get_samples))
         .routes(routes!(post_plan))
         .routes(routes!(post_apply))
         .routes(routes!(get_history))
@@ -122,6 +128,7 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
         .routes(routes!(post_resume))
         .routes(routes!(post_retry))
         .routes(routes!(post_down))
+        .merge(crate::dashboard::openapi_routes())
         .split_for_parts();
     document.merge(appstate::openapi());
     (router, document)
@@ -175,6 +182,7 @@ pub(crate) fn app(door: Door) -> axum::Router {
                 async move { Json((*document).clone()) }
             }),
         )
+        .merge(crate::dashboard::routes())
         .fallback(|| async {
             Refused(
                 StatusCode::NOT_FOUND,
@@ -326,12 +334,26 @@ async fn stream_events(
 #[utoipa::path(
     get,
     path = "/v1/explain/{name}",
-    params(("name" = String, Path, description = "A service, an instance or a node")),
+    params(
+        ("name" = String, Path, description = "A service, an instance or a node"),
+        ("if_dies" = Option<String>, Query, description = "A node: what if that one dies now"),
+    ),
     responses((status = 200, body = Explanation), (status = 404, body = Outcome))
 )]
-async fn get_explain(State(door): State<Door>, UrlPath(name): UrlPath<String>) -> Answer<Explanation> {
-    let explanation = door.ask(|answer| Request::Explain { name, answer }).await?;
+async fn get_explain(
+    State(door): State<Door>,
+    UrlPath(name): UrlPath<String>,
+    Query(query): Query<ExplainQuery>,
+) -> Answer<Explanation> {
+    let if_dies = query.if_dies;
+    let ask = |answer| Request::Explain { name, if_dies, answer };
+    let explanation = door.ask(ask).await?;
     Ok(Json(explanation.map_err(not_found)?))
+}
+
+#[derive(Deserialize)]
+struct ExplainQuery {
+    if_dies: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -430,6 +452,7 @@ async fn get_history(State(door): State<Door>) -> Answer<Vec<HistoryEntry>> {
     let empty = model::Cluster {
         name: String::new(),
         services: BTreeMap::new(),
+        alerts: model::Alerts::default(),
     };
     let mut before = &empty;
     for applied in &applied {
@@ -594,7 +617,7 @@ async fn post_down(State(door): State<Door>) -> Answer<Outcome> {
     Ok(Json(door.ask(|answer| Request::Down { answer }).await?))
 }
 
-fn not_found(outcome: Outcome) -> Refused {
+pub(crate) fn not_found(outcome: Outcome) -> Refused {
     Refused(StatusCode::NOT_FOUND, outcome)
 }
 

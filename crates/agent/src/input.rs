@@ -68,6 +68,8 @@ pub(crate) enum StartFailure {
 
 /// What an operator asks for. Each is answered.
 pub(crate) enum Request {
+    /// What there is to be measured, once a second.
+    Look(oneshot::Sender<crate::measure::Look>),
     Status(oneshot::Sender<api::Status>),
     Events {
         after: u64,
@@ -75,8 +77,15 @@ pub(crate) enum Request {
         service: Option<String>,
         answer: oneshot::Sender<api::EventPage>,
     },
+    /// Everything at once, for the dashboard.
+    Look(oneshot::Sender<Look>),
+    Preview {
+        intent: crate::dashboard::Intent,
+        answer: oneshot::Sender<Result<api::Preview, api::Outcome>>,
+    },
     Explain {
         name: String,
+        if_dies: Option<String>,
         answer: oneshot::Sender<Result<api::Explanation, api::Outcome>>,
     },
     LogFile {
@@ -118,6 +127,18 @@ pub(crate) enum Request {
     Down {
         answer: oneshot::Sender<api::Outcome>,
     },
+}
+
+/// What the dashboard shows.
+pub(crate) struct Look {
+    pub(crate) status: api::Status,
+    pub(crate) node: String,
+    /// How long ago each node was heard of, milliseconds.
+    pub(crate) ages: std::collections::BTreeMap<String, u64>,
+    /// What is older may be wrong by now.
+    pub(crate) stale_after_ms: u64,
+    /// Dashboards of other nodes.
+    pub(crate) peers: Vec<api::Peer>,
 }
 
 /// Where an instance's output is.

@@ -22,6 +22,7 @@ pub(crate) struct Keeper {
     pub(crate) cluster: String,
     pub(crate) nodes: u32,
     pub(crate) api: Option<std::net::SocketAddr>,
+    pub(crate) dashboard: crate::DashboardPlace,
     pub(crate) layout: Layout,
     /// Whether there was a guard when we came: an agent run by hand or by another supervisor needs none.
     pub(crate) guarded: bool,
@@ -74,6 +75,7 @@ impl Keeper {
         if let Some(api) = self.api {
             command.arg("--api").arg(api.to_string());
         }
+        command.arg("--dashboard").arg(self.dashboard.to_string());
         command.arg("--watch").arg(std::process::id().to_string());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut child = tokio::process::Command::from(command).kill_on_drop(false).spawn()?;

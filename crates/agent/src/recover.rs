@@ -70,6 +70,9 @@ pub(crate) enum StartError {
     #[error("failed to answer at {at}")]
     Listen { at: String, source: io::Error },
 
+    #[error("failed to show the dashboard at {at}")]
+    Dashboard { at: String, source: io::Error },
+
     #[error("failed to find the path of this program")]
     Exe(#[source] io::Error),
 
@@ -120,6 +123,7 @@ impl StartError {
             StartError::Record { .. } => Some("put a backup of the store in its place".into()),
             StartError::Format { .. } => Some("run the version that wrote it, or a newer one".into()),
             StartError::Listen { .. } => Some("choose another address with `--api`".into()),
+            StartError::Dashboard { .. } => Some("choose another address with `--dashboard`, or `--dashboard off`".into()),
             StartError::OtherCluster { .. } => Some(
                 "it was wiped, or put back from another one: `understudy cluster restore FILE` puts a backup back, `understudy cluster join` joins the new one".into(),
             ),
@@ -236,6 +240,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     let empty = Cluster {
         name: config.cluster.clone(),
         services: BTreeMap::new(),
+        alerts: model::Alerts::default(),
     };
     let cluster = Arc::new(found.applied.as_ref().map_or(empty, |applied| applied.cluster.clone()));
     let folder = found
@@ -332,6 +337,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         cluster: config.cluster.clone(),
         nodes: config.nodes,
         api: config.api,
+        dashboard: config.dashboard,
         layout: layout.clone(),
         // In a cluster nothing exclusive runs without one: there it is missed also if it was gone before we came.
         guarded: joined.is_some()
@@ -339,13 +345,30 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     };
     keeper.watch(&inputs);
     let changed = watch::Sender::new(0);
+    let none = || StartError::Join("a machine pretends to be one node at least".into());
+    let me = nodes.first().cloned().ok_or_else(none)?;
+    let desk = Arc::new(
+        crate::dashboard::Desk::open(&config.cluster, me, &layout, node.as_ref()).map_err(StartError::Random)?,
+    );
+    let (feed, waiting) = crate::dashboard::Feed::new();
+    let measures = crate::measure::Measures::start(&layout, &inputs);
     let door = http::Door {
         inputs: inputs.clone(),
         changed: changed.subscribe(),
         news: journal.news(),
         store: Arc::clone(&store),
         state: state.clone(),
+        desk: Arc::clone(&desk),
+        feed,
+        measures: measures.clone(),
     };
+    waiting.start(door.clone());
+    crate::dashboard::listen(
+        config.dashboard,
+        &layout.dashboard_address(),
+        &desk,
+        http::app(door.clone()),
+    )?;
     if let Some((connected, joined)) = connected.as_ref().zip(joined.as_ref()) {
         cluster::start::open_door(connected, door.clone(), Arc::clone(&joined.cluster.papers)).await?;
     }
@@ -378,6 +401,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         proxy_is_up: false,
         ending: None,
         clustered,
+        measures,
     };
     agent.begin_with_others(started);
     tokio::spawn(rotate_logs(inputs));

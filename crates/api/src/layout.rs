@@ -85,6 +85,16 @@ impl Layout {
         self.run().join("api.sock")
     }
 
+    /// What the dashboard of a single machine keeps: the key of its sessions.
+    pub fn dashboard(&self) -> PathBuf {
+        self.root.join("dashboard")
+    }
+
+    /// At which address of this machine the dashboard is.
+    pub fn dashboard_address(&self) -> PathBuf {
+        self.run().join("dashboard.address")
+    }
+
     /// Where services ask for state of theirs.
     pub fn state_socket(&self) -> PathBuf {
         self.run().join("state.sock")

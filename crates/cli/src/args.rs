@@ -73,6 +73,10 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Say why a service, an instance or a node is as it is, and what happens if it dies now
     Explain(Explain),
+    /// Print a link that signs you in to the dashboard, once, within five minutes
+    ///
+    /// Looking needs no link on this machine. Actions do, and so does everything from another machine.
+    Dashboard(Dashboard),
     /// Show what happened; each failover as a timeline in microseconds
     Events(Events),
     /// Show the output of an instance, or of all instances of a service
@@ -138,6 +142,9 @@ pub(crate) struct Up {
     /// Answer the HTTP API on this loopback address too: 127.0.0.1:PORT
     #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
     pub(crate) api: Option<SocketAddr>,
+    /// Where the dashboard is on this machine: a loopback address, or `off` [default: 127.0.0.1:7400, or a free port]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) dashboard: Option<agent::DashboardPlace>,
     /// How long to wait until every service is redundant
     #[arg(long, value_name = "SPAN", default_value = "2m", value_parser = span)]
     pub(crate) timeout: Duration,
@@ -209,6 +216,23 @@ pub(crate) struct StatusArgs {
 pub(crate) struct Explain {
     /// A service, an instance or a node
     pub(crate) name: String,
+    /// What if this node dies now
+    #[arg(long, value_name = "NODE")]
+    pub(crate) if_dies: Option<String>,
+    /// Print it as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `dashboard`
+#[derive(Debug, Args)]
+pub(crate) struct Dashboard {
+    /// A link that lets one look and change nothing
+    #[arg(long)]
+    pub(crate) read: bool,
+    /// Print the certificate of the cluster's authority instead, for a browser on another machine to trust
+    #[arg(long, conflicts_with_all = ["read", "json"])]
+    pub(crate) authority: bool,
     /// Print it as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -429,6 +453,9 @@ pub(crate) struct Agent {
     /// Answer the HTTP API on this loopback address too
     #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
     pub(crate) api: Option<SocketAddr>,
+    /// Where the dashboard is
+    #[arg(long, value_name = "ADDRESS", default_value_t = agent::DashboardPlace::Usual)]
+    pub(crate) dashboard: agent::DashboardPlace,
     /// How much to log
     #[command(flatten)]
     pub(crate) log: Log,
@@ -443,6 +470,9 @@ pub(crate) struct Guard {
     /// The agent's loopback address
     #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
     pub(crate) api: Option<SocketAddr>,
+    /// Where the agent's dashboard is
+    #[arg(long, value_name = "ADDRESS", default_value_t = agent::DashboardPlace::Usual)]
+    pub(crate) dashboard: agent::DashboardPlace,
     /// An agent that runs already: only when it ends, start one
     #[arg(long, value_name = "PID")]
     pub(crate) watch: Option<u32>,

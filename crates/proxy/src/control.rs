@@ -1,7 +1,7 @@
 //! What the proxy serves and by which route: the part of it that talks to the agent. It never touches a client.
 
 use crate::clock::now_us;
-use crate::counters::Counters;
+use crate::counters::{Counters, measured};
 use crate::front::{NewRoute, Settings};
 use crate::listener::adopt;
 use crate::target::Shared;
@@ -56,7 +56,8 @@ struct Service {
     targets: Vec<(Target, Arc<Shared>)>,
     /// The highest epoch seen in each slot.
     epochs: BTreeMap<u32, Epoch>,
-    told: Totals,
+    /// What the agent heard last; `None` before it has heard anything.
+    told: Option<Totals>,
     opening: Pending,
     /// Routes that not all workers go by yet.
     routing: BTreeMap<u64, usize>,
@@ -178,6 +179,13 @@ impl Control {
         std::mem::take(&mut self.outbox)
     }
 
+    /// Another agent listens: it has heard nothing yet.
+    pub(crate) fn forget_told(&mut self) {
+        for service in self.services.values_mut() {
+            service.told = None;
+        }
+    }
+
     /// The greeting, and a copy of every listening socket.
     pub(crate) fn hello(&self) -> std::io::Result<(FromProxy, Vec<OwnedFd>)> {
         let mut fronts = Vec::new();
@@ -199,18 +207,19 @@ impl Control {
         Ok((hello, fds))
     }
 
-    /// Says the totals of the services that had traffic since the last time.
+    /// Says the totals of the services that had traffic since the last time, or have some under way.
     pub(crate) fn tell_traffic(&mut self) {
         for (name, service) in &mut self.services {
             let mut totals = Totals::default();
             for counters in &service.counters {
                 counters.add_to(&mut totals);
             }
-            if totals != service.told {
-                service.told = totals;
+            if service.told != Some(totals) || totals.open > 0 {
+                service.told = Some(totals);
                 self.outbox.push(FromProxy::Traffic {
                     service: name.clone(),
                     totals,
+                    measured: Some(Box::new(measured(&service.counters))),
                 });
             }
         }
@@ -273,7 +282,7 @@ impl Control {
                 revision: 0,
                 targets: Vec::new(),
                 epochs: BTreeMap::new(),
-                told: Totals::default(),
+                told: None,
                 opening: Pending::default(),
                 routing: BTreeMap::new(),
                 draining: BTreeMap::new(),

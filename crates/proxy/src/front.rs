@@ -1,7 +1,7 @@
 //! One service on one worker: its route, what waits for it, and what is said about it.
 
 use crate::control::Event;
-use crate::counters::Counters;
+use crate::counters::{Counters, Stay};
 use crate::flag::{Flag, Watch};
 use crate::target::{InFlight, Shared, Target};
 use api::proxy::{FromProxy, Leaving};
@@ -88,6 +88,11 @@ impl Front {
         self.counters.open.add(1);
         self.open.set(self.open.get() + 1);
         Open(Rc::clone(self))
+    }
+
+    /// Counts a request or connection as under way for as long as the value lives.
+    pub(crate) fn stay(&self, arrived: Instant) -> Stay {
+        Stay::begin(&self.counters, arrived)
     }
 
     /// Completes when no client is connected.

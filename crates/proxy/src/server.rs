@@ -1,5 +1,6 @@
 //! The process: `understudy proxy --socket PATH`. It ends only when it is told to, by the agent or by SIGTERM.
 
+use crate::clock::now_us;
 use crate::control::{Control, Event};
 use crate::greet::greet;
 use crate::wire::{self, Wire};
@@ -120,7 +121,10 @@ impl Server {
     async fn run(mut self, terminated: impl Future<Output = ()>, drain: Duration) {
         let mut terminated = std::pin::pin!(terminated);
         let mut is_terminating = false;
-        let mut traffic = tokio::time::interval(TRAFFIC_EVERY);
+        // In the middle of a second: a report that is a little early or late is still of that second.
+        let second = Duration::from_micros(now_us() % 1_000_000);
+        let first = tokio::time::Instant::now() + TRAFFIC_EVERY * 3 / 2 - second;
+        let mut traffic = tokio::time::interval_at(first, TRAFFIC_EVERY);
         traffic.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while self.running > 0 {
             tokio::select! {
@@ -154,6 +158,7 @@ impl Server {
         }
         // What was to be said to the one before is in the state the new one is greeted with, or of no use to it.
         self.control.take_messages();
+        self.control.forget_told();
         let greeted = match self.control.hello() {
             Ok((hello, fds)) => agent.queue(&hello, fds).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 /// Serves a client to its end.
 pub(crate) async fn serve(front: Rc<Front>, buffers: Rc<Buffers>, client: TcpStream) {
     let arrived = Instant::now();
+    let _stay = front.stay(arrived);
     let mut search = Search::new(Rc::clone(&front));
     let (in_flight, backend) = loop {
         let found = match search.try_next() {
@@ -23,15 +24,19 @@ pub(crate) async fn serve(front: Rc<Front>, buffers: Rc<Buffers>, client: TcpStr
             None => tokio::select! {
                 found = search.next() => found,
                 // Nobody is left to wait for.
-                () = gone(&client) => return,
+                () = gone(&client) => return front.counters.left.add(1),
             },
         };
         let in_flight = match found {
             Ok(in_flight) => in_flight,
             Err(refused) => return refuse(&front, &client, &refused),
         };
+        let asked = Instant::now();
         match connect(in_flight.target.address).await {
-            Ok(backend) => break (in_flight, backend),
+            Ok(backend) => {
+                front.counters.connect.record(micros(asked));
+                break (in_flight, backend);
+            }
             Err(error) if error.is_out_of_files() => return refuse(&front, &client, &error),
             Err(error) => search.unreachable(in_flight, &error),
         }
@@ -49,6 +54,10 @@ pub(crate) async fn serve(front: Rc<Front>, buffers: Rc<Buffers>, client: TcpStr
     }
     .run()
     .await;
+}
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 fn refuse(front: &Front, client: &TcpStream, because: &dyn std::fmt::Display) {
@@ -105,7 +114,9 @@ impl Relay {
         let mut scratch = self.buffers.scratch();
         let up = self
             .up
-            .poll(cx, &mut self.client, &mut self.backend, &mut scratch, || {});
+            .poll(cx, &mut self.client, &mut self.backend, &mut scratch, |bytes| {
+                self.front.counters.bytes_in.add(bytes);
+            });
         let up = match up {
             Poll::Ready(Err(Failed::Write)) => {
                 // The active reads no more, but what it said before may still be on its way.
@@ -121,10 +132,12 @@ impl Relay {
         self.down.is_last = up.is_ready();
         let down = self
             .down
-            .poll(cx, &mut self.backend, &mut self.client, &mut scratch, || {
+            .poll(cx, &mut self.backend, &mut self.client, &mut scratch, |bytes| {
+                front.counters.bytes_out.add(bytes);
                 if let Some(arrived) = arrived.take() {
-                    let took = u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    let took = micros(arrived);
                     front.counters.latency_us.add(took);
+                    front.counters.latency.record(took);
                     in_flight.target.answered();
                 }
             });
@@ -184,7 +197,7 @@ impl Half {
         from: &mut TcpStream,
         to: &mut TcpStream,
         scratch: &mut [u8],
-        mut on_read: impl FnMut(),
+        mut on_read: impl FnMut(u64),
     ) -> Poll<Result<(), Failed>> {
         loop {
             while self.written < self.pending.len() {
@@ -216,7 +229,7 @@ impl Half {
                 self.state = State::Ending;
                 continue;
             }
-            on_read();
+            on_read(read.len() as u64);
             let mut sent = 0;
             while sent < read.len() {
                 match Pin::new(&mut *to).poll_write(cx, &read[sent..]) {

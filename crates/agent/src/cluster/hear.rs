@@ -319,6 +319,7 @@ impl Agent {
             record,
         };
         let before = cluster.sessions.insert(node.clone(), session);
+        cluster.heard.insert(node.clone(), now);
         if node == cluster.me && cluster.session == Some(entry.create) {
             cluster.taken = None;
             return;

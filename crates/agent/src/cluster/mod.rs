@@ -47,6 +47,8 @@ pub(crate) struct Clustered {
     pub(crate) session: Option<Revision>,
     /// Sessions of all nodes, as they were seen last.
     pub(crate) sessions: BTreeMap<NodeName, Session>,
+    /// When each other node was last seen to renew its session.
+    pub(crate) heard: BTreeMap<NodeName, Timestamp>,
     /// Those of others that have run out, as the core knows.
     pub(crate) expired: BTreeSet<NodeName>,
     pub(crate) members: BTreeMap<NodeName, Member>,

@@ -186,9 +186,11 @@ pub(crate) async fn open_door(
     let tls = identity::Tls::load(&folder).map_err(|error| failed(&error))?;
     let papers = Papers::new(Arc::clone(ways), tls.clone(), connected.etcd.clone(), troubles);
     tokio::spawn(papers.map_err(StartError::Join)?.run());
+    let people = Arc::clone(&door.desk);
+    door.measures.peers.meet(tls.clone());
     let app = super::door::app(door);
     let at = std::net::SocketAddr::new(place.node.host, place.node.agent_port).to_string();
-    super::door::open(Arc::clone(ways), app, tls)
+    super::door::open(Arc::clone(ways), app, tls, people)
         .await
         .map_err(|source| StartError::Listen { at, source })
 }
@@ -240,6 +242,7 @@ pub(crate) async fn join(
         store_trouble,
         session: None,
         sessions: BTreeMap::new(),
+        heard: BTreeMap::new(),
         expired: BTreeSet::new(),
         members: BTreeMap::new(),
         drained: BTreeSet::new(),

@@ -3,6 +3,7 @@
 use super::Session;
 use crate::args::{self, SampleWhat};
 use crate::place;
+use agent::DashboardPlace;
 use api::layout::Layout;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::error::Error;
@@ -33,6 +34,7 @@ pub(super) fn agent(session: &Session, args: &args::Agent) -> i32 {
         cluster,
         nodes: args.nodes,
         api: args.api,
+        dashboard: args.dashboard,
     })
 }
 
@@ -40,7 +42,7 @@ pub(super) fn agent(session: &Session, args: &args::Agent) -> i32 {
 pub(super) fn guard(session: &Session, args: &args::Guard) -> i32 {
     log_to_stderr(args.log);
     let Some(cluster) = named(session) else { return 2 };
-    let agent = match own_command(session, &cluster, "agent", args.nodes, args.api) {
+    let agent = match own_command(session, &cluster, "agent", args.nodes, args.api, args.dashboard) {
         Ok(agent) => agent,
         Err(error) => return exit_code(Err(error)),
     };
@@ -75,12 +77,18 @@ pub(super) struct Guard {
 
 impl Guard {
     /// Starts a guard that outlives this program; it starts the agent.
-    pub(super) fn start(session: &Session, cluster: &str, nodes: u32, api: Option<SocketAddr>) -> io::Result<Self> {
+    pub(super) fn start(
+        session: &Session,
+        cluster: &str,
+        nodes: u32,
+        api: Option<SocketAddr>,
+        dashboard: DashboardPlace,
+    ) -> io::Result<Self> {
         let log = OpenOptions::new()
             .create(true)
             .append(true)
             .open(session.place.layout(cluster).own_log("guard"))?;
-        let pid = guard::spawn_detached(&own_command(session, cluster, "guard", nodes, api)?, &log)?;
+        let pid = guard::spawn_detached(&own_command(session, cluster, "guard", nodes, api, dashboard)?, &log)?;
         Ok(Self { pid })
     }
 
@@ -119,6 +127,7 @@ fn own_command(
     daemon: &str,
     nodes: u32,
     api: Option<SocketAddr>,
+    dashboard: DashboardPlace,
 ) -> io::Result<Vec<OsString>> {
     let exe = std::env::current_exe()?;
     // After an upgrade the same path leads to the new program.
@@ -132,6 +141,7 @@ fn own_command(
     if let Some(api) = api {
         command.extend(["--api".into(), api.to_string().into()]);
     }
+    command.extend(["--dashboard".into(), dashboard.to_string().into()]);
     Ok(command)
 }
 

@@ -5,6 +5,7 @@ mod check;
 mod cluster;
 mod clusters;
 mod daemons;
+mod dashboard;
 mod down;
 mod drill;
 mod events;
@@ -198,6 +199,7 @@ async fn speak(session: &Session, command: Command) -> Result<Done, Error> {
         Command::History(args) => plan::history(session, &args).await,
         Command::Status(args) => status::run(session, &args).await,
         Command::Explain(args) => explain::run(session, &args).await,
+        Command::Dashboard(args) => dashboard::run(session, &args).await,
         Command::Events(args) => events::run(session, &args).await,
         Command::Logs(args) => logs::run(session, &args).await,
         Command::Switchover(args) => act::switchover(session, &args).await,

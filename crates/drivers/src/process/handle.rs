@@ -336,6 +336,11 @@ impl Process {
         self.shared.tree.pids(&self.shared.driver.scanner).await
     }
 
+    /// All its processes, as they were a second ago at most: cheap for many instances, also without cgroups.
+    pub async fn recent_pids(&self) -> io::Result<Vec<u32>> {
+        self.shared.tree.recent_pids(&self.shared.driver.scanner).await
+    }
+
     /// What it uses.
     pub async fn usage(&self) -> io::Result<Usage> {
         super::usage::of(&self.shared.tree, &self.shared.driver.scanner).await

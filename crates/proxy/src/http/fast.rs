@@ -192,6 +192,8 @@ impl Connection {
     async fn answer(&mut self, request: Plain) -> End {
         let arrived = Instant::now();
         let front = Rc::clone(&self.front);
+        let _stay = front.stay(arrived);
+        front.counters.bytes_in.add(self.out.len() as u64);
         let mut search = Search::new(Rc::clone(&front));
         let mut is_counted = false;
         let mut stale = 0;
@@ -200,7 +202,10 @@ impl Connection {
                 Some(found) => found,
                 None => tokio::select! {
                     found = search.next() => found,
-                    () = self.client_leaves() => return End::Close,
+                    () = self.client_leaves() => {
+                        front.counters.left.add(1);
+                        return End::Close;
+                    }
                 },
             };
             let in_flight = match found {
@@ -351,6 +356,7 @@ impl Connection {
                     }
                 }
             }
+            self.front.counters.bytes_out.add(written as u64);
             Poll::Ready(Ok(()))
         })
         .await

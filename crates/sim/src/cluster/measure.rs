@@ -208,6 +208,7 @@ fn world(seed: u64, services: BTreeMap<ServiceName, Service>, nodes: usize, prof
         cluster: Cluster {
             name: "measured".into(),
             services,
+            alerts: model::Alerts::default(),
         },
         nodes,
         timing: profile.timing(),
@@ -434,6 +435,7 @@ pub fn core_alone(nodes: usize, per_node: usize) -> Option<(Duration, Duration, 
         cluster: Cluster {
             name: "measured".into(),
             services,
+            alerts: model::Alerts::default(),
         },
         slots,
         instances: adopted,
