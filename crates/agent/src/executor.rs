@@ -120,6 +120,7 @@ impl Executor {
         let cluster = Cluster {
             name: String::new(),
             services: BTreeMap::new(),
+            site: model::Site::default(),
         };
         Self {
             addresses: Addresses::new(inputs.clone()),

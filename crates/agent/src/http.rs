@@ -434,6 +434,7 @@ async fn get_history(State(door): State<Door>) -> Answer<Vec<HistoryEntry>> {
     let empty = model::Cluster {
         name: String::new(),
         services: BTreeMap::new(),
+        site: model::Site::default(),
     };
     let mut before = &empty;
     for applied in &applied {

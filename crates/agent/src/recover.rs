@@ -210,6 +210,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     let empty = Cluster {
         name: config.cluster.clone(),
         services: BTreeMap::new(),
+        site: model::Site::default(),
     };
     let cluster = Arc::new(found.applied.as_ref().map_or(empty, |applied| applied.cluster.clone()));
     let folder = found

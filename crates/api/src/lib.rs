@@ -2,6 +2,7 @@
 //!
 //! A field may be added at any time; a field is never renamed or given another meaning within one `VERSION`.
 
+pub mod analysis;
 pub mod layout;
 pub mod node;
 pub mod proxy;

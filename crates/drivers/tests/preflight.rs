@@ -442,5 +442,6 @@ fn service(command: &[&str]) -> Service {
         drain_timeout: Millis(1000),
         hold_timeout: Millis(1000),
         hold_max: 1000,
+        reliability: model::Reliability::default(),
     }
 }

@@ -6,6 +6,7 @@ mod declared;
 mod floating;
 mod ids;
 mod mark;
+mod site;
 pub mod template;
 mod time;
 pub mod timing;
@@ -17,6 +18,7 @@ pub use declared::{
 pub use floating::FloatingAddress;
 pub use ids::{Epoch, InstanceId, InvalidName, NodeName, Revision, RunId, ServiceName, SlotId, name_problem};
 pub use mark::Mark;
+pub use site::{Place, Rate, RateKind, Reliability, Site, Switch};
 pub use time::{Millis, Timestamp, WallTime};
 pub use timing::{Profile, Timing};
 

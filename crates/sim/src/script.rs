@@ -225,6 +225,7 @@ impl Player {
             cluster: Cluster {
                 name: "scenario".into(),
                 services: self.services.clone(),
+                site: model::Site::default(),
             },
             nodes,
             pace: Pace::fixed(),
@@ -264,6 +265,7 @@ impl Player {
         let cluster = Cluster {
             name: "scenario".into(),
             services: self.services.clone(),
+            site: model::Site::default(),
         };
         Ok(Fault::Apply {
             cluster: Box::new(cluster),

@@ -2,7 +2,7 @@
 
 use crate::keys::CHECK;
 use crate::tree::{Data, Table, Value};
-use crate::{text, walk};
+use crate::{site, text, walk};
 use model::{
     Addressing, Check, CheckKind, FloatingAddress, Hook, Limits, Logs, Millis, Protocol, Restart, Service, ServiceName,
     Spread, StandbyMode, Stop, StopSignal,
@@ -62,6 +62,7 @@ pub(crate) fn service(table: &Table, uses_port: bool) -> Service {
         drain_timeout: span(table, "drain_timeout"),
         hold_timeout: nested(table, "hold", |hold| span(hold, "time")),
         hold_max: nested(table, "hold", |hold| number(hold, "max")),
+        reliability: site::reliability(table),
     }
 }
 

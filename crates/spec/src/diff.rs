@@ -3,7 +3,7 @@
 use crate::mend::quoted;
 use crate::units::show_size;
 use model::{
-    Addressing, Check, CheckKind, Cluster, Hook, Limits, Logs, Protocol, Restart, Service, ServiceName, Spread,
+    Addressing, Check, CheckKind, Cluster, Hook, Limits, Logs, Protocol, Reliability, Restart, Service, ServiceName, Spread,
     StandbyMode, Stop, StopSignal,
 };
 use serde::Serialize;
@@ -147,6 +147,7 @@ fn keys(service: &Service) -> Vec<(String, String)> {
         drain_timeout,
         hold_timeout,
         hold_max,
+        reliability,
     } = service;
     let mut keys = Keys::default();
     keys.add("command", array(command));
@@ -234,6 +235,23 @@ fn keys(service: &Service) -> Vec<(String, String)> {
     keys.add("drain_timeout", drain_timeout);
     keys.add("hold.time", hold_timeout);
     keys.add("hold.max", hold_max);
+    let Reliability {
+        externals,
+        any_of,
+        uses,
+        unavailable_ppb_max,
+        distance_min,
+        rate,
+    } = reliability;
+    let groups = any_of.iter().map(array);
+    let beyond: Vec<String> = externals.iter().map(|name| quoted(name)).chain(groups).collect();
+    keys.maybe("needs beyond services", (!beyond.is_empty()).then(|| format!("[{}]", beyond.join(", "))));
+    keys.maybe("uses", (!uses.is_empty()).then(|| array(uses)));
+    let percent = |ppb: &u64| format!("{}%", (1_000_000_000 - ppb) as f64 / 1e7);
+    keys.maybe("availability", unavailable_ppb_max.as_ref().map(percent));
+    keys.maybe("distance", distance_min.as_ref());
+    keys.maybe("mttf", rate.mttf.as_ref());
+    keys.maybe("mttr", rate.mttr.as_ref());
     keys.0
 }
 

@@ -99,6 +99,10 @@ pub(crate) enum TextRule {
     HostAddress,
     /// A network interface.
     Interface,
+    /// A path of failure domains.
+    Zone,
+    /// A share of the time, above none and below all.
+    Percent,
 }
 
 impl TableKind {
@@ -119,6 +123,8 @@ impl Kind {
             Kind::Text(TextRule::User) => "a user's name or number".into(),
             Kind::Text(TextRule::HostAddress) => "an IP address and its prefix".into(),
             Kind::Text(TextRule::Interface) => "the name of a network interface".into(),
+            Kind::Text(TextRule::Zone) => "a path such as `dc1/rack3`".into(),
+            Kind::Text(TextRule::Percent) => "a percentage".into(),
             Kind::Only(value) => format!("`{value}`"),
             Kind::Bool => "`true` or `false`".into(),
             Kind::Integer { min, max } => format!("a whole number from {min} to {max}"),
@@ -141,6 +147,7 @@ impl Kind {
             Kind::Map { of, .. } => format!("a table, each value {}", of.expected()),
             Kind::Table(table) => match table.name {
                 "service" => "a table `[service.NAME]`".into(),
+                "node" => "a table `[node.NAME]`".into(),
                 _ => "a table".into(),
             },
             Kind::Either(kinds) => kinds.iter().map(Kind::expected).collect::<Vec<_>>().join(" or "),

@@ -180,5 +180,6 @@ fn undeclared() -> model::Service {
         drain_timeout: Millis(5_000),
         hold_timeout: Millis(5_000),
         hold_max: 0,
+        reliability: model::Reliability::default(),
     }
 }

@@ -200,6 +200,7 @@ fn world(seed: u64, services: BTreeMap<ServiceName, Service>, nodes: usize, prof
         cluster: Cluster {
             name: "measured".into(),
             services,
+            site: model::Site::default(),
         },
         nodes,
         timing: profile.timing(),
@@ -420,6 +421,7 @@ pub fn core_alone(nodes: usize, per_node: usize) -> Option<(Duration, Duration, 
         cluster: Cluster {
             name: "measured".into(),
             services,
+            site: model::Site::default(),
         },
         slots,
         instances: adopted,
