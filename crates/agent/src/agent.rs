@@ -366,6 +366,9 @@ impl Agent {
             Request::Status(answer) => {
                 let _ = answer.send(self.status(now));
             }
+            Request::Seen(answer) => {
+                let _ = answer.send(crate::analysis::Seen::of(self, now));
+            }
             Request::Events {
                 after,
                 limit,

@@ -63,6 +63,8 @@ pub(crate) enum StartFailure {
 /// What an operator asks for. Each is answered.
 pub(crate) enum Request {
     Status(oneshot::Sender<api::Status>),
+    /// All that an analysis looks at.
+    Seen(oneshot::Sender<crate::analysis::Seen>),
     Events {
         after: u64,
         limit: usize,

@@ -320,6 +320,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         news: journal.news(),
         store: Arc::clone(&store),
         state: state.clone(),
+        analyses: crate::analysis::Answers::default(),
     };
     if let Some((connected, joined)) = connected.as_ref().zip(joined.as_ref()) {
         cluster::start::open_door(connected, door.clone(), Arc::clone(&joined.cluster.papers)).await?;

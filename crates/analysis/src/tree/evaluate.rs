@@ -10,6 +10,13 @@ pub struct Words {
     top: Ref,
 }
 
+impl Words {
+    /// The value of a gate below the top, when it was last evaluated.
+    pub fn gate(&self, gate: u32) -> u64 {
+        self.gates[gate as usize]
+    }
+}
+
 impl Tree {
     /// Room for evaluating `top` again and again.
     pub fn words(&self, top: Ref) -> Words {
