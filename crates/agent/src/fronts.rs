@@ -227,5 +227,7 @@ fn only(cluster: &Cluster, service: &ServiceName) -> Cluster {
             .map(|(name, declared)| (name.clone(), declared.clone()))
             .into_iter()
             .collect(),
+        alerts: model::Alerts::default(),
+        site: model::Site::default(),
     }
 }

@@ -73,6 +73,10 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Say why a service, an instance or a node is as it is, and what happens if it dies now
     Explain(Explain),
+    /// Print a link that signs you in to the dashboard, once, within five minutes
+    ///
+    /// Looking needs no link on this machine. Actions do, and so does everything from another machine.
+    Dashboard(Dashboard),
     /// Show what happened; each failover as a timeline in microseconds
     Events(Events),
     /// Show the output of an instance, or of all instances of a service
@@ -101,6 +105,11 @@ pub(crate) enum Command {
     Clusters(Plain),
     /// Print a completion script for a shell
     Completions(Completions),
+    /// Show what takes which service down, how often that is to be expected, and what would help
+    ///
+    /// Without FILE the running cluster is looked at, declared against observed, given what has failed now. With FILE a file, placed
+    /// on the nodes that it tells of as it would be.
+    Analyze(Analyze),
     /// Run the decisions in virtual time with random faults, and judge them by named invariants
     ///
     /// A run that breaks a promise prints the last lines of what happened and the command that replays it.
@@ -138,6 +147,9 @@ pub(crate) struct Up {
     /// Answer the HTTP API on this loopback address too: 127.0.0.1:PORT
     #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
     pub(crate) api: Option<SocketAddr>,
+    /// Where the dashboard is on this machine: a loopback address, or `off` [default: 127.0.0.1:7400, or a free port]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) dashboard: Option<agent::DashboardPlace>,
     /// How long to wait until every service is redundant
     #[arg(long, value_name = "SPAN", default_value = "2m", value_parser = span)]
     pub(crate) timeout: Duration,
@@ -209,6 +221,23 @@ pub(crate) struct StatusArgs {
 pub(crate) struct Explain {
     /// A service, an instance or a node
     pub(crate) name: String,
+    /// What if this node dies now
+    #[arg(long, value_name = "NODE")]
+    pub(crate) if_dies: Option<String>,
+    /// Print it as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `dashboard`
+#[derive(Debug, Args)]
+pub(crate) struct Dashboard {
+    /// A link that lets one look and change nothing
+    #[arg(long)]
+    pub(crate) read: bool,
+    /// Print the certificate of the cluster's authority instead, for a browser on another machine to trust
+    #[arg(long, conflicts_with_all = ["read", "json"])]
+    pub(crate) authority: bool,
     /// Print it as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -370,6 +399,35 @@ pub(crate) struct Down {
     pub(crate) json: bool,
 }
 
+/// `analyze`
+#[derive(Debug, Args)]
+pub(crate) struct Analyze {
+    /// The file to look at, in the place of the running cluster
+    #[arg(conflicts_with = "open_psa")]
+    pub(crate) file: Option<PathBuf>,
+    /// List minimal cut sets of at most so many things [default: 3; all for a fault tree]
+    ///
+    /// The number of minimal cut sets that is told counts all of them, whether listed or not.
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) order: Option<u32>,
+    /// Solve the fault tree of an Open-PSA file instead
+    #[arg(long, value_name = "FILE")]
+    pub(crate) open_psa: Option<PathBuf>,
+    /// Write the fault trees of the services for other tools
+    #[arg(long, value_name = "FORMAT", conflicts_with_all = ["json", "open_psa"])]
+    pub(crate) export: Option<Export>,
+    /// Print the whole answer as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Formats that fault trees are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Export {
+    /// Open-PSA Model Exchange Format, XML
+    OpenPsa,
+}
+
 /// `simulate`
 #[derive(Debug, Args)]
 pub(crate) struct Simulate {
@@ -429,6 +487,9 @@ pub(crate) struct Agent {
     /// Answer the HTTP API on this loopback address too
     #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
     pub(crate) api: Option<SocketAddr>,
+    /// Where the dashboard is
+    #[arg(long, value_name = "ADDRESS", default_value_t = agent::DashboardPlace::Usual)]
+    pub(crate) dashboard: agent::DashboardPlace,
     /// How much to log
     #[command(flatten)]
     pub(crate) log: Log,
@@ -443,6 +504,9 @@ pub(crate) struct Guard {
     /// The agent's loopback address
     #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
     pub(crate) api: Option<SocketAddr>,
+    /// Where the agent's dashboard is
+    #[arg(long, value_name = "ADDRESS", default_value_t = agent::DashboardPlace::Usual)]
+    pub(crate) dashboard: agent::DashboardPlace,
     /// An agent that runs already: only when it ends, start one
     #[arg(long, value_name = "PID")]
     pub(crate) watch: Option<u32>,

@@ -30,7 +30,7 @@ mod keeper;
 mod latecomers;
 mod lease;
 mod message;
-mod netlink;
+pub(crate) mod netlink;
 mod remove;
 mod socket;
 mod syn;
