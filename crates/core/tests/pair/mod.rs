@@ -1,7 +1,5 @@
 //! An active on one node, its standby on another.
 
-#![allow(dead_code, reason = "each test uses what it needs of it")]
-
 use decisions::{Adopted, ClusterEvent, Core, Event, InstancePhase, Recovered, Report, SlotKnown};
 use model::{Epoch, Health, InstanceId, NodeName, Revision, RunId, SlotId, Timestamp};
 use std::time::Duration;
