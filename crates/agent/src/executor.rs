@@ -122,6 +122,7 @@ impl Executor {
             name: String::new(),
             services: BTreeMap::new(),
             alerts: model::Alerts::default(),
+            site: model::Site::default(),
         };
         Self {
             addresses: Addresses::new(inputs.clone()),

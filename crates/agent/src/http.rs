@@ -65,6 +65,7 @@ pub(crate) struct Door {
     pub(crate) desk: Arc<Desk>,
     pub(crate) feed: Feed,
     pub(crate) measures: crate::measure::Measures,
+    pub(crate) analyses: crate::analysis::Answers,
 }
 
 pub(crate) type Answer<T> = Result<Json<T>, Refused>;
@@ -109,6 +110,7 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
     let (router, mut document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(get_status))
         .routes(routes!(stream_status))
+        .routes(routes!(get_analysis))
         .routes(routes!(get_events))
         .routes(routes!(stream_events))
         .routes(routes!(get_explain))
@@ -241,6 +243,32 @@ async fn stream_status(State(door): State<Door>) -> Sse<impl Stream<Item = Resul
         Some((Ok(data(&status)), (door, changed, false)))
     });
     Sse::new(stream)
+}
+
+#[derive(Deserialize)]
+struct AnalysisQuery {
+    order: Option<u32>,
+}
+
+/// What takes which service down: single points of failure, cut sets, distance to outage, predicted availability, and what would help.
+#[utoipa::path(
+    get,
+    path = "/v1/analysis",
+    params(("order" = Option<u32>, Query, description = "Cut sets of at most so many things are listed, 1 to 6; 3 if not given")),
+    responses((status = 200, body = api::analysis::Report))
+)]
+async fn get_analysis(State(door): State<Door>, Query(query): Query<AnalysisQuery>) -> Answer<api::analysis::Report> {
+    let order = query.order.unwrap_or(3).clamp(1, 6);
+    // Who comes while one is made waits for it, and has it too.
+    let mut answers = door.analyses.lock().await;
+    if let Some(report) = crate::analysis::fresh(&answers, order) {
+        return Ok(Json(report));
+    }
+    let seen = door.ask(Request::Seen).await?;
+    let made = tokio::task::spawn_blocking(move || seen.report(order)).await;
+    let report = made.map_err(|error| refused(chain(&error), None))?;
+    answers.insert(order, (tokio::time::Instant::now(), report.clone()));
+    Ok(Json(report))
 }
 
 #[derive(Deserialize)]
@@ -434,7 +462,17 @@ async fn log_source(door: &Door, instance: &str) -> Result<LogSource, Refused> {
 /// What a file would change. Changes nothing.
 #[utoipa::path(post, path = "/v1/plan", request_body = ApplyRequest, responses((status = 200, body = Plan), (status = 409, body = Outcome)))]
 async fn post_plan(State(door): State<Door>, Json(request): Json<ApplyRequest>) -> Answer<Plan> {
-    Ok(Json(door.ask(|answer| Request::Plan { request, answer }).await??))
+    let text = request.text.clone();
+    let path = request.path.clone();
+    let mut plan = door.ask(|answer| Request::Plan { request, answer }).await??;
+    let seen = door.ask(Request::Seen).await?;
+    let risks = tokio::task::spawn_blocking(move || match spec::parse(&text, &path) {
+        Ok(parsed) => seen.risks(&parsed.cluster),
+        // It was understood a moment ago.
+        Err(_) => Vec::new(),
+    });
+    plan.warnings = risks.await.unwrap_or_default();
+    Ok(Json(plan))
 }
 
 /// Puts a file in force. Answered when it is on disk; the changes follow, see the status.
@@ -453,6 +491,7 @@ async fn get_history(State(door): State<Door>) -> Answer<Vec<HistoryEntry>> {
         name: String::new(),
         services: BTreeMap::new(),
         alerts: model::Alerts::default(),
+        site: model::Site::default(),
     };
     let mut before = &empty;
     for applied in &applied {

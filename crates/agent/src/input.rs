@@ -71,6 +71,8 @@ pub(crate) enum Request {
     /// What there is to be measured, once a second.
     Look(oneshot::Sender<crate::measure::Look>),
     Status(oneshot::Sender<api::Status>),
+    /// All that an analysis looks at.
+    Seen(oneshot::Sender<crate::analysis::Seen>),
     Events {
         after: u64,
         limit: usize,
@@ -78,7 +80,7 @@ pub(crate) enum Request {
         answer: oneshot::Sender<api::EventPage>,
     },
     /// Everything at once, for the dashboard.
-    Look(oneshot::Sender<Look>),
+    Overview(oneshot::Sender<Overview>),
     Preview {
         intent: crate::dashboard::Intent,
         answer: oneshot::Sender<Result<api::Preview, api::Outcome>>,
@@ -130,7 +132,7 @@ pub(crate) enum Request {
 }
 
 /// What the dashboard shows.
-pub(crate) struct Look {
+pub(crate) struct Overview {
     pub(crate) status: api::Status,
     pub(crate) node: String,
     /// How long ago each node was heard of, milliseconds.

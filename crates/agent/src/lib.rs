@@ -12,6 +12,7 @@
 
 mod addresses;
 mod agent;
+mod analysis;
 mod apply;
 mod clock;
 mod cluster;

@@ -241,6 +241,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         name: config.cluster.clone(),
         services: BTreeMap::new(),
         alerts: model::Alerts::default(),
+        site: model::Site::default(),
     };
     let cluster = Arc::new(found.applied.as_ref().map_or(empty, |applied| applied.cluster.clone()));
     let folder = found
@@ -361,6 +362,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         desk: Arc::clone(&desk),
         feed,
         measures: measures.clone(),
+        analyses: crate::analysis::Answers::default(),
     };
     waiting.start(door.clone());
     crate::dashboard::listen(

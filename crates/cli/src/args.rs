@@ -105,6 +105,11 @@ pub(crate) enum Command {
     Clusters(Plain),
     /// Print a completion script for a shell
     Completions(Completions),
+    /// Show what takes which service down, how often that is to be expected, and what would help
+    ///
+    /// Without FILE the running cluster is looked at, declared against observed, given what has failed now. With FILE a file, placed
+    /// on the nodes that it tells of as it would be.
+    Analyze(Analyze),
     /// Run the decisions in virtual time with random faults, and judge them by named invariants
     ///
     /// A run that breaks a promise prints the last lines of what happened and the command that replays it.
@@ -392,6 +397,35 @@ pub(crate) struct Down {
     /// Print the outcome as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `analyze`
+#[derive(Debug, Args)]
+pub(crate) struct Analyze {
+    /// The file to look at, in the place of the running cluster
+    #[arg(conflicts_with = "open_psa")]
+    pub(crate) file: Option<PathBuf>,
+    /// List minimal cut sets of at most so many things [default: 3; all for a fault tree]
+    ///
+    /// The number of minimal cut sets that is told counts all of them, whether listed or not.
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) order: Option<u32>,
+    /// Solve the fault tree of an Open-PSA file instead
+    #[arg(long, value_name = "FILE")]
+    pub(crate) open_psa: Option<PathBuf>,
+    /// Write the fault trees of the services for other tools
+    #[arg(long, value_name = "FORMAT", conflicts_with_all = ["json", "open_psa"])]
+    pub(crate) export: Option<Export>,
+    /// Print the whole answer as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Formats that fault trees are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Export {
+    /// Open-PSA Model Exchange Format, XML
+    OpenPsa,
 }
 
 /// `simulate`
