@@ -1,10 +1,10 @@
 //! State for applications over etcd: histories recorded while members and agents are killed, judged by the search of Wing, Gong and Lowe; locks and watches
 //! through another agent than the one that wrote.
 
-use crate::rig::{Cluster, Recipe};
+use crate::rig::{Cluster, PATIENCE, Recipe};
 use appstate::testing::{Plan, Recorded, Verdict, check, record, revisions_agree};
 use appstate::{AppState, Limits};
-use client::{Client, Patience};
+use client::{Client, Error, LockOptions, Patience};
 use etcd::Etcd;
 use model::ServiceName;
 use std::path::PathBuf;
@@ -17,6 +17,8 @@ use tokio::runtime::Runtime;
 /// The search gets harder with more.
 const CLIENTS: usize = 6;
 const CALLS: usize = 40;
+/// Of the lock.
+const TTL: Duration = Duration::from_secs(3);
 const SEEDS: std::ops::Range<u64> = 0..5;
 
 /// What stands for the agent of a node: connections of its own, and a runtime that can end in the middle of everything.
@@ -150,14 +152,17 @@ async fn histories_of_applications_are_linearizable_while_members_are_killed() {
         calls += recorded.history.len();
         unknown += recorded.history.iter().filter(|call| call.reply.is_none()).count();
     }
-    eprintln!("{judged} of {} histories judged, {unknown} of {calls} outcomes unknown", SEEDS.end);
+    eprintln!(
+        "{judged} of {} histories judged, {unknown} of {calls} outcomes unknown",
+        SEEDS.end
+    );
     assert!(judged >= 2, "only {judged} histories could be judged");
     assert!(calls > CLIENTS * CALLS, "only {calls} calls went through");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_agent_wrote_another_shows_and_a_lock_has_one_holder_over_all() {
-    let cluster = Recipe::members(3).start();
+    let mut cluster = Recipe::members(3).start();
     let states = [
         AppState::new(Arc::new(cluster.store("state/").await), Limits::default()),
         AppState::new(store(&cluster, "state/"), Limits::default()),
@@ -167,13 +172,41 @@ async fn what_one_agent_wrote_another_shows_and_a_lock_has_one_holder_over_all()
     let at = |n: usize| Client::new([agents[n].url().as_str()], token.expose()).expect("good addresses");
     let (one, other) = (at(0), at(1));
 
-    let written = one.put("primary", b"db-1").await.expect("written");
+    let written = one.put("primary", "db-1").await.expect("written");
+    let mut watch = other.watch("primary", Some(written)).await.expect("a watch");
     let read = other.get("primary").await.expect("an answer").expect("it is there");
-    assert_eq!((read.value.as_slice(), read.revision), (b"db-1".as_slice(), written));
+    assert_eq!((&read.value[..], read.revision), (&b"db-1"[..], written));
+    let newer = other
+        .cas("primary", "db-2", written)
+        .await
+        .expect("nobody wrote in between");
+    let lost = one.cas("primary", "db-3", written).await;
     assert!(
-        other.put_if("primary", b"db-2", written).await.is_ok(),
-        "nobody wrote in between"
+        matches!(lost, Err(Error::Lost { .. })),
+        "the other one was first: {lost:?}"
     );
-    let lost = one.put_if("primary", b"db-3", written).await;
-    assert!(lost.is_err(), "the other one was first: {lost:?}");
+    loop {
+        let changes = tokio::time::timeout(PATIENCE, watch.next())
+            .await
+            .expect("told in time");
+        if changes.expect("told").revision >= newer {
+            break;
+        }
+    }
+
+    let wish = |owner: &str| LockOptions::new(owner, TTL);
+    let first = one.acquire("leader", &wish("db-1")).await.expect("it is free");
+    let held = other.acquire("leader", &wish("db-2")).await;
+    assert!(matches!(held, Err(Error::Held { .. })), "{held:?}");
+    // Longer than its time to live, and with a member less: it is renewed in the background.
+    cluster.kill(2);
+    tokio::time::sleep(TTL * 2).await;
+    assert!(first.still_mine());
+    let (token, stale) = (first.token(), first.held());
+    one.put_if("a", "1", &[first.held()]).await.expect("it is held");
+    assert!(first.release().await.expect("released"));
+    let second = other.acquire("leader", &wish("db-2")).await.expect("it is free again");
+    assert!(second.token() > token, "fencing tokens rise");
+    let late = one.put_if("a", "2", &[stale]).await;
+    assert!(matches!(late, Err(Error::Lost { .. })), "{late:?}");
 }
