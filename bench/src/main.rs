@@ -55,7 +55,7 @@ enum What {
     Proxy,
     /// Kill agent, guard and proxy under load: failed requests, and whether services noticed
     Restart,
-    /// keepalived and Pacemaker on hosts out of namespaces: kill, freeze, power loss, link down, switchover
+    /// Understudy, keepalived and Pacemaker on hosts out of namespaces: kill, freeze, power loss, link down, switchover
     Failover(failover::Settings),
     /// The loss of a host in all its ways, as a client sees it; planned moves
     NodeLoss(node_loss::Settings),
