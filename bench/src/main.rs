@@ -2,6 +2,7 @@
 //!
 //! Each writes `bench/results/NAME.md`. `cargo xtask bench NAME` builds what is needed and runs one.
 
+mod analyze;
 mod console;
 mod db_failover;
 mod echo;
@@ -58,6 +59,8 @@ enum What {
     Failover(failover::Settings),
     /// The loss of a host in all its ways, as a client sees it; planned moves
     NodeLoss(node_loss::Settings),
+    /// Fault trees beside SCRAM, and how the search for single points of failure grows
+    Analyze,
     /// Random faults on three hosts, round after round, judged by a witness from outside
     Chaos(rounds::Wanted),
     /// Three hosts out of namespaces that act as one, to watch and to break by hand
@@ -125,6 +128,7 @@ fn run(cli: Cli) -> Result<()> {
         What::WebKill => web_kill::run(&context)?,
         What::DbFailover => db_failover::run(&context)?,
         What::Scale => scale::run(&context)?,
+        What::Analyze => analyze::run(&context)?,
         What::Proxy => proxy::run(&context)?,
         What::Restart => restart::run(&context)?,
         What::NodeLoss(settings) => node_loss::run(&context, &settings)?,

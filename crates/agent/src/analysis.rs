@@ -31,7 +31,10 @@ impl Seen {
         let members = agent.clustered.as_ref().map(|cluster| &cluster.members);
         let named = |is: fn(&api::record::Member) -> bool| -> BTreeSet<String> {
             let members = members.into_iter().flatten();
-            members.filter(|(_, member)| is(member)).map(|(node, _)| node.to_string()).collect()
+            members
+                .filter(|(_, member)| is(member))
+                .map(|(node, _)| node.to_string())
+                .collect()
         };
         let machines = members.into_iter().flatten();
         Self {
@@ -41,7 +44,9 @@ impl Seen {
             voters: named(|member| member.votes),
             witnesses: named(|member| !member.runs_services),
             // Two nodes at one address are one machine, whatever they are called.
-            machines: machines.map(|(node, member)| (node.to_string(), member.host.to_string())).collect(),
+            machines: machines
+                .map(|(node, member)| (node.to_string(), member.host.to_string()))
+                .collect(),
         }
     }
 
@@ -60,6 +65,11 @@ impl Seen {
     /// The whole report. Takes up to about a second of a core: not for the main loop.
     pub(crate) fn report(&self, order: u32) -> Report {
         analysis::live(&self.observed(), &options(order))
+    }
+
+    /// The fault trees, for other tools.
+    pub(crate) fn open_psa(&self) -> String {
+        analysis::openpsa::write(&analysis::system::logic(&analysis::observed(&self.observed())))
     }
 
     /// What a file makes worse.

@@ -115,7 +115,9 @@ impl Action {
             Action::SecondProvider { service, need } => {
                 if let Some(found) = new.services.get_mut(service) {
                     found.needs.remove(need);
-                    found.any_of.push(BTreeSet::from([need.clone(), format!("second {need}")]));
+                    found
+                        .any_of
+                        .push(BTreeSet::from([need.clone(), format!("second {need}")]));
                 }
             }
             Action::Warm(service) => {
@@ -152,7 +154,11 @@ impl fmt::Display for Action {
                 write!(f, "a new node of its own with one more instance of {service}")
             }
             Action::NewNode { service, zone } => {
-                write!(f, "a new node in zone {} with one more instance of {service}", zone.join("/"))
+                write!(
+                    f,
+                    "a new node in zone {} with one more instance of {service}",
+                    zone.join("/")
+                )
             }
             Action::SecondFeed(node) => write!(f, "a second power feed for node {node}"),
             Action::SecondSwitch(node) => write!(f, "a second switch for node {node}"),
@@ -211,14 +217,26 @@ pub fn candidates(system: &System, services: &BTreeSet<String>) -> Vec<Action> {
         .collect();
     let mut actions = Vec::new();
     for name in services {
-        let Some(service) = system.services.get(name) else { continue };
-        let used: BTreeSet<&str> = service.instances.iter().map(|instance| instance.node.as_str()).collect();
+        let Some(service) = system.services.get(name) else {
+            continue;
+        };
+        let used: BTreeSet<&str> = service
+            .instances
+            .iter()
+            .map(|instance| instance.node.as_str())
+            .collect();
         // Nodes that differ only by name are as good as each other: of each place the first free one is enough.
         for node in one_of_each_place(system, &nodes, &used) {
-            actions.extend(service.instances.iter().filter(|instance| instance.node != *node).map(|instance| Action::Move {
-                instance: instance.id.clone(),
-                node: node.clone(),
-            }));
+            actions.extend(
+                service
+                    .instances
+                    .iter()
+                    .filter(|instance| instance.node != *node)
+                    .map(|instance| Action::Move {
+                        instance: instance.id.clone(),
+                        node: node.clone(),
+                    }),
+            );
             actions.push(Action::Add {
                 service: name.clone(),
                 node: node.clone(),
@@ -251,9 +269,10 @@ pub fn candidates(system: &System, services: &BTreeSet<String>) -> Vec<Action> {
             if node.switches.len() == 1 {
                 actions.push(Action::SecondSwitch(name.to_owned()));
             }
-            let hanging = node.switches.iter().filter(|switch| {
-                system.switches.get(*switch).is_some_and(|uplinks| uplinks.len() == 1)
-            });
+            let hanging = node
+                .switches
+                .iter()
+                .filter(|switch| system.switches.get(*switch).is_some_and(|uplinks| uplinks.len() == 1));
             actions.extend(hanging.cloned().map(Action::SecondUplink));
         }
     }
@@ -282,9 +301,16 @@ fn one_of_each_place<'a>(system: &System, nodes: &[&'a String], used: &BTreeSet<
     sorted
         .into_iter()
         .filter(|name| {
-            let Some(node) = system.nodes.get(**name) else { return false };
+            let Some(node) = system.nodes.get(**name) else {
+                return false;
+            };
             !used.contains(name.as_str())
-                && seen.insert((node.zone.clone(), node.feeds.clone(), node.switches.clone(), node.machine.clone()))
+                && seen.insert((
+                    node.zone.clone(),
+                    node.feeds.clone(),
+                    node.switches.clone(),
+                    node.machine.clone(),
+                ))
         })
         .copied()
         .collect()

@@ -59,7 +59,10 @@ impl Group {
         }
         let sum: f64 = weights.iter().sum();
         let is_up = |failed: u32| all - failed >= self.need;
-        let down: f64 = (0..=all).filter(|failed| !is_up(*failed)).map(|failed| weights[failed as usize]).sum();
+        let down: f64 = (0..=all)
+            .filter(|failed| !is_up(*failed))
+            .map(|failed| weights[failed as usize])
+            .sum();
         let Some(last_up) = (0..=all).rev().find(|failed| is_up(*failed)) else {
             return Expected {
                 unavailability: 1.0,
@@ -72,7 +75,11 @@ impl Group {
         // First passage from j to j + 1: T_j = (1 + μ_j T_{j−1}) / Λ_j.
         let (mut step, mut mttf_hours) = (0.0, 0.0);
         for failed in 0..=last_up {
-            let back = if failed == 0 { 0.0 } else { self.repairing(failed) * step };
+            let back = if failed == 0 {
+                0.0
+            } else {
+                self.repairing(failed) * step
+            };
             step = (1.0 + back) / self.failing(failed);
             mttf_hours += step;
         }

@@ -10,7 +10,9 @@
 
 pub mod actions;
 pub mod availability;
+pub mod learn;
 mod observe;
+pub mod openpsa;
 mod place;
 mod predict;
 pub mod report;
@@ -32,7 +34,9 @@ pub fn live(seen: &Observed<'_>, options: &Options) -> Report {
     let mut report = report(&system, "running", options);
     report.at = Some(seen.status.at.clone());
     report.findings.extend(differences(seen));
-    report.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    report
+        .findings
+        .sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     report
 }
 
@@ -53,7 +57,10 @@ pub fn risks_of_change(seen: &Observed<'_>, new: &Cluster, options: &Options) ->
         ..*options
     };
     let on = |cluster: &Cluster| {
-        let base = observe::base(&Observed { cluster, ..seen.clone() });
+        let base = observe::base(&Observed {
+            cluster,
+            ..seen.clone()
+        });
         report(&place::placed(cluster, base, seen.timing), "declared", &quick)
     };
     report::risks(&on(seen.cluster), &on(new))

@@ -30,7 +30,11 @@ pub struct Observed<'a> {
 pub fn observed(observed: &Observed<'_>) -> System {
     let mut system = base(observed);
     for seen in &observed.status.services {
-        let declared = observed.cluster.services.iter().find(|(name, _)| name.as_str() == seen.name);
+        let declared = observed
+            .cluster
+            .services
+            .iter()
+            .find(|(name, _)| name.as_str() == seen.name);
         let Some((_, declared)) = declared else { continue };
         let mut service = place::service(declared, &system, observed.timing);
         for instance in &seen.instances {
@@ -38,7 +42,11 @@ pub fn observed(observed: &Observed<'_>) -> System {
             service.instances.push(Instance {
                 id: instance.id.clone(),
                 node: instance.node.clone(),
-                role: if instance.role == "active" { Role::Active } else { Role::Standby },
+                role: if instance.role == "active" {
+                    Role::Active
+                } else {
+                    Role::Standby
+                },
                 weight: 1,
             });
             if !works(seen, instance) {
@@ -152,17 +160,26 @@ pub fn differences(observed: &Observed<'_>) -> Vec<Finding> {
                 "fewer instances than declared",
                 Severity::Warning,
                 name.as_str(),
-                format!("{name} has {fit} fit instances of {wanted} that are declared; what follows counts those that are fit"),
+                format!(
+                    "{name} has {fit} fit instances of {wanted} that are declared; what follows counts those that are fit"
+                ),
                 "`understudy explain` says what keeps the others from being fit",
             );
         }
-        for instance in seen.instances.iter().filter(|instance| instance.role == "standby" && !instance.ready) {
+        for instance in seen
+            .instances
+            .iter()
+            .filter(|instance| instance.role == "standby" && !instance.ready)
+        {
             add(
                 "standby-not-ready",
                 "a standby could not take over",
                 Severity::Warning,
                 &instance.id,
-                format!("{} stands by and could not take over: {}", instance.id, instance.because),
+                format!(
+                    "{} stands by and could not take over: {}",
+                    instance.id, instance.because
+                ),
                 "`understudy explain` says what it waits for",
             );
         }
@@ -174,11 +191,22 @@ pub fn differences(observed: &Observed<'_>) -> Vec<Finding> {
         }
         for (id, nodes) in by.into_iter().filter(|(_, nodes)| nodes.len() > 1) {
             add(
-                if what == "disk" { "shared-disk" } else { "shared-machine" },
-                if what == "disk" { "nodes share a disk" } else { "nodes are one machine" },
+                if what == "disk" {
+                    "shared-disk"
+                } else {
+                    "shared-machine"
+                },
+                if what == "disk" {
+                    "nodes share a disk"
+                } else {
+                    "nodes are one machine"
+                },
                 Severity::Error,
                 id,
-                format!("nodes {} share one {what}, {id}: they fail together", nodes.join(" and ")),
+                format!(
+                    "nodes {} share one {what}, {id}: they fail together",
+                    nodes.join(" and ")
+                ),
                 "run them on machines of their own",
             );
         }

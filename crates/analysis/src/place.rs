@@ -36,7 +36,10 @@ pub fn declared(cluster: &Cluster) -> System {
 /// A file on nodes that are there.
 pub(crate) fn placed(cluster: &Cluster, mut system: System, timing: Option<&Timing>) -> System {
     let is_lost = |name: &str| system.failed.contains(&Thing::Node(name.to_owned()));
-    let nodes = system.nodes.iter().filter(|(name, node)| node.runs_services && !is_lost(name));
+    let nodes = system
+        .nodes
+        .iter()
+        .filter(|(name, node)| node.runs_services && !is_lost(name));
     let names: Vec<NodeName> = nodes.filter_map(|(name, _)| NodeName::new(name).ok()).collect();
     let placed = place(cluster, &names);
     system.services.clear();
@@ -45,7 +48,11 @@ pub(crate) fn placed(cluster: &Cluster, mut system: System, timing: Option<&Timi
         let instances = (0..).zip(at).map(|(rank, (id, node))| Instance {
             id: id.clone(),
             node: node.clone(),
-            role: if rank < declared.active { Role::Active } else { Role::Standby },
+            role: if rank < declared.active {
+                Role::Active
+            } else {
+                Role::Standby
+            },
             weight: 1,
         });
         let mut service = service(declared, &system, timing);
@@ -71,9 +78,16 @@ pub(crate) fn site<'a>(cluster: &Cluster, nodes: impl Iterator<Item = &'a str>) 
         ..System::default()
     };
     for name in nodes {
-        let told = site.nodes.iter().find(|(node, _)| node.as_str() == name).map(|(_, place)| place);
+        let told = site
+            .nodes
+            .iter()
+            .find(|(node, _)| node.as_str() == name)
+            .map(|(_, place)| place);
         let node = Node {
-            zone: told.and_then(|place| place.zone.as_deref()).map(path).unwrap_or_default(),
+            zone: told
+                .and_then(|place| place.zone.as_deref())
+                .map(path)
+                .unwrap_or_default(),
             feeds: told.map(|place| place.feeds.clone()).unwrap_or_default(),
             switches: told.map(|place| place.switches.clone()).unwrap_or_default(),
             ..Node::default()
@@ -109,7 +123,10 @@ pub(crate) fn site<'a>(cluster: &Cluster, nodes: impl Iterator<Item = &'a str>) 
 }
 
 pub(crate) fn path(zone: &str) -> Vec<String> {
-    zone.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect()
+    zone.split('/')
+        .filter(|part| !part.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// A service as it is declared, without its instances.
@@ -121,20 +138,30 @@ pub(crate) fn service(declared: &model::Service, system: &System, timing: Option
         Some(_) if declared.listens_on_floating() => Reached::ProxyOfActive,
         Some(_) => Reached::AnyProxy(proxies(system)),
     };
-    let hook = declared.on_promote.as_ref().map_or(Duration::ZERO, |hook| hook.timeout.duration() / 10);
+    let hook = declared
+        .on_promote
+        .as_ref()
+        .map_or(Duration::ZERO, |hook| hook.timeout.duration() / 10);
     let start = match declared.standby_mode {
         model::StandbyMode::Cold => declared.start_timeout.duration() / 3,
         model::StandbyMode::Warm => Duration::ZERO,
     };
     let after = hook + start;
-    let lost = timing.map_or(Duration::from_secs(4), |timing| timing.node_loss_worst(Duration::from_millis(20), true));
+    let lost = timing.map_or(Duration::from_secs(4), |timing| {
+        timing.node_loss_worst(Duration::from_millis(20), true)
+    });
     Service {
         instances: Vec::new(),
         need: declared.need,
         active: declared.active,
         exclusive: declared.exclusive,
         cold: declared.standby_mode == model::StandbyMode::Cold,
-        needs: declared.needs.iter().map(ToString::to_string).chain(externals).collect(),
+        needs: declared
+            .needs
+            .iter()
+            .map(ToString::to_string)
+            .chain(externals)
+            .collect(),
         any_of: reliability.any_of.clone(),
         uses: reliability.uses.clone(),
         reached,

@@ -51,7 +51,10 @@ pub(crate) fn with(system: &System, logic: &Logic, service: &str, solution: &Sol
     Prediction {
         standing: solution.probability,
         switching,
-        requests_lost: system.services.get(service).map_or(0.0, |service| lost(system, service)),
+        requests_lost: system
+            .services
+            .get(service)
+            .map_or(0.0, |service| lost(system, service)),
         assumed,
     }
 }
@@ -71,7 +74,12 @@ pub(crate) fn all_needed(system: &System, service: &str) -> BTreeSet<String> {
 
 /// Share of the time that a service is down because an active failed and its successor does not serve yet.
 fn interruption(system: &System, service: &Service) -> (f64, bool) {
-    let actives = || service.instances.iter().filter(|instance| instance.role == Role::Active);
+    let actives = || {
+        service
+            .instances
+            .iter()
+            .filter(|instance| instance.role == Role::Active)
+    };
     let serving: u32 = actives().map(|instance| instance.weight).sum();
     let all: u32 = service.instances.iter().map(|instance| instance.weight).sum();
     // Without a spare nobody takes over; with more actives than needed nobody has to at once.
@@ -147,7 +155,11 @@ fn below(system: &System, node: &str) -> Vec<Thing> {
 
 /// Of all requests, those that come to an active that failed before another one has its place: the same however many actives there are.
 fn lost(system: &System, service: &Service) -> f64 {
-    let actives: Vec<_> = service.instances.iter().filter(|instance| instance.role == Role::Active).collect();
+    let actives: Vec<_> = service
+        .instances
+        .iter()
+        .filter(|instance| instance.role == Role::Active)
+        .collect();
     let sum: f64 = actives
         .iter()
         .map(|instance| per_active(system, service, &instance.id, &instance.node).0)
@@ -158,12 +170,8 @@ fn lost(system: &System, service: &Service) -> f64 {
 /// How things stand once some have failed: which services are down.
 pub(crate) fn down_with(logic: &Logic, failed: &BTreeSet<Thing>) -> BTreeMap<String, bool> {
     let numbers: BTreeSet<u32> = failed.iter().filter_map(|thing| logic.event(thing)).collect();
-    let all: Vec<Ref> = logic.services.values().copied().collect();
-    let mut tree = logic.tree.clone();
-    // One gate over all, so that each is evaluated once.
-    let any = tree.or(all);
-    let mut words = tree.words(any);
-    tree.evaluate(&mut words, |event| if numbers.contains(&event) { u64::MAX } else { 0 });
+    let mut words = logic.tree.words_of_all();
+    logic.tree.evaluate(&mut words, |event| if numbers.contains(&event) { u64::MAX } else { 0 });
     logic
         .services
         .iter()
@@ -177,4 +185,27 @@ pub(crate) fn down_with(logic: &Logic, failed: &BTreeSet<Thing>) -> BTreeMap<Str
             (name.clone(), value)
         })
         .collect()
+}
+
+/// The services that these hang on, and themselves: what else there is does not matter to them.
+pub(crate) fn only_needed(system: &System, services: &BTreeSet<String>) -> System {
+    let kept: BTreeSet<String> = services
+        .iter()
+        .flat_map(|name| {
+            let mut all = all_needed(system, name);
+            // Groups and what is only used are looked at too, though they interrupt nothing.
+            let more: Vec<String> = all
+                .iter()
+                .filter_map(|name| system.services.get(name))
+                .flat_map(|service| service.any_of.iter().flatten().chain(&service.uses).cloned())
+                .collect();
+            for name in more {
+                all.extend(all_needed(system, &name));
+            }
+            all
+        })
+        .collect();
+    let mut smaller = system.clone();
+    smaller.services.retain(|name, _| kept.contains(name));
+    smaller
 }

@@ -136,28 +136,62 @@ fn picture(whole: &[Scale], alone: &[(usize, [Duration; 3])]) -> String {
     for power in 0..=3 {
         let nodes = 10_usize.pow(power);
         let at = x(nodes);
-        let _ = writeln!(svg, "<path d=\"M{at} 20V{BOTTOM}\" stroke=\"#ddd\"/><text x=\"{at}\" y=\"318\" text-anchor=\"middle\">{nodes}</text>");
+        let _ = writeln!(
+            svg,
+            "<path d=\"M{at} 20V{BOTTOM}\" stroke=\"#ddd\"/><text x=\"{at}\" y=\"318\" text-anchor=\"middle\">{nodes}</text>"
+        );
     }
     for power in -1..=5 {
         let value = 10_f64.powi(power);
         let at = y(value);
-        let _ = writeln!(svg, "<path d=\"M{LEFT} {at}H560\" stroke=\"#ddd\"/><text x=\"54\" y=\"{}\" text-anchor=\"end\">{value}</text>", at + 4.0);
+        let _ = writeln!(
+            svg,
+            "<path d=\"M{LEFT} {at}H560\" stroke=\"#ddd\"/><text x=\"54\" y=\"{}\" text-anchor=\"end\">{value}</text>",
+            at + 4.0
+        );
     }
     let lines: [(&str, &str, Vec<(usize, f64)>); 4] = [
-        ("#1b6ca8", "writes/s at rest", whole.iter().map(|scale| (scale.nodes, scale.writes_at_rest)).collect()),
+        (
+            "#1b6ca8",
+            "writes/s at rest",
+            whole.iter().map(|scale| (scale.nodes, scale.writes_at_rest)).collect(),
+        ),
         (
             "#c0392b",
             "changes told/s, all agents",
-            whole.iter().map(|scale| (scale.nodes, scale.told_at_rest * scale.nodes as f64)).collect(),
+            whole
+                .iter()
+                .map(|scale| (scale.nodes, scale.told_at_rest * scale.nodes as f64))
+                .collect(),
         ),
-        ("#27806b", "core: loss of a node, ms", alone.iter().map(|(nodes, times)| (*nodes, millis(times[2]))).collect()),
-        ("#7d5ba6", "core: one report, ms", alone.iter().map(|(nodes, times)| (*nodes, millis(times[1]))).collect()),
+        (
+            "#27806b",
+            "core: loss of a node, ms",
+            alone.iter().map(|(nodes, times)| (*nodes, millis(times[2]))).collect(),
+        ),
+        (
+            "#7d5ba6",
+            "core: one report, ms",
+            alone.iter().map(|(nodes, times)| (*nodes, millis(times[1]))).collect(),
+        ),
     ];
     for (colour, name, points) in lines {
-        let path: Vec<String> = points.iter().map(|(nodes, value)| format!("{:.1},{:.1}", x(*nodes), y(*value))).collect();
-        let _ = writeln!(svg, "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>", path.join(" "));
+        let path: Vec<String> = points
+            .iter()
+            .map(|(nodes, value)| format!("{:.1},{:.1}", x(*nodes), y(*value)))
+            .collect();
+        let _ = writeln!(
+            svg,
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+            path.join(" ")
+        );
         if let Some((nodes, value)) = points.last() {
-            let _ = writeln!(svg, "<text x=\"{:.1}\" y=\"{:.1}\" fill=\"{colour}\">{name}</text>", x(*nodes) + 6.0, y(*value) + 4.0);
+            let _ = writeln!(
+                svg,
+                "<text x=\"{:.1}\" y=\"{:.1}\" fill=\"{colour}\">{name}</text>",
+                x(*nodes) + 6.0,
+                y(*value) + 4.0
+            );
         }
     }
     svg.push_str("<text x=\"310\" y=\"340\" text-anchor=\"middle\">nodes, twenty instances on each</text>\n</svg>\n");

@@ -15,7 +15,9 @@ fn worst(loss: Loss, profile: Profile) -> Option<Duration> {
             panic!("{loss:?}, {profile}, seed {seed}: {violation}");
         }
         match (loss.bound(profile), measured.taken) {
-            (Some(bound), None) => panic!("{loss:?}, {profile}, seed {seed}: nobody takes over, the bound is {bound:?}"),
+            (Some(bound), None) => {
+                panic!("{loss:?}, {profile}, seed {seed}: nobody takes over, the bound is {bound:?}")
+            }
             (Some(bound), Some(taken)) if taken > bound => {
                 panic!("{loss:?}, {profile}, seed {seed}: taken after {taken:?}, the bound is {bound:?}")
             }

@@ -70,7 +70,12 @@ fn random_transactions_come_to_the_same() {
             let found = |entry: &store::Entry| (entry.key.clone(), entry.value.clone(), entry.create, entry.modified);
             let real: Vec<_> = real.reads.iter().map(|read| read.as_ref().map(found)).collect();
             let found = |entry: &modelled::Entry<String, Vec<u8>>| {
-                (entry.key.clone(), Vec::clone(&entry.value), entry.create, entry.modified)
+                (
+                    entry.key.clone(),
+                    Vec::clone(&entry.value),
+                    entry.create,
+                    entry.modified,
+                )
             };
             let ours: Vec<_> = ours.reads.iter().map(|read| read.as_ref().map(found)).collect();
             assert_eq!(real, ours, "seed {seed}, step {step}");
@@ -78,8 +83,14 @@ fn random_transactions_come_to_the_same() {
         }
         let (listed, revision) = now(memory.list("")).unwrap();
         assert_eq!(revision, model.revision());
-        let ours: Vec<_> = model.entries().map(|entry| (entry.key.clone(), entry.create, entry.modified)).collect();
-        let real: Vec<_> = listed.iter().map(|entry| (entry.key.clone(), entry.create, entry.modified)).collect();
+        let ours: Vec<_> = model
+            .entries()
+            .map(|entry| (entry.key.clone(), entry.create, entry.modified))
+            .collect();
+        let real: Vec<_> = listed
+            .iter()
+            .map(|entry| (entry.key.clone(), entry.create, entry.modified))
+            .collect();
         assert_eq!(real, ours, "seed {seed}");
     }
 }

@@ -435,7 +435,10 @@ fn matches_pattern(pattern: &str, text: &str) -> bool {
         crate::schema::HOST_ADDRESS_PATTERN => crate::text::host_address(text).is_ok(),
         crate::schema::PERCENT_PATTERN => crate::text::percent(text).is_ok(),
         crate::schema::ZONE_PATTERN => text.split('/').all(|part| {
-            !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+            !part.is_empty()
+                && part
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
         }),
         crate::schema::INTERFACE_PATTERN => {
             (1..=15).contains(&text.chars().count()) && !text.contains(|c: char| c.is_whitespace() || c == '/')

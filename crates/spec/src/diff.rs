@@ -3,8 +3,8 @@
 use crate::mend::quoted;
 use crate::units::show_size;
 use model::{
-    Addressing, Check, CheckKind, Cluster, Hook, Limits, Logs, Protocol, Reliability, Restart, Service, ServiceName, Spread,
-    StandbyMode, Stop, StopSignal,
+    Addressing, Check, CheckKind, Cluster, Hook, Limits, Logs, Protocol, Reliability, Restart, Service, ServiceName,
+    Spread, StandbyMode, Stop, StopSignal,
 };
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -245,7 +245,10 @@ fn keys(service: &Service) -> Vec<(String, String)> {
     } = reliability;
     let groups = any_of.iter().map(array);
     let beyond: Vec<String> = externals.iter().map(|name| quoted(name)).chain(groups).collect();
-    keys.maybe("needs beyond services", (!beyond.is_empty()).then(|| format!("[{}]", beyond.join(", "))));
+    keys.maybe(
+        "needs beyond services",
+        (!beyond.is_empty()).then(|| format!("[{}]", beyond.join(", "))),
+    );
     keys.maybe("uses", (!uses.is_empty()).then(|| array(uses)));
     let percent = |ppb: &u64| format!("{}%", (1_000_000_000 - ppb) as f64 / 1e7);
     keys.maybe("availability", unavailable_ppb_max.as_ref().map(percent));

@@ -279,15 +279,25 @@ fn unknown_needs(
         let alone = one.table.array("needs").iter().filter(|need| need.as_text().is_some());
         let grouped = one.table.array("needs").iter().flat_map(Value::as_array);
         let used = one.table.array("uses").iter();
-        let all = alone.map(|need| (need, "needs")).chain(grouped.map(|need| (need, "group")));
+        let all = alone
+            .map(|need| (need, "needs"))
+            .chain(grouped.map(|need| (need, "group")));
         for (need, how) in all.chain(used.map(|need| (need, "uses"))) {
             let Some(name) = need.as_text() else { continue };
             let error = |problem| Diagnostic::new(source, &need.span, problem);
             if name == one.name {
-                let why = if how == "uses" { "uses itself" } else { "needs itself, so it could never start" };
+                let why = if how == "uses" {
+                    "uses itself"
+                } else {
+                    "needs itself, so it could never start"
+                };
                 found.push(error(format!("`{name}` {why}")).help("leave it out"));
             } else if !names.contains(name) && !externals.contains(name) {
-                let others = names.iter().chain(externals).copied().filter(|other| *other != one.name);
+                let others = names
+                    .iter()
+                    .chain(externals)
+                    .copied()
+                    .filter(|other| *other != one.name);
                 let help = match mend::similar(name, others) {
                     Some(meant) => format!("did you mean `{meant}`?"),
                     None => format!(

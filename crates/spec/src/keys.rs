@@ -825,7 +825,11 @@ pub(crate) static RATES: TableKind = TableKind {
         rate_key!("feed", "730d and 2h", "A power feed."),
         rate_key!("switch", "1825d and 4h", "A switch."),
         rate_key!("external", "30d and 30m", "Something external."),
-        rate_key!("software", "365d and 1h", "A fault that all instances of a service have at once, such as a bad release."),
+        rate_key!(
+            "software",
+            "365d and 1h",
+            "A fault that all instances of a service have at once, such as a bad release."
+        ),
         Key {
             name: "coverage",
             kind: Kind::Text(TextRule::Percent),

@@ -2,8 +2,8 @@
 
 use crate::diagnostic::{Diagnostic, Errors, Severity, in_order};
 use crate::judge;
-use crate::site;
 use crate::keys::FILE;
+use crate::site;
 use crate::source::Source;
 use crate::syntax;
 use crate::tree::Table;

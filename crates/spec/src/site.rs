@@ -36,7 +36,11 @@ pub(crate) fn site(file: &Table, source: &Arc<Source>, found: &mut Vec<Diagnosti
     }
     for (entry, table) in tables(file, "switch") {
         judge.known(table, "uplink", "switch", &switches);
-        for uplink in table.array("uplink").iter().filter(|uplink| uplink.as_text() == Some(&entry.name)) {
+        for uplink in table
+            .array("uplink")
+            .iter()
+            .filter(|uplink| uplink.as_text() == Some(&entry.name))
+        {
             let problem = format!("the switch `{}` hangs on itself", shown(&entry.name));
             judge.error(&uplink.span, problem, "leave it out".into());
         }
@@ -67,7 +71,9 @@ pub(crate) fn reliability(table: &Table) -> Reliability {
         any_of: groups.collect(),
         uses: texts(table.array("uses")),
         unavailable_ppb_max: table.text("availability").and_then(|text| text::percent(text).ok()),
-        distance_min: table.integer("distance").and_then(|distance| u32::try_from(distance).ok()),
+        distance_min: table
+            .integer("distance")
+            .and_then(|distance| u32::try_from(distance).ok()),
         rate: Rate {
             mttf: table.duration("mttf"),
             mttr: table.duration("mttr"),
@@ -88,10 +94,15 @@ pub(crate) fn judge_rate(table: &Table, span: &Range<usize>, source: &Arc<Source
 /// External things that are called like services: a name in `needs` would mean both.
 pub(crate) fn judge_names(file: &Table, source: &Arc<Source>, found: &mut Vec<Diagnostic>) {
     let services = names(file, "service");
-    for entry in file.map("external").iter().filter(|entry| services.contains(entry.name.as_str())) {
+    for entry in file
+        .map("external")
+        .iter()
+        .filter(|entry| services.contains(entry.name.as_str()))
+    {
         let problem = format!("`{}` is a service already", shown(&entry.name));
         let error = Diagnostic::new(source, &entry.name_span, problem);
-        found.push(error.help("a service that is run here is no external thing: leave it out, or give it another name"));
+        found
+            .push(error.help("a service that is run here is no external thing: leave it out, or give it another name"));
     }
 }
 
@@ -122,7 +133,11 @@ impl Judge<'_> {
         {
             let at = table.given("mttr").map_or(span.clone(), |value| value.span.clone());
             let problem = format!("`mttr` is {mttr}, not less than `mttf`, {mttf}: it would be down most of the time");
-            self.error(&at, problem, "`mttf` is the time between failures, `mttr` the time to repair one".into());
+            self.error(
+                &at,
+                problem,
+                "`mttf` is the time between failures, `mttr` the time to repair one".into(),
+            );
         }
         rate
     }
@@ -163,13 +178,18 @@ impl Judge<'_> {
         let used: BTreeSet<&str> = site.nodes.values().filter_map(|node| node.zone.as_deref()).collect();
         for entry in file.map("zone") {
             let path = entry.name.as_str();
-            let lies_in = |zone: &&str| *zone == path || zone.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+            let lies_in =
+                |zone: &&str| *zone == path || zone.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
             if !used.iter().any(|zone| lies_in(zone)) {
                 let help = match mend::similar(path, used.iter().copied()) {
                     Some(meant) => format!("did you mean `{meant}`?"),
                     None => format!("give a node `zone = \"{}\"`, or leave it out", shown(path)),
                 };
-                self.error(&entry.name_span, format!("no node lies in the zone `{}`", shown(path)), help);
+                self.error(
+                    &entry.name_span,
+                    format!("no node lies in the zone `{}`", shown(path)),
+                    help,
+                );
             }
         }
     }
@@ -202,7 +222,9 @@ mod tests {
 
     fn site(text: &str) -> model::Cluster {
         let text = format!("{text}\n[service.web]\ncommand = [\"web\"]\n");
-        crate::parse(&text, "x.toml").unwrap_or_else(|errors| panic!("{errors}")).cluster
+        crate::parse(&text, "x.toml")
+            .unwrap_or_else(|errors| panic!("{errors}"))
+            .cluster
     }
 
     #[test]
@@ -232,17 +254,50 @@ mod tests {
     #[test]
     fn what_does_not_fit_together_is_told_with_its_place() {
         for (text, message) in [
-            ("uses = [\"dbb\"]\n[service.db]\ncommand = [\"db\"]", "x.toml:3:9: there is no service or external `dbb`; did you mean `db`?"),
-            ("needs = [[\"web\"]]", "x.toml:3:11: `web` needs itself, so it could never start; leave it out"),
-            ("needs = [[\"pay\"]]", "x.toml:3:11: there is no service `pay`; declare it, `[service.pay]` or `[external.pay]`, or leave it out"),
-            ("[node.a]\nfeeds = [\"ups-1\"]\n[feed.ups-2]", "x.toml:4:10: there is no feed `ups-1`; did you mean `ups-2`?"),
-            ("[node.a]\nswitches = [\"s\"]", "x.toml:4:13: there is no switch `s`; declare it: a line `[switch.s]` is enough"),
-            ("[switch.s]\nuplink = [\"s\"]", "x.toml:4:11: the switch `s` hangs on itself; leave it out"),
-            ("[external.web]", "x.toml:3:11: `web` is a service already; a service that is run here is no external thing: leave it out, or give it another name"),
-            ("[node.a]\nzone = \"dc1/r1\"\n[zone.\"dc1/r2\"]", "x.toml:5:7: no node lies in the zone `dc1/r2`; did you mean `dc1/r1`?"),
-            ("mttf = \"1h\"\nmttr = \"2h\"", "x.toml:4:8: `mttr` is 2h, not less than `mttf`, 1h: it would be down most of the time; `mttf` is the time between failures, `mttr` the time to repair one"),
-            ("availability = \"100%\"", "x.toml:3:16: `availability` must be more than 0% and less than 100%: nothing is always there; for example `\"99.95%\"`"),
-            ("[node.a]\nzone = \"dc1//r\"", "x.toml:4:8: `zone` has an empty part; for example `\"dc1/rack3\"`: the widest domain first"),
+            (
+                "uses = [\"dbb\"]\n[service.db]\ncommand = [\"db\"]",
+                "x.toml:3:9: there is no service or external `dbb`; did you mean `db`?",
+            ),
+            (
+                "needs = [[\"web\"]]",
+                "x.toml:3:11: `web` needs itself, so it could never start; leave it out",
+            ),
+            (
+                "needs = [[\"pay\"]]",
+                "x.toml:3:11: there is no service `pay`; declare it, `[service.pay]` or `[external.pay]`, or leave it out",
+            ),
+            (
+                "[node.a]\nfeeds = [\"ups-1\"]\n[feed.ups-2]",
+                "x.toml:4:10: there is no feed `ups-1`; did you mean `ups-2`?",
+            ),
+            (
+                "[node.a]\nswitches = [\"s\"]",
+                "x.toml:4:13: there is no switch `s`; declare it: a line `[switch.s]` is enough",
+            ),
+            (
+                "[switch.s]\nuplink = [\"s\"]",
+                "x.toml:4:11: the switch `s` hangs on itself; leave it out",
+            ),
+            (
+                "[external.web]",
+                "x.toml:3:11: `web` is a service already; a service that is run here is no external thing: leave it out, or give it another name",
+            ),
+            (
+                "[node.a]\nzone = \"dc1/r1\"\n[zone.\"dc1/r2\"]",
+                "x.toml:5:7: no node lies in the zone `dc1/r2`; did you mean `dc1/r1`?",
+            ),
+            (
+                "mttf = \"1h\"\nmttr = \"2h\"",
+                "x.toml:4:8: `mttr` is 2h, not less than `mttf`, 1h: it would be down most of the time; `mttf` is the time between failures, `mttr` the time to repair one",
+            ),
+            (
+                "availability = \"100%\"",
+                "x.toml:3:16: `availability` must be more than 0% and less than 100%: nothing is always there; for example `\"99.95%\"`",
+            ),
+            (
+                "[node.a]\nzone = \"dc1//r\"",
+                "x.toml:4:8: `zone` has an empty part; for example `\"dc1/rack3\"`: the widest domain first",
+            ),
         ] {
             assert_eq!(told(text), message, "{text}");
         }

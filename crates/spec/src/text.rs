@@ -169,7 +169,10 @@ fn zone_problem(text: &str) -> Option<(String, Option<String>)> {
             None => return None,
         },
     };
-    Some((problem, Some("for example `\"dc1/rack3\"`: the widest domain first".into())))
+    Some((
+        problem,
+        Some("for example `\"dc1/rack3\"`: the widest domain first".into()),
+    ))
 }
 
 /// Reads `99.95%` as the share that is left, in parts of a billion.
@@ -191,7 +194,10 @@ pub(crate) fn percent(text: &str) -> Result<u64, (String, Option<String>)> {
     let whole: u64 = whole.parse().unwrap_or(100);
     let share = whole.saturating_mul(PARTS / 100).saturating_add(fraction);
     if share == 0 || share >= PARTS {
-        return Err(("must be more than 0% and less than 100%: nothing is always there".into(), help()));
+        return Err((
+            "must be more than 0% and less than 100%: nothing is always there".into(),
+            help(),
+        ));
     }
     Ok(PARTS - share)
 }

@@ -350,7 +350,11 @@ impl<'a> Walker<'a> {
                     (TextRule::Variable, _) => "variable",
                     (_, of) => of,
                 };
-                self.note(&name.span(), format!("the {what} name `{}` {problem}", shown(word)), help);
+                self.note(
+                    &name.span(),
+                    format!("the {what} name `{}` {problem}", shown(word)),
+                    help,
+                );
             }
             let path = join(label.path, word);
             let inner = Label {

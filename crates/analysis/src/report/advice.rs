@@ -5,8 +5,8 @@
 
 use super::Options;
 use crate::actions::{Action, candidates};
-use crate::predict::{Prediction, all_needed, predict};
-use crate::solve::Limits;
+use crate::predict::{self, Prediction, all_needed, only_needed, predict};
+use crate::solve::{Limits, solve};
 use crate::system::{System, logic};
 use crate::tree::Ref;
 use api::analysis::Advice;
@@ -51,26 +51,44 @@ struct Choice {
 /// Advice for the services that miss their target; if none has one, for the three that are worst off.
 pub fn advise(system: &System, options: &Options) -> Vec<Advice> {
     const WORST: usize = 3;
-    let Budget { evaluations, .. } = options.budget;
+    let evaluations = options.budget.evaluations;
     if evaluations == 0 || system.services.is_empty() {
         return Vec::new();
     }
+    let whole = logic(system);
+    let limits = only_probability(&options.limits);
     let mut all: Vec<(f64, bool, &String)> = system
         .services
         .iter()
         .map(|(name, service)| {
-            let now = predict(system, name, &only_probability(&options.limits)).unavailability();
+            let top = whole.services.get(name).copied().unwrap_or(Ref::False);
+            let now = predict::with(system, &whole, name, &solve(&whole.tree, top, &limits)).unavailability();
             (now, service.unavailable_max.is_some_and(|max| now > max), name)
         })
         .collect();
     all.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let missed: Vec<&String> = all.iter().filter(|(_, misses, _)| *misses).map(|(_, _, name)| *name).collect();
+    let missed: Vec<&String> = all
+        .iter()
+        .filter(|(_, misses, _)| *misses)
+        .map(|(_, _, name)| *name)
+        .collect();
     let chosen: Vec<&String> = match missed.is_empty() {
         true => all.iter().map(|(_, _, name)| *name).take(WORST).collect(),
         false => missed,
     };
     let each = (evaluations / chosen.len().max(1)).max(1);
-    chosen.into_iter().flat_map(|name| for_service(system, name, options, each)).collect()
+    chosen
+        .into_iter()
+        .flat_map(|name| for_service(system, name, options, each))
+        .collect()
+}
+
+/// A larger system costs more to look at: of one of a hundred things all that are asked for, of ten times as many a tenth.
+pub(super) fn affordable(evaluations: usize, system: &System) -> usize {
+    const THINGS: usize = 100;
+    let instances: usize = system.services.values().map(|service| service.instances.len()).sum();
+    let things = instances + system.nodes.len();
+    (evaluations * THINGS / things.max(THINGS)).max(evaluations.min(20))
 }
 
 fn only_probability(limits: &Limits) -> Limits {
@@ -88,8 +106,9 @@ fn for_service(system: &System, service: &str, options: &Options, mut evaluation
     // Failures of the day are mended anyway; advice is for the design.
     let sound = System {
         failed: BTreeSet::new(),
-        ..system.clone()
+        ..only_needed(system, &BTreeSet::from([service.to_owned()]))
     };
+    evaluations = affordable(evaluations, &sound);
     let before = predict(&sound, service, &limits);
     let mut beam = vec![Choice {
         actions: Vec::new(),
@@ -107,7 +126,9 @@ fn for_service(system: &System, service: &str, options: &Options, mut evaluation
                 if evaluations == 0 {
                     break;
                 }
-                if option.actions.contains(&action) || next.iter().any(|other| same(&other.actions, &option.actions, &action)) {
+                if option.actions.contains(&action)
+                    || next.iter().any(|other| same(&other.actions, &option.actions, &action))
+                {
                     continue;
                 }
                 evaluations -= 1;
@@ -145,7 +166,11 @@ fn for_service(system: &System, service: &str, options: &Options, mut evaluation
 
 /// The best by gain for what they cost, and the best by gain alone, and of what is worth nothing yet the cheapest: it may be half of something.
 fn keep(mut all: Vec<Choice>, beam: usize) -> Vec<Choice> {
-    all.sort_by(|a, b| (b.nines / b.cost).total_cmp(&(a.nines / a.cost)).then(a.cost.total_cmp(&b.cost)));
+    all.sort_by(|a, b| {
+        (b.nines / b.cost)
+            .total_cmp(&(a.nines / a.cost))
+            .then(a.cost.total_cmp(&b.cost))
+    });
     let mut kept: Vec<Choice> = all.iter().take(beam / 2).cloned().collect();
     let rest = all.split_off(all.len().min(beam / 2));
     let mut by_gain = rest;
@@ -160,7 +185,10 @@ fn keep(mut all: Vec<Choice>, beam: usize) -> Vec<Choice> {
 /// Whether it changes where something is: of that, more often than of others, both halves are needed.
 fn is_of_half(option: &Choice) -> bool {
     option.actions.iter().any(|action| {
-        matches!(action, Action::Move { .. } | Action::Add { .. } | Action::NewNode { .. } | Action::MoveVote { .. })
+        matches!(
+            action,
+            Action::Move { .. } | Action::Add { .. } | Action::NewNode { .. } | Action::MoveVote { .. }
+        )
     })
 }
 
@@ -194,5 +222,8 @@ fn singles(system: &System, service: &str) -> Vec<String> {
     let logic = logic(system);
     let top = logic.services.get(service).copied().unwrap_or(Ref::False);
     let singles = logic.tree.singles(top);
-    singles.into_iter().map(|event| logic.thing(event).to_string()).collect()
+    singles
+        .into_iter()
+        .map(|event| logic.thing(event).to_string())
+        .collect()
 }

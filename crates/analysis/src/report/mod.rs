@@ -4,9 +4,11 @@ mod advice;
 mod checks;
 mod picture;
 mod spofs;
+mod svg;
 
 pub use advice::{Budget, advise};
 pub use spofs::{fix, risks};
+pub use svg::svg;
 
 use crate::predict::{self, Prediction};
 use crate::solve::{Limits, Probability, Solution, solve};
@@ -86,7 +88,11 @@ pub fn report(system: &System, of: &str, options: &Options) -> Report {
                 listed_to: u32::try_from(solution.listed_to).unwrap_or(u32::MAX),
                 by_order: solution.by_order.clone(),
                 impaired_by: service.uses.iter().cloned().collect(),
-                availability: availability(&predictions[name.as_str()], &range[name.as_str()], service.unavailable_max),
+                availability: availability(
+                    &predictions[name.as_str()],
+                    &range[name.as_str()],
+                    service.unavailable_max,
+                ),
                 importance: importance(&logic, &designed[name.as_str()]),
             }
         })
@@ -112,13 +118,22 @@ pub fn report(system: &System, of: &str, options: &Options) -> Report {
         advice: advise(system, options),
         assumed: system.rates.assumptions(&logic.things),
     };
-    if predictions.values().any(|prediction| prediction.assumed && prediction.switching > 0.0) {
+    if predictions
+        .values()
+        .any(|prediction| prediction.assumed && prediction.switching > 0.0)
+    {
         let (coverage, by_hand) = (system.rates.coverage(), system.rates.by_hand_hours());
         if coverage.assumed {
-            report.assumed.push(format!("takeovers that work by themselves: {}%", coverage.value * 100.0));
+            report.assumed.push(format!(
+                "takeovers that work by themselves: {}%",
+                coverage.value * 100.0
+            ));
         }
         if by_hand.assumed {
-            report.assumed.push(format!("repair by hand where one does not: {} min", by_hand.value * 60.0));
+            report.assumed.push(format!(
+                "repair by hand where one does not: {} min",
+                by_hand.value * 60.0
+            ));
         }
     }
     report.findings = checks::checks(system, &logic, &report);
@@ -137,7 +152,12 @@ fn cut_sets(logic: &Logic, solution: &Solution) -> Vec<CutSet> {
 /// For each kind of thing that has to do with the service, whether any one of them may fail.
 fn survives(system: &System, logic: &Logic, service: &str, solution: &Solution) -> Vec<Survives> {
     let top = logic.services.get(service).copied().unwrap_or(Ref::False);
-    let singles: BTreeSet<u32> = solution.sets.iter().filter(|set| set.events.len() == 1).map(|set| set.events[0]).collect();
+    let singles: BTreeSet<u32> = solution
+        .sets
+        .iter()
+        .filter(|set| set.events.len() == 1)
+        .map(|set| set.events[0])
+        .collect();
     let is_down = solution.distance() == Some(0);
     let mut kinds: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for event in logic.tree.events_of(top) {
@@ -174,7 +194,11 @@ fn importance(logic: &Logic, solution: &Solution) -> Vec<Importance> {
             }
         })
         .collect();
-    all.sort_by(|a, b| b.criticality.total_cmp(&a.criticality).then_with(|| a.thing.cmp(&b.thing)));
+    all.sort_by(|a, b| {
+        b.criticality
+            .total_cmp(&a.criticality)
+            .then_with(|| a.thing.cmp(&b.thing))
+    });
     all.truncate(IMPORTANT_MAX);
     all
 }
@@ -186,7 +210,9 @@ fn ranges<'a>(system: &System, logic: &'a Logic, limits: &Limits) -> BTreeMap<&'
         system.rates.doubt = doubt;
         let mut logic = logic.clone();
         for (event, thing) in (0..).zip(&logic.things) {
-            logic.tree.set_probability(event, system.rates.unavailability(thing).value);
+            logic
+                .tree
+                .set_probability(event, system.rates.unavailability(thing).value);
         }
         let of = |(name, top): (&String, &Ref)| {
             // Only the probability is wanted.

@@ -1,8 +1,8 @@
 //! Single points of failure: named at the widest level that explains them, and what would remove them.
 
-use super::advice::Budget;
+use super::advice::{Budget, affordable};
 use crate::actions::{Action, candidates};
-use crate::predict::down_with;
+use crate::predict::{down_with, only_needed};
 use crate::system::{System, Thing, logic};
 use api::analysis::{Fix, Report, Spof};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,34 +19,50 @@ pub(super) fn spofs(system: &System, singles: &BTreeMap<String, BTreeSet<Thing>>
             kills.entry(thing).or_default().insert(service);
         }
     }
-    let mut all: Vec<(&Thing, BTreeSet<&String>)> = kills.into_iter().collect();
     // The widest first: what takes most services, and most with it.
-    all.sort_by_cached_key(|(thing, services)| {
-        let behind = system.behind(thing).len();
-        (std::cmp::Reverse(services.len()), std::cmp::Reverse(behind), (*thing).clone())
+    let mut all: Vec<Single<'_>> = kills
+        .into_iter()
+        .map(|(thing, services)| Single {
+            behind: system.behind(thing),
+            thing,
+            services,
+        })
+        .collect();
+    all.sort_by_cached_key(|single| {
+        let width = (single.services.len(), single.behind.len());
+        (std::cmp::Reverse(width), single.thing.clone())
     });
-    let mut evaluations = budget.evaluations;
-    let mut told: Vec<Spof> = Vec::new();
-    let wider: BTreeMap<&Thing, BTreeSet<&String>> = all.iter().map(|(thing, services)| (*thing, services.clone())).collect();
-    for (thing, services) in &all {
-        let behind = system.behind(thing);
-        let within = wider
-            .iter()
-            .filter(|(other, takes)| *other != thing && takes.is_superset(services) && system.behind(other).contains(thing))
-            .max_by_key(|(other, _)| (system.behind(other).len(), std::cmp::Reverse((**other).clone())))
-            .map(|(other, _)| other.to_string());
-        let takes: Vec<String> = services.iter().map(|service| (*service).clone()).collect();
-        told.push(Spof {
-            kind: thing.kind().into(),
-            thing: thing.to_string(),
-            behind: behind.iter().map(ToString::to_string).collect(),
-            text: sentence(system, thing, &takes, &behind),
-            within,
-            fix: fix_within(system, thing, &mut evaluations),
-            takes,
-        });
+    let mut evaluations = affordable(budget.evaluations, system);
+    all.iter()
+        .map(|single| {
+            let takes: Vec<String> = single.services.iter().map(|service| (*service).clone()).collect();
+            // Those before it are at least as wide.
+            let within = all.iter().find(|other| other.contains(single)).map(|other| other.thing.to_string());
+            Spof {
+                kind: single.thing.kind().into(),
+                thing: single.thing.to_string(),
+                behind: single.behind.iter().map(ToString::to_string).collect(),
+                text: sentence(system, single.thing, &takes, &single.behind),
+                within,
+                fix: fix_within(system, single.thing, &mut evaluations),
+                takes,
+            }
+        })
+        .collect()
+}
+
+/// A single point of failure, the services it takes, and what goes with it.
+struct Single<'a> {
+    thing: &'a Thing,
+    services: BTreeSet<&'a String>,
+    behind: BTreeSet<Thing>,
+}
+
+impl Single<'_> {
+    /// Whether another one is in this one, and takes no more services.
+    fn contains(&self, other: &Self) -> bool {
+        self.behind.contains(other.thing) && self.services.is_superset(&other.services)
     }
-    told
 }
 
 /// "zone dc1/rack1 takes web and db down: with it go node a, web-1, db-1".
@@ -58,7 +74,11 @@ fn sentence(system: &System, thing: &Thing, takes: &[String], behind: &BTreeSet<
             let (last, first) = names.split_last().unwrap_or((&names[0], &[]));
             format!("{} and {last}", first.join(", "))
         }
-        names => format!("{} and {} more", names[..NAMED_MAX - 1].join(", "), names.len() - NAMED_MAX + 1),
+        names => format!(
+            "{} and {} more",
+            names[..NAMED_MAX - 1].join(", "),
+            names.len() - NAMED_MAX + 1
+        ),
     };
     let instances: Vec<String> = behind
         .iter()
@@ -66,11 +86,19 @@ fn sentence(system: &System, thing: &Thing, takes: &[String], behind: &BTreeSet<
             Thing::Process(id) => Some(id.clone()),
             _ => None,
         })
-        .filter(|id| takes.iter().any(|service| system.services[service].instances.iter().any(|i| i.id == *id)))
+        .filter(|id| {
+            takes
+                .iter()
+                .any(|service| system.services[service].instances.iter().any(|i| i.id == *id))
+        })
         .collect();
     match instances.as_slice() {
         [] => format!("{thing} alone takes {} down", list(takes)),
-        instances => format!("{thing} alone takes {} down: with it goes {}", list(takes), list(instances)),
+        instances => format!(
+            "{thing} alone takes {} down: with it goes {}",
+            list(takes),
+            list(instances)
+        ),
     }
 }
 
@@ -121,13 +149,22 @@ fn missing(system: &System, name: &str, gone: &BTreeSet<Thing>) -> u64 {
         let process = Thing::Process(id.clone());
         !gone.contains(&process) && !system.failed.contains(&process)
     };
-    let left: u32 = service.instances.iter().filter(|instance| is_left(&instance.id)).map(|instance| instance.weight).sum();
+    let left: u32 = service
+        .instances
+        .iter()
+        .filter(|instance| is_left(&instance.id))
+        .map(|instance| instance.weight)
+        .sum();
     1 + u64::from(service.need.saturating_sub(left)) * 2
 }
 
 fn fix_within(system: &System, thing: &Thing, evaluations: &mut usize) -> Option<Fix> {
     const WIDTH: usize = 6;
-    let start = State::new(system.clone(), Vec::new(), thing);
+    if *evaluations == 0 {
+        return None;
+    }
+    let all = State::new(system.clone(), Vec::new(), thing);
+    let start = State::new(only_needed(system, &all.killed), Vec::new(), thing);
     let mut beam = vec![start];
     let mut best: Option<State> = None;
     for _ in 0..ACTIONS_MAX {
@@ -181,9 +218,18 @@ pub fn risks(before: &Report, after: &Report) -> Vec<String> {
         // Of a new service everything is new; what alone takes it down is worth a word, though not for each level.
         let known = |service: &String| old.is_some_and(|old| old.takes.contains(service));
         let was_there = |service: &String| before.services.iter().any(|old| old.name == *service);
-        let new: Vec<&str> = spof.takes.iter().filter(|name| !known(name) && was_there(name)).map(String::as_str).collect();
+        let new: Vec<&str> = spof
+            .takes
+            .iter()
+            .filter(|name| !known(name) && was_there(name))
+            .map(String::as_str)
+            .collect();
         if !new.is_empty() && spof.within.is_none() {
-            told.push(format!("{} becomes a single point of failure of {}", spof.thing, new.join(", ")));
+            told.push(format!(
+                "{} becomes a single point of failure of {}",
+                spof.thing,
+                new.join(", ")
+            ));
         }
     }
     for service in &after.services {
@@ -196,8 +242,15 @@ pub fn risks(before: &Report, after: &Report) -> Vec<String> {
         let far = u32::MAX;
         let (was, is) = (old.distance.unwrap_or(far), service.distance.unwrap_or(far));
         if is < was {
-            let was = if was == far { format!("more than {}", old.listed_to) } else { was.to_string() };
-            told.push(format!("the distance of {} to an outage falls from {was} to {is}", service.name));
+            let was = if was == far {
+                format!("more than {}", old.listed_to)
+            } else {
+                was.to_string()
+            };
+            told.push(format!(
+                "the distance of {} to an outage falls from {was} to {is}",
+                service.name
+            ));
         }
     }
     told

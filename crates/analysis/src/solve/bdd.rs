@@ -70,7 +70,11 @@ impl Bdd {
             return Ok(known);
         }
         self.steps = self.steps.checked_sub(1).ok_or(TooLarge)?;
-        let top = [f, g, h].map(|at| self.variable_of(at)).into_iter().min().unwrap_or(u32::MAX);
+        let top = [f, g, h]
+            .map(|at| self.variable_of(at))
+            .into_iter()
+            .min()
+            .unwrap_or(u32::MAX);
         let [f1, g1, h1] = [f, g, h].map(|at| self.follow(at, top, true));
         let [f0, g0, h0] = [f, g, h].map(|at| self.follow(at, top, false));
         let high = self.ite(f1, g1, h1)?;

@@ -9,6 +9,7 @@
 
 mod bdd;
 mod counts;
+mod hull;
 mod module;
 mod order;
 mod table;
@@ -183,7 +184,27 @@ fn solve_here(tree: &Tree, top: Ref, limits: &Limits) -> Solution {
             parts.insert(gate, part);
         }
     }
-    collect(tree, top, &parts)
+    let solution = collect(tree, top, &parts);
+    match solution.probability {
+        // The probability is known, and the sets are too many for a diagram of their own.
+        Probability::Exact(_) if !coherent[top as usize] && solution.total.is_none() => {
+            let between = hull::solve(tree, Ref::Gate(top), limits);
+            Solution {
+                probability: solution.probability,
+                birnbaum: solution.birnbaum,
+                ..between
+            }
+        }
+        Probability::Bounds(low, high) if !coherent[top as usize] => {
+            let between = hull::solve(tree, Ref::Gate(top), limits);
+            let low = low.max(between.probability.low());
+            Solution {
+                probability: Probability::Bounds(low, high.min(between.probability.high()).max(low)),
+                ..between
+            }
+        }
+        _ => solution,
+    }
 }
 
 impl CutSet {
@@ -198,7 +219,11 @@ impl CutSet {
 fn trivial(set: Option<CutSet>, probability: f64) -> Solution {
     let mut counts = Counts::default();
     if let Some(set) = &set {
-        counts = if set.events.is_empty() { Counts::one() } else { Counts::event() };
+        counts = if set.events.is_empty() {
+            Counts::one()
+        } else {
+            Counts::event()
+        };
     }
     Solution {
         sets: set.into_iter().collect(),
@@ -228,7 +253,9 @@ fn collect(tree: &Tree, top: u32, parts: &BTreeMap<u32, Part>) -> Solution {
     let mut birnbaum: BTreeMap<u32, f64> = BTreeMap::new();
     let mut reach: BTreeMap<u32, f64> = BTreeMap::from([(top, 1.0)]);
     for (gate, part) in parts.iter().rev() {
-        let Some(weight) = reach.get(gate).copied() else { continue };
+        let Some(weight) = reach.get(gate).copied() else {
+            continue;
+        };
         for (variable, local) in &part.birnbaum {
             match variable {
                 Ref::Event(event) => *birnbaum.entry(*event).or_default() += weight * local,

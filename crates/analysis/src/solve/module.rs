@@ -105,7 +105,10 @@ fn exactly(
         bdd.range(root, &lows, &highs)
     };
     let birnbaum = bdd.birnbaum(root, &highs);
-    let birnbaum = variables.iter().zip(birnbaum).map(|(variable, value)| (variable.what, value));
+    let birnbaum = variables
+        .iter()
+        .zip(birnbaum)
+        .map(|(variable, value)| (variable.what, value));
     let birnbaum: Vec<(Ref, f64)> = birnbaum.collect();
     let mut part = Part {
         sets: Vec::new(),
@@ -157,9 +160,7 @@ fn diagram(tree: &Tree, local: &Local, bdd: &mut Bdd) -> Result<u32, TooLarge> {
                 }
                 all
             }
-            Gate::AtLeast(count, _) => {
-                bdd.at_least(*count, &inputs)?
-            }
+            Gate::AtLeast(count, _) => bdd.at_least(*count, &inputs)?,
             Gate::Not(_) => bdd.not(inputs[0])?,
         };
         made.insert(Ref::Gate(*gate), root);
@@ -246,7 +247,9 @@ impl Listing<'_> {
                 return Ok(());
             }
             let node = self.zbdd.node(at);
-            let more = self.variables[node.variable as usize].part.map_or(1, |part| part.smallest);
+            let more = self.variables[node.variable as usize]
+                .part
+                .map_or(1, |part| part.smallest);
             if size + more <= self.order {
                 path.push(node.variable);
                 self.walk(node.high, path, size + more)?;

@@ -118,7 +118,9 @@ impl Cache {
 
 fn mix(a: u32, b: u32, c: u32) -> usize {
     let mut hash = u64::from(a).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    hash = (hash ^ u64::from(b)).wrapping_mul(0xC2B2_AE3D_27D4_EB4F).rotate_left(29);
+    hash = (hash ^ u64::from(b))
+        .wrapping_mul(0xC2B2_AE3D_27D4_EB4F)
+        .rotate_left(29);
     hash = (hash ^ u64::from(c)).wrapping_mul(0x1656_67B1_9E37_79F9);
     // The upper bits are the well mixed ones.
     usize::try_from(hash >> 24).unwrap_or_default()

@@ -3,9 +3,9 @@
 //! Whatever is cut off is kept account of: each product that was dropped adds its probability to what the sets that are listed may lack, so
 //! that the upper bound holds for the whole tree and not only for the sets that were found.
 
-use super::table::TooLarge;
 use super::module::{Part, Variable};
 use super::order::Local;
+use super::table::TooLarge;
 use crate::tree::{Gate, Ref, Tree};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,7 +28,13 @@ struct Found {
     dropped: f64,
 }
 
-pub(super) fn solve(tree: &Tree, local: &Local, variables: &[Variable<'_>], coherent: bool, limits: &super::Limits) -> Part {
+pub(super) fn solve(
+    tree: &Tree,
+    local: &Local,
+    variables: &[Variable<'_>],
+    coherent: bool,
+    limits: &super::Limits,
+) -> Part {
     let interval = interval(tree, local, variables);
     let mut part = Part {
         sets: Vec::new(),
@@ -52,7 +58,12 @@ pub(super) fn solve(tree: &Tree, local: &Local, variables: &[Variable<'_>], cohe
         part.high = part.high.min(upper(&found.sets, &highs) + found.dropped);
         part.low = part.low.max(lower(&found.sets, &lows)).min(part.high);
         part.birnbaum = estimate(&found.sets, variables, &highs);
-        part.smallest = found.sets.iter().map(|set| size(set, variables)).min().unwrap_or(order + 1);
+        part.smallest = found
+            .sets
+            .iter()
+            .map(|set| size(set, variables))
+            .min()
+            .unwrap_or(order + 1);
         let below = variables.iter().filter_map(|variable| variable.part);
         let complete = below.map(|part| part.complete_to).fold(order, usize::min);
         expand(&mut part, &found.sets, variables, complete, limits.sets);
@@ -101,7 +112,12 @@ fn upwards(tree: &Tree, local: &Local, variables: &[Variable<'_>], order: usize)
     }
     let mut last = Found::default();
     for gate in &local.gates {
-        let inputs: Vec<&Found> = tree.gate(*gate).inputs().iter().filter_map(|input| known.get(input)).collect();
+        let inputs: Vec<&Found> = tree
+            .gate(*gate)
+            .inputs()
+            .iter()
+            .filter_map(|input| known.get(input))
+            .collect();
         last = match tree.gate(*gate) {
             Gate::Or(_) => work.or(&inputs)?,
             Gate::And(_) => work.at_least(inputs.len(), &inputs)?,
@@ -176,7 +192,12 @@ fn minimal(mut sets: Vec<Set>) -> Result<Vec<Set>, TooLarge> {
     for set in sets {
         let all = (1_u32 << set.len()) - 1;
         let is_covered = (0..all).any(|mask| {
-            let part: Set = set.iter().enumerate().filter(|(at, _)| mask >> at & 1 == 1).map(|(_, v)| *v).collect();
+            let part: Set = set
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| mask >> at & 1 == 1)
+                .map(|(_, v)| *v)
+                .collect();
             kept.contains(&part)
         });
         if !is_covered {
@@ -226,7 +247,11 @@ fn estimate(sets: &[Set], variables: &[Variable<'_>], q: &[f64]) -> Vec<(Ref, f6
             all[*variable as usize] += others.map(|at| q[*at as usize]).product::<f64>();
         }
     }
-    variables.iter().zip(all).map(|(variable, value)| (variable.what, value)).collect()
+    variables
+        .iter()
+        .zip(all)
+        .map(|(variable, value)| (variable.what, value))
+        .collect()
 }
 
 /// Puts the sets of the modules below in the place of their variables.

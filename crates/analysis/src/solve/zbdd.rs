@@ -39,7 +39,11 @@ impl Zbdd {
         self.steps = self.steps.checked_sub(1).ok_or(TooLarge)?;
         let node = bdd.node(function);
         let low = self.minimal(bdd, node.low, coherent)?;
-        let with = if coherent { node.high } else { bdd.or(node.high, node.low)? };
+        let with = if coherent {
+            node.high
+        } else {
+            bdd.or(node.high, node.low)?
+        };
         let high = self.minimal(bdd, with, coherent)?;
         let high = self.without(high, low)?;
         let result = self.make(node.variable, high, low)?;

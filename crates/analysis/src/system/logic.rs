@@ -111,7 +111,11 @@ impl Maker<'_> {
             causes.push(self.thing(Thing::Zone(zone)));
         }
         if !node.feeds.is_empty() {
-            let feeds: Vec<Ref> = node.feeds.iter().map(|feed| self.thing(Thing::Feed(feed.clone()))).collect();
+            let feeds: Vec<Ref> = node
+                .feeds
+                .iter()
+                .map(|feed| self.thing(Thing::Feed(feed.clone())))
+                .collect();
             causes.push(self.logic.tree.and(feeds));
         }
         if !node.switches.is_empty() {
@@ -142,7 +146,10 @@ impl Maker<'_> {
         let lost = voters.len().div_ceil(2);
         match voters.len() {
             0 => Ref::False,
-            _ => self.logic.tree.at_least(u32::try_from(lost).unwrap_or(u32::MAX), voters),
+            _ => self
+                .logic
+                .tree
+                .at_least(u32::try_from(lost).unwrap_or(u32::MAX), voters),
         }
     }
 
@@ -150,7 +157,10 @@ impl Maker<'_> {
     fn service_itself(&mut self, name: &str, service: &Service, no_majority: Ref) -> Ref {
         let mut instances = Vec::new();
         for instance in &service.instances {
-            let mut causes = vec![self.thing(Thing::Process(instance.id.clone())), self.node_failed(&instance.node)];
+            let mut causes = vec![
+                self.thing(Thing::Process(instance.id.clone())),
+                self.node_failed(&instance.node),
+            ];
             if service.reached == Reached::ProxyOfActive {
                 causes.push(self.thing(Thing::Proxy(instance.node.clone())));
             }
@@ -204,7 +214,13 @@ impl Maker<'_> {
         let tree = &mut self.logic.tree;
         let services = least_fixpoint(own, |name, known| {
             let service = &system.services[name];
-            let of = |other: &String| known.get(other).or_else(|| externals.get(other)).copied().unwrap_or(Ref::False);
+            let of = |other: &String| {
+                known
+                    .get(other)
+                    .or_else(|| externals.get(other))
+                    .copied()
+                    .unwrap_or(Ref::False)
+            };
             let mut causes = vec![own[name]];
             causes.extend(service.needs.iter().map(of));
             for group in &service.any_of {
@@ -213,7 +229,13 @@ impl Maker<'_> {
             tree.or(causes)
         });
         for (name, service) in &system.services {
-            let of = |other: &String| services.get(other).or_else(|| externals.get(other)).copied().unwrap_or(Ref::False);
+            let of = |other: &String| {
+                services
+                    .get(other)
+                    .or_else(|| externals.get(other))
+                    .copied()
+                    .unwrap_or(Ref::False)
+            };
             let used: Vec<Ref> = service.uses.iter().map(of).collect();
             let impaired = tree.or(used);
             self.logic.impaired.insert(name.clone(), impaired);

@@ -243,7 +243,11 @@ impl System {
     pub fn behind(&self, thing: &Thing) -> BTreeSet<Thing> {
         let mut behind = BTreeSet::new();
         let nodes: Vec<&String> = match thing {
-            Thing::Zone(path) => self.nodes.keys().filter(|node| self.zones_of(node).contains(path)).collect(),
+            Thing::Zone(path) => self
+                .nodes
+                .keys()
+                .filter(|node| self.zones_of(node).contains(path))
+                .collect(),
             Thing::Machine(machine) => self.nodes_with(|node| node.machine.as_ref() == Some(machine)),
             Thing::Disk(disk) => self.nodes_with(|node| node.disk.as_ref() == Some(disk)),
             Thing::Feed(feed) => self.nodes_with(|node| node.feeds.len() == 1 && node.feeds.contains(feed)),
@@ -252,7 +256,12 @@ impl System {
                 behind.extend(dark.iter().map(|switch| Thing::Switch(switch.clone())));
                 self.nodes_with(|node| !node.switches.is_empty() && node.switches.is_subset(&dark))
             }
-            Thing::Node(node) => self.nodes.get_key_value(node).map(|(node, _)| node).into_iter().collect(),
+            Thing::Node(node) => self
+                .nodes
+                .get_key_value(node)
+                .map(|(node, _)| node)
+                .into_iter()
+                .collect(),
             _ => Vec::new(),
         };
         for node in nodes {
@@ -275,16 +284,21 @@ impl System {
     }
 
     fn nodes_with(&self, holds: impl Fn(&Node) -> bool) -> Vec<&String> {
-        self.nodes.iter().filter(|(_, node)| holds(node)).map(|(name, _)| name).collect()
+        self.nodes
+            .iter()
+            .filter(|(_, node)| holds(node))
+            .map(|(name, _)| name)
+            .collect()
     }
 
     /// Switches that are dark when one is.
     fn dark_with(&self, thing: &Thing) -> BTreeSet<String> {
         let mut dark = BTreeSet::from([thing.name().to_owned()]);
         loop {
-            let more = self.switches.iter().filter(|(name, uplinks)| {
-                !dark.contains(*name) && !uplinks.is_empty() && uplinks.is_subset(&dark)
-            });
+            let more = self
+                .switches
+                .iter()
+                .filter(|(name, uplinks)| !dark.contains(*name) && !uplinks.is_empty() && uplinks.is_subset(&dark));
             let more: Vec<String> = more.map(|(name, _)| name.clone()).collect();
             if more.is_empty() {
                 return dark;

@@ -237,7 +237,11 @@ impl Tree {
                 }
             }
         }
-        (0..).zip(seen).filter(|(_, seen)| *seen).map(|(event, _)| event).collect()
+        (0..)
+            .zip(seen)
+            .filter(|(_, seen)| *seen)
+            .map(|(event, _)| event)
+            .collect()
     }
 
     /// Whether more failures can never help: nothing that `top` depends on is negated.

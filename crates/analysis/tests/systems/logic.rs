@@ -12,8 +12,12 @@ use std::collections::{BTreeMap, BTreeSet};
 fn down(system: &System, failed: &BTreeSet<Thing>) -> BTreeMap<String, bool> {
     let has = |thing: Thing| failed.contains(&thing);
     let mut dark: BTreeSet<&String> = BTreeSet::new();
-    let switches: BTreeSet<&String> =
-        system.switches.keys().chain(system.nodes.values().flat_map(|node| &node.switches)).chain(system.switches.values().flatten()).collect();
+    let switches: BTreeSet<&String> = system
+        .switches
+        .keys()
+        .chain(system.nodes.values().flat_map(|node| &node.switches))
+        .chain(system.switches.values().flatten())
+        .collect();
     loop {
         let more: Vec<&String> = switches
             .iter()
@@ -21,7 +25,8 @@ fn down(system: &System, failed: &BTreeSet<Thing>) -> BTreeMap<String, bool> {
             .filter(|name| !dark.contains(name))
             .filter(|name| {
                 let uplinks = system.switches.get(*name).filter(|uplinks| !uplinks.is_empty());
-                has(Thing::Switch((*name).clone())) || uplinks.is_some_and(|uplinks| uplinks.iter().all(|up| dark.contains(up)))
+                has(Thing::Switch((*name).clone()))
+                    || uplinks.is_some_and(|uplinks| uplinks.iter().all(|up| dark.contains(up)))
             })
             .collect();
         if more.is_empty() {
@@ -37,11 +42,19 @@ fn down(system: &System, failed: &BTreeSet<Thing>) -> BTreeMap<String, bool> {
             || (!node.switches.is_empty() && node.switches.iter().all(|switch| dark.contains(switch)))
             || node.machine.clone().is_some_and(|machine| has(Thing::Machine(machine)))
     };
-    let votes = system.voters.iter().filter(|node| !has(Thing::Voter((*node).clone())) && !node_down(node)).count();
+    let votes = system
+        .voters
+        .iter()
+        .filter(|node| !has(Thing::Voter((*node).clone())) && !node_down(node))
+        .count();
     let majority = system.voters.is_empty() || votes * 2 > system.voters.len();
     let mut down: BTreeMap<String, bool> = system.services.keys().map(|name| (name.clone(), false)).collect();
     loop {
-        let is_down = |name: &String| down.get(name).copied().unwrap_or_else(|| has(Thing::External(name.clone())));
+        let is_down = |name: &String| {
+            down.get(name)
+                .copied()
+                .unwrap_or_else(|| has(Thing::External(name.clone())))
+        };
         let next: BTreeMap<String, bool> = system
             .services
             .iter()
@@ -52,11 +65,16 @@ fn down(system: &System, failed: &BTreeSet<Thing>) -> BTreeMap<String, bool> {
                         && (service.reached != Reached::ProxyOfActive || !has(Thing::Proxy(instance.node.clone())))
                         && (service.exclusive || instance.role == Role::Active || majority)
                 };
-                let left: u32 = service.instances.iter().filter(works).map(|instance| instance.weight).sum();
+                let left: u32 = service
+                    .instances
+                    .iter()
+                    .filter(works)
+                    .map(|instance| instance.weight)
+                    .sum();
                 let reached = match &service.reached {
-                    Reached::AnyProxy(nodes) if !nodes.is_empty() => {
-                        nodes.iter().any(|node| !has(Thing::Proxy(node.clone())) && !node_down(node))
-                    }
+                    Reached::AnyProxy(nodes) if !nodes.is_empty() => nodes
+                        .iter()
+                        .any(|node| !has(Thing::Proxy(node.clone())) && !node_down(node)),
                     _ => true,
                 };
                 let is = left < service.need
@@ -78,7 +96,11 @@ fn random(rng: &mut Rng) -> System {
     let mut system = System::default();
     let nodes = rng.usize(1..=4);
     let pick = |rng: &mut Rng, names: &[&str]| -> BTreeSet<String> {
-        names.iter().filter(|_| rng.u32(0..3) == 0).map(|name| (*name).to_owned()).collect()
+        names
+            .iter()
+            .filter(|_| rng.u32(0..3) == 0)
+            .map(|name| (*name).to_owned())
+            .collect()
     };
     for node in 0..nodes {
         let zone = match rng.u32(0..4) {
@@ -120,7 +142,14 @@ fn random(rng: &mut Rng) -> System {
             need: rng.u32(1..=all),
             exclusive: rng.bool(),
             needs: pick(rng, &["a", "b", "c", "x"]),
-            any_of: if rng.bool() { vec![pick(rng, &["a", "b", "c", "x", "y"])].into_iter().filter(|group| !group.is_empty()).collect() } else { vec![] },
+            any_of: if rng.bool() {
+                vec![pick(rng, &["a", "b", "c", "x", "y"])]
+                    .into_iter()
+                    .filter(|group| !group.is_empty())
+                    .collect()
+            } else {
+                vec![]
+            },
             reached: match rng.u32(0..3) {
                 0 => Reached::Directly,
                 1 => Reached::ProxyOfActive,
@@ -151,11 +180,13 @@ fn a_thousand_random_systems_fail_as_the_design_says() {
                 .map(|set| set.events.iter().map(|event| logic.thing(*event)).collect())
                 .collect();
             let mut truth: BTreeSet<BTreeSet<&Thing>> = BTreeSet::new();
-            let is_down = |failed: &[&Thing]| down(&system, &failed.iter().map(|thing| (*thing).clone()).collect())[service];
+            let is_down =
+                |failed: &[&Thing]| down(&system, &failed.iter().map(|thing| (*thing).clone()).collect())[service];
             if is_down(&[]) {
                 truth.insert(BTreeSet::new());
             } else {
-                let (alone, others): (Vec<&Thing>, Vec<&Thing>) = logic.things.iter().partition(|thing| is_down(&[thing]));
+                let (alone, others): (Vec<&Thing>, Vec<&Thing>) =
+                    logic.things.iter().partition(|thing| is_down(&[thing]));
                 truth.extend(alone.into_iter().map(|thing| BTreeSet::from([thing])));
                 for (at, first) in others.iter().enumerate() {
                     let second = others[at + 1..].iter().filter(|second| is_down(&[first, second]));
@@ -185,12 +216,20 @@ fn what_has_failed_already_counts() {
         let report = report(&system, "running", &options);
         let now = down(&system, &system.failed);
         for service in &report.services {
-            assert_eq!(service.distance == Some(0), now[&service.name], "seed {seed}, {}", service.name);
-            let one_away = things.iter().filter(|thing| !system.failed.contains(thing)).any(|thing| {
-                let mut failed = system.failed.clone();
-                failed.insert(thing.clone());
-                down(&system, &failed)[&service.name]
-            });
+            assert_eq!(
+                service.distance == Some(0),
+                now[&service.name],
+                "seed {seed}, {}",
+                service.name
+            );
+            let one_away = things
+                .iter()
+                .filter(|thing| !system.failed.contains(thing))
+                .any(|thing| {
+                    let mut failed = system.failed.clone();
+                    failed.insert(thing.clone());
+                    down(&system, &failed)[&service.name]
+                });
             if service.distance != Some(0) {
                 assert_eq!(service.distance == Some(1), one_away, "seed {seed}, {}", service.name);
             }
@@ -221,10 +260,23 @@ fn every_fix_that_is_told_mends_it() {
         let before = down(&system, &BTreeSet::new());
         for spof in &report.spofs {
             // What is told to take services down does, by the other logic.
-            let thing = logic(&system).things.into_iter().find(|thing| thing.to_string() == spof.thing).unwrap();
+            let thing = logic(&system)
+                .things
+                .into_iter()
+                .find(|thing| thing.to_string() == spof.thing)
+                .unwrap();
             let after = down(&system, &BTreeSet::from([thing]));
-            let takes: Vec<&String> = after.iter().filter(|(name, is)| **is && !before[*name]).map(|(name, _)| name).collect();
-            assert_eq!(takes, spof.takes.iter().collect::<Vec<_>>(), "seed {seed}, {}", spof.thing);
+            let takes: Vec<&String> = after
+                .iter()
+                .filter(|(name, is)| **is && !before[*name])
+                .map(|(name, _)| name)
+                .collect();
+            assert_eq!(
+                takes,
+                spof.takes.iter().collect::<Vec<_>>(),
+                "seed {seed}, {}",
+                spof.thing
+            );
         }
     }
     assert!(fixes > 100, "only {fixes} fixes");

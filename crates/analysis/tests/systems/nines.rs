@@ -19,7 +19,17 @@ fn of(q: f64) -> Rate {
 
 fn example() -> System {
     let mut system = System::default();
-    for (node, rack) in [("n1", "A"), ("n2", "B"), ("n3", "A"), ("n4", "A"), ("n5", "B"), ("n6", "A"), ("n7", "A"), ("n8", "B"), ("n9", "B")] {
+    for (node, rack) in [
+        ("n1", "A"),
+        ("n2", "B"),
+        ("n3", "A"),
+        ("n4", "A"),
+        ("n5", "B"),
+        ("n6", "A"),
+        ("n7", "A"),
+        ("n8", "B"),
+        ("n9", "B"),
+    ] {
         let place = Node {
             zone: vec![rack.into()],
             runs_services: true,
@@ -31,38 +41,39 @@ fn example() -> System {
     for rack in ["A", "B"] {
         system.rates.of.insert(Thing::Zone(rack.into()), of(1e-4));
     }
-    let mut service = |name: &str, nodes: &[&str], need: u32, active: u32, needs: &[&str], failover: Option<(f64, f64)>| {
-        let instances = (1..).zip(nodes).map(|(number, node)| Instance {
-            id: format!("{name}-{number}"),
-            node: (*node).into(),
-            role: if number <= active { Role::Active } else { Role::Standby },
-            weight: 1,
-        });
-        let instances: Vec<Instance> = instances.collect();
-        for instance in &instances {
-            system.rates.of.insert(Thing::Process(instance.id.clone()), of(1e-4));
-        }
-        let found = Service {
-            instances,
-            need,
-            active,
-            needs: needs.iter().map(ToString::to_string).collect(),
-            failover: match failover {
-                Some((coverage, seconds)) => Failover {
-                    coverage: Some(coverage),
-                    process_hours: seconds / 3_600.0,
-                    rate: Some(1e-3),
-                    ..Failover::default()
+    let mut service =
+        |name: &str, nodes: &[&str], need: u32, active: u32, needs: &[&str], failover: Option<(f64, f64)>| {
+            let instances = (1..).zip(nodes).map(|(number, node)| Instance {
+                id: format!("{name}-{number}"),
+                node: (*node).into(),
+                role: if number <= active { Role::Active } else { Role::Standby },
+                weight: 1,
+            });
+            let instances: Vec<Instance> = instances.collect();
+            for instance in &instances {
+                system.rates.of.insert(Thing::Process(instance.id.clone()), of(1e-4));
+            }
+            let found = Service {
+                instances,
+                need,
+                active,
+                needs: needs.iter().map(ToString::to_string).collect(),
+                failover: match failover {
+                    Some((coverage, seconds)) => Failover {
+                        coverage: Some(coverage),
+                        process_hours: seconds / 3_600.0,
+                        rate: Some(1e-3),
+                        ..Failover::default()
+                    },
+                    None => Failover {
+                        coverage: Some(1.0),
+                        ..Failover::default()
+                    },
                 },
-                None => Failover {
-                    coverage: Some(1.0),
-                    ..Failover::default()
-                },
-            },
-            ..Service::default()
+                ..Service::default()
+            };
+            system.services.insert(name.into(), found);
         };
-        system.services.insert(name.into(), found);
-    };
     service("lb", &["n1", "n2"], 1, 1, &[], Some((0.99, 3.0)));
     service("web", &["n3", "n4", "n5"], 2, 3, &["lb", "db"], None);
     service("db", &["n6", "n7"], 1, 1, &[], Some((0.90, 30.0)));
@@ -91,8 +102,20 @@ fn the_table_of_the_example() {
         (vec![move_db()], 1.020386e-4, 6.3325e-5, 1.653636e-4, true),
         (vec![fourth_web()], 1.009005e-4, 6.3325e-5, 1.642255e-4, true),
         (vec![drill()], 1.019788e-4, 1.9075e-5, 1.210538e-4, true),
-        (vec![move_db(), fourth_web()], 1.210079e-6, 6.3325e-5, 6.453508e-5, false),
-        (vec![move_db(), drill(), fourth_web()], 1.210079e-6, 1.9075e-5, 2.028508e-5, false),
+        (
+            vec![move_db(), fourth_web()],
+            1.210079e-6,
+            6.3325e-5,
+            6.453508e-5,
+            false,
+        ),
+        (
+            vec![move_db(), drill(), fourth_web()],
+            1.210079e-6,
+            1.9075e-5,
+            2.028508e-5,
+            false,
+        ),
     ] {
         let system = actions.iter().fold(example(), |system, action| action.applied(&system));
         let found = predict(&system, "web", &Limits::default());
@@ -102,7 +125,10 @@ fn the_table_of_the_example() {
         is(found.unavailability(), total);
         let logic = logic(&system);
         let singles = logic.tree.singles(logic.services["web"]);
-        let singles: Vec<String> = singles.into_iter().map(|event| logic.thing(event).to_string()).collect();
+        let singles: Vec<String> = singles
+            .into_iter()
+            .map(|event| logic.thing(event).to_string())
+            .collect();
         assert_eq!(singles, if spof { vec!["zone A"] } else { vec![] }, "{actions:?}");
     }
 }

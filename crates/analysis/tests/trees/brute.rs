@@ -9,7 +9,11 @@ pub(crate) fn is_true(tree: &Tree, what: Ref, failed: u64) -> bool {
         Ref::True => true,
         Ref::Event(event) => failed >> event & 1 == 1,
         Ref::Gate(gate) => {
-            let mut inputs = tree.gate(gate).inputs().iter().map(|input| is_true(tree, *input, failed));
+            let mut inputs = tree
+                .gate(gate)
+                .inputs()
+                .iter()
+                .map(|input| is_true(tree, *input, failed));
             match tree.gate(gate) {
                 Gate::Or(_) => inputs.any(|input| input),
                 Gate::And(_) => inputs.all(|input| input),

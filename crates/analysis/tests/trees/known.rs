@@ -13,7 +13,10 @@ fn exact(solution: &Solution) -> f64 {
 fn is(solution: &Solution, by_order: &[u64], probability: f64) {
     assert_eq!(solution.by_order.as_deref(), Some(by_order));
     let found = exact(solution);
-    assert!((found / probability - 1.0).abs() < 1e-6, "{found:e} is not {probability:e}");
+    assert!(
+        (found / probability - 1.0).abs() < 1e-6,
+        "{found:e} is not {probability:e}"
+    );
 }
 
 fn events(tree: &mut Tree, count: usize, q: f64) -> Vec<Ref> {
@@ -88,7 +91,10 @@ fn importances_of_a_small_tree() {
             (found.achievement, achievement),
             (found.reduction, reduction),
         ] {
-            assert!((found / known - 1.0).abs() < 2e-5, "event {event}: {found} is not {known}");
+            assert!(
+                (found / known - 1.0).abs() < 2e-5,
+                "event {event}: {found} is not {known}"
+            );
         }
     }
 }
@@ -107,7 +113,10 @@ fn bounds_of_the_same_tree_when_there_is_no_room() {
     let Probability::Bounds(low, high) = solution.probability else {
         panic!("{solution:?}");
     };
-    assert!((high - 1.49944006e-3).abs() < 1e-11 && (low - 1.4935e-3).abs() < 1e-11, "{low} {high}");
+    assert!(
+        (high - 1.49944006e-3).abs() < 1e-11 && (low - 1.4935e-3).abs() < 1e-11,
+        "{low} {high}"
+    );
 }
 
 #[test]
@@ -116,7 +125,9 @@ fn three_trains_of_valve_and_pump_with_a_common_cause() {
     let mut tree = Tree::new();
     let (valves, pumps) = (events(&mut tree, 3, 0.08), events(&mut tree, 3, 0.08));
     let (all_valves, all_pumps) = (tree.event(0.02), tree.event(0.02));
-    let trains: Vec<Ref> = (0..3).map(|at| tree.or([valves[at], all_valves, pumps[at], all_pumps])).collect();
+    let trains: Vec<Ref> = (0..3)
+        .map(|at| tree.or([valves[at], all_valves, pumps[at], all_pumps]))
+        .collect();
     let top = tree.and(trains);
     is(&all(&tree, top), &[2, 0, 8], 0.0430804);
 }
@@ -140,5 +151,8 @@ fn what_always_and_what_never_fails() {
     assert_eq!(all(&tree, event).distance(), Some(1));
     let not = tree.not(event);
     let hull = all(&tree, not);
-    assert_eq!((hull.distance(), exact(&hull), hull.by_order.clone()), (Some(0), 0.9, Some(vec![])));
+    assert_eq!(
+        (hull.distance(), exact(&hull), hull.by_order.clone()),
+        (Some(0), 0.9, Some(vec![]))
+    );
 }

@@ -15,7 +15,11 @@ fn grow(rng: &mut Rng, negates: bool) -> (Tree, Ref) {
         // Late gates are chosen more often, so that trees are deep.
         let mut pick = || {
             let back = rng.usize(0..known.len().min(6));
-            if rng.bool() { known[known.len() - 1 - back] } else { known[rng.usize(0..known.len())] }
+            if rng.bool() {
+                known[known.len() - 1 - back]
+            } else {
+                known[rng.usize(0..known.len())]
+            }
         };
         let inputs: Vec<Ref> = (0..count).map(|_| pick()).collect();
         let gate = match rng.u32(0..if negates { 6 } else { 4 }) {
@@ -35,7 +39,11 @@ fn close(a: f64, b: f64) -> bool {
 }
 
 fn listed(tree: &Tree, top: Ref, limits: &Limits) -> Vec<Vec<u32>> {
-    solve(tree, top, limits).sets.into_iter().map(|set| set.events).collect()
+    solve(tree, top, limits)
+        .sets
+        .into_iter()
+        .map(|set| set.events)
+        .collect()
 }
 
 #[test]
@@ -54,7 +62,11 @@ fn random_trees_agree_with_every_situation_tried() {
         assert_eq!(solution.total, Some(truth.len() as u64), "seed {seed}");
         let by_order = solution.by_order.clone().unwrap();
         for (size, count) in (1..).zip(&by_order) {
-            assert_eq!(*count, truth.iter().filter(|set| set.len() == size).count() as u64, "seed {seed}");
+            assert_eq!(
+                *count,
+                truth.iter().filter(|set| set.len() == size).count() as u64,
+                "seed {seed}"
+            );
         }
         let p = brute::probability(&tree, top);
         assert!(
@@ -68,7 +80,10 @@ fn random_trees_agree_with_every_situation_tried() {
                 brute::probability(&tree, top)
             };
             let found = solution.birnbaum.get(&event).copied().unwrap_or_default();
-            assert!(close(found, with(true) - with(false)), "seed {seed}, event {event}: {found}");
+            assert!(
+                close(found, with(true) - with(false)),
+                "seed {seed}, event {event}: {found}"
+            );
         }
     }
 }
@@ -87,7 +102,11 @@ fn the_second_method_finds_the_same_singles_and_pairs() {
         assert_eq!(tree.singles(top), singles, "seed {seed}");
         let mut pairs = tree.pairs(top);
         pairs.sort_unstable();
-        assert_eq!(pairs, of_size(2).map(|set| (set[0], set[1])).collect::<Vec<_>>(), "seed {seed}");
+        assert_eq!(
+            pairs,
+            of_size(2).map(|set| (set[0], set[1])).collect::<Vec<_>>(),
+            "seed {seed}"
+        );
     }
 }
 
@@ -104,8 +123,16 @@ fn without_room_for_diagrams_the_sets_are_the_same_and_the_bounds_hold() {
                 ..Limits::default()
             };
             let solution = solve(&tree, top, &cramped);
-            let truth: Vec<Vec<u32>> = brute::cut_sets(&tree, top).into_iter().filter(|set| set.len() <= order).collect();
-            let listed: Vec<Vec<u32>> = solution.sets.iter().map(|set| set.events.clone()).filter(|set| set.len() <= order).collect();
+            let truth: Vec<Vec<u32>> = brute::cut_sets(&tree, top)
+                .into_iter()
+                .filter(|set| set.len() <= order)
+                .collect();
+            let listed: Vec<Vec<u32>> = solution
+                .sets
+                .iter()
+                .map(|set| set.events.clone())
+                .filter(|set| set.len() <= order)
+                .collect();
             assert_eq!(listed, truth, "seed {seed}, order {order}");
             assert!(solution.listed_to >= order, "seed {seed}");
             let p = brute::probability(&tree, top);
@@ -127,6 +154,9 @@ fn where_failures_are_negated_the_bounds_hold_too() {
             ..Limits::default()
         };
         let (found, p) = (solve(&tree, top, &cramped).probability, brute::probability(&tree, top));
-        assert!(found.low() <= p + 1e-12 && p <= found.high() + 1e-12, "seed {seed}: {found:?} {p}");
+        assert!(
+            found.low() <= p + 1e-12 && p <= found.high() + 1e-12,
+            "seed {seed}: {found:?} {p}"
+        );
     }
 }

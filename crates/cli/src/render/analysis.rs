@@ -45,7 +45,10 @@ fn picture(report: &Report, view: &View) -> String {
     }
     out.push_str(&format!(
         "{}\n",
-        view.paint(Tone::Quiet, "* active  + standby  x failed  ! its loss takes a service down")
+        view.paint(
+            Tone::Quiet,
+            "* active  + standby  x failed  ! its loss takes a service down"
+        )
     ));
     out
 }
@@ -60,7 +63,11 @@ fn open_zones(zone: &ZonePicture, report: &Report, shown: &mut Vec<String>, view
         if shown.contains(&path) {
             continue;
         }
-        let takes = report.zones.iter().find(|other| other.path == path).map_or(&[][..], |other| other.takes.as_slice());
+        let takes = report
+            .zones
+            .iter()
+            .find(|other| other.path == path)
+            .map_or(&[][..], |other| other.takes.as_slice());
         out.push_str(&"  ".repeat(depth));
         out.push_str(&marked(&format!("zone {}", clean(&path)), takes, view));
         out.push('\n');
@@ -111,7 +118,15 @@ fn node_line(node: &NodePicture, depth: usize, view: &View) -> String {
 }
 
 fn services(report: &Report, view: &View) -> String {
-    let heads = ["SERVICE", "NEED", "DISTANCE", "MAY FAIL", "AVAILABILITY", "DOWN A YEAR", "TARGET"];
+    let heads = [
+        "SERVICE",
+        "NEED",
+        "DISTANCE",
+        "MAY FAIL",
+        "AVAILABILITY",
+        "DOWN A YEAR",
+        "TARGET",
+    ];
     let mut rows = vec![heads.map(|head| Cell::new(Tone::Quiet, head)).to_vec()];
     for service in &report.services {
         let availability = &service.availability;
@@ -140,7 +155,9 @@ fn distance(service: &ServiceReport) -> Cell {
         Some(n) => format!("{n} failures"),
         None => format!("over {}", service.listed_to.min(99)),
     };
-    let is_short = service.distance.is_some_and(|distance| distance < service.distance_target.unwrap_or(2));
+    let is_short = service
+        .distance
+        .is_some_and(|distance| distance < service.distance_target.unwrap_or(2));
     let tone = match service.distance {
         Some(0) => Tone::Bad,
         _ if is_short => Tone::Warn,
@@ -175,7 +192,10 @@ fn down(availability: &Availability) -> String {
         return middle;
     }
     let year = 365.25 * 24.0 * 60.0;
-    let (best, worst) = (availability.unavailability_best * year, availability.unavailability_worst * year);
+    let (best, worst) = (
+        availability.unavailability_best * year,
+        availability.unavailability_worst * year,
+    );
     format!("{middle} ({} to {})", minutes(best), minutes(worst))
 }
 
@@ -211,7 +231,11 @@ fn spofs(report: &Report, view: &View) -> String {
     let outer = report.spofs.iter().filter(|spof| spof.within.is_none());
     for spof in outer {
         out.push_str(&one(spof, view));
-        for inner in report.spofs.iter().filter(|inner| inner.within.as_ref() == Some(&spof.thing)) {
+        for inner in report
+            .spofs
+            .iter()
+            .filter(|inner| inner.within.as_ref() == Some(&spof.thing))
+        {
             out.push_str(&hanging("    in it: ", &clean(&inner.text), view.width));
             out.push_str(&fix_lines("           ", inner.fix.as_ref(), view));
         }
@@ -227,8 +251,16 @@ fn one(spof: &Spof, view: &View) -> String {
 
 fn fix_lines(indent: &str, fix: Option<&Fix>, view: &View) -> String {
     match fix {
-        Some(fix) => hanging(&format!("{indent}fix: "), &clean(&fix.actions.join(", and ")), view.width),
-        None => hanging(&format!("{indent}fix: "), "none found by moving or doubling things", view.width),
+        Some(fix) => hanging(
+            &format!("{indent}fix: "),
+            &clean(&fix.actions.join(", and ")),
+            view.width,
+        ),
+        None => hanging(
+            &format!("{indent}fix: "),
+            "none found by moving or doubling things",
+            view.width,
+        ),
     }
 }
 
@@ -245,7 +277,11 @@ fn pairs(report: &Report, view: &View) -> String {
         likeliest.sort_by(|a, b| b.probability.total_cmp(&a.probability));
         for set in likeliest.iter().take(SETS_SHOWN) {
             let things: Vec<String> = set.things.iter().map(|thing| clean(thing)).collect();
-            out.push_str(&hanging("    ", &format!("{}  ({:.1e})", things.join(" + "), set.probability), view.width));
+            out.push_str(&hanging(
+                "    ",
+                &format!("{}  ({:.1e})", things.join(" + "), set.probability),
+                view.width,
+            ));
         }
         if larger.len() > SETS_SHOWN {
             out.push_str(&format!("    and {} more\n", larger.len() - SETS_SHOWN));
@@ -254,7 +290,10 @@ fn pairs(report: &Report, view: &View) -> String {
     if out.is_empty() {
         return out;
     }
-    let heading = format!("what else takes a service down, up to {} things at once, likeliest first", report.order);
+    let heading = format!(
+        "what else takes a service down, up to {} things at once, likeliest first",
+        report.order
+    );
     title(&heading, view) + &out
 }
 
@@ -310,7 +349,10 @@ fn assumed(report: &Report, view: &View) -> String {
     if report.assumed.is_empty() {
         return String::new();
     }
-    let mut out = title("assumed, because nobody gave it (`[rates]` in the file); ~ and ranges are for a third and three times as much", view);
+    let mut out = title(
+        "assumed, because nobody gave it (`[rates]` in the file); ~ and ranges are for a third and three times as much",
+        view,
+    );
     for line in &report.assumed {
         out.push_str(&hanging("  ", &clean(line), view.width));
     }

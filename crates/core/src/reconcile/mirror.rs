@@ -49,7 +49,8 @@ impl Service {
                 Hold::Theirs => self.slot_is_theirs(index, cx.now),
                 Hold::Open(_) => {
                     let since = peers.silent_since(&record.node, record.session);
-                    if let Some(since) = since.filter(|_| index == 0 && self.slots[index].phase != slot::Phase::Vacant) {
+                    if let Some(since) = since.filter(|_| index == 0 && self.slots[index].phase != slot::Phase::Vacant)
+                    {
                         self.judge_as_of(since);
                     }
                     let because = if record.node == peers.me {
@@ -71,7 +72,11 @@ impl Service {
             return;
         }
         let (me, demotes) = (self.me.clone(), self.declared.on_demote.is_some());
-        for instance in self.instances.values_mut().filter(|instance| instance.acts && instance.is_alive()) {
+        for instance in self
+            .instances
+            .values_mut()
+            .filter(|instance| instance.acts && instance.is_alive())
+        {
             let free = !self.bound.contains_key(&instance.id) && !self.held.contains_key(&instance.id);
             if free && me.as_ref() == Some(&instance.node) && instance.demote.is_none() && instance.hook.is_none() {
                 instance.stands_by(instance.promoted.filter(|_| demotes));

@@ -48,7 +48,9 @@ impl Service {
         // Before there was ever an active there is nothing to follow. And on one machine only the operator takes away who has the data:
         // then he begins anew. Among several, who is not known here may be known elsewhere.
         let served = self.leader().and_then(|leader| leader.data.as_ref());
-        let Some((holder, epoch)) = served.filter(|(holder, _)| self.me.is_some() || self.instances.contains_key(holder)) else {
+        let Some((holder, epoch)) =
+            served.filter(|(holder, _)| self.me.is_some() || self.instances.contains_key(holder))
+        else {
             return Ok(());
         };
         if self.declared.on_follow.is_some() && instance.followed != Some(*epoch) {

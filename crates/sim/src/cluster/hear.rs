@@ -342,7 +342,11 @@ impl World {
         let boot = self.node(ix).boot;
         let Some(agent) = self.agent(ix) else { return };
         let clustered = &mut agent.clustered;
-        if clustered.look_at.take().is_some_and(|asked| at.waited_for(asked) > late) {
+        if clustered
+            .look_at
+            .take()
+            .is_some_and(|asked| at.waited_for(asked) > late)
+        {
             clustered.observer.late();
         }
         let nodes: Vec<NodeIx> = clustered.sessions.keys().copied().collect();
@@ -407,8 +411,12 @@ impl World {
     fn tell_silence(&mut self, ix: NodeIx, node: NodeIx, session: Revision) {
         let at = self.mark(ix);
         let name = self.node(node).name.clone();
-        let Some(agent) = self.node(ix).agent.as_ref() else { return };
-        let Some(silent) = agent.clustered.observer.silent_for(&name, at) else { return };
+        let Some(agent) = self.node(ix).agent.as_ref() else {
+            return;
+        };
+        let Some(silent) = agent.clustered.observer.silent_for(&name, at) else {
+            return;
+        };
         let since = self.node(ix).clocks.decisions(self.now) - silent;
         let event = ClusterEvent::Silent {
             node: name,

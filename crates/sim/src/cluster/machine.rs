@@ -209,7 +209,10 @@ impl World {
         // Its number was given again, elsewhere: another instance, with another disk.
         let moved = self.instances.get(id).is_some_and(|inst| inst.node != ix);
         if moved && self.process(id).is_some() {
-            self.violate("one process per instance", format!("{id} is started on n{ix:04} while it runs elsewhere"));
+            self.violate(
+                "one process per instance",
+                format!("{id} is started on n{ix:04} while it runs elsewhere"),
+            );
             return;
         }
         if moved {

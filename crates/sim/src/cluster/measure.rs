@@ -130,7 +130,11 @@ pub fn measure(loss: Loss, profile: Profile, seed: u64) -> Measured {
     let (mut taken, mut served) = (None, None);
     while world.now < until && world.violation.is_none() && served.is_none() {
         world.run_until(world.now + Duration::from_millis(1));
-        let Some(slot) = world.held(&name).first().map(|slot| (slot.holder.clone(), slot.epoch, slot.served)) else {
+        let Some(slot) = world
+            .held(&name)
+            .first()
+            .map(|slot| (slot.holder.clone(), slot.epoch, slot.served))
+        else {
             continue;
         };
         if (slot.0, slot.1) != held {
@@ -155,7 +159,11 @@ fn hit(world: &mut World, loss: Loss, ix: u16, id: &InstanceId) {
         Loss::Isolated => {
             world.net.to_store[ix as usize] += 1;
             world.net.from_store[ix as usize] += 1;
-            world.net.between.extend((0..3).filter(|other| *other != ix).map(|other| (ix.min(other), ix.max(other))));
+            world.net.between.extend(
+                (0..3)
+                    .filter(|other| *other != ix)
+                    .map(|other| (ix.min(other), ix.max(other))),
+            );
         }
         Loss::Requests => world.net.to_store[ix as usize] += 1,
         Loss::Answers => world.net.from_store[ix as usize] += 1,
@@ -259,7 +267,10 @@ pub fn scale(nodes: usize, per_node: usize) -> Option<Scale> {
     world.timed = true;
     let names: Vec<ServiceName> = world.declared.keys().cloned().collect();
     let is_well = |world: &World, name: &ServiceName| {
-        let served = world.held(name).iter().any(|slot| slot.served && world.node(world.ix(&slot.node)).up);
+        let served = world
+            .held(name)
+            .iter()
+            .any(|slot| slot.served && world.node(world.ix(&slot.node)).up);
         served && healed::standbys(world, name) >= 1
     };
     while world.now < Timestamp(120_000_000) && !names.iter().all(|name| is_well(&world, name)) {
@@ -398,7 +409,10 @@ pub fn core_alone(nodes: usize, per_node: usize) -> Option<(Duration, Duration, 
         }
         let ix = number % nodes;
         slots.push(SlotKnown {
-            slot: SlotId { service: service.clone(), slot: 0 },
+            slot: SlotId {
+                service: service.clone(),
+                slot: 0,
+            },
             held: true,
             holder: InstanceId::new(service, 1),
             epoch: Epoch(1),

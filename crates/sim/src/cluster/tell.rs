@@ -81,7 +81,12 @@ impl World {
             };
             txn = txn.then(records::put(Key::Live(id.clone()), Value::Live(Box::new(report))));
         }
-        self.call(ix, Purpose::Publish { session, told }, Asked::Txn(Rc::new(txn)), CALL_TIMEOUT);
+        self.call(
+            ix,
+            Purpose::Publish { session, told },
+            Asked::Txn(Rc::new(txn)),
+            CALL_TIMEOUT,
+        );
     }
 
     /// Whoever has a session and finds no controller with one becomes it, the first by name at once.

@@ -122,7 +122,10 @@ pub(crate) fn standbys(world: &World, name: &ServiceName) -> usize {
         let process = inst.process.as_ref();
         process.is_some_and(|process| process.in_sync_with.as_ref().map(|(followed, _)| followed) == leader)
     };
-    world.of(name).filter(|(_, inst)| leader.is_some() && follows(inst)).count()
+    world
+        .of(name)
+        .filter(|(_, inst)| leader.is_some() && follows(inst))
+        .count()
 }
 
 fn misrouted(world: &World, name: &ServiceName, held: &[&SlotKnown]) -> Option<(&'static str, String)> {
