@@ -43,15 +43,33 @@ pub(crate) fn run(context: &Context) -> Result<Page> {
         say(&name);
         rows.push(beside(context, &name, &files, rounds)?);
     }
-    let head = ["tree", "minimal cut sets", "probability", "understudy, ms", "SCRAM, ms", "times as quick"];
+    let head = [
+        "tree",
+        "minimal cut sets",
+        "probability",
+        "understudy, ms",
+        "SCRAM, ms",
+        "times as quick",
+    ];
     page.table(&head, &rows);
     page.paragraph(
         "A system of so many components: nodes in racks with two power feeds each, two switches each with two uplinks, services of three instances that need \
          two, a tenth of which need another service. Times of one thread in milliseconds: all single points of failure of all services by evaluating 64 \
          situations at once; and the whole report, with cut sets up to three things, probabilities, ranges, fixes and advice.",
     );
-    let rows: Result<Vec<Vec<String>>> = COMPONENTS.iter().map(|components| growth(*components, rounds)).collect();
-    let head = ["components", "services", "gates", "single points", "making the tree, ms", "finding them, ms", "whole report, ms"];
+    let rows: Result<Vec<Vec<String>>> = COMPONENTS
+        .iter()
+        .map(|components| growth(*components, rounds))
+        .collect();
+    let head = [
+        "components",
+        "services",
+        "gates",
+        "single points",
+        "making the tree, ms",
+        "finding them, ms",
+        "whole report, ms",
+    ];
     page.table(&head, &rows?);
     Ok(page)
 }
@@ -73,7 +91,10 @@ fn trees(folder: &Path) -> Result<Vec<(String, Vec<PathBuf>)>> {
         trees.push((format!("made up, {events} events"), vec![path]));
     }
     let at = Path::new(EXAMPLES_AT);
-    for (name, files) in EXAMPLES.into_iter().filter(|(_, files)| files.iter().all(|file| at.join(file).exists())) {
+    for (name, files) in EXAMPLES
+        .into_iter()
+        .filter(|(_, files)| files.iter().all(|file| at.join(file).exists()))
+    {
         trees.push((name.to_owned(), files.iter().map(|file| at.join(file)).collect()));
     }
     Ok(trees)
@@ -86,7 +107,9 @@ fn grow(events: usize, seed: u64) -> (Tree, Ref) {
     let mut unused = known.clone();
     while unused.len() > 1 {
         let count = rng.usize(2..=4).min(unused.len());
-        let mut inputs: Vec<Ref> = (0..count).map(|_| unused.swap_remove(rng.usize(0..unused.len()))).collect();
+        let mut inputs: Vec<Ref> = (0..count)
+            .map(|_| unused.swap_remove(rng.usize(0..unused.len())))
+            .collect();
         if rng.u32(0..3) == 0 {
             inputs.push(known[rng.usize(0..known.len())]);
         }
@@ -122,9 +145,15 @@ fn beside(context: &Context, name: &str, files: &[PathBuf], rounds: u32) -> Resu
         command.args(["--bdd", "--probability", "true", "-l", "60"]).args(files);
         let (ms, text) = timed(&mut command)?;
         theirs.push(ms);
-        let scram = (of_scram(&text, "products").map(|n| n as u64), of_scram(&text, "probability"));
+        let scram = (
+            of_scram(&text, "products").map(|n| n as u64),
+            of_scram(&text, "probability"),
+        );
         let close = own.1.zip(scram.1).is_some_and(|(a, b)| (a / b - 1.0).abs() < 1e-5);
-        ensure!(own.0 == scram.0 && close, "{name}: {own:?} is not what SCRAM says, {scram:?}");
+        ensure!(
+            own.0 == scram.0 && close,
+            "{name}: {own:?} is not what SCRAM says, {scram:?}"
+        );
         answers = Some(own);
     }
     let [ours, theirs] = [ours, theirs].map(|times: Vec<f64>| times.into_iter().collect::<Sample>());
@@ -150,7 +179,11 @@ fn timed(command: &mut Command) -> Result<(f64, String)> {
     let begun = Instant::now();
     let out = command.output().with_context(|| format!("failed to run {command:?}"))?;
     let ms = begun.elapsed().as_secs_f64() * 1e3;
-    ensure!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
+    ensure!(
+        out.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     Ok((ms, String::from_utf8(out.stdout)?))
 }
 
@@ -198,7 +231,9 @@ fn system(components: usize) -> System {
             ..Node::default()
         };
         for switch in &place.switches {
-            system.switches.insert(switch.clone(), ["core-1".to_owned(), "core-2".into()].into());
+            system
+                .switches
+                .insert(switch.clone(), ["core-1".to_owned(), "core-2".into()].into());
         }
         system.nodes.insert(format!("n{node:05}"), place);
     }
@@ -218,7 +253,11 @@ fn system(components: usize) -> System {
             need: 2,
             active: 2,
             exclusive: number % 2 == 0,
-            needs: if number % 10 == 9 { [format!("s{}", number - 1)].into() } else { Default::default() },
+            needs: if number % 10 == 9 {
+                [format!("s{}", number - 1)].into()
+            } else {
+                Default::default()
+            },
             ..Service::default()
         };
         system.services.insert(format!("s{number}"), service);

@@ -475,7 +475,7 @@ impl Agent {
 
     pub(crate) fn status(&self, now: Timestamp) -> api::Status {
         let revision = self.applied.as_ref().map_or(0, |applied| applied.revision);
-        show::status(
+        let mut status = show::status(
             &self.name,
             revision,
             &self.core.view(now),
@@ -483,7 +483,13 @@ impl Agent {
             &self.fronts,
             self.own_problems(),
             self.clustered.as_ref().map(|cluster| &cluster.timing),
-        )
+        );
+        let members = self.clustered.iter().flat_map(|cluster| &cluster.members);
+        for (name, member) in members {
+            let shown = status.nodes.iter_mut().filter(|node| node.name == name.as_str());
+            shown.for_each(|node| node.zone.clone_from(&member.zone));
+        }
+        status
     }
 
     /// What is wrong with our own parts.

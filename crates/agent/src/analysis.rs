@@ -74,7 +74,11 @@ impl Seen {
 
     /// What a file makes worse.
     pub(crate) fn risks(&self, new: &Cluster) -> Vec<String> {
-        analysis::risks_of_change(&self.observed(), new, &options(2))
+        let mut told = analysis::risks_of_change(&self.observed(), new, &options(2));
+        if self.cluster.site != new.site {
+            told.push("what is told of machines and rates changes; nothing is started or stopped for it".into());
+        }
+        told
     }
 }
 

@@ -92,9 +92,15 @@ mod tests {
     #[test]
     fn availability_of_a_history_has_its_interval() {
         let (low, middle, _) = availability(1, 999.0, 1.0);
-        assert!((low - 0.9624).abs() < 5e-5 && (middle - 0.999).abs() < 1e-9, "{low} {middle}");
+        assert!(
+            (low - 0.9624).abs() < 5e-5 && (middle - 0.999).abs() < 1e-9,
+            "{low} {middle}"
+        );
         let (low, middle, high) = availability(10, 9_990.0, 10.0);
-        assert!((low - 0.9975).abs() < 5e-5 && (high - 0.9996).abs() < 5e-5, "{low} {middle} {high}");
+        assert!(
+            (low - 0.9975).abs() < 5e-5 && (high - 0.9996).abs() < 5e-5,
+            "{low} {middle} {high}"
+        );
     }
 
     #[test]

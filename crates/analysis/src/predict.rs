@@ -171,7 +171,9 @@ fn lost(system: &System, service: &Service) -> f64 {
 pub(crate) fn down_with(logic: &Logic, failed: &BTreeSet<Thing>) -> BTreeMap<String, bool> {
     let numbers: BTreeSet<u32> = failed.iter().filter_map(|thing| logic.event(thing)).collect();
     let mut words = logic.tree.words_of_all();
-    logic.tree.evaluate(&mut words, |event| if numbers.contains(&event) { u64::MAX } else { 0 });
+    logic
+        .tree
+        .evaluate(&mut words, |event| if numbers.contains(&event) { u64::MAX } else { 0 });
     logic
         .services
         .iter()

@@ -8,13 +8,13 @@ use crate::tree::{Ref, Tree};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Makes the model.
-pub(super) fn build(scanned: Scanned, top: Option<&str>) -> Result<Model, Mistake> {
+pub(super) fn build(scanned: &Scanned, top: Option<&str>) -> Result<Model, Mistake> {
     let is_parameter = |definition: &Definition| matches!(definition.meaning, Meaning::Parameter(_));
     let numbered = || scanned.definitions.iter().enumerate();
     let events = Names::new(numbered().filter(|(_, definition)| !is_parameter(definition)))?;
     let parameters = Names::new(numbered().filter(|(_, definition)| is_parameter(definition)))?;
     let mut builder = Builder {
-        scanned: &scanned,
+        scanned,
         events,
         parameters,
         tree: Tree::new(),

@@ -80,5 +80,5 @@ pub fn read(
     for source in sources {
         scan::scan(source, include, &mut scanned)?;
     }
-    formula::build(scanned, top)
+    formula::build(&scanned, top)
 }

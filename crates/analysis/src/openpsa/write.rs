@@ -8,9 +8,17 @@ use std::fmt::Write;
 /// A file with a fault tree for each service.
 pub fn write(logic: &Logic) -> String {
     let names = names(logic);
-    let mut file = File::new(&logic.tree, |event| names[&event].clone(), |event| logic.thing(event).to_string());
+    let mut file = File::new(
+        &logic.tree,
+        |event| names[&event].clone(),
+        |event| logic.thing(event).to_string(),
+    );
     for (service, top) in &logic.services {
-        file.fault_tree(&identifier(&format!("tree {service}")), &format!("{service} is down"), *top);
+        file.fault_tree(
+            &identifier(&format!("tree {service}")),
+            &format!("{service} is down"),
+            *top,
+        );
     }
     file.finished()
 }

@@ -37,7 +37,10 @@ pub(super) fn spofs(system: &System, singles: &BTreeMap<String, BTreeSet<Thing>>
         .map(|single| {
             let takes: Vec<String> = single.services.iter().map(|service| (*service).clone()).collect();
             // Those before it are at least as wide.
-            let within = all.iter().find(|other| other.contains(single)).map(|other| other.thing.to_string());
+            let within = all
+                .iter()
+                .find(|other| other.contains(single))
+                .map(|other| other.thing.to_string());
             Spof {
                 kind: single.thing.kind().into(),
                 thing: single.thing.to_string(),

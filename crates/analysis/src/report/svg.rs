@@ -22,10 +22,20 @@ pub fn svg(report: &Report) -> String {
     let mut out = String::new();
     let mut y = MARGIN;
     let mut width = MARGIN * 2 + 560;
-    text(&mut out, MARGIN, y + 14, "strong", &format!("{}, {}", report.cluster, report.of));
+    text(
+        &mut out,
+        MARGIN,
+        y + 14,
+        "strong",
+        &format!("{}, {}", report.cluster, report.of),
+    );
     legend(&mut out, MARGIN + 260, y + 10);
     y += HEADING + 6;
-    for zone in report.zones.iter().filter(|zone| !zone.nodes.is_empty() || !zone.takes.is_empty()) {
+    for zone in report
+        .zones
+        .iter()
+        .filter(|zone| !zone.nodes.is_empty() || !zone.takes.is_empty())
+    {
         let (w, h) = one_zone(&mut out, zone, MARGIN, y);
         width = width.max(w + 2 * MARGIN);
         y += h + GAP;
@@ -36,7 +46,11 @@ pub fn svg(report: &Report) -> String {
     }
     y += MARGIN;
     let said: Vec<String> = report.spofs.iter().map(|spof| spof.text.clone()).collect();
-    let said = if said.is_empty() { "No single point of failure.".to_owned() } else { said.join(". ") };
+    let said = if said.is_empty() {
+        "No single point of failure.".to_owned()
+    } else {
+        said.join(". ")
+    };
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {y}\" width=\"{width}\" height=\"{y}\" role=\"img\" aria-labelledby=\"t d\">\n\
          <title id=\"t\">What takes which service of {} down</title>\n<desc id=\"d\">{}</desc>\n<style>{STYLE}</style>\n{out}</svg>\n",
@@ -47,7 +61,11 @@ pub fn svg(report: &Report) -> String {
 
 fn legend(out: &mut String, x: usize, y: usize) {
     let mut at = x;
-    for (kind, words, width) in [("active", "active", 70), ("standby", "standby", 80), ("failed", "failed", 70)] {
+    for (kind, words, width) in [
+        ("active", "active", 70),
+        ("standby", "standby", 80),
+        ("failed", "failed", 70),
+    ] {
         mark(out, kind, at, y);
         text(out, at + 12, y + 4, "small", words);
         at += width;
@@ -59,9 +77,16 @@ fn one_zone(out: &mut String, zone: &ZonePicture, x: usize, y: usize) -> (usize,
     let heights: Vec<usize> = zone.nodes.iter().map(node_height).collect();
     let across = zone.nodes.len().clamp(1, ACROSS);
     let width = across * NODE_WIDTH + (across + 1) * GAP;
-    let rows: Vec<usize> = heights.chunks(ACROSS).map(|row| row.iter().copied().max().unwrap_or_default()).collect();
+    let rows: Vec<usize> = heights
+        .chunks(ACROSS)
+        .map(|row| row.iter().copied().max().unwrap_or_default())
+        .collect();
     let height = HEADING + rows.iter().map(|row| row + GAP).sum::<usize>();
-    let name = if zone.path.is_empty() { "no zone".to_owned() } else { format!("zone {}", zone.path) };
+    let name = if zone.path.is_empty() {
+        "no zone".to_owned()
+    } else {
+        format!("zone {}", zone.path)
+    };
     frame(out, "zone", x, y, width.max(260), height, &zone.takes);
     heading(out, x + GAP, y + 18, &name, &zone.takes);
     let mut top = y + HEADING;
@@ -81,7 +106,11 @@ fn node_height(node: &NodePicture) -> usize {
 
 fn one_node(out: &mut String, node: &NodePicture, x: usize, y: usize, height: usize) {
     frame(out, "node", x, y, NODE_WIDTH, height, &node.takes);
-    let name = if node.failed { format!("node {}, failed", node.name) } else { format!("node {}", node.name) };
+    let name = if node.failed {
+        format!("node {}, failed", node.name)
+    } else {
+        format!("node {}", node.name)
+    };
     heading(out, x + 10, y + 18, &name, &node.takes);
     let mut line = y + HEADING + 12;
     for instance in &node.instances {
@@ -91,7 +120,17 @@ fn one_node(out: &mut String, node: &NodePicture, x: usize, y: usize, height: us
             _ => "standby",
         };
         mark(out, kind, x + 18, line - 4);
-        text(out, x + 32, line, "", &format!("{}, {}", instance.id, if kind == "failed" { "failed" } else { &instance.role }));
+        text(
+            out,
+            x + 32,
+            line,
+            "",
+            &format!(
+                "{}, {}",
+                instance.id,
+                if kind == "failed" { "failed" } else { &instance.role }
+            ),
+        );
         line += LINE;
     }
     for (what, names) in [("power", &node.feeds), ("network", &node.switches)] {
@@ -109,16 +148,32 @@ fn service_line(out: &mut String, service: &ServiceReport, y: usize) {
         Some(n) => format!("is {n} failures from an outage"),
         None => format!("bears any {} failures", service.listed_to.min(99)),
     };
-    let class = if service.distance.is_some_and(|distance| distance < service.distance_target.unwrap_or(2)) { "mark" } else { "" };
+    let class = if service
+        .distance
+        .is_some_and(|distance| distance < service.distance_target.unwrap_or(2))
+    {
+        "mark"
+    } else {
+        ""
+    };
     let sign = if service.availability.assumed { "about " } else { "" };
     let up = super::checks::percent(service.availability.unavailability);
-    text(out, MARGIN, y, class, &format!("{} {distance}; up {sign}{up}% of the time", service.name));
+    text(
+        out,
+        MARGIN,
+        y,
+        class,
+        &format!("{} {distance}; up {sign}{up}% of the time", service.name),
+    );
 }
 
 fn frame(out: &mut String, class: &str, x: usize, y: usize, width: usize, height: usize, takes: &[String]) {
     let spof = if takes.is_empty() { "" } else { " spof" };
     // Writing to a `String` cannot fail.
-    let _ = writeln!(out, "<rect class=\"{class}{spof}\" x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" rx=\"6\"/>");
+    let _ = writeln!(
+        out,
+        "<rect class=\"{class}{spof}\" x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" rx=\"6\"/>"
+    );
 }
 
 fn heading(out: &mut String, x: usize, y: usize, name: &str, takes: &[String]) {
@@ -141,10 +196,17 @@ fn mark(out: &mut String, kind: &str, x: usize, y: usize) {
 }
 
 fn text(out: &mut String, x: usize, y: usize, class: &str, words: &str) {
-    let class = if class.is_empty() { String::new() } else { format!(" class=\"{class}\"") };
+    let class = if class.is_empty() {
+        String::new()
+    } else {
+        format!(" class=\"{class}\"")
+    };
     let _ = writeln!(out, "<text{class} x=\"{x}\" y=\"{y}\">{}</text>", escaped(words));
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }

@@ -8,10 +8,12 @@ fn model(text: &str) -> Result<Model, Mistake> {
         path: "x.xml".into(),
         text: text.into(),
     };
-    let mut include = |file: &str| match file {
+    let mut include = |file: &str| {
+        match file {
         "events.xml" => Ok("<opsa-mef><model-data><define-basic-event name=\"a\"><float value=\"0.5\"/></define-basic-event></model-data></opsa-mef>".into()),
         "me.xml" => Ok("<opsa-mef><include file=\"me.xml\"/></opsa-mef>".into()),
         other => Err(format!("no such file {other}")),
+    }
     };
     read(&[source], &mut include, None)
 }
@@ -24,7 +26,11 @@ fn solved(text: &str) -> (Vec<Vec<String>>, f64) {
     };
     let solution = solve(&model.tree, model.top, &limits);
     let name = |event: &u32| model.names[*event as usize].clone();
-    let mut sets: Vec<Vec<String>> = solution.sets.iter().map(|set| set.events.iter().map(name).collect()).collect();
+    let mut sets: Vec<Vec<String>> = solution
+        .sets
+        .iter()
+        .map(|set| set.events.iter().map(name).collect())
+        .collect();
     sets.iter_mut().for_each(|set| set.sort());
     sets.sort();
     match solution.probability {
@@ -68,7 +74,10 @@ fn every_operator_has_its_meaning() {
         ("<event name=\"c\"/>".into(), 0.3),
     ] {
         let (_, found) = over(&formula);
-        assert!((found - probability).abs() < 1e-12, "{formula}: {found} is not {probability}");
+        assert!(
+            (found - probability).abs() < 1e-12,
+            "{formula}: {found} is not {probability}"
+        );
     }
 }
 
@@ -97,14 +106,38 @@ fn names_are_looked_up_from_the_inside_out() {
 fn expressions_are_worked_out() {
     for (expression, value) in [
         ("<mul><float value=\"0.5\"/><parameter name=\"p\"/></mul>", 0.05),
-        ("<exponential><float value=\"1e-4\"/><system-mission-time/></exponential>", 0.583_561_978_003),
-        ("<GLM><float value=\"0\"/><float value=\"1e-3\"/><float value=\"0.1\"/><float value=\"1e6\"/></GLM>", 0.009_900_990_099),
-        ("<Weibull><float value=\"1000\"/><int value=\"1\"/><int value=\"0\"/><float value=\"1000\"/></Weibull>", 0.632_120_558_829),
-        ("<lognormal-deviate><float value=\"0.02\"/><float value=\"3\"/><float value=\"0.95\"/></lognormal-deviate>", 0.02),
-        ("<normal-deviate><float value=\"0.1\"/><float value=\"0.01\"/></normal-deviate>", 0.1),
-        ("<uniform-deviate><float value=\"0.1\"/><float value=\"0.3\"/></uniform-deviate>", 0.2),
-        ("<periodic-test><float value=\"1e-4\"/><float value=\"1000\"/><float value=\"0\"/><float value=\"2500\"/></periodic-test>", 0.048_770_575_499),
-        ("<sub><float value=\"0.5\"/><neg><float value=\"0.1\"/></neg><float value=\"0.2\"/></sub>", 0.4),
+        (
+            "<exponential><float value=\"1e-4\"/><system-mission-time/></exponential>",
+            0.583_561_978_003,
+        ),
+        (
+            "<GLM><float value=\"0\"/><float value=\"1e-3\"/><float value=\"0.1\"/><float value=\"1e6\"/></GLM>",
+            0.009_900_990_099,
+        ),
+        (
+            "<Weibull><float value=\"1000\"/><int value=\"1\"/><int value=\"0\"/><float value=\"1000\"/></Weibull>",
+            0.632_120_558_829,
+        ),
+        (
+            "<lognormal-deviate><float value=\"0.02\"/><float value=\"3\"/><float value=\"0.95\"/></lognormal-deviate>",
+            0.02,
+        ),
+        (
+            "<normal-deviate><float value=\"0.1\"/><float value=\"0.01\"/></normal-deviate>",
+            0.1,
+        ),
+        (
+            "<uniform-deviate><float value=\"0.1\"/><float value=\"0.3\"/></uniform-deviate>",
+            0.2,
+        ),
+        (
+            "<periodic-test><float value=\"1e-4\"/><float value=\"1000\"/><float value=\"0\"/><float value=\"2500\"/></periodic-test>",
+            0.048_770_575_499,
+        ),
+        (
+            "<sub><float value=\"0.5\"/><neg><float value=\"0.1\"/></neg><float value=\"0.2\"/></sub>",
+            0.4,
+        ),
     ] {
         let (_, found) = solved(&format!(
             "<opsa-mef><define-fault-tree name=\"t\"><define-gate name=\"top\"><event name=\"a\"/></define-gate>\
@@ -125,7 +158,9 @@ fn a_common_cause_group_is_applied() {
             member(names)
         )
     };
-    let trains = ["1", "2", "3"].map(|n| format!("<or><event name=\"v{n}\"/><event name=\"p{n}\"/></or>")).concat();
+    let trains = ["1", "2", "3"]
+        .map(|n| format!("<or><event name=\"v{n}\"/><event name=\"p{n}\"/></or>"))
+        .concat();
     let (sets, probability) = solved(&format!(
         "<opsa-mef><define-fault-tree name=\"t\"><define-gate name=\"top\"><and>{trains}</and></define-gate></define-fault-tree>{}{}</opsa-mef>",
         group("valves", ["v1", "v2", "v3"]),
@@ -137,7 +172,11 @@ fn a_common_cause_group_is_applied() {
 
 #[test]
 fn a_damaged_file_is_refused_with_its_place() {
-    let gate = |formula: &str| format!("<opsa-mef>\n<define-fault-tree name=\"t\">\n<define-gate name=\"top\">{formula}</define-gate>\n</define-fault-tree></opsa-mef>");
+    let gate = |formula: &str| {
+        format!(
+            "<opsa-mef>\n<define-fault-tree name=\"t\">\n<define-gate name=\"top\">{formula}</define-gate>\n</define-fault-tree></opsa-mef>"
+        )
+    };
     for (text, message) in [
         ("".to_owned(), "x.xml:1:1: this is not well-formed XML"),
         ("<opsa-mef>\n<define-gate name=\"a\">".into(), "x.xml:2:"),
@@ -166,14 +205,20 @@ fn a_damaged_file_is_refused_with_its_place() {
         ("<float value=\"1.5\"/>", "x.xml:1:110: the probability of `a` is 1.5"),
         ("<float value=\"often\"/>", "x.xml:1:143: `often` is no number"),
         ("<parameter name=\"p\"/>", "x.xml:1:143: there is no parameter `p`"),
-        ("<div><int value=\"1\"/><int value=\"0\"/></div>", "x.xml:1:143: this has no value"),
+        (
+            "<div><int value=\"1\"/><int value=\"0\"/></div>",
+            "x.xml:1:143: this has no value",
+        ),
         ("<magic/>", "x.xml:1:143: `magic` is not understood in an expression"),
     ] {
         let text = format!(
             "<opsa-mef><define-fault-tree name=\"t\"><define-gate name=\"top\"><basic-event name=\"a\"/></define-gate></define-fault-tree><define-basic-event name=\"a\">{probability}</define-basic-event></opsa-mef>"
         );
         let mistake = model(&text).expect_err(&text).to_string();
-        assert!(mistake.contains(message.split_once(": ").unwrap().1), "{mistake}\nis not\n{message}");
+        assert!(
+            mistake.contains(message.split_once(": ").unwrap().1),
+            "{mistake}\nis not\n{message}"
+        );
         assert!(mistake.starts_with("x.xml:1:1"), "{mistake}");
     }
 }

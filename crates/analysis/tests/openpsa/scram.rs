@@ -23,13 +23,21 @@ fn scram(text: &str, name: &str, options: &[&str]) -> (BTreeSet<BTreeSet<String>
     let text = String::from_utf8(out.stdout).unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let document = roxmltree::Document::parse(&text).unwrap();
-    let sums = document.descendants().find(|node| node.has_tag_name("sum-of-products")).unwrap();
+    let sums = document
+        .descendants()
+        .find(|node| node.has_tag_name("sum-of-products"))
+        .unwrap();
     let products = sums.children().filter(|node| node.has_tag_name("product"));
     let names = |product: roxmltree::Node<'_, '_>| {
         let events = product.children().filter(|node| node.has_tag_name("basic-event"));
-        events.map(|event| event.attribute("name").unwrap().to_owned()).collect()
+        events
+            .map(|event| event.attribute("name").unwrap().to_owned())
+            .collect()
     };
-    (products.map(names).collect(), sums.attribute("probability").unwrap().parse().unwrap())
+    (
+        products.map(names).collect(),
+        sums.attribute("probability").unwrap().parse().unwrap(),
+    )
 }
 
 /// Gates over earlier ones, as many as events: deep, and with events that repeat.
@@ -39,7 +47,9 @@ fn grow(rng: &mut Rng, events: usize, negates: bool) -> (Tree, Ref) {
     let mut unused: Vec<Ref> = known.clone();
     while unused.len() > 1 {
         let count = rng.usize(2..=4).min(unused.len());
-        let mut inputs: Vec<Ref> = (0..count).map(|_| unused.swap_remove(rng.usize(0..unused.len()))).collect();
+        let mut inputs: Vec<Ref> = (0..count)
+            .map(|_| unused.swap_remove(rng.usize(0..unused.len())))
+            .collect();
         if rng.u32(0..3) == 0 {
             inputs.push(known[rng.usize(0..known.len())]);
         }
@@ -81,15 +91,24 @@ fn the_same_cut_sets_and_probabilities_as_scram() {
             .map(|set| set.events.iter().map(|event| format!("e{event}")).collect())
             .collect();
         assert_eq!(ours, products, "seed {seed}");
-        let Probability::Exact(p) = solution.probability else { panic!("seed {seed}") };
-        assert!((p / probability - 1.0).abs() < 1e-5, "seed {seed}: {p} is not {probability}");
+        let Probability::Exact(p) = solution.probability else {
+            panic!("seed {seed}")
+        };
+        assert!(
+            (p / probability - 1.0).abs() < 1e-5,
+            "seed {seed}: {p} is not {probability}"
+        );
         // What we wrote we read as the same.
         let source = Source {
             path: "own.xml".into(),
             text,
         };
         let again = read(&[source], &mut |_| Err("nothing".into()), None).unwrap();
-        assert_eq!(solve(&again.tree, again.top, &limits).total, solution.total, "seed {seed}");
+        assert_eq!(
+            solve(&again.tree, again.top, &limits).total,
+            solution.total,
+            "seed {seed}"
+        );
         compared += 1;
     }
     assert!(compared > 25, "only {compared} were compared");
@@ -103,10 +122,17 @@ fn the_same_probability_as_scram_where_failures_are_negated() {
         if !matches!(top, Ref::Gate(_)) || tree.events_of(top).is_empty() {
             continue;
         }
-        let (_, probability) = scram(&write_tree(&tree, top), &format!("negated-{seed}"), &["--prime-implicants", "true"]);
+        let (_, probability) = scram(
+            &write_tree(&tree, top),
+            &format!("negated-{seed}"),
+            &["--prime-implicants", "true"],
+        );
         let Probability::Exact(p) = solve(&tree, top, &Limits::default()).probability else {
             panic!("seed {seed}");
         };
-        assert!((p - probability).abs() < 1e-5 * probability.max(1e-9), "seed {seed}: {p} is not {probability}");
+        assert!(
+            (p - probability).abs() < 1e-5 * probability.max(1e-9),
+            "seed {seed}: {p} is not {probability}"
+        );
     }
 }

@@ -42,11 +42,7 @@ fn three_racks(zones: [&str; 3]) -> String {
 fn a_file_without_nodes_is_one_machine() {
     let report = analyzed(SHOP);
     assert!(codes(&report).contains(&"one-machine"), "{:?}", report.findings);
-    let machine = report
-        .spofs
-        .iter()
-        .find(|spof| spof.thing == "machine this machine")
-        .unwrap();
+    let machine = report.spofs.iter().find(|spof| spof.thing == "this machine").unwrap();
     assert_eq!(machine.takes, ["db", "web"]);
     assert!(report.services.iter().all(|service| service.distance == Some(1)));
 }
@@ -138,5 +134,8 @@ fn the_picture_of_the_documentation_is_what_the_example_gives() {
     roxmltree::Document::parse(&picture).unwrap();
     assert!(picture.contains("zone dc1/rack1 ! takes db"), "{picture}");
     let checked_in = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(checked_in == picture, "docs/analysis.svg is not what the example gives: UPDATE_DOCS=1 cargo nextest run -p understudy-analysis");
+    assert!(
+        checked_in == picture,
+        "docs/analysis.svg is not what the example gives: UPDATE_DOCS=1 cargo nextest run -p understudy-analysis"
+    );
 }

@@ -193,6 +193,8 @@ fn in_words(solved: &Solved) -> String {
 fn print(session: &Session, report: &Report, export: Option<Export>) {
     match export {
         Some(Export::Svg) => session.output.answer(&analysis::report::svg(report)),
-        _ => session.output.answer(&render::analysis::page(report, &session.output.view)),
+        _ => session
+            .output
+            .answer(&render::analysis::page(report, &session.output.view)),
     }
 }
