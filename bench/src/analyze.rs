@@ -252,7 +252,7 @@ fn system(components: usize) -> System {
             instances: instances.collect(),
             need: 2,
             active: 2,
-            exclusive: number % 2 == 0,
+            exclusive: number.is_multiple_of(2),
             needs: if number % 10 == 9 {
                 [format!("s{}", number - 1)].into()
             } else {
