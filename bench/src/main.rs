@@ -3,6 +3,7 @@
 //! Each writes `bench/results/NAME.md`. `cargo xtask bench NAME` builds what is needed and runs one.
 
 mod analyze;
+mod calm;
 mod console;
 mod db_failover;
 mod echo;
@@ -61,6 +62,8 @@ enum What {
     NodeLoss(node_loss::Settings),
     /// Fault trees beside SCRAM, and how the search for single points of failure grows
     Analyze,
+    /// An hour of load without a fault: nobody may be taken for dead
+    Calm(calm::Settings),
     /// Random faults on three hosts, round after round, judged by a witness from outside
     Chaos(rounds::Wanted),
     /// Three hosts out of namespaces that act as one, to watch and to break by hand
@@ -132,6 +135,7 @@ fn run(cli: Cli) -> Result<()> {
         What::Proxy => proxy::run(&context)?,
         What::Restart => restart::run(&context)?,
         What::NodeLoss(settings) => node_loss::run(&context, &settings)?,
+        What::Calm(settings) => calm::run(&context, &settings)?,
         What::Failover(settings) => failover::run(&context, &settings)?,
         What::Echo { .. } | What::Hosts(_) | What::Chaos(_) => return Ok(()),
     };

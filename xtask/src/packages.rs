@@ -73,6 +73,10 @@ const ETCDCTL: Program = Program {
     name: "etcdctl",
     package: "etcd-client",
 };
+const CHROMIUM: Program = Program {
+    name: "chromium",
+    package: "chromium",
+};
 const KEEPALIVED: Program = Program {
     name: "keepalived",
     package: "keepalived",
@@ -101,7 +105,8 @@ const SCRAM: Program = Program {
 
 /// What `cargo xtask test` runs.
 pub(crate) const FOR_TESTS: &[Program] = &[
-    REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV, IP, NFT, PING, PGREP, FSFREEZE, MKFS, ETCD, ETCDCTL, CURL, SCRAM,
+    REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV, IP, NFT, PING, PGREP, FSFREEZE, MKFS, ETCD, ETCDCTL, CURL, CHROMIUM,
+    SCRAM,
 ];
 /// What `cargo xtask hosts` runs, and what runs on them.
 pub(crate) const FOR_HOSTS: &[Program] = &[IP, NFT, PGREP, FSFREEZE, MKFS, ETCD, SETPRIV];

@@ -6,6 +6,7 @@ use crate::cluster::fence::Gate;
 use crate::cluster::session::{Order, SessionLink};
 use crate::input::{Input, StartFailure};
 use crate::journal::Inputs;
+use crate::measure::Watched;
 use crate::memo::{Memo, launch_digest, note};
 use crate::ports::Ports;
 use crate::slots::{assign, forget, keep_record, retire, write_shared_slot, write_slot};
@@ -120,6 +121,7 @@ impl Executor {
         let cluster = Cluster {
             name: String::new(),
             services: BTreeMap::new(),
+            alerts: model::Alerts::default(),
             site: model::Site::default(),
         };
         Self {
@@ -278,6 +280,18 @@ impl Executor {
             return remote.pid;
         }
         self.live.get(instance)?.process.as_ref().map(|process| process.pid())
+    }
+
+    /// Instances whose process runs.
+    pub(crate) fn watched(&self) -> Vec<Watched> {
+        let running = |(id, live): (&InstanceId, &Live)| {
+            Some(Watched {
+                instance: id.clone(),
+                node: live.node.clone(),
+                process: live.process.clone()?,
+            })
+        };
+        self.live.iter().filter_map(running).collect()
     }
 
     /// Instances with a process, and where their output goes.
@@ -599,6 +613,23 @@ impl Executor {
         let program = program::locate(name, self.folder.as_deref(), path).map_err(|error| error.to_string())?;
         *name = program.display().to_string();
         Ok(argv)
+    }
+
+    /// Writes those records anew that somebody took away; says of which instances.
+    pub(crate) fn keep_records(&self) -> Vec<String> {
+        let processes = self
+            .live
+            .iter()
+            .filter_map(|(id, live)| Some((id, live.process.as_ref()?)));
+        processes
+            .filter_map(|(instance, process)| match process.keep_record() {
+                Ok(written) => written.then(|| instance.to_string()),
+                Err(error) => {
+                    tracing::warn!(%instance, %error, "its record is gone and cannot be written anew");
+                    None
+                }
+            })
+            .collect()
     }
 
     /// Where the record of a running instance lies.

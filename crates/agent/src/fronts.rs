@@ -136,6 +136,7 @@ impl Fronts {
                     .filter(|(other, _)| *other == name)
                     .map(|(n, s)| (n.clone(), s.clone()))
                     .collect(),
+                alerts: model::Alerts::default(),
                 site: model::Site::default(),
             };
             match self.open(&one) {

@@ -3,6 +3,7 @@
 use crate::agent::refused_by;
 use crate::apply;
 use crate::clock;
+use crate::dashboard::{Desk, Feed};
 use crate::executor::chain;
 use crate::input::{Input, LogSource, Request, done, refused};
 use crate::journal::{Inputs, timeline};
@@ -32,6 +33,7 @@ use std::time::Duration;
 use store::Store;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -60,13 +62,16 @@ pub(crate) struct Door {
     pub(crate) news: watch::Receiver<u64>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) state: AppState,
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) feed: Feed,
+    pub(crate) measures: crate::measure::Measures,
     pub(crate) analyses: crate::analysis::Answers,
 }
 
-type Answer<T> = Result<Json<T>, Refused>;
+pub(crate) type Answer<T> = Result<Json<T>, Refused>;
 
 /// A "no", with its status code.
-struct Refused(StatusCode, Outcome);
+pub(crate) struct Refused(pub(crate) StatusCode, pub(crate) Outcome);
 
 impl From<Outcome> for Refused {
     fn from(outcome: Outcome) -> Self {
@@ -81,7 +86,7 @@ impl IntoResponse for Refused {
 }
 
 impl Door {
-    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Refused> {
+    pub(crate) async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Refused> {
         let (answer, waiting) = oneshot::channel();
         let ending = || {
             Refused(
@@ -112,6 +117,8 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
         .routes(routes!(get_explain))
         .routes(routes!(get_logs))
         .routes(routes!(stream_logs))
+        .routes(routes!(crate::measure::http::get_series))
+        .routes(routes!(crate::measure::http::get_samples))
         .routes(routes!(post_plan))
         .routes(routes!(post_apply))
         .routes(routes!(get_history))
@@ -124,18 +131,45 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
         .routes(routes!(post_resume))
         .routes(routes!(post_retry))
         .routes(routes!(post_down))
+        .merge(crate::dashboard::openapi_routes())
         .split_for_parts();
     document.merge(appstate::openapi());
     (router, document)
 }
 
 /// Begins to answer. Over TCP only reading is answered, and only to those who address this machine's loopback by name.
-pub(crate) fn listen(socket: &Path, tcp: Option<SocketAddr>, door: Door) -> Result<(), StartError> {
-    let state = door.state.clone();
-    let for_applications = socket.with_file_name("state.sock");
-    let at = for_applications.display().to_string();
-    appstate::serve(&for_applications, state).map_err(|source| StartError::Listen { at, source })?;
-    serve(socket, tcp, app(door))
+pub(crate) fn listen(tcp: Option<SocketAddr>, door: Door) -> Result<(), StartError> {
+    let Some(address) = tcp else { return Ok(()) };
+    let failed = |source| StartError::Listen {
+        at: address.to_string(),
+        source,
+    };
+    let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let listener = TcpListener::from_std(listener).map_err(failed)?;
+    let app = app(door).layer(middleware::from_fn(reading_from_here));
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, app).await {
+            tracing::error!(%error, "the API ended");
+        }
+    });
+    Ok(())
+}
+
+/// Begins to answer the owner at a Unix socket. What lies there is replaced. Ending the task stops accepting.
+pub(crate) fn serve(socket: &Path, app: axum::Router) -> std::io::Result<JoinHandle<()>> {
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket)?;
+    // Whoever may connect may stop everything: the owner alone.
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
+    Ok(tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, app).await {
+            tracing::error!(%error, "the API ended");
+        }
+    }))
 }
 
 /// All that is answered.
@@ -151,6 +185,7 @@ pub(crate) fn app(door: Door) -> axum::Router {
                 async move { Json((*document).clone()) }
             }),
         )
+        .merge(crate::dashboard::routes())
         .fallback(|| async {
             Refused(
                 StatusCode::NOT_FOUND,
@@ -163,37 +198,6 @@ pub(crate) fn app(door: Door) -> axum::Router {
         .with_state(door)
         .merge(appstate::routes(state.clone()))
         .merge(appstate::admin_routes(state))
-}
-
-fn serve(socket: &Path, tcp: Option<SocketAddr>, app: axum::Router) -> Result<(), StartError> {
-    let failed = |at: String| move |source| StartError::Listen { at, source };
-    if let Some(address) = tcp {
-        let listener = std::net::TcpListener::bind(address).map_err(failed(address.to_string()))?;
-        listener.set_nonblocking(true).map_err(failed(address.to_string()))?;
-        let listener = TcpListener::from_std(listener).map_err(failed(address.to_string()))?;
-        let app = app.clone().layer(middleware::from_fn(reading_from_here));
-        tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, app).await {
-                tracing::error!(%error, "the API ended");
-            }
-        });
-    }
-    match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(failed(socket.display().to_string())(error));
-        }
-        _ => {}
-    }
-    let listener = UnixListener::bind(socket).map_err(failed(socket.display().to_string()))?;
-    // Whoever may connect may stop everything: the owner alone.
-    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))
-        .map_err(failed(socket.display().to_string()))?;
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, app).await {
-            tracing::error!(%error, "the API ended");
-        }
-    });
-    Ok(())
 }
 
 /// A browser that was lured to a name that resolves to this machine still says that name: it gets nothing.
@@ -368,12 +372,26 @@ async fn stream_events(
 #[utoipa::path(
     get,
     path = "/v1/explain/{name}",
-    params(("name" = String, Path, description = "A service, an instance or a node")),
+    params(
+        ("name" = String, Path, description = "A service, an instance or a node"),
+        ("if_dies" = Option<String>, Query, description = "A node: what if that one dies now"),
+    ),
     responses((status = 200, body = Explanation), (status = 404, body = Outcome))
 )]
-async fn get_explain(State(door): State<Door>, UrlPath(name): UrlPath<String>) -> Answer<Explanation> {
-    let explanation = door.ask(|answer| Request::Explain { name, answer }).await?;
+async fn get_explain(
+    State(door): State<Door>,
+    UrlPath(name): UrlPath<String>,
+    Query(query): Query<ExplainQuery>,
+) -> Answer<Explanation> {
+    let if_dies = query.if_dies;
+    let ask = |answer| Request::Explain { name, if_dies, answer };
+    let explanation = door.ask(ask).await?;
     Ok(Json(explanation.map_err(not_found)?))
+}
+
+#[derive(Deserialize)]
+struct ExplainQuery {
+    if_dies: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -482,6 +500,7 @@ async fn get_history(State(door): State<Door>) -> Answer<Vec<HistoryEntry>> {
     let empty = model::Cluster {
         name: String::new(),
         services: BTreeMap::new(),
+        alerts: model::Alerts::default(),
         site: model::Site::default(),
     };
     let mut before = &empty;
@@ -647,7 +666,7 @@ async fn post_down(State(door): State<Door>) -> Answer<Outcome> {
     Ok(Json(door.ask(|answer| Request::Down { answer }).await?))
 }
 
-fn not_found(outcome: Outcome) -> Refused {
+pub(crate) fn not_found(outcome: Outcome) -> Refused {
     Refused(StatusCode::NOT_FOUND, outcome)
 }
 

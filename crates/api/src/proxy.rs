@@ -4,6 +4,7 @@
 //! keeps serving when the agent is gone, and greets the next agent with `Hello` and a copy of every socket it has; so
 //! either may die alone and no client finds the door closed. All times are microseconds on CLOCK_BOOTTIME.
 
+use model::latency::Histogram;
 use model::{Epoch, InstanceId, Millis, Protocol, ServiceName};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -153,12 +154,15 @@ pub enum FromProxy {
         /// What happened: "connection refused".
         what: String,
     },
-    /// Counters, once a second for each service that had traffic since the last time.
+    /// Counters, once a second for each service that had traffic since the last time, or has some under way.
     Traffic {
         /// The service.
         service: ServiceName,
         /// Totals since the proxy started.
         totals: Totals,
+        /// The same in more detail; absent from a proxy of an earlier version.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        measured: Option<Box<Measured>>,
     },
 }
 
@@ -196,4 +200,64 @@ pub struct Totals {
     pub errors: u64,
     /// Sum of the times from request to the answer's first byte, microseconds.
     pub latency_us: u64,
+}
+
+/// What a service's traffic was like: totals since its proxy started, so that a report that is lost costs resolution and nothing else.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Measured {
+    /// When, on CLOCK_BOOTTIME.
+    pub at_us: u64,
+    /// Process id of the proxy: another one counts from 0.
+    pub pid: u32,
+    /// Bytes read from clients: bodies and heads, as they are passed on.
+    pub bytes_in: u64,
+    /// Bytes written to clients.
+    pub bytes_out: u64,
+    /// Requests (http) or connections (tcp) under way now, those that wait for an active among them.
+    pub inflight: u64,
+    /// The sum over time of how many were under way, in microseconds: its rise over a second is a million times the mean of that second.
+    pub inflight_us: u64,
+    /// Refused because no active was there in time.
+    pub no_active: u64,
+    /// Refused because too many were waiting already.
+    pub crowded: u64,
+    /// Clients that left while they waited for an active.
+    pub left: u64,
+    /// Answers by the first digit of their status, 1 to 5 (http).
+    pub status: [u64; 5],
+    /// http: from the request to its whole answer, or to the head of one that is passed on as it comes. tcp: from the connection to the active's first byte.
+    pub latency: Histogram,
+    /// How long connecting to an active took (tcp).
+    pub connect: Histogram,
+    /// Who calls, as far as clients were asked: the share of a caller in all of these is its share in the service.
+    pub calls: Vec<Calls>,
+    /// What the actives work on.
+    pub works: Vec<Works>,
+}
+
+/// The requests of one caller: http, requests; tcp, from bytes of the client to bytes of the active.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Calls {
+    /// The caller's cgroup, by the inode of its folder; 0 for all that is not of this machine.
+    pub cgroup: u64,
+    /// How many came to an end.
+    pub requests: u64,
+    /// The sum over time of how many were under way, microseconds.
+    pub inflight_us: u64,
+    /// The most that were under way at once since the last report, workers added up.
+    pub inflight_max: u32,
+}
+
+/// The requests that an active works on, as for [`Calls`]. Totals since it became a target at its epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Works {
+    /// The active.
+    pub instance: InstanceId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// How many came to an end.
+    pub requests: u64,
+    /// The sum over time of how many were under way, microseconds.
+    pub inflight_us: u64,
 }

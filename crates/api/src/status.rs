@@ -294,8 +294,20 @@ pub struct Explanation {
     pub facts: Vec<String>,
     /// What happens if it, or its active, dies now.
     pub if_it_dies: Vec<String>,
+    /// What one asks next: why here, why not there, why not failed over, why slow.
+    #[serde(default)]
+    pub answers: Vec<Answer>,
     /// The latest events about it, newest first.
     pub events: Vec<Event>,
+}
+
+/// A question, and what is known to answer it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Answer {
+    /// "why here".
+    pub question: String,
+    /// Sentence by sentence.
+    pub lines: Vec<String>,
 }
 
 /// What a file would change.

@@ -1,18 +1,19 @@
 //! What the proxy serves and by which route: the part of it that talks to the agent. It never touches a client.
 
 use crate::clock::now_us;
-use crate::counters::Counters;
+use crate::counters::{Counters, measured};
 use crate::front::{NewRoute, Settings};
 use crate::listener::adopt;
 use crate::target::Shared;
 use crate::worker::Command;
-use api::proxy::{FromProxy, Front, PROTOCOL, Route, Target, ToProxy, Totals};
+use api::proxy::{FromProxy, Front, Measured, PROTOCOL, Route, Target, ToProxy, Totals, Works};
 use model::{Epoch, InstanceId, Millis, ServiceName};
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// From a worker.
@@ -56,12 +57,28 @@ struct Service {
     targets: Vec<(Target, Arc<Shared>)>,
     /// The highest epoch seen in each slot.
     epochs: BTreeMap<u32, Epoch>,
-    told: Totals,
+    /// What the agent heard last; `None` before it has heard anything.
+    told: Option<Totals>,
     opening: Pending,
     /// Routes that not all workers go by yet.
     routing: BTreeMap<u64, usize>,
     /// Leaving instances and the workers that still have something under way to them.
     draining: BTreeMap<InstanceId, (BTreeSet<usize>, u32)>,
+}
+
+impl Service {
+    fn measured(&self) -> Measured {
+        let mut measured = measured(&self.counters);
+        let now = Instant::now();
+        let works = |(target, shared): &(Target, Arc<Shared>)| Works {
+            instance: target.instance.clone(),
+            epoch: target.epoch,
+            requests: shared.area.done(),
+            inflight_us: shared.area.sum_us(now),
+        };
+        measured.works = self.targets.iter().map(works).collect();
+        measured
+    }
 }
 
 #[derive(Default)]
@@ -178,6 +195,13 @@ impl Control {
         std::mem::take(&mut self.outbox)
     }
 
+    /// Another agent listens: it has heard nothing yet.
+    pub(crate) fn forget_told(&mut self) {
+        for service in self.services.values_mut() {
+            service.told = None;
+        }
+    }
+
     /// The greeting, and a copy of every listening socket.
     pub(crate) fn hello(&self) -> std::io::Result<(FromProxy, Vec<OwnedFd>)> {
         let mut fronts = Vec::new();
@@ -199,18 +223,19 @@ impl Control {
         Ok((hello, fds))
     }
 
-    /// Says the totals of the services that had traffic since the last time.
+    /// Says the totals of the services that had traffic since the last time, or have some under way.
     pub(crate) fn tell_traffic(&mut self) {
         for (name, service) in &mut self.services {
             let mut totals = Totals::default();
             for counters in &service.counters {
                 counters.add_to(&mut totals);
             }
-            if totals != service.told {
-                service.told = totals;
+            if service.told != Some(totals) || totals.open > 0 {
+                service.told = Some(totals);
                 self.outbox.push(FromProxy::Traffic {
                     service: name.clone(),
                     totals,
+                    measured: Some(Box::new(service.measured())),
                 });
             }
         }
@@ -273,7 +298,7 @@ impl Control {
                 revision: 0,
                 targets: Vec::new(),
                 epochs: BTreeMap::new(),
-                told: Totals::default(),
+                told: None,
                 opening: Pending::default(),
                 routing: BTreeMap::new(),
                 draining: BTreeMap::new(),

@@ -102,7 +102,10 @@ impl Search {
                 biased;
                 () = rerouted => self.failed.clear(),
                 () = closing.raised() => return Err(Refused::Closing),
-                () = tokio::time::sleep_until(deadline) => return Err(Refused::NoTarget(settings.hold_timeout)),
+                () = tokio::time::sleep_until(deadline) => {
+                    front.counters.no_active.add(1);
+                    return Err(Refused::NoTarget(settings.hold_timeout));
+                }
                 () = tokio::time::sleep_until(pause_until), if !self.failed.is_empty() => {
                     self.failed.clear();
                     self.pause = (self.pause * 2).min(PAUSE_MAX);
@@ -123,6 +126,7 @@ impl<'a> Held<'a> {
         }
         if front.holding.fetch_add(1, Relaxed) >= most {
             front.holding.fetch_sub(1, Relaxed);
+            front.counters.crowded.add(1);
             return Err(Refused::TooMany(most));
         }
         front.counters.held.add(1);

@@ -1,5 +1,6 @@
 //! The process: `understudy proxy --socket PATH`. It ends only when it is told to, by the agent or by SIGTERM.
 
+use crate::clock::now_us;
 use crate::control::{Control, Event};
 use crate::greet::greet;
 use crate::wire::{self, Wire};
@@ -8,7 +9,7 @@ use api::proxy::ToProxy;
 use model::Millis;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,9 @@ const WORKERS_DEFAULT_MAX: usize = 4;
 
 /// Connections to the control socket that may be greeting at once.
 const GREETINGS_MAX: usize = 16;
+
+/// How often it is looked whether the control socket is still there.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 const TRAFFIC_EVERY: Duration = Duration::from_secs(1);
 
@@ -82,7 +86,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
         }
         let mut terminate = signal(SignalKind::terminate()).map_err(start)?;
         let (greeted, agents) = channel(1);
-        tokio::spawn(welcome_agents(listener, greeted));
+        tokio::spawn(welcome_agents(listener, config.socket.clone(), greeted));
         tracing::info!(socket = %config.socket.display(), workers = workers.len(), "proxy is ready");
         Server {
             running: workers.len(),
@@ -117,7 +121,10 @@ impl Server {
     async fn run(mut self, terminated: impl Future<Output = ()>, drain: Duration) {
         let mut terminated = std::pin::pin!(terminated);
         let mut is_terminating = false;
-        let mut traffic = tokio::time::interval(TRAFFIC_EVERY);
+        // In the middle of a second: a report that is a little early or late is still of that second.
+        let second = Duration::from_micros(now_us() % 1_000_000);
+        let first = tokio::time::Instant::now() + TRAFFIC_EVERY * 3 / 2 - second;
+        let mut traffic = tokio::time::interval_at(first, TRAFFIC_EVERY);
         traffic.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while self.running > 0 {
             tokio::select! {
@@ -151,6 +158,7 @@ impl Server {
         }
         // What was to be said to the one before is in the state the new one is greeted with, or of no use to it.
         self.control.take_messages();
+        self.control.forget_told();
         let greeted = match self.control.hello() {
             Ok((hello, fds)) => agent.queue(&hello, fds).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
@@ -202,13 +210,33 @@ async fn hear(agent: &mut Option<Wire>) -> Result<(ToProxy, Vec<std::os::fd::Own
 }
 
 /// Greets whoever connects and passes agents on.
-async fn welcome_agents(listener: UnixListener, greeted: tokio::sync::mpsc::Sender<Wire>) {
+async fn welcome_agents(mut listener: UnixListener, path: PathBuf, greeted: tokio::sync::mpsc::Sender<Wire>) {
     let greeting = Arc::new(Semaphore::new(GREETINGS_MAX));
+    let mut file = which(&path);
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let Ok(permit) = Arc::clone(&greeting).acquire_owned().await else {
             return;
         };
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = looks.tick() => {
+                if file.is_none() || which(&path) != file {
+                    match listen_again(&path).await {
+                        Ok(new) => {
+                            listener = new;
+                            file = which(&path);
+                            tracing::warn!(socket = %path.display(), "the control socket was removed; made anew");
+                        }
+                        // Told when the agent misses us: it starts another one, and this one goes on until then.
+                        Err(error) => tracing::debug!(%error, "the control socket cannot be made anew"),
+                    }
+                }
+                continue;
+            }
+        };
+        match accepted {
             Ok((stream, _)) => {
                 let greeted = greeted.clone();
                 tokio::spawn(async move {
@@ -224,6 +252,24 @@ async fn welcome_agents(listener: UnixListener, greeted: tokio::sync::mpsc::Send
             }
         }
     }
+}
+
+/// Somebody emptied the folder: without the socket the next agent would start a second proxy, for doors that this one holds.
+async fn listen_again(path: &Path) -> Result<UnixListener, Error> {
+    if let Some(folder) = path.parent() {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o711).create(folder);
+        made.map_err(|source| Error::Listen {
+            path: path.to_path_buf(),
+            source,
+        })?;
+    }
+    listen(path).await
+}
+
+/// Device and inode.
+fn which(path: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 /// Listens at the control socket, over the remains of a proxy that is no more.

@@ -1,21 +1,25 @@
 //! TCP: one connection to an active for each client, bytes relayed until both sides are done.
 
+use crate::area::Area;
 use crate::connect::{connect, plainly};
-use crate::front::Front;
+use crate::front::{Front, Open};
 use crate::hold::Search;
-use crate::target::InFlight;
+use crate::target::{InFlight, Target};
 use crate::worker::Buffers;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Serves a client to its end.
-pub(crate) async fn serve(front: Rc<Front>, buffers: Rc<Buffers>, client: TcpStream) {
+pub(crate) async fn serve(front: Rc<Front>, buffers: Rc<Buffers>, client: TcpStream, open: &Open) {
     let arrived = Instant::now();
+    // What the client calls is told apart below, request by request.
+    let _stay = front.stay(None, arrived);
     let mut search = Search::new(Rc::clone(&front));
     let (in_flight, backend) = loop {
         let found = match search.try_next() {
@@ -23,15 +27,19 @@ pub(crate) async fn serve(front: Rc<Front>, buffers: Rc<Buffers>, client: TcpStr
             None => tokio::select! {
                 found = search.next() => found,
                 // Nobody is left to wait for.
-                () = gone(&client) => return,
+                () = gone(&client) => return front.counters.left.add(1),
             },
         };
         let in_flight = match found {
             Ok(in_flight) => in_flight,
             Err(refused) => return refuse(&front, &client, &refused),
         };
+        let asked = Instant::now();
         match connect(in_flight.target.address).await {
-            Ok(backend) => break (in_flight, backend),
+            Ok(backend) => {
+                front.counters.connect.record(micros(asked));
+                break (in_flight, backend);
+            }
             Err(error) if error.is_out_of_files() => return refuse(&front, &client, &error),
             Err(error) => search.unreachable(in_flight, &error),
         }
@@ -40,6 +48,11 @@ pub(crate) async fn serve(front: Rc<Front>, buffers: Rc<Buffers>, client: TcpStr
     Relay {
         front,
         buffers,
+        turn: Turn {
+            target: Rc::clone(&in_flight.target),
+            caller: open.caller().cloned(),
+            waits: false,
+        },
         in_flight,
         arrived: Some(arrived),
         up: Half::default(),
@@ -49,6 +62,10 @@ pub(crate) async fn serve(front: Rc<Front>, buffers: Rc<Buffers>, client: TcpStr
     }
     .run()
     .await;
+}
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 fn refuse(front: &Front, client: &TcpStream, because: &dyn std::fmt::Display) {
@@ -77,6 +94,7 @@ struct Relay {
     front: Rc<Front>,
     buffers: Rc<Buffers>,
     in_flight: InFlight,
+    turn: Turn,
     /// Until the active's first byte.
     arrived: Option<Instant>,
     up: Half,
@@ -105,7 +123,10 @@ impl Relay {
         let mut scratch = self.buffers.scratch();
         let up = self
             .up
-            .poll(cx, &mut self.client, &mut self.backend, &mut scratch, || {});
+            .poll(cx, &mut self.client, &mut self.backend, &mut scratch, |bytes| {
+                self.front.counters.bytes_in.add(bytes);
+                self.turn.asked();
+            });
         let up = match up {
             Poll::Ready(Err(Failed::Write)) => {
                 // The active reads no more, but what it said before may still be on its way.
@@ -118,13 +139,17 @@ impl Relay {
             Poll::Pending => Poll::Pending,
         };
         let (arrived, front, in_flight) = (&mut self.arrived, &self.front, &self.in_flight);
+        let turn = &mut self.turn;
         self.down.is_last = up.is_ready();
         let down = self
             .down
-            .poll(cx, &mut self.backend, &mut self.client, &mut scratch, || {
+            .poll(cx, &mut self.backend, &mut self.client, &mut scratch, |bytes| {
+                front.counters.bytes_out.add(bytes);
+                turn.answered();
                 if let Some(arrived) = arrived.take() {
-                    let took = u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    let took = micros(arrived);
                     front.counters.latency_us.add(took);
+                    front.counters.latency.record(took);
                     in_flight.target.answered();
                 }
             });
@@ -139,6 +164,43 @@ impl Relay {
             (Poll::Ready(()), Poll::Ready(Ok(()))) => Poll::Ready(End::Complete),
             _ => Poll::Pending,
         }
+    }
+}
+
+/// Whose turn it is to speak: from bytes of the client to bytes of the active, a request is under way.
+struct Turn {
+    target: Rc<Target>,
+    caller: Option<Arc<Area>>,
+    waits: bool,
+}
+
+impl Turn {
+    fn asked(&mut self) {
+        if !std::mem::replace(&mut self.waits, true) {
+            let now = Instant::now();
+            for area in self.areas() {
+                area.enter(now);
+            }
+        }
+    }
+
+    fn answered(&mut self) {
+        if std::mem::replace(&mut self.waits, false) {
+            let now = Instant::now();
+            for area in self.areas() {
+                area.leave(now);
+            }
+        }
+    }
+
+    fn areas(&self) -> impl Iterator<Item = &Area> {
+        std::iter::once(self.target.area()).chain(self.caller.as_deref())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.answered();
     }
 }
 
@@ -184,7 +246,7 @@ impl Half {
         from: &mut TcpStream,
         to: &mut TcpStream,
         scratch: &mut [u8],
-        mut on_read: impl FnMut(),
+        mut on_read: impl FnMut(u64),
     ) -> Poll<Result<(), Failed>> {
         loop {
             while self.written < self.pending.len() {
@@ -216,7 +278,7 @@ impl Half {
                 self.state = State::Ending;
                 continue;
             }
-            on_read();
+            on_read(read.len() as u64);
             let mut sent = 0;
             while sent < read.len() {
                 match Pin::new(&mut *to).poll_write(cx, &read[sent..]) {

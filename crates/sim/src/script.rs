@@ -225,6 +225,7 @@ impl Player {
             cluster: Cluster {
                 name: "scenario".into(),
                 services: self.services.clone(),
+                alerts: model::Alerts::default(),
                 site: model::Site::default(),
             },
             nodes,
@@ -265,6 +266,7 @@ impl Player {
         let cluster = Cluster {
             name: "scenario".into(),
             services: self.services.clone(),
+            alerts: model::Alerts::default(),
             site: model::Site::default(),
         };
         Ok(Fault::Apply {

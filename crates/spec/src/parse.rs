@@ -118,6 +118,7 @@ pub fn parse(text: &str, path: &str) -> Result<Parsed, Errors> {
     let cluster = Cluster {
         name: name(&file, path),
         services,
+        alerts: crate::build::alerts(&file),
         site,
     };
     Ok(Parsed {

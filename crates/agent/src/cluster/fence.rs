@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// A frozen active waits for the store this long before it is killed.
-const FROZEN_MAX: Millis = Millis(600_000);
+const FROZEN_MAX: Duration = guard::fence::words::FROZEN_MAX;
 /// A guard that died is started anew within milliseconds: looked for this often.
 const GUARD_LOOK: Duration = Duration::from_millis(10);
 
@@ -138,7 +138,7 @@ impl Fence {
             slot: slot.clone(),
             epoch,
             policy: Policy::Freeze,
-            frozen_max: FROZEN_MAX,
+            frozen_max: Millis(u64::try_from(FROZEN_MAX.as_millis()).unwrap_or(u64::MAX)),
             cgroup: cgroup.into(),
             ports: gates
                 .iter()

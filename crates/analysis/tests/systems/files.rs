@@ -17,14 +17,14 @@ const SHOP: &str = r#"
 command = ["db", "{port}"]
 exclusive = true
 on_promote = ["promote"]
-distance = 2
+objective = { distance = 2 }
 [service.web]
 command = ["web", "{port}"]
 active = 2
 need = 1
 needs = ["db", "payments"]
 uses = ["mail"]
-availability = "99.99%"
+objective = { availability = "99.99%" }
 [external.payments]
 [external.mail]
 "#;

@@ -6,6 +6,7 @@ mod check;
 mod cluster;
 mod clusters;
 mod daemons;
+mod dashboard;
 mod down;
 mod drill;
 mod events;
@@ -201,6 +202,7 @@ async fn speak(session: &Session, command: Command) -> Result<Done, Error> {
         Command::Status(args) => status::run(session, &args).await,
         Command::Analyze(args) => analyze::running(session, &args).await,
         Command::Explain(args) => explain::run(session, &args).await,
+        Command::Dashboard(args) => dashboard::run(session, &args).await,
         Command::Events(args) => events::run(session, &args).await,
         Command::Logs(args) => logs::run(session, &args).await,
         Command::Switchover(args) => act::switchover(session, &args).await,

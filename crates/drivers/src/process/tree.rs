@@ -13,6 +13,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use tokio::io::Interest;
 
+/// What is only looked at may be this old.
+const RECENT: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// How the processes of an instance are held together.
 #[derive(Debug, Clone)]
 pub(crate) enum Tree {
@@ -36,6 +39,17 @@ impl Tree {
                 Ok(leftovers)
             }
             Tree::Group(root) => end_all(scanner, |snapshot| snapshot.members(root)).await,
+        }
+    }
+
+    /// The processes of the tree, as they were a second ago at most.
+    pub(crate) async fn recent_pids(&self, scanner: &Scanner) -> io::Result<Vec<u32>> {
+        match self {
+            Tree::Cgroup(path) => cgroup::pids(path),
+            Tree::Group(root) => {
+                let members = scanner.recent(RECENT).await?.members(root);
+                Ok(members.iter().map(|process| process.pid).collect())
+            }
         }
     }
 

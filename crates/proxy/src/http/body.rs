@@ -2,6 +2,7 @@
 
 use super::backend::Channel;
 use super::{HEAD_TIMEOUT, REPEATABLE_BYTES_MAX};
+use crate::counters::{Counters, Stay};
 use crate::flag::Watch;
 use crate::target::InFlight;
 use bytes::{Bytes, BytesMut};
@@ -42,6 +43,11 @@ impl Whole {
             trailers: None,
         }
     }
+
+    /// Its bytes, without trailers.
+    pub(super) fn length(&self) -> u64 {
+        self.bytes.as_ref().map_or(0, Bytes::len) as u64
+    }
 }
 
 /// A body that is sent as it comes, after what was read of it already.
@@ -50,6 +56,7 @@ pub(crate) struct Upload {
     pub(super) rest: Incoming,
     /// Set when the client broke it off: no fault of the active's.
     pub(super) broke: Rc<Cell<bool>>,
+    pub(super) counters: Arc<Counters>,
 }
 
 /// What became of reading a body.
@@ -111,6 +118,9 @@ pub(crate) struct Download {
     pub(super) incoming: Incoming,
     pub(super) in_flight: Option<InFlight>,
     pub(super) channel: Option<Channel>,
+    /// Counts the request as under way.
+    pub(super) stay: Option<Stay>,
+    pub(super) counters: Arc<Counters>,
     /// The end of the whole service.
     pub(super) closed: Watch,
     /// Raised when the answer breaks off, so that the client's connection is reset.
@@ -119,6 +129,7 @@ pub(crate) struct Download {
 
 impl Download {
     fn finish(&mut self) {
+        self.stay = None;
         if let (Some(in_flight), Some(channel)) = (self.in_flight.take(), self.channel.take()) {
             channel.give_back(&in_flight.target);
         }
@@ -128,6 +139,7 @@ impl Download {
         self.reset.store(true, Relaxed);
         self.channel = None;
         self.in_flight = None;
+        self.stay = None;
     }
 }
 
@@ -150,11 +162,22 @@ impl HttpBody for Body {
                 None => whole.trailers.take().map(|trailers| Ok(Frame::trailers(*trailers))),
             }),
             Self::Upload(upload) => match upload.first.pop_front() {
-                Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                None => Pin::new(&mut upload.rest).poll_frame(cx).map_err(|error| {
-                    upload.broke.set(true);
-                    error.into()
-                }),
+                Some(bytes) => {
+                    upload.counters.bytes_in.add(bytes.len() as u64);
+                    Poll::Ready(Some(Ok(Frame::data(bytes))))
+                }
+                None => {
+                    let frame = ready!(Pin::new(&mut upload.rest).poll_frame(cx));
+                    match &frame {
+                        Some(Ok(frame)) => {
+                            let bytes = frame.data_ref().map_or(0, Bytes::len);
+                            upload.counters.bytes_in.add(bytes as u64);
+                        }
+                        Some(Err(_)) => upload.broke.set(true),
+                        None => {}
+                    }
+                    Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+                }
             },
             Self::Download(download) => {
                 let is_cut = match &mut download.in_flight {
@@ -170,7 +193,10 @@ impl HttpBody for Body {
                     None => download.finish(),
                     // Trailers come last, and nobody asks again.
                     Some(Ok(frame)) if frame.is_trailers() => download.finish(),
-                    Some(Ok(_)) => {}
+                    Some(Ok(frame)) => {
+                        let bytes = frame.data_ref().map_or(0, Bytes::len);
+                        download.counters.bytes_out.add(bytes as u64);
+                    }
                     Some(Err(error)) => {
                         if let Some(in_flight) = &download.in_flight {
                             in_flight

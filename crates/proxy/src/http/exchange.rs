@@ -28,8 +28,9 @@ pub(super) struct Exchange {
     used: bool,
     /// Bytes of the request that were sent.
     sent: usize,
-    /// Until the first byte of the answer.
-    arrived: Option<Instant>,
+    arrived: Instant,
+    /// How long it took to the first byte of the answer, in microseconds, once that is there.
+    first_us: Option<u64>,
     pub(super) in_flight: InFlight,
     request: Plain,
     pub(super) buffer: Vec<u8>,
@@ -68,7 +69,8 @@ impl Exchange {
             backend,
             used,
             sent: 0,
-            arrived: Some(arrived),
+            arrived,
+            first_us: None,
             in_flight,
             request,
             buffer: buffers.take(ANSWER_BYTES),
@@ -140,11 +142,10 @@ impl Exchange {
         })
         .await?;
         self.filled += read;
-        if read > 0
-            && let Some(arrived) = self.arrived.take()
-        {
-            let took = u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX);
+        if read > 0 && self.first_us.is_none() {
+            let took = self.so_far();
             connection.front.counters.latency_us.add(took);
+            self.first_us = Some(took);
         }
         Ok(read)
     }
@@ -170,6 +171,8 @@ impl Exchange {
         if self.buffer.len() < end {
             self.buffer.resize(end, 0);
         }
+        // As a rule all of it came at once, and the clock needs no second look.
+        let took = self.first_us.filter(|_| self.filled >= end);
         while self.filled < end {
             match self.receive(connection).await {
                 Ok(0) => return self.failed("it closed the connection within an answer".into()),
@@ -177,13 +180,14 @@ impl Exchange {
                 Err(error) => return self.failed(plainly(&error)),
             }
         }
-        self.count(connection, head.status);
+        let took = took.unwrap_or_else(|| self.so_far());
+        self.count(connection, head.status, took);
         Try::Whole(head, end)
     }
 
     /// Passes the answer on as it comes.
     async fn pass_on(&mut self, connection: &mut Connection, head: Answer) -> Try {
-        self.count(connection, head.status);
+        self.count(connection, head.status, self.first_us.unwrap_or_default());
         if self.buffer.len() < PASSING_BYTES {
             self.buffer.resize(PASSING_BYTES, 0);
         }
@@ -280,7 +284,14 @@ impl Exchange {
         Ok(read)
     }
 
-    fn count(&self, connection: &Connection, status: u16) {
+    fn so_far(&self) -> u64 {
+        u64::try_from(self.arrived.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn count(&self, connection: &Connection, status: u16, took_us: u64) {
+        let counters = &connection.front.counters;
+        counters.latency.record(took_us);
+        counters.answered(status);
         if status >= 500 {
             connection.front.counters.errors.add(1);
         } else {

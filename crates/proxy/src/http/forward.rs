@@ -4,6 +4,7 @@ use super::backend::{Channel, Failure, open};
 use super::body::{self, Body, Download, Read, Whole, read, read_upload};
 use super::headers::{Template, strip_hop_by_hop, upgrade_of};
 use super::{REPEATABLE_BYTES_MAX, not_repeated, unavailable_text};
+use crate::counters::Stay;
 use crate::front::{Front, Open};
 use crate::hold::Search;
 use crate::target::InFlight;
@@ -29,12 +30,13 @@ pub(super) struct Client {
     /// Makes the close of its connection a reset.
     pub(super) reset: Arc<AtomicBool>,
     /// Counts it, as long as anything of it lives.
-    pub(super) _open: Open,
+    pub(super) open: Open,
 }
 
 /// Answers a request. It never hangs for want of an active: see [`crate::hold`] for the bounds.
 pub(super) async fn forward(client: &Rc<Client>, mut request: Request<Incoming>) -> Response<Body> {
     let arrived = Instant::now();
+    let stay = client.front.stay(client.open.caller(), arrived);
     if request.method() == Method::CONNECT {
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not for a service\n".into());
         response.headers_mut().insert(
@@ -56,13 +58,17 @@ pub(super) async fn forward(client: &Rc<Client>, mut request: Request<Incoming>)
             first,
             rest,
             broke: Rc::clone(&broke),
+            counters: Arc::clone(&client.front.counters),
         })
     };
     let upload = if body.is_end_stream() {
         Upload::Whole(Whole::default())
     } else if template.is_idempotent() {
         match read_upload(body).await {
-            Read::Whole(whole) => Upload::Whole(whole),
+            Read::Whole(whole) => {
+                client.front.counters.bytes_in.add(whole.length());
+                Upload::Whole(whole)
+            }
             Read::More(first, rest) => Upload::Once(Some(upload_of(first, rest))),
             Read::Failed(error) => {
                 return plain(
@@ -84,6 +90,7 @@ pub(super) async fn forward(client: &Rc<Client>, mut request: Request<Incoming>)
         upgrade,
         wants_http2,
         arrived,
+        stay: Some(stay),
     }
     .run()
     .await
@@ -99,6 +106,8 @@ struct Forward<'a> {
     wants_http2: bool,
     is_repeatable: bool,
     arrived: Instant,
+    /// Until the answer is passed on.
+    stay: Option<Stay>,
 }
 
 /// The body of a request.
@@ -201,7 +210,7 @@ impl Forward<'_> {
 
     async fn answer(&mut self, mut in_flight: InFlight, channel: Channel, response: Response<Incoming>) -> Try {
         let front = &self.client.front;
-        let took = u64::try_from(self.arrived.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let first = self.so_far();
         let (mut parts, incoming) = response.into_parts();
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             return self.tunnel(in_flight, Response::from_parts(parts, incoming));
@@ -225,8 +234,9 @@ impl Forward<'_> {
             };
             match whole {
                 Read::Whole(whole) => {
+                    front.counters.bytes_out.add(whole.length());
                     channel.give_back(&in_flight.target);
-                    count_answer(front, &in_flight, parts.status, took);
+                    count_answer(front, &in_flight, parts.status, first, self.so_far());
                     Body::Whole(whole)
                 }
                 // A body cannot be longer than its upper bound.
@@ -234,11 +244,13 @@ impl Forward<'_> {
                 Read::Failed(error) => return Try::Died(in_flight, error.to_string()),
             }
         } else {
-            count_answer(front, &in_flight, parts.status, took);
+            count_answer(front, &in_flight, parts.status, first, first);
             Body::Download(Box::new(Download {
                 incoming,
                 in_flight: Some(in_flight),
                 channel: Some(channel),
+                stay: self.stay.take(),
+                counters: Arc::clone(&front.counters),
                 closed: front.watch_cut(),
                 reset: Arc::clone(&self.client.reset),
             }))
@@ -260,7 +272,9 @@ impl Forward<'_> {
         parts.extensions.clear();
         in_flight.target.answered();
         let client = Rc::clone(self.client);
+        let stay = self.stay.take();
         tokio::task::spawn_local(async move {
+            let _stay = stay;
             let mut cut = client.front.watch_cut();
             let relay = async {
                 let (Ok(from), Ok(to)) = tokio::join!(upgrade, backend) else {
@@ -287,6 +301,10 @@ impl Forward<'_> {
         Try::Answered(Box::new(Response::from_parts(parts, Body::Whole(Whole::default()))))
     }
 
+    fn so_far(&self) -> u64 {
+        u64::try_from(self.arrived.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
     fn unavailable(&self, why: &dyn std::fmt::Display) -> Response<Body> {
         let text = unavailable_text(&self.client.front.service, why);
         let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, text);
@@ -297,8 +315,10 @@ impl Forward<'_> {
     }
 }
 
-fn count_answer(front: &Front, in_flight: &InFlight, status: StatusCode, took_us: u64) {
-    front.counters.latency_us.add(took_us);
+fn count_answer(front: &Front, in_flight: &InFlight, status: StatusCode, first_us: u64, took_us: u64) {
+    front.counters.latency_us.add(first_us);
+    front.counters.latency.record(took_us);
+    front.counters.answered(status.as_u16());
     if status.is_server_error() {
         front.counters.errors.add(1);
     } else {

@@ -7,6 +7,7 @@ mod client;
 mod control;
 mod http1;
 mod http2;
+mod measured;
 mod processes;
 mod support;
 mod takeover;

@@ -19,6 +19,7 @@ pub(crate) fn random(rng: &mut Rng) -> (Cluster, usize, Timing) {
     let cluster = Cluster {
         name: "simulated".into(),
         services,
+        alerts: model::Alerts::default(),
         site: model::Site::default(),
     };
     (cluster, nodes, profile.timing())

@@ -146,6 +146,7 @@ impl Truth {
         model::Cluster {
             name: self.name.clone(),
             services: services.collect(),
+            alerts: model::Alerts::default(),
             site: model::Site::default(),
         }
     }

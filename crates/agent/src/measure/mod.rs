@@ -1,0 +1,137 @@
+//! What this agent measures and remembers, and what it hears of others'.
+//!
+//! ```text
+//!  main loop ── Look (once a second) ──► sampler: a thread of its own ──► Shared ◄── http: history, samples
+//!  proxy's reports ── channel ──────────►        │
+//!                                        peers: parts of other nodes, asked when wanted
+//! ```
+//! The main loop never waits for any of this.
+
+pub(crate) mod http;
+pub(crate) mod peers;
+mod sampler;
+
+use crate::clock;
+use crate::journal::Inputs;
+use api::layout::Layout;
+use api::proxy::{Measured, Totals};
+use drivers::process::Process;
+use model::{Cluster, InstanceId, NodeName, ServiceName};
+use monitor::flow::Flow;
+use monitor::memory::{Memory, Moment};
+use peers::Peers;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+
+/// What the main loop tells the sampler once a second.
+pub(crate) struct Look {
+    /// This machine's name among others; the first of the pretended nodes where there is one machine only.
+    pub(crate) me: String,
+    /// What runs here.
+    pub(crate) watched: Vec<Watched>,
+    pub(crate) proxy_is_up: bool,
+    pub(crate) status: api::Status,
+    pub(crate) declared: Arc<Cluster>,
+    /// What an agent of several knows of the others; `None` on one machine.
+    pub(crate) cluster: Option<ClusterLook>,
+}
+
+/// An instance that runs here.
+pub(crate) struct Watched {
+    pub(crate) instance: InstanceId,
+    pub(crate) node: NodeName,
+    pub(crate) process: Arc<Process>,
+}
+
+/// What an agent knows of the others.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ClusterLook {
+    pub(crate) controller: Option<NodeName>,
+    /// Whether this node is it, and may act on it.
+    pub(crate) leads: bool,
+    /// The store does not answer, since when, in microseconds since boot.
+    pub(crate) store_lost_since: Option<u64>,
+    /// The others, and where their agents answer.
+    pub(crate) others: BTreeMap<NodeName, SocketAddr>,
+}
+
+/// A report of the proxy.
+pub(crate) struct Report {
+    pub(crate) service: ServiceName,
+    pub(crate) totals: Totals,
+    pub(crate) measured: Box<Measured>,
+}
+
+/// What the sampler knows, for whoever asks.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) memory: Memory,
+    pub(crate) flow: Flow,
+    /// The last look at the main loop's state, and when it was, in microseconds since boot.
+    pub(crate) look: Option<(Seen, u64)>,
+    /// Time that measuring itself took on a processor, in microseconds, and how often it was done.
+    pub(crate) own_cpu_us: u64,
+    pub(crate) rounds: u64,
+}
+
+/// What is kept of a [`Look`].
+#[derive(Clone)]
+pub(crate) struct Seen {
+    pub(crate) me: String,
+    pub(crate) proxy_is_up: bool,
+    pub(crate) status: Arc<api::Status>,
+    pub(crate) declared: Arc<Cluster>,
+    pub(crate) cluster: Option<ClusterLook>,
+}
+
+/// The way to what was measured. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Measures {
+    state: Arc<Mutex<State>>,
+    reports: mpsc::Sender<Report>,
+    pub(crate) peers: Peers,
+}
+
+impl Measures {
+    /// Begins to measure, once a second, for as long as the main loop answers.
+    pub(crate) fn start(layout: &Layout, inputs: &Inputs) -> Self {
+        let (reports, incoming) = mpsc::channel();
+        let measures = Self {
+            state: Arc::default(),
+            reports,
+            peers: Peers::default(),
+        };
+        let sampler = sampler::Sampler::new(layout, inputs.clone(), measures.clone(), incoming);
+        let runtime = tokio::runtime::Handle::current();
+        let spawned = std::thread::Builder::new()
+            .name("measure".into())
+            .spawn(move || sampler.run(&runtime));
+        if let Err(error) = spawned {
+            tracing::error!(%error, "nothing is measured: no thread for it");
+        }
+        measures
+    }
+
+    /// Passes a report of the proxy on.
+    pub(crate) fn report(&self, service: ServiceName, totals: Totals, measured: Box<Measured>) {
+        // Without a sampler there is nobody to want it.
+        let _ = self.reports.send(Report {
+            service,
+            totals,
+            measured,
+        });
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Now, on both clocks.
+pub(crate) fn moment() -> Moment {
+    Moment {
+        boot_ms: clock::now().0 / 1_000,
+        wall_ms: clock::wall_now().0,
+    }
+}

@@ -1,0 +1,228 @@
+//! The thread that measures once a second.
+
+use super::{Look, Measures, Report, Seen, Watched};
+use crate::clock;
+use crate::input::{Input, Request};
+use crate::journal::Inputs;
+use api::Measure;
+use api::layout::Layout;
+use model::InstanceId;
+use monitor::flow::Passed;
+use monitor::memory::About;
+use monitor::merge::percentiles;
+use monitor::read::{NodeReader, Reader, Usage};
+use rustix::time::{ClockId, clock_gettime};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Late in the second: the proxy's reports of it, which come in its middle, are there.
+const WITHIN_SECOND_US: u64 = 800_000;
+/// Which processes an instance has, and what they have open, is asked this often, for each instance in its turn.
+const MEMBERS_EVERY: u64 = 5;
+/// So many instances have their files kept open, up to seven each; the others' are opened each time.
+const KEPT_OPEN: usize = 128;
+/// What is too old is looked for this often.
+const FORGET_EVERY: u64 = 60;
+
+pub(super) struct Sampler {
+    inputs: Inputs,
+    measures: Measures,
+    reports: mpsc::Receiver<Report>,
+    node: NodeReader,
+    readers: BTreeMap<InstanceId, Watching>,
+    buffer: Vec<u8>,
+}
+
+struct Watching {
+    /// A restarted instance has another process.
+    pid: u32,
+    reader: Reader,
+    last: Option<Usage>,
+    /// In which of the turns its members are asked.
+    turn: u64,
+}
+
+impl Sampler {
+    pub(super) fn new(layout: &Layout, inputs: Inputs, measures: Measures, reports: mpsc::Receiver<Report>) -> Self {
+        Self {
+            inputs,
+            measures,
+            reports,
+            node: NodeReader::new(layout.root()),
+            readers: BTreeMap::new(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Goes on until the agent ends.
+    pub(super) fn run(mut self, runtime: &tokio::runtime::Handle) {
+        loop {
+            let now = clock::now().0;
+            let next = (now + 1_000_000 - WITHIN_SECOND_US) / 1_000_000 * 1_000_000 + WITHIN_SECOND_US;
+            std::thread::sleep(Duration::from_micros(next.saturating_sub(now).max(1_000)));
+            let Some(look) = self.look() else { return };
+            let second = clock::now().0 / 1_000_000;
+            self.round(&look, second, runtime);
+            let mut state = self.measures.state();
+            state.own_cpu_us = own_cpu_us();
+            state.rounds += 1;
+        }
+    }
+
+    fn look(&self) -> Option<Look> {
+        let (answer, look) = oneshot::channel();
+        self.inputs.send(Input::Request(Request::Look(answer))).ok()?;
+        look.blocking_recv().ok()
+    }
+
+    fn round(&mut self, look: &Look, second: u64, runtime: &tokio::runtime::Handle) {
+        let instances = self.instances(&look.watched, second, runtime);
+        let node = self.node.read(clock::now().0, &mut self.buffer);
+        let reports: Vec<Report> = self.reports.try_iter().collect();
+        let mut state = self.measures.state();
+        for (about, values) in &instances {
+            state.memory.note(about, second, values);
+        }
+        let me = look.me.clone();
+        state.memory.note(&of_node(&me), second, &node);
+        if look.cluster.is_none() {
+            for (node, values) in pretended(&instances, &me) {
+                state.memory.note(&of_node(&node), second, &values);
+            }
+        }
+        let declared = &look.declared.services;
+        state
+            .flow
+            .retain(|service| declared.keys().any(|name| name.as_str() == service));
+        let mut reported = BTreeSet::new();
+        let of_service = |service: &str| About {
+            service: Some(service.to_owned()),
+            instance: None,
+            node: Some(me.clone()),
+        };
+        for report in reports {
+            let service = report.service.to_string();
+            if let Some(passed) = state.flow.take(&service, report.totals, &report.measured) {
+                state
+                    .memory
+                    .note(&of_service(&service), passed.second, &values(&passed));
+                state.memory.note_latencies(&service, passed.second, &passed.latency);
+                reported.insert(service);
+            }
+        }
+        let served = declared.iter().filter(|(_, service)| service.listen.is_some());
+        for (service, _) in served.filter(|(service, _)| look.proxy_is_up && !reported.contains(service.as_str())) {
+            // The proxy tells only of services that have traffic.
+            let quiet = values(&Passed::default());
+            state.memory.note(&of_service(service.as_str()), second, &quiet);
+            state
+                .memory
+                .note_latencies(service.as_str(), second, &Default::default());
+        }
+        if second.is_multiple_of(FORGET_EVERY) {
+            state.memory.forget(second);
+        }
+        let seen = Seen {
+            me: look.me.clone(),
+            proxy_is_up: look.proxy_is_up,
+            status: Arc::new(look.status.clone()),
+            declared: Arc::clone(&look.declared),
+            cluster: look.cluster.clone(),
+        };
+        state.look = Some((seen, clock::now().0));
+    }
+
+    fn instances(
+        &mut self,
+        watched: &[Watched],
+        second: u64,
+        runtime: &tokio::runtime::Handle,
+    ) -> Vec<(About, Vec<(Measure, f64)>)> {
+        self.readers.retain(|id, watching| {
+            let runs = |one: &Watched| one.instance == *id && one.process.pid() == watching.pid;
+            watched.iter().any(runs)
+        });
+        let mut all = Vec::with_capacity(watched.len());
+        for one in watched {
+            let keep = self.readers.len() < KEPT_OPEN;
+            let turn = self.readers.len() as u64 % MEMBERS_EVERY;
+            let mut fresh = false;
+            let watching = self.readers.entry(one.instance.clone()).or_insert_with(|| {
+                fresh = true;
+                Watching {
+                    pid: one.process.pid(),
+                    reader: Reader::new(one.process.cgroup().as_deref(), keep),
+                    last: None,
+                    turn,
+                }
+            });
+            if (fresh || second % MEMBERS_EVERY == watching.turn)
+                && let Ok(pids) = runtime.block_on(one.process.recent_pids())
+            {
+                watching.reader.members(&pids);
+            }
+            let usage = watching.reader.read(clock::now().0, &mut self.buffer);
+            if let Some(last) = watching.last.replace(usage) {
+                let about = About {
+                    service: Some(one.instance.service().to_string()),
+                    instance: Some(one.instance.to_string()),
+                    node: Some(one.node.to_string()),
+                };
+                all.push((about, usage.since(&last)));
+            }
+        }
+        all
+    }
+}
+
+fn of_node(node: &str) -> About {
+    About {
+        node: Some(node.to_owned()),
+        ..About::default()
+    }
+}
+
+/// Pretended nodes use what their instances use; the machine's own figures are those of the first.
+fn pretended(instances: &[(About, Vec<(Measure, f64)>)], me: &str) -> BTreeMap<String, Vec<(Measure, f64)>> {
+    let mut nodes: BTreeMap<String, BTreeMap<Measure, f64>> = BTreeMap::new();
+    for (about, values) in instances {
+        let Some(node) = about.node.clone().filter(|node| node != me) else {
+            continue;
+        };
+        let sums = nodes.entry(node).or_default();
+        for (measure, value) in values {
+            if matches!(
+                measure,
+                Measure::CpuCores | Measure::MemoryBytes | Measure::IoBytesPerSecond
+            ) {
+                *sums.entry(*measure).or_default() += value;
+            }
+        }
+    }
+    nodes
+        .into_iter()
+        .map(|(node, values)| (node, values.into_iter().collect()))
+        .collect()
+}
+
+fn values(passed: &Passed) -> Vec<(Measure, f64)> {
+    let mut values = vec![
+        (Measure::RequestsPerSecond, passed.per_second(passed.requests)),
+        (Measure::ErrorsPerSecond, passed.per_second(passed.errors)),
+        (Measure::Inflight, passed.inflight),
+        (Measure::Held, passed.held as f64),
+        (Measure::BytesInPerSecond, passed.per_second(passed.bytes_in)),
+        (Measure::BytesOutPerSecond, passed.per_second(passed.bytes_out)),
+        (Measure::Connections, passed.connections as f64),
+    ];
+    values.extend(percentiles(&passed.latency));
+    values
+}
+
+/// What this thread has used of a processor.
+fn own_cpu_us() -> u64 {
+    let used = clock_gettime(ClockId::ThreadCPUTime);
+    u64::try_from(used.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(used.tv_nsec).unwrap_or(0) / 1_000
+}
