@@ -587,7 +587,7 @@ impl Agent {
 
     fn bare_status(&self, now: Timestamp) -> api::Status {
         let revision = self.applied.as_ref().map_or(0, |applied| applied.revision);
-        let mut status = show::status(
+        show::status(
             &self.name,
             revision,
             &self.core.view(now),
@@ -595,41 +595,7 @@ impl Agent {
             &self.fronts,
             self.own_problems(),
             self.clustered.as_ref().map(|cluster| &cluster.timing),
-        );
-        let members = self.clustered.iter().flat_map(|cluster| &cluster.members);
-        for (name, member) in members {
-            let shown = status.nodes.iter_mut().filter(|node| node.name == name.as_str());
-            shown.for_each(|node| node.zone.clone_from(&member.zone));
-        }
-        status
-    }
-
-    /// What there is to be measured.
-    fn look(&self, now: Timestamp) -> Look {
-        let status = self.status(now);
-        let cluster = self.clustered.as_ref().map(|cluster| ClusterLook {
-            controller: cluster.controller.as_ref().map(|(record, _)| record.node.clone()),
-            leads: self.core.is_controller() && cluster.session.is_some() && cluster.store_lost.is_none(),
-            store_lost_since: cluster.store_lost.as_ref().map(|(since, _)| since.0),
-            others: cluster
-                .members
-                .iter()
-                .filter(|(node, _)| **node != cluster.me)
-                .map(|(node, member)| (node.clone(), std::net::SocketAddr::new(member.host, member.agent_port)))
-                .collect(),
-        });
-        Look {
-            me: match &self.clustered {
-                Some(cluster) => cluster.me.to_string(),
-                // One machine, whatever nodes it pretends to be.
-                None => status.nodes.first().map(|node| node.name.clone()).unwrap_or_default(),
-            },
-            watched: self.executor.watched(),
-            proxy_is_up: self.proxy_is_up,
-            declared: Arc::clone(&self.cluster),
-            cluster,
-            status,
-        }
+        )
     }
 
     /// What is wrong with our own parts.
