@@ -40,7 +40,7 @@ impl Seen {
         Self {
             status: agent.status(now),
             cluster: Arc::clone(&agent.cluster),
-            timing: agent.clustered.as_ref().map(|cluster| cluster.timing.clone()),
+            timing: agent.clustered.as_ref().map(|cluster| cluster.timing),
             voters: named(|member| member.votes),
             witnesses: named(|member| !member.runs_services),
             // Two nodes at one address are one machine, whatever they are called.

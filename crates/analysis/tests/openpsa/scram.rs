@@ -125,7 +125,7 @@ fn the_same_probability_as_scram_where_failures_are_negated() {
         let (_, probability) = scram(
             &write_tree(&tree, top),
             &format!("negated-{seed}"),
-            &["--prime-implicants", "true"],
+            &["--prime-implicants"],
         );
         let Probability::Exact(p) = solve(&tree, top, &Limits::default()).probability else {
             panic!("seed {seed}");
