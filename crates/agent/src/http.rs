@@ -111,6 +111,7 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
         .routes(routes!(get_status))
         .routes(routes!(stream_status))
         .routes(routes!(get_analysis))
+        .routes(routes!(get_open_psa))
         .routes(routes!(get_events))
         .routes(routes!(stream_events))
         .routes(routes!(get_explain))
@@ -269,6 +270,15 @@ async fn get_analysis(State(door): State<Door>, Query(query): Query<AnalysisQuer
     let report = made.map_err(|error| refused(chain(&error), None))?;
     answers.insert(order, (tokio::time::Instant::now(), report.clone()));
     Ok(Json(report))
+}
+
+/// The fault trees of the services in the Open-PSA format, for other tools.
+#[utoipa::path(get, path = "/v1/analysis/open-psa", responses((status = 200, body = String, content_type = "application/xml")))]
+async fn get_open_psa(State(door): State<Door>) -> Result<Response, Refused> {
+    let seen = door.ask(Request::Seen).await?;
+    let made = tokio::task::spawn_blocking(move || seen.open_psa()).await;
+    let text = made.map_err(|error| refused(chain(&error), None))?;
+    Ok(([(header::CONTENT_TYPE, "application/xml")], text).into_response())
 }
 
 #[derive(Deserialize)]
