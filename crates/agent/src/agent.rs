@@ -391,8 +391,8 @@ impl Agent {
             } => {
                 let _ = answer.send(self.journal.after(after, limit, service.as_deref()));
             }
-            Request::Look(answer) => {
-                let _ = answer.send(self.look(now));
+            Request::Scene(answer) => {
+                let _ = answer.send(self.scene(now));
             }
             Request::Preview { intent, answer } => {
                 let view = self.core.view(now);
@@ -513,10 +513,10 @@ impl Agent {
     }
 
     /// Everything at once, for the dashboard.
-    fn look(&self, now: Timestamp) -> crate::input::Look {
+    fn scene(&self, now: Timestamp) -> crate::input::Scene {
         let status = self.status(now);
         let Some(cluster) = &self.clustered else {
-            return crate::input::Look {
+            return crate::input::Scene {
                 node: status.nodes.first().map_or_else(String::new, |node| node.name.clone()),
                 ages: status.nodes.iter().map(|node| (node.name.clone(), 0)).collect(),
                 stale_after_ms: STALE_AFTER_MS_MIN,
@@ -536,7 +536,7 @@ impl Agent {
             node: node.to_string(),
             url: format!("https://{}", std::net::SocketAddr::new(member.host, member.agent_port)),
         });
-        crate::input::Look {
+        crate::input::Scene {
             node: cluster.me.to_string(),
             ages,
             // A node that lives renews its session several times within its lease.

@@ -72,7 +72,7 @@ pub(crate) enum Request {
         answer: oneshot::Sender<api::EventPage>,
     },
     /// Everything at once, for the dashboard.
-    Look(oneshot::Sender<Look>),
+    Scene(oneshot::Sender<Scene>),
     Preview {
         intent: crate::dashboard::Intent,
         answer: oneshot::Sender<Result<api::Preview, api::Outcome>>,
@@ -124,7 +124,7 @@ pub(crate) enum Request {
 }
 
 /// What the dashboard shows.
-pub(crate) struct Look {
+pub(crate) struct Scene {
     pub(crate) status: api::Status,
     pub(crate) node: String,
     /// How long ago each node was heard of, milliseconds.

@@ -10,8 +10,8 @@ pub mod proxy;
 pub mod record;
 mod status;
 
-pub use live::{Beat, DashboardLink, Delta, Effect, Peer, Preview, ServiceDelta, SignIn, Snapshot, Viewer};
 pub use history::{History, Latencies, Measure, Part, Sample, Samples, Series, Silent, Subject};
+pub use live::{Beat, DashboardLink, Delta, Effect, Peer, Preview, ServiceDelta, SignIn, Snapshot, Viewer};
 pub use status::{
     Answer, ApplyRequest, Change, ChangeKind, DrillRequest, Event, EventPage, Explanation, Failover, FailoverStep,
     Floating, HistoryEntry, InstanceStatus, LogLine, NodeState, NodeStatus, Outcome, Plan, Problem, RollbackRequest,

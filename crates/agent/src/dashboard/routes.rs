@@ -54,7 +54,7 @@ pub(crate) fn routes() -> Router<Door> {
 }
 
 async fn page(State(door): State<Door>) -> Response {
-    let look = tokio::time::timeout(PEERS_WITHIN, door.ask(Request::Look)).await;
+    let look = tokio::time::timeout(PEERS_WITHIN, door.ask(Request::Scene)).await;
     let peers = match look {
         Ok(Ok(look)) => look.peers,
         _ => Vec::new(),
@@ -165,7 +165,13 @@ async fn pass(State(door): State<Door>, way: Option<Extension<Way>>) -> Result<J
 async fn get_stream(
     State(door): State<Door>,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Refused> {
-    let ending = || Refused(StatusCode::SERVICE_UNAVAILABLE, refused("the agent is ending", None));
+    let ending = || {
+        let text = "too many dashboards are open, or the agent is ending";
+        Refused(
+            StatusCode::SERVICE_UNAVAILABLE,
+            refused(text, Some("try again in a moment".into())),
+        )
+    };
     let (first, following) = door.feed.join().await.ok_or_else(ending)?;
     let stream = unfold(
         (VecDeque::from([first]), following),
