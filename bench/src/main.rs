@@ -2,6 +2,7 @@
 //!
 //! Each writes `bench/results/NAME.md`. `cargo xtask bench NAME` builds what is needed and runs one.
 
+mod calm;
 mod console;
 mod db_failover;
 mod echo;
@@ -58,6 +59,8 @@ enum What {
     Failover(failover::Settings),
     /// The loss of a host in all its ways, as a client sees it; planned moves
     NodeLoss(node_loss::Settings),
+    /// An hour of load without a fault: nobody may be taken for dead
+    Calm(calm::Settings),
     /// Random faults on three hosts, round after round, judged by a witness from outside
     Chaos(rounds::Wanted),
     /// Three hosts out of namespaces that act as one, to watch and to break by hand
@@ -128,6 +131,7 @@ fn run(cli: Cli) -> Result<()> {
         What::Proxy => proxy::run(&context)?,
         What::Restart => restart::run(&context)?,
         What::NodeLoss(settings) => node_loss::run(&context, &settings)?,
+        What::Calm(settings) => calm::run(&context, &settings)?,
         What::Failover(settings) => failover::run(&context, &settings)?,
         What::Echo { .. } | What::Hosts(_) | What::Chaos(_) => return Ok(()),
     };

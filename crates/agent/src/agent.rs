@@ -212,6 +212,27 @@ impl Agent {
                     .tell(Severity::Warning, "guard-died", text, "its process ended".into());
                 self.keeper.start_guard(&self.inputs);
             }
+            Input::SocketsGone => {
+                let text = format!("what was in `{}` was made anew", self.layout.run().display());
+                let because = "somebody removed it; what runs and who is active is not kept there".to_owned();
+                self.journal.tell(Severity::Warning, "sockets-gone", text, because);
+            }
+            Input::NodeFileGone => {
+                let text = format!("`{}` was written anew", self.layout.node().display());
+                let because =
+                    "somebody removed or damaged it; without it this machine would belong to no cluster".to_owned();
+                self.journal.tell(Severity::Warning, "node-file-gone", text, because);
+            }
+            Input::LookAtRecords => {
+                let written = self.executor.keep_records();
+                if !written.is_empty() {
+                    let text = format!("the records of {} were written anew", written.join(", "));
+                    let folder = self.layout.instances();
+                    let because = format!("somebody removed or damaged them in `{}`", folder.display());
+                    self.journal.tell(Severity::Warning, "records-gone", text, because);
+                }
+                return;
+            }
             Input::NodeBack(node) => {
                 self.wish(&node_key(&node), None);
                 self.core.handle(
@@ -383,6 +404,9 @@ impl Agent {
             Request::Look(answer) => {
                 let _ = answer.send(self.look(now));
             }
+            Request::Seen(answer) => {
+                let _ = answer.send(crate::analysis::Seen::of(self, now));
+            }
             Request::Events {
                 after,
                 limit,
@@ -391,8 +415,8 @@ impl Agent {
             } => {
                 let _ = answer.send(self.journal.after(after, limit, service.as_deref()));
             }
-            Request::Scene(answer) => {
-                let _ = answer.send(self.scene(now));
+            Request::Overview(answer) => {
+                let _ = answer.send(self.overview(now));
             }
             Request::Preview { intent, answer } => {
                 let view = self.core.view(now);
@@ -513,10 +537,10 @@ impl Agent {
     }
 
     /// Everything at once, for the dashboard.
-    fn scene(&self, now: Timestamp) -> crate::input::Scene {
+    fn overview(&self, now: Timestamp) -> crate::input::Overview {
         let status = self.status(now);
         let Some(cluster) = &self.clustered else {
-            return crate::input::Scene {
+            return crate::input::Overview {
                 node: status.nodes.first().map_or_else(String::new, |node| node.name.clone()),
                 ages: status.nodes.iter().map(|node| (node.name.clone(), 0)).collect(),
                 stale_after_ms: STALE_AFTER_MS_MIN,
@@ -536,7 +560,7 @@ impl Agent {
             node: node.to_string(),
             url: format!("https://{}", std::net::SocketAddr::new(member.host, member.agent_port)),
         });
-        crate::input::Scene {
+        crate::input::Overview {
             node: cluster.me.to_string(),
             ages,
             // A node that lives renews its session several times within its lease.

@@ -122,6 +122,7 @@ impl Executor {
             name: String::new(),
             services: BTreeMap::new(),
             alerts: model::Alerts::default(),
+            site: model::Site::default(),
         };
         Self {
             addresses: Addresses::new(inputs.clone()),
@@ -612,6 +613,23 @@ impl Executor {
         let program = program::locate(name, self.folder.as_deref(), path).map_err(|error| error.to_string())?;
         *name = program.display().to_string();
         Ok(argv)
+    }
+
+    /// Writes those records anew that somebody took away; says of which instances.
+    pub(crate) fn keep_records(&self) -> Vec<String> {
+        let processes = self
+            .live
+            .iter()
+            .filter_map(|(id, live)| Some((id, live.process.as_ref()?)));
+        processes
+            .filter_map(|(instance, process)| match process.keep_record() {
+                Ok(written) => written.then(|| instance.to_string()),
+                Err(error) => {
+                    tracing::warn!(%instance, %error, "its record is gone and cannot be written anew");
+                    None
+                }
+            })
+            .collect()
     }
 
     /// Where the record of a running instance lies.

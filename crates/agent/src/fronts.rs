@@ -137,6 +137,7 @@ impl Fronts {
                     .map(|(n, s)| (n.clone(), s.clone()))
                     .collect(),
                 alerts: model::Alerts::default(),
+                site: model::Site::default(),
             };
             match self.open(&one) {
                 Ok(()) if self.trouble.contains_key(name) => {

@@ -33,6 +33,7 @@ use std::time::Duration;
 use store::Store;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -64,6 +65,7 @@ pub(crate) struct Door {
     pub(crate) desk: Arc<Desk>,
     pub(crate) feed: Feed,
     pub(crate) measures: crate::measure::Measures,
+    pub(crate) analyses: crate::analysis::Answers,
 }
 
 pub(crate) type Answer<T> = Result<Json<T>, Refused>;
@@ -108,6 +110,7 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
     let (router, mut document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(get_status))
         .routes(routes!(stream_status))
+        .routes(routes!(get_analysis))
         .routes(routes!(get_events))
         .routes(routes!(stream_events))
         .routes(routes!(get_explain))
@@ -134,12 +137,38 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
 }
 
 /// Begins to answer. Over TCP only reading is answered, and only to those who address this machine's loopback by name.
-pub(crate) fn listen(socket: &Path, tcp: Option<SocketAddr>, door: Door) -> Result<(), StartError> {
-    let state = door.state.clone();
-    let for_applications = socket.with_file_name("state.sock");
-    let at = for_applications.display().to_string();
-    appstate::serve(&for_applications, state).map_err(|source| StartError::Listen { at, source })?;
-    serve(socket, tcp, app(door))
+pub(crate) fn listen(tcp: Option<SocketAddr>, door: Door) -> Result<(), StartError> {
+    let Some(address) = tcp else { return Ok(()) };
+    let failed = |source| StartError::Listen {
+        at: address.to_string(),
+        source,
+    };
+    let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let listener = TcpListener::from_std(listener).map_err(failed)?;
+    let app = app(door).layer(middleware::from_fn(reading_from_here));
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, app).await {
+            tracing::error!(%error, "the API ended");
+        }
+    });
+    Ok(())
+}
+
+/// Begins to answer the owner at a Unix socket. What lies there is replaced. Ending the task stops accepting.
+pub(crate) fn serve(socket: &Path, app: axum::Router) -> std::io::Result<JoinHandle<()>> {
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket)?;
+    // Whoever may connect may stop everything: the owner alone.
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
+    Ok(tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, app).await {
+            tracing::error!(%error, "the API ended");
+        }
+    }))
 }
 
 /// All that is answered.
@@ -168,37 +197,6 @@ pub(crate) fn app(door: Door) -> axum::Router {
         .with_state(door)
         .merge(appstate::routes(state.clone()))
         .merge(appstate::admin_routes(state))
-}
-
-fn serve(socket: &Path, tcp: Option<SocketAddr>, app: axum::Router) -> Result<(), StartError> {
-    let failed = |at: String| move |source| StartError::Listen { at, source };
-    if let Some(address) = tcp {
-        let listener = std::net::TcpListener::bind(address).map_err(failed(address.to_string()))?;
-        listener.set_nonblocking(true).map_err(failed(address.to_string()))?;
-        let listener = TcpListener::from_std(listener).map_err(failed(address.to_string()))?;
-        let app = app.clone().layer(middleware::from_fn(reading_from_here));
-        tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, app).await {
-                tracing::error!(%error, "the API ended");
-            }
-        });
-    }
-    match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(failed(socket.display().to_string())(error));
-        }
-        _ => {}
-    }
-    let listener = UnixListener::bind(socket).map_err(failed(socket.display().to_string()))?;
-    // Whoever may connect may stop everything: the owner alone.
-    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))
-        .map_err(failed(socket.display().to_string()))?;
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, app).await {
-            tracing::error!(%error, "the API ended");
-        }
-    });
-    Ok(())
 }
 
 /// A browser that was lured to a name that resolves to this machine still says that name: it gets nothing.
@@ -245,6 +243,32 @@ async fn stream_status(State(door): State<Door>) -> Sse<impl Stream<Item = Resul
         Some((Ok(data(&status)), (door, changed, false)))
     });
     Sse::new(stream)
+}
+
+#[derive(Deserialize)]
+struct AnalysisQuery {
+    order: Option<u32>,
+}
+
+/// What takes which service down: single points of failure, cut sets, distance to outage, predicted availability, and what would help.
+#[utoipa::path(
+    get,
+    path = "/v1/analysis",
+    params(("order" = Option<u32>, Query, description = "Cut sets of at most so many things are listed, 1 to 6; 3 if not given")),
+    responses((status = 200, body = api::analysis::Report))
+)]
+async fn get_analysis(State(door): State<Door>, Query(query): Query<AnalysisQuery>) -> Answer<api::analysis::Report> {
+    let order = query.order.unwrap_or(3).clamp(1, 6);
+    // Who comes while one is made waits for it, and has it too.
+    let mut answers = door.analyses.lock().await;
+    if let Some(report) = crate::analysis::fresh(&answers, order) {
+        return Ok(Json(report));
+    }
+    let seen = door.ask(Request::Seen).await?;
+    let made = tokio::task::spawn_blocking(move || seen.report(order)).await;
+    let report = made.map_err(|error| refused(chain(&error), None))?;
+    answers.insert(order, (tokio::time::Instant::now(), report.clone()));
+    Ok(Json(report))
 }
 
 #[derive(Deserialize)]
@@ -448,7 +472,17 @@ async fn log_source(door: &Door, instance: &str) -> Result<LogSource, Refused> {
 /// What a file would change. Changes nothing.
 #[utoipa::path(post, path = "/v1/plan", request_body = ApplyRequest, responses((status = 200, body = Plan), (status = 409, body = Outcome)))]
 async fn post_plan(State(door): State<Door>, Json(request): Json<ApplyRequest>) -> Answer<Plan> {
-    Ok(Json(door.ask(|answer| Request::Plan { request, answer }).await??))
+    let text = request.text.clone();
+    let path = request.path.clone();
+    let mut plan = door.ask(|answer| Request::Plan { request, answer }).await??;
+    let seen = door.ask(Request::Seen).await?;
+    let risks = tokio::task::spawn_blocking(move || match spec::parse(&text, &path) {
+        Ok(parsed) => seen.risks(&parsed.cluster),
+        // It was understood a moment ago.
+        Err(_) => Vec::new(),
+    });
+    plan.warnings = risks.await.unwrap_or_default();
+    Ok(Json(plan))
 }
 
 /// Puts a file in force. Answered when it is on disk; the changes follow, see the status.
@@ -467,6 +501,7 @@ async fn get_history(State(door): State<Door>) -> Answer<Vec<HistoryEntry>> {
         name: String::new(),
         services: BTreeMap::new(),
         alerts: model::Alerts::default(),
+        site: model::Site::default(),
     };
     let mut before = &empty;
     for applied in &applied {

@@ -45,6 +45,12 @@ pub(crate) enum Input {
     Address(Box<crate::addresses::News>),
     /// The guard is gone.
     GuardGone,
+    /// The sockets of this agent were taken away and made anew.
+    SocketsGone,
+    /// `node.json` was taken away or damaged, and written anew.
+    NodeFileGone,
+    /// Time to look whether the records of what runs are there.
+    LookAtRecords,
     /// The node put away by a drill comes back.
     NodeBack(model::NodeName),
     /// Somebody ended us politely: the services go on.
@@ -65,6 +71,8 @@ pub(crate) enum Request {
     /// What there is to be measured, once a second.
     Look(oneshot::Sender<crate::measure::Look>),
     Status(oneshot::Sender<api::Status>),
+    /// All that an analysis looks at.
+    Seen(oneshot::Sender<crate::analysis::Seen>),
     Events {
         after: u64,
         limit: usize,
@@ -72,7 +80,7 @@ pub(crate) enum Request {
         answer: oneshot::Sender<api::EventPage>,
     },
     /// Everything at once, for the dashboard.
-    Scene(oneshot::Sender<Scene>),
+    Overview(oneshot::Sender<Overview>),
     Preview {
         intent: crate::dashboard::Intent,
         answer: oneshot::Sender<Result<api::Preview, api::Outcome>>,
@@ -124,7 +132,7 @@ pub(crate) enum Request {
 }
 
 /// What the dashboard shows.
-pub(crate) struct Scene {
+pub(crate) struct Overview {
     pub(crate) status: api::Status,
     pub(crate) node: String,
     /// How long ago each node was heard of, milliseconds.

@@ -2,6 +2,7 @@
 
 use crate::input::Input;
 use crate::journal::Inputs;
+use crate::recover::make_folder;
 use api::layout::Layout;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -59,6 +60,8 @@ impl Keeper {
     }
 
     async fn spawn(&self) -> std::io::Result<()> {
+        // Somebody may have emptied it a moment ago.
+        make_folder(&self.layout.run()).map_err(std::io::Error::other)?;
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)

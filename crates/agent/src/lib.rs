@@ -12,11 +12,13 @@
 
 mod addresses;
 mod agent;
+mod analysis;
 mod apply;
 mod clock;
 mod cluster;
 mod dashboard;
 mod executor;
+mod folder;
 mod fronts;
 mod http;
 mod input;

@@ -75,7 +75,7 @@ impl Layout {
         self.logs().join(format!("{instance}.log"))
     }
 
-    /// Sockets, locks and what runs.
+    /// Sockets and our own logs. Whoever empties it does no harm: each process makes its own anew.
     pub fn run(&self) -> PathBuf {
         self.root.join("run")
     }
@@ -100,9 +100,9 @@ impl Layout {
         self.run().join("state.sock")
     }
 
-    /// With what an instance shows which service it is of.
+    /// With what an instance shows which service it is of. Not in `run/`: it knows only this path, for as long as it runs.
     pub fn state_token(&self, instance: &InstanceId) -> PathBuf {
-        self.run().join("tokens").join(instance.to_string())
+        self.root.join("tokens").join(instance.to_string())
     }
 
     /// Where the proxy listens for its agent.
@@ -110,14 +110,14 @@ impl Layout {
         self.run().join("proxy.sock")
     }
 
-    /// Held by the agent that is in charge; contains its process id.
+    /// Held by the agent that is in charge; contains its process id. Not in `run/`: with that emptied a second agent could be started.
     pub fn agent_lock(&self) -> PathBuf {
-        self.run().join("agent.lock")
+        self.root.join("agent.lock")
     }
 
     /// Held by the guard that is in charge; contains its process id.
     pub fn guard_lock(&self) -> PathBuf {
-        self.run().join("guard.lock")
+        self.root.join("guard.lock")
     }
 
     /// Records of running instances, one file each. Not in `run/`: whoever empties that must not make anyone forget what runs.

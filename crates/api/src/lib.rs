@@ -2,6 +2,7 @@
 //!
 //! A field may be added at any time; a field is never renamed or given another meaning within one `VERSION`.
 
+pub mod analysis;
 mod history;
 pub mod layout;
 mod live;

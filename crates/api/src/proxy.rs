@@ -230,4 +230,34 @@ pub struct Measured {
     pub latency: Histogram,
     /// How long connecting to an active took (tcp).
     pub connect: Histogram,
+    /// Who calls, as far as clients were asked: the share of a caller in all of these is its share in the service.
+    pub calls: Vec<Calls>,
+    /// What the actives work on.
+    pub works: Vec<Works>,
+}
+
+/// The requests of one caller: http, requests; tcp, from bytes of the client to bytes of the active.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Calls {
+    /// The caller's cgroup, by the inode of its folder; 0 for all that is not of this machine.
+    pub cgroup: u64,
+    /// How many came to an end.
+    pub requests: u64,
+    /// The sum over time of how many were under way, microseconds.
+    pub inflight_us: u64,
+    /// The most that were under way at once since the last report, workers added up.
+    pub inflight_max: u32,
+}
+
+/// The requests that an active works on, as for [`Calls`]. Totals since it became a target at its epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Works {
+    /// The active.
+    pub instance: InstanceId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// How many came to an end.
+    pub requests: u64,
+    /// The sum over time of how many were under way, microseconds.
+    pub inflight_us: u64,
 }

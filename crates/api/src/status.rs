@@ -319,6 +319,9 @@ pub struct Plan {
     pub against: u64,
     /// In the order in which they would be carried out.
     pub changes: Vec<Change>,
+    /// What the change makes worse: new single points of failure, services that come nearer to an outage.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// What becomes of a service.

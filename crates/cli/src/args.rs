@@ -105,6 +105,11 @@ pub(crate) enum Command {
     Clusters(Plain),
     /// Print a completion script for a shell
     Completions(Completions),
+    /// Show what takes which service down, how often that is to be expected, and what would help
+    ///
+    /// Without FILE the running cluster is looked at, declared against observed, given what has failed now. With FILE a file, placed
+    /// on the nodes that it tells of as it would be.
+    Analyze(Analyze),
     /// Run the decisions in virtual time with random faults, and judge them by named invariants
     ///
     /// A run that breaks a promise prints the last lines of what happened and the command that replays it.
@@ -394,6 +399,35 @@ pub(crate) struct Down {
     pub(crate) json: bool,
 }
 
+/// `analyze`
+#[derive(Debug, Args)]
+pub(crate) struct Analyze {
+    /// The file to look at, in the place of the running cluster
+    #[arg(conflicts_with = "open_psa")]
+    pub(crate) file: Option<PathBuf>,
+    /// List minimal cut sets of at most so many things [default: 3; all for a fault tree]
+    ///
+    /// The number of minimal cut sets that is told counts all of them, whether listed or not.
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) order: Option<u32>,
+    /// Solve the fault tree of an Open-PSA file instead
+    #[arg(long, value_name = "FILE")]
+    pub(crate) open_psa: Option<PathBuf>,
+    /// Write the fault trees of the services for other tools
+    #[arg(long, value_name = "FORMAT", conflicts_with_all = ["json", "open_psa"])]
+    pub(crate) export: Option<Export>,
+    /// Print the whole answer as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Formats that fault trees are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Export {
+    /// Open-PSA Model Exchange Format, XML
+    OpenPsa,
+}
+
 /// `simulate`
 #[derive(Debug, Args)]
 pub(crate) struct Simulate {
@@ -420,9 +454,9 @@ pub(crate) struct Simulate {
     pub(crate) events: bool,
     /// Several machines with their sessions, guards, network and one store, instead of one machine
     #[arg(long, conflicts_with = "script")]
-    pub(crate) cluster: bool,
-    /// With --cluster: nothing fails but the store, which is away for up to ten minutes
-    #[arg(long, requires = "cluster")]
+    pub(crate) machines: bool,
+    /// With --machines: nothing fails but the store, which is away for up to ten minutes
+    #[arg(long, requires = "machines")]
     pub(crate) store_outage: bool,
     /// Print the outcome as JSON
     #[arg(long)]
@@ -799,5 +833,28 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    /// Two arguments of one name but of different types are no error to clap until one of them is read.
+    #[test]
+    fn no_flag_of_a_command_has_the_name_of_an_option_of_all() {
+        let shared: Vec<String> = Cli::command()
+            .get_arguments()
+            .filter(|argument| argument.is_global_set())
+            .map(|argument| argument.get_id().to_string())
+            .collect();
+        assert!(shared.contains(&"cluster".to_owned()), "{shared:?}");
+        let mut commands: Vec<clap::Command> = Cli::command().get_subcommands().cloned().collect();
+        while let Some(command) = commands.pop() {
+            for argument in command.get_arguments() {
+                assert!(
+                    !shared.iter().any(|name| name == argument.get_id().as_str()),
+                    "`{}` of {}",
+                    argument.get_id(),
+                    command.get_name()
+                );
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
     }
 }

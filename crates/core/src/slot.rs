@@ -121,6 +121,8 @@ pub(crate) struct Slot {
     pub(crate) claim_after: Timestamp,
     /// When the store may be tried again after a write that failed.
     pub(crate) write_after: Timestamp,
+    /// Claims in a row that the store refused.
+    pub(crate) conflicts: u32,
     pub(crate) told_held_back: bool,
 }
 
@@ -154,6 +156,7 @@ impl Slot {
             failed_promotions: 0,
             claim_after: Timestamp(0),
             write_after: Timestamp(0),
+            conflicts: 0,
             told_held_back: false,
         }
     }

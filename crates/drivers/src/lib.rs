@@ -5,6 +5,7 @@
 //! - [`hook`] and [`probe`]: what is run at a change of role, and whether an instance works.
 //! - [`preflight`]: what can be known to be wrong before anything is started.
 //! - [`address`]: floating addresses, put on a network interface and kept there.
+//! - [`sockets`]: which instance made a connection, and which connections wait for an answer.
 //! - [`account`], [`program`] and [`environment`]: users and commands of this machine, and what the latter find.
 
 pub mod account;
@@ -18,4 +19,5 @@ pub mod preflight;
 pub mod probe;
 pub mod process;
 pub mod program;
+pub mod sockets;
 mod sys;

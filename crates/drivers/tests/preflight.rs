@@ -443,5 +443,6 @@ fn service(command: &[&str]) -> Service {
         hold_timeout: Millis(1000),
         hold_max: 1000,
         objective: None,
+        reliability: model::Reliability::default(),
     }
 }

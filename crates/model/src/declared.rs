@@ -2,7 +2,7 @@
 //!
 //! The `spec` crate makes these from a file; the store keeps them; the decisions read them.
 
-use crate::{Alerts, FloatingAddress, Millis, Objective, ServiceName};
+use crate::{Alerts, FloatingAddress, Millis, Objective, Reliability, ServiceName, Site};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -17,6 +17,9 @@ pub struct Cluster {
     /// Who is told of alerts.
     #[serde(default)]
     pub alerts: Alerts,
+    /// What was told of the machines and of what they hang on.
+    #[serde(default)]
+    pub site: Site,
 }
 
 /// One declared service.
@@ -82,6 +85,9 @@ pub struct Service {
     /// What is wanted of it, and judged.
     #[serde(default)]
     pub objective: Option<Objective>,
+    /// What else it depends on, and what it has to keep: for the analysis alone.
+    #[serde(default)]
+    pub reliability: Reliability,
 }
 
 /// Whether standbys run.

@@ -8,6 +8,7 @@ mod ids;
 pub mod latency;
 mod mark;
 mod objective;
+mod site;
 pub mod template;
 mod time;
 pub mod timing;
@@ -20,6 +21,7 @@ pub use floating::FloatingAddress;
 pub use ids::{Epoch, InstanceId, InvalidName, NodeName, Revision, RunId, ServiceName, SlotId, name_problem};
 pub use mark::Mark;
 pub use objective::{Alerts, Objective, Share};
+pub use site::{Place, Rate, RateKind, Reliability, Site, Switch};
 pub use time::{Millis, Timestamp, WallTime};
 pub use timing::{Profile, Timing};
 

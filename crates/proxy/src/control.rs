@@ -6,13 +6,14 @@ use crate::front::{NewRoute, Settings};
 use crate::listener::adopt;
 use crate::target::Shared;
 use crate::worker::Command;
-use api::proxy::{FromProxy, Front, PROTOCOL, Route, Target, ToProxy, Totals};
+use api::proxy::{FromProxy, Front, Measured, PROTOCOL, Route, Target, ToProxy, Totals, Works};
 use model::{Epoch, InstanceId, Millis, ServiceName};
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// From a worker.
@@ -63,6 +64,21 @@ struct Service {
     routing: BTreeMap<u64, usize>,
     /// Leaving instances and the workers that still have something under way to them.
     draining: BTreeMap<InstanceId, (BTreeSet<usize>, u32)>,
+}
+
+impl Service {
+    fn measured(&self) -> Measured {
+        let mut measured = measured(&self.counters);
+        let now = Instant::now();
+        let works = |(target, shared): &(Target, Arc<Shared>)| Works {
+            instance: target.instance.clone(),
+            epoch: target.epoch,
+            requests: shared.area.done(),
+            inflight_us: shared.area.sum_us(now),
+        };
+        measured.works = self.targets.iter().map(works).collect();
+        measured
+    }
 }
 
 #[derive(Default)]
@@ -219,7 +235,7 @@ impl Control {
                 self.outbox.push(FromProxy::Traffic {
                     service: name.clone(),
                     totals,
-                    measured: Some(Box::new(measured(&service.counters))),
+                    measured: Some(Box::new(service.measured())),
                 });
             }
         }

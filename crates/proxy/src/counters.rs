@@ -1,5 +1,7 @@
 //! What is counted, per service and worker. Each counter has one writer, its worker; control adds them up.
 
+use crate::area::Area;
+use crate::callers::Callers;
 use crate::clock::now_us;
 use api::proxy::{Measured, Totals};
 use model::latency::{self, Histogram};
@@ -26,6 +28,8 @@ pub(crate) struct Counters {
     pub(crate) left: Counter,
     pub(crate) latency: Times,
     pub(crate) connect: Times,
+    /// Requests by who makes them.
+    pub(crate) callers: Callers,
     status: [Counter; 5],
     /// How many are under way, since when it is so many, and the sum over time until then.
     inflight: Counter,
@@ -131,31 +135,46 @@ pub(crate) fn measured(counters: &[Arc<Counters>]) -> Measured {
         pid: std::process::id(),
         ..Measured::default()
     };
-    let now = since_start(Instant::now());
+    let now = Instant::now();
     for counters in counters {
-        counters.add_to_measured(&mut measured, now);
+        counters.add_to_measured(&mut measured, since_start(now));
+        counters.callers.add_to(&mut measured.calls, now);
     }
     measured
 }
 
 /// A request or connection under way, for as long as the value lives.
-pub(crate) struct Stay(Arc<Counters>);
+pub(crate) struct Stay {
+    counters: Arc<Counters>,
+    caller: Option<Arc<Area>>,
+}
 
 impl Stay {
-    pub(crate) fn begin(counters: &Arc<Counters>, arrived: Instant) -> Self {
+    /// `caller` is where the requests of its client are summed up, if that was asked who it is.
+    pub(crate) fn begin(counters: &Arc<Counters>, caller: Option<&Arc<Area>>, arrived: Instant) -> Self {
         counters.move_inflight(arrived, 1);
-        Self(Arc::clone(counters))
+        if let Some(caller) = caller {
+            caller.enter(arrived);
+        }
+        Self {
+            counters: Arc::clone(counters),
+            caller: caller.cloned(),
+        }
     }
 }
 
 impl Drop for Stay {
     fn drop(&mut self) {
-        self.0.move_inflight(Instant::now(), -1);
+        let now = Instant::now();
+        self.counters.move_inflight(now, -1);
+        if let Some(caller) = &self.caller {
+            caller.leave(now);
+        }
     }
 }
 
 /// Microseconds from the first use to a moment.
-fn since_start(at: Instant) -> u64 {
+pub(crate) fn since_start(at: Instant) -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     u64::try_from(at.saturating_duration_since(*START).as_micros()).unwrap_or(u64::MAX)
 }

@@ -1,5 +1,6 @@
 //! One service on one worker: its route, what waits for it, and what is said about it.
 
+use crate::area::Area;
 use crate::control::Event;
 use crate::counters::{Counters, Stay};
 use crate::flag::{Flag, Watch};
@@ -83,16 +84,19 @@ impl Front {
     }
 
     /// Counts a client for as long as the value lives.
-    pub(crate) fn opened(self: &Rc<Self>) -> Open {
+    pub(crate) fn opened(self: &Rc<Self>, caller: Option<Arc<Area>>) -> Open {
         self.counters.connections.add(1);
         self.counters.open.add(1);
         self.open.set(self.open.get() + 1);
-        Open(Rc::clone(self))
+        Open {
+            front: Rc::clone(self),
+            caller,
+        }
     }
 
     /// Counts a request or connection as under way for as long as the value lives.
-    pub(crate) fn stay(&self, arrived: Instant) -> Stay {
-        Stay::begin(&self.counters, arrived)
+    pub(crate) fn stay(&self, caller: Option<&Arc<Area>>, arrived: Instant) -> Stay {
+        Stay::begin(&self.counters, caller, arrived)
     }
 
     /// Completes when no client is connected.
@@ -126,7 +130,8 @@ impl Front {
         }
         let (index, _) = best?;
         self.turn.set((index + 1) % count);
-        Some(targets[index].begin())
+        // A connection is no request: those of tcp are told apart as bytes go to and fro.
+        Some(targets[index].begin(self.settings.get().protocol == Protocol::Http))
     }
 
     /// Puts a route in force: nothing new goes by the one before.
@@ -233,11 +238,21 @@ impl Front {
 }
 
 /// A client that is connected.
-pub(crate) struct Open(Rc<Front>);
+pub(crate) struct Open {
+    front: Rc<Front>,
+    caller: Option<Arc<Area>>,
+}
+
+impl Open {
+    /// Where the requests of this client are summed up, if it was asked who it is.
+    pub(crate) fn caller(&self) -> Option<&Arc<Area>> {
+        self.caller.as_ref()
+    }
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let front = &self.0;
+        let front = &self.front;
         front.counters.open.sub(1);
         front.open.set(front.open.get() - 1);
         if front.open.get() == 0 {

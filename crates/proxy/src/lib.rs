@@ -14,6 +14,8 @@
 //!
 //! Deliberately absent: deciding who is active, checking health, TLS, and any setting of its own that outlives it.
 
+mod area;
+mod callers;
 mod clock;
 mod connect;
 mod control;

@@ -5,6 +5,7 @@
 //!                                   └──────drain is over──► cut ──────┘
 //! ```
 
+use crate::area::Area;
 use crate::clock::now_us;
 use crate::flag::{Flag, Watch};
 use crate::front::Front;
@@ -35,6 +36,8 @@ const IDLE_FOR: Duration = Duration::from_secs(4);
 pub(crate) struct Shared {
     /// Requests or connections under way, on all workers: what "least" is measured by.
     in_flight: AtomicU32,
+    /// Requests that it works on, summed over time.
+    pub(crate) area: Area,
     /// Whether `FirstAnswer` was said.
     answered: AtomicBool,
     suspected_us: AtomicU64,
@@ -87,6 +90,11 @@ impl Target {
         std::sync::Arc::ptr_eq(&self.shared, shared)
     }
 
+    /// Where the requests that it works on are summed up.
+    pub(crate) fn area(&self) -> &Area {
+        &self.shared.area
+    }
+
     pub(crate) fn in_flight(&self) -> u32 {
         self.shared.in_flight.load(Relaxed)
     }
@@ -108,12 +116,16 @@ impl Target {
     }
 
     /// Starts a request or connection.
-    pub(crate) fn begin(self: &Rc<Self>) -> InFlight {
+    pub(crate) fn begin(self: &Rc<Self>, is_request: bool) -> InFlight {
+        if is_request {
+            self.shared.area.enter(Instant::now());
+        }
         self.shared.in_flight.fetch_add(1, Relaxed);
         self.in_flight.set(self.in_flight.get() + 1);
         InFlight {
             cut: self.cut.watch(),
             target: Rc::clone(self),
+            is_request,
         }
     }
 
@@ -214,6 +226,7 @@ impl Target {
 pub(crate) struct InFlight {
     pub(crate) target: Rc<Target>,
     cut: Watch,
+    is_request: bool,
 }
 
 impl InFlight {
@@ -231,6 +244,9 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         let target = &self.target;
+        if self.is_request {
+            target.shared.area.leave(Instant::now());
+        }
         target.shared.in_flight.fetch_sub(1, Relaxed);
         target.in_flight.set(target.in_flight.get() - 1);
         if target.leaving.get()

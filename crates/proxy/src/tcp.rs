@@ -1,22 +1,25 @@
 //! TCP: one connection to an active for each client, bytes relayed until both sides are done.
 
+use crate::area::Area;
 use crate::connect::{connect, plainly};
-use crate::front::Front;
+use crate::front::{Front, Open};
 use crate::hold::Search;
-use crate::target::InFlight;
+use crate::target::{InFlight, Target};
 use crate::worker::Buffers;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Serves a client to its end.
-pub(crate) async fn serve(front: Rc<Front>, buffers: Rc<Buffers>, client: TcpStream) {
+pub(crate) async fn serve(front: Rc<Front>, buffers: Rc<Buffers>, client: TcpStream, open: &Open) {
     let arrived = Instant::now();
-    let _stay = front.stay(arrived);
+    // What the client calls is told apart below, request by request.
+    let _stay = front.stay(None, arrived);
     let mut search = Search::new(Rc::clone(&front));
     let (in_flight, backend) = loop {
         let found = match search.try_next() {
@@ -45,6 +48,11 @@ pub(crate) async fn serve(front: Rc<Front>, buffers: Rc<Buffers>, client: TcpStr
     Relay {
         front,
         buffers,
+        turn: Turn {
+            target: Rc::clone(&in_flight.target),
+            caller: open.caller().cloned(),
+            waits: false,
+        },
         in_flight,
         arrived: Some(arrived),
         up: Half::default(),
@@ -86,6 +94,7 @@ struct Relay {
     front: Rc<Front>,
     buffers: Rc<Buffers>,
     in_flight: InFlight,
+    turn: Turn,
     /// Until the active's first byte.
     arrived: Option<Instant>,
     up: Half,
@@ -116,6 +125,7 @@ impl Relay {
             .up
             .poll(cx, &mut self.client, &mut self.backend, &mut scratch, |bytes| {
                 self.front.counters.bytes_in.add(bytes);
+                self.turn.asked();
             });
         let up = match up {
             Poll::Ready(Err(Failed::Write)) => {
@@ -129,11 +139,13 @@ impl Relay {
             Poll::Pending => Poll::Pending,
         };
         let (arrived, front, in_flight) = (&mut self.arrived, &self.front, &self.in_flight);
+        let turn = &mut self.turn;
         self.down.is_last = up.is_ready();
         let down = self
             .down
             .poll(cx, &mut self.backend, &mut self.client, &mut scratch, |bytes| {
                 front.counters.bytes_out.add(bytes);
+                turn.answered();
                 if let Some(arrived) = arrived.take() {
                     let took = micros(arrived);
                     front.counters.latency_us.add(took);
@@ -152,6 +164,43 @@ impl Relay {
             (Poll::Ready(()), Poll::Ready(Ok(()))) => Poll::Ready(End::Complete),
             _ => Poll::Pending,
         }
+    }
+}
+
+/// Whose turn it is to speak: from bytes of the client to bytes of the active, a request is under way.
+struct Turn {
+    target: Rc<Target>,
+    caller: Option<Arc<Area>>,
+    waits: bool,
+}
+
+impl Turn {
+    fn asked(&mut self) {
+        if !std::mem::replace(&mut self.waits, true) {
+            let now = Instant::now();
+            for area in self.areas() {
+                area.enter(now);
+            }
+        }
+    }
+
+    fn answered(&mut self) {
+        if std::mem::replace(&mut self.waits, false) {
+            let now = Instant::now();
+            for area in self.areas() {
+                area.leave(now);
+            }
+        }
+    }
+
+    fn areas(&self) -> impl Iterator<Item = &Area> {
+        std::iter::once(self.target.area()).chain(self.caller.as_deref())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.answered();
     }
 }
 

@@ -1,5 +1,6 @@
 //! A worker: a thread with a runtime of its own. What it needs for a request belongs to it alone.
 
+use crate::callers::Asker;
 use crate::control::Event;
 use crate::counters::Counters;
 use crate::front::{Front, NewRoute, Settings};
@@ -88,6 +89,7 @@ struct Worker {
     events: UnboundedSender<Event>,
     fronts: BTreeMap<ServiceName, Serving>,
     buffers: Rc<Buffers>,
+    asker: Rc<Asker>,
 }
 
 struct Serving {
@@ -102,6 +104,7 @@ impl Worker {
             events,
             fronts: BTreeMap::new(),
             buffers: Rc::default(),
+            asker: Rc::default(),
         }
     }
 
@@ -177,7 +180,12 @@ impl Worker {
     fn open(&mut self, front: Rc<Front>, listener: std::net::TcpListener) -> io::Result<()> {
         let listener = TcpListener::from_std(listener)?;
         let service = front.service.clone();
-        let accept = accept(Rc::clone(&front), Rc::clone(&self.buffers), listener);
+        let accept = accept(
+            Rc::clone(&front),
+            Rc::clone(&self.buffers),
+            Rc::clone(&self.asker),
+            listener,
+        );
         let accepting = tokio::task::spawn_local(accept).abort_handle();
         if let Some(before) = self.fronts.insert(service, Serving { front, accepting }) {
             before.accepting.abort();
@@ -209,7 +217,7 @@ async fn close(serving: Serving, drain: Duration) {
 }
 
 /// Accepts until aborted.
-async fn accept(front: Rc<Front>, buffers: Rc<Buffers>, listener: TcpListener) {
+async fn accept(front: Rc<Front>, buffers: Rc<Buffers>, asker: Rc<Asker>, listener: TcpListener) {
     const PAUSE_MIN: Duration = Duration::from_millis(5);
     const PAUSE_MAX: Duration = Duration::from_millis(200);
     let mut pause = PAUSE_MIN;
@@ -218,7 +226,7 @@ async fn accept(front: Rc<Front>, buffers: Rc<Buffers>, listener: TcpListener) {
         match listener.accept().await {
             Ok((client, peer)) => {
                 pause = PAUSE_MIN;
-                welcome(&front, &buffers, client, peer);
+                welcome(&front, &buffers, &asker, client, peer);
             }
             Err(error) => {
                 front.counters.failed.add(1);
@@ -241,14 +249,14 @@ async fn accept(front: Rc<Front>, buffers: Rc<Buffers>, listener: TcpListener) {
     }
 }
 
-fn welcome(front: &Rc<Front>, buffers: &Rc<Buffers>, client: TcpStream, peer: SocketAddr) {
+fn welcome(front: &Rc<Front>, buffers: &Rc<Buffers>, asker: &Asker, client: TcpStream, peer: SocketAddr) {
     let front = Rc::clone(front);
     let buffers = Rc::clone(buffers);
-    let open = front.opened();
+    let caller = asker.area(&client, peer, &front.counters.callers);
+    let open = front.opened(caller);
     match front.settings.get().protocol {
         Protocol::Tcp => tokio::task::spawn_local(async move {
-            tcp::serve(front, buffers, client).await;
-            drop(open);
+            tcp::serve(front, buffers, client, &open).await;
         }),
         Protocol::Http => tokio::task::spawn_local(async move {
             http::serve(front, buffers, client, peer, open).await;

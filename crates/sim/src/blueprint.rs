@@ -52,6 +52,7 @@ pub(crate) fn plain(port: u16) -> Service {
         hold_timeout: Millis(2_000),
         hold_max: 1_000,
         objective: None,
+        reliability: model::Reliability::default(),
     }
 }
 
@@ -94,6 +95,7 @@ pub(crate) fn random(rng: &mut Rng) -> (Cluster, Vec<NodeName>) {
         name: "simulated".into(),
         services,
         alerts: model::Alerts::default(),
+        site: model::Site::default(),
     };
     (cluster, nodes)
 }

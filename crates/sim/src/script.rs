@@ -226,6 +226,7 @@ impl Player {
                 name: "scenario".into(),
                 services: self.services.clone(),
                 alerts: model::Alerts::default(),
+                site: model::Site::default(),
             },
             nodes,
             pace: Pace::fixed(),
@@ -266,6 +267,7 @@ impl Player {
             name: "scenario".into(),
             services: self.services.clone(),
             alerts: model::Alerts::default(),
+            site: model::Site::default(),
         };
         Ok(Fault::Apply {
             cluster: Box::new(cluster),

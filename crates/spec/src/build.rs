@@ -2,7 +2,7 @@
 
 use crate::keys::CHECK;
 use crate::tree::{Data, Table, Value};
-use crate::{text, walk};
+use crate::{site, text, walk};
 use model::{
     Addressing, Alerts, Check, CheckKind, FloatingAddress, Hook, Limits, Logs, Millis, Objective, Protocol, Restart,
     Service, ServiceName, Share, Spread, StandbyMode, Stop, StopSignal,
@@ -63,6 +63,7 @@ pub(crate) fn service(table: &Table, uses_port: bool) -> Service {
         hold_timeout: nested(table, "hold", |hold| span(hold, "time")),
         hold_max: nested(table, "hold", |hold| number(hold, "max")),
         objective: table.table("objective").map(objective),
+        reliability: site::reliability(table),
     }
 }
 

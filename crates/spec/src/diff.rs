@@ -3,8 +3,8 @@
 use crate::mend::quoted;
 use crate::units::show_size;
 use model::{
-    Addressing, Check, CheckKind, Cluster, Hook, Limits, Logs, Objective, Protocol, Restart, Service, ServiceName,
-    Spread, StandbyMode, Stop, StopSignal,
+    Addressing, Check, CheckKind, Cluster, Hook, Limits, Logs, Objective, Protocol, Reliability, Restart, Service,
+    ServiceName, Spread, StandbyMode, Stop, StopSignal,
 };
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -148,6 +148,7 @@ fn keys(service: &Service) -> Vec<(String, String)> {
         hold_timeout,
         hold_max,
         objective,
+        reliability,
     } = service;
     let mut keys = Keys::default();
     keys.add("command", array(command));
@@ -238,6 +239,24 @@ fn keys(service: &Service) -> Vec<(String, String)> {
     if let Some(objective) = objective {
         keys.objective(objective);
     }
+    let Reliability {
+        externals,
+        any_of,
+        uses,
+        // Told as parts of the objective.
+        unavailable_ppb_max: _,
+        distance_min: _,
+        rate,
+    } = reliability;
+    let groups = any_of.iter().map(array);
+    let beyond: Vec<String> = externals.iter().map(|name| quoted(name)).chain(groups).collect();
+    keys.maybe(
+        "needs beyond services",
+        (!beyond.is_empty()).then(|| format!("[{}]", beyond.join(", "))),
+    );
+    keys.maybe("uses", (!uses.is_empty()).then(|| array(uses)));
+    keys.maybe("mttf", rate.mttf.as_ref());
+    keys.maybe("mttr", rate.mttr.as_ref());
     keys.0
 }
 

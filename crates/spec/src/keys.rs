@@ -40,10 +40,67 @@ pub(crate) static FILE: TableKind = TableKind {
             doc: "Who is told of alerts: a table `[alerts]`.",
             example: r#"{ webhook = ["http://10.0.0.9:9000/hook"] }"#,
         },
+        Key {
+            name: "node",
+            kind: Kind::Map {
+                names: TextRule::Name,
+                of: &Kind::Table(&NODE),
+            },
+            default: Default::Is("{}"),
+            doc: "What `understudy analyze` is to know of a node, a table `[node.NAME]`. Nothing is run by it.",
+            example: r#"{ a = { zone = "dc1/rack1" } }"#,
+        },
+        Key {
+            name: "zone",
+            kind: Kind::Map {
+                names: TextRule::Zone,
+                of: &Kind::Table(&RATE),
+            },
+            default: Default::Is("{}"),
+            doc: "How often a zone fails as a whole, a table `[zone.\"PATH\"]`; some node must lie in it.",
+            example: r#"{ "dc1/rack1" = { mttf = "1000d" } }"#,
+        },
+        Key {
+            name: "feed",
+            kind: Kind::Map {
+                names: TextRule::Name,
+                of: &Kind::Table(&RATE),
+            },
+            default: Default::Is("{}"),
+            doc: "A power feed that nodes may name, a table `[feed.NAME]`; it may be empty.",
+            example: "{ ups-1 = {} }",
+        },
+        Key {
+            name: "switch",
+            kind: Kind::Map {
+                names: TextRule::Name,
+                of: &Kind::Table(&SWITCH),
+            },
+            default: Default::Is("{}"),
+            doc: "A switch that nodes may name, a table `[switch.NAME]`; it may be empty.",
+            example: "{ sw-1 = {} }",
+        },
+        Key {
+            name: "external",
+            kind: Kind::Map {
+                names: TextRule::Name,
+                of: &Kind::Table(&RATE),
+            },
+            default: Default::Is("{}"),
+            doc: "Something that services need and Understudy does not run, a table `[external.NAME]`; it may be empty. Services name it in `needs` or `uses`.",
+            example: r#"{ payments = { mttf = "30d", mttr = "10m" } }"#,
+        },
+        Key {
+            name: "rates",
+            kind: Kind::Table(&RATES),
+            default: Default::Is("{}"),
+            doc: "How often things of a kind fail, where one of them has no rate of its own.",
+            example: r#"{ node = { mttf = "365d", mttr = "4h" } }"#,
+        },
     ],
     exactly_one: &[],
     only_beside: &[],
-    later: &["node", "cluster", "store"],
+    later: &["cluster", "store"],
 };
 
 pub(crate) static SERVICE: TableKind = TableKind {
@@ -161,10 +218,35 @@ pub(crate) static SERVICE: TableKind = TableKind {
         },
         Key {
             name: "needs",
+            kind: Kind::Array(&Kind::Either(&[
+                Kind::Text(TextRule::Name),
+                Kind::Array(&Kind::Text(TextRule::Name)),
+            ])),
+            default: Default::Is("[]"),
+            doc: "What this service does not work without: services, which must be up before it is started, and `external` things. Of names in brackets of \
+                  their own, `[\"cache-a\", \"cache-b\"]`, any one is enough; the start waits for none of those.",
+            example: r#"["db"]"#,
+        },
+        Key {
+            name: "uses",
             kind: Kind::Array(&Kind::Text(TextRule::Name)),
             default: Default::Is("[]"),
-            doc: "Services that must be up before this one is started.",
+            doc: "Services and `external` things that it works without, though not as well. The start does not wait for them.",
             example: r#"["db"]"#,
+        },
+        Key {
+            name: "mttf",
+            kind: MTTF,
+            default: Default::Rule("that of `rates.process`"),
+            doc: "Mean time between failures of an instance's process, from its own history.",
+            example: r#""90d""#,
+        },
+        Key {
+            name: "mttr",
+            kind: MTTR,
+            default: Default::Rule("that of `rates.process`"),
+            doc: "Mean time until an instance whose process failed is fit again; less than `mttf`.",
+            example: r#""20s""#,
         },
         Key {
             name: "spread",
@@ -666,7 +748,7 @@ pub(crate) static OBJECTIVE: TableKind = TableKind {
             name: "distance",
             kind: Kind::Integer { min: 1, max: 100 },
             default: Default::Rule("not judged"),
-            doc: "How many more failures it must be able to bear, at least: with fewer left there is an alert.",
+            doc: "The distance to outage that it must keep: how many failures, at least, take it down. With less there is an alert.",
             example: "2",
         },
         Key {
@@ -751,7 +833,146 @@ pub(crate) static ALERTS: TableKind = TableKind {
     later: &["mail"],
 };
 
+const MTTF: Kind = Kind::Duration {
+    min: seconds(1),
+    max: hours(24 * 365_000),
+};
+const MTTR: Kind = Kind::Duration {
+    min: Millis(1),
+    max: hours(24 * 3_650),
+};
+const MTTF_KEY: Key = Key {
+    name: "mttf",
+    kind: MTTF,
+    default: Default::Rule("that of its kind in `rates`"),
+    doc: "Mean time from its repair to its next failure.",
+    example: r#""1000d""#,
+};
+const MTTR_KEY: Key = Key {
+    name: "mttr",
+    kind: MTTR,
+    default: Default::Rule("that of its kind in `rates`"),
+    doc: "Mean time from its failure to its repair; less than `mttf`.",
+    example: r#""2h""#,
+};
+
+pub(crate) static NODE: TableKind = TableKind {
+    name: "node",
+    heading: "`[node.NAME]`",
+    doc: "Where a node stands and what it hangs on. A node of a running cluster is in the zone it joined with.",
+    keys: &[
+        Key {
+            name: "zone",
+            kind: Kind::Text(TextRule::Zone),
+            default: Default::Rule("none of its own"),
+            doc: "A path of failure domains, the widest first: what takes a part of the path down takes all in it down.",
+            example: r#""dc1/rack1""#,
+        },
+        Key {
+            name: "feeds",
+            kind: Kind::Array(&Kind::Text(TextRule::Name)),
+            default: Default::Is("[]"),
+            doc: "Power feeds of which any one is enough, each declared as `[feed.NAME]`.",
+            example: r#"["ups-1"]"#,
+        },
+        Key {
+            name: "switches",
+            kind: Kind::Array(&Kind::Text(TextRule::Name)),
+            default: Default::Is("[]"),
+            doc: "Switches of which any one is enough, each declared as `[switch.NAME]`.",
+            example: r#"["sw-1"]"#,
+        },
+        MTTF_KEY,
+        MTTR_KEY,
+    ],
+    exactly_one: &[],
+    only_beside: &[],
+    later: &[],
+};
+
+pub(crate) static SWITCH: TableKind = TableKind {
+    name: "switch",
+    heading: "`[switch.NAME]`",
+    doc: "A switch, and what it hangs on itself.",
+    keys: &[
+        Key {
+            name: "uplink",
+            kind: Kind::Array(&Kind::Text(TextRule::Name)),
+            default: Default::Is("[]"),
+            doc: "Switches it hangs on, of which any one is enough.",
+            example: r#"["core-1"]"#,
+        },
+        MTTF_KEY,
+        MTTR_KEY,
+    ],
+    exactly_one: &[],
+    only_beside: &[],
+    later: &[],
+};
+
+pub(crate) static RATE: TableKind = TableKind {
+    name: "rate",
+    heading: "`[zone.\"PATH\"]`, `[feed.NAME]`, `[external.NAME]`",
+    doc: "How often it fails, and for how long.",
+    keys: &[MTTF_KEY, MTTR_KEY],
+    exactly_one: &[],
+    only_beside: &[],
+    later: &[],
+};
+
+macro_rules! rate_key {
+    ($name:literal, $default:literal, $doc:literal) => {
+        Key {
+            name: $name,
+            kind: Kind::Table(&RATE),
+            default: Default::Rule($default),
+            doc: $doc,
+            example: r#"{ mttf = "365d", mttr = "1h" }"#,
+        }
+    };
+}
+
+pub(crate) static RATES: TableKind = TableKind {
+    name: "rates",
+    heading: "`[rates]`",
+    doc: "What is not given is assumed, and every figure that rests on an assumption says so.",
+    keys: &[
+        rate_key!("process", "30d and 10s", "The process of an instance."),
+        rate_key!("node", "180d and 4h", "A machine."),
+        rate_key!("zone", "1825d and 4h", "A zone as a whole."),
+        rate_key!("feed", "730d and 2h", "A power feed."),
+        rate_key!("switch", "1825d and 4h", "A switch."),
+        rate_key!("external", "30d and 30m", "Something external."),
+        rate_key!(
+            "software",
+            "365d and 1h",
+            "A fault that all instances of a service have at once, such as a bad release."
+        ),
+        Key {
+            name: "coverage",
+            kind: Kind::Text(TextRule::Percent),
+            default: Default::Rule("95%"),
+            doc: "The share of an active's failures that are found and failed over without anybody's help.",
+            example: r#""99%""#,
+        },
+        Key {
+            name: "by_hand",
+            kind: Kind::Duration {
+                min: seconds(1),
+                max: hours(24 * 30),
+            },
+            default: Default::Rule("30m"),
+            doc: "How long a person takes to bring a service back where that did not work.",
+            example: r#""1h""#,
+        },
+    ],
+    exactly_one: &[],
+    only_beside: &[],
+    later: &[],
+};
+
 /// Every table, in the order of the reference.
-pub(crate) static TABLES: [&TableKind; 12] = [
-    &FILE, &SERVICE, &ADDRESS, &CHECK, &HOOK, &LIMITS, &STOP, &RESTART, &LOGS, &HOLD, &OBJECTIVE, &ALERTS,
+pub(crate) static TABLES: [&TableKind; 16] = [
+    &FILE, &SERVICE, &ADDRESS, &CHECK, &HOOK, &LIMITS, &STOP, &RESTART, &LOGS, &HOLD, &OBJECTIVE, &ALERTS, &NODE,
+    &SWITCH, &RATE, &RATES,
 ];

@@ -105,6 +105,8 @@ pub(crate) enum TextRule {
     File,
     /// `http://` or `https://`, host, and a path.
     Url,
+    /// A path of failure domains.
+    Zone,
 }
 
 impl TableKind {
@@ -128,6 +130,7 @@ impl Kind {
             Kind::Text(TextRule::Percent) => "a share in percent".into(),
             Kind::Text(TextRule::File) => "the absolute path of a file".into(),
             Kind::Text(TextRule::Url) => "an address that begins with `http://` or `https://`".into(),
+            Kind::Text(TextRule::Zone) => "a path such as `dc1/rack3`".into(),
             Kind::Only(value) => format!("`{value}`"),
             Kind::Bool => "`true` or `false`".into(),
             Kind::Integer { min, max } => format!("a whole number from {min} to {max}"),
@@ -150,6 +153,7 @@ impl Kind {
             Kind::Map { of, .. } => format!("a table, each value {}", of.expected()),
             Kind::Table(table) => match table.name {
                 "service" => "a table `[service.NAME]`".into(),
+                "node" => "a table `[node.NAME]`".into(),
                 _ => "a table".into(),
             },
             Kind::Either(kinds) => kinds.iter().map(Kind::expected).collect::<Vec<_>>().join(" or "),

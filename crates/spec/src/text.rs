@@ -35,6 +35,7 @@ pub(crate) fn problem(rule: TextRule, text: &str) -> Option<(String, Option<Stri
             ("must be the absolute path of a file".into(), Some(help))
         }),
         TextRule::Url => url_problem(text),
+        TextRule::Zone => zone_problem(text),
         TextRule::User => {
             let is_bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, ':' | '/');
             (text.is_empty() || text.contains(is_bad)).then(|| ("is not a user's name or number".into(), None))
@@ -207,6 +208,50 @@ pub(crate) fn host_address(text: &str) -> Result<(IpAddr, u8), (String, String)>
             Err((problem.into(), help))
         }
     }
+}
+
+fn zone_problem(text: &str) -> Option<(String, Option<String>)> {
+    let is_bad = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    let problem = match text {
+        "" => "is empty".to_owned(),
+        _ if text.split('/').any(str::is_empty) => "has an empty part".to_owned(),
+        _ => match text.split('/').find_map(|part| part.chars().find(|c| is_bad(*c))) {
+            Some(c) => format!("contains {c:?}, only letters, digits, `-`, `_`, `.` and `/` are allowed"),
+            None => return None,
+        },
+    };
+    Some((
+        problem,
+        Some("for example `\"dc1/rack3\"`: the widest domain first".into()),
+    ))
+}
+
+/// Reads `99.95%` as the share that is left, in parts of a billion.
+pub(crate) fn percent(text: &str) -> Result<u64, (String, Option<String>)> {
+    const PARTS: u64 = 1_000_000_000;
+    let help = || Some("for example `\"99.95%\"`".to_owned());
+    let Some(number) = text.strip_suffix('%') else {
+        return Err(("must end with `%`".into(), help()));
+    };
+    let number = number.trim_end();
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) {
+        return Err(("is not a number with `%`".into(), help()));
+    }
+    if fraction.len() > 7 {
+        return Err(("has more than 7 digits after the point".into(), help()));
+    }
+    let fraction: u64 = format!("{fraction:0<7}").parse().unwrap_or_default();
+    let whole: u64 = whole.parse().unwrap_or(100);
+    let share = whole.saturating_mul(PARTS / 100).saturating_add(fraction);
+    if share == 0 || share >= PARTS {
+        return Err((
+            "must be more than 0% and less than 100%: nothing is always there".into(),
+            help(),
+        ));
+    }
+    Ok(PARTS - share)
 }
 
 fn interface_problem(text: &str) -> Option<(String, Option<String>)> {

@@ -57,6 +57,7 @@ pub(crate) async fn connect(node: &Node, layout: &Layout) -> Result<Connected, S
         layout: layout.clone(),
         node: node.clone(),
     };
+    are_ours(&place)?;
     // Without valid certificates etcd's members do not speak with each other, and there is no store to note it in.
     match membership::renew_alone(&place) {
         Ok(true) => tracing::info!("the certificates of this node were due, and were renewed"),
@@ -112,6 +113,32 @@ pub(crate) async fn connect(node: &Node, layout: &Layout) -> Result<Connected, S
             }
             () = tokio::time::sleep(STORE_RETRY) => {}
         }
+    }
+}
+
+/// Certificates that were put here from elsewhere lead nowhere, and nobody would say why.
+fn are_ours(place: &membership::Place) -> Result<(), StartError> {
+    // What cannot be read at all is told when it is used.
+    let Some(tls) = place.folder().ok().and_then(|folder| identity::Tls::load(&folder).ok()) else {
+        return Ok(());
+    };
+    let (node, folder) = (&place.node, place.layout.pki());
+    let found = tls.cluster().to_string().replace('-', "");
+    if found != node.cluster_id {
+        let (what, ours) = (
+            format!("the cluster {found}"),
+            format!("the cluster {}", node.cluster_id),
+        );
+        return Err(StartError::OtherCertificates { folder, what, ours });
+    }
+    let own = tls.own();
+    match own.as_ref().and_then(|peer| peer.node()) {
+        Some((name, _)) if *name != node.node => Err(StartError::OtherCertificates {
+            folder,
+            what: format!("node {name}"),
+            ours: format!("node {}", node.node),
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -197,7 +224,8 @@ pub(crate) async fn join(
     let link = SessionLink::start(setup, fence, Arc::clone(&ways.renewals) as Arc<dyn Store>);
     let link = link.map_err(|error| StartError::Join(error.to_string()))?;
     let (upkeep, wanted) = watch::channel(Wanted::default());
-    tokio::spawn(upkeep::run(Arc::clone(ways), wanted));
+    let store_trouble = upkeep::Trouble::default();
+    tokio::spawn(upkeep::run(Arc::clone(ways), wanted, Arc::clone(&store_trouble)));
     let store: &Arc<dyn Store> = &(Arc::clone(&ways.store) as Arc<dyn Store>);
     executor.join(node.host, link.clone(), timing.hard_deadline);
     let (publisher, told) = mpsc::unbounded_channel();
@@ -211,11 +239,14 @@ pub(crate) async fn join(
         look_at: None,
         link,
         publisher,
+        store_trouble,
         session: None,
         sessions: BTreeMap::new(),
         heard: BTreeMap::new(),
         expired: BTreeSet::new(),
         members: BTreeMap::new(),
+        drained: BTreeSet::new(),
+        paused: false,
         lives: BTreeMap::new(),
         assigned: BTreeMap::new(),
         slots: BTreeMap::new(),

@@ -1,7 +1,7 @@
 //! What all open pages are told. One look at everything serves them all, and nobody looks while none is open.
 
 use crate::http::Door;
-use crate::input::{Request, Scene};
+use crate::input::{Overview, Request};
 use api::{Beat, Event, Snapshot, Status};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -157,8 +157,8 @@ impl Teller {
     }
 
     /// Looks at everything, and tells what is different.
-    async fn look(&mut self, beat: bool) -> Option<Scene> {
-        let look = self.door.ask(Request::Scene).await.ok()?;
+    async fn look(&mut self, beat: bool) -> Option<Overview> {
+        let look = self.door.ask(Request::Overview).await.ok()?;
         let Some(last) = self.last.take() else {
             // Nobody listens yet: where the events end is all that matters.
             self.event = self.door.news.borrow().saturating_sub(1);

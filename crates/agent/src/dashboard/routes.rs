@@ -54,7 +54,7 @@ pub(crate) fn routes() -> Router<Door> {
 }
 
 async fn page(State(door): State<Door>) -> Response {
-    let look = tokio::time::timeout(PEERS_WITHIN, door.ask(Request::Scene)).await;
+    let look = tokio::time::timeout(PEERS_WITHIN, door.ask(Request::Overview)).await;
     let peers = match look {
         Ok(Ok(look)) => look.peers,
         _ => Vec::new(),

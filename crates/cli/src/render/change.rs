@@ -24,6 +24,11 @@ pub(crate) fn plan(plan: &Plan, view: &View) -> String {
             number => format!("clients may notice something at {}", plural(number, "service")),
         }
     ));
+    for warning in &plan.warnings {
+        let block = hanging("warning: ", &clean(warning), view.width);
+        out.push_str(&view.paint(Tone::Warn, block.trim_end()));
+        out.push('\n');
+    }
     out
 }
 
@@ -94,6 +99,7 @@ mod tests {
                     Some("127.0.0.1:9000 stops answering"),
                 ),
             ],
+            warnings: vec!["node a becomes a single point of failure of web".into()],
         };
         insta::assert_snapshot!(plan(&value, &plain()), @r#"
         against revision 3, in this order:
@@ -109,6 +115,7 @@ mod tests {
               risk: 127.0.0.1:9000 stops answering
 
         4 services changed, 5 instances started, 5 stopped; clients may notice something at 2 services
+        warning: node a becomes a single point of failure of web
         "#);
     }
 
@@ -118,6 +125,7 @@ mod tests {
             version: 1,
             against: 3,
             changes: vec![],
+            warnings: vec![],
         };
         assert_eq!(
             plan(&nothing, &plain()),

@@ -181,5 +181,6 @@ fn undeclared() -> model::Service {
         hold_timeout: Millis(5_000),
         hold_max: 0,
         objective: None,
+        reliability: model::Reliability::default(),
     }
 }

@@ -29,7 +29,7 @@ mod frame;
 mod keeper;
 mod lease;
 mod message;
-mod netlink;
+pub(crate) mod netlink;
 mod remove;
 mod socket;
 mod wire;

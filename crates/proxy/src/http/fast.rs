@@ -5,6 +5,7 @@ use super::exchange::{Exchange, Failure, Try, with_close};
 use super::inbox::Inbox;
 use super::parse::{self, Plain, RequestHead};
 use super::{HEAD_BYTES_MAX, HEAD_TIMEOUT, SURELY_OPEN, not_repeated, unavailable_text};
+use crate::area::Area;
 use crate::connect::connect;
 use crate::flag::Watch;
 use crate::front::Front;
@@ -18,6 +19,7 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWrite;
@@ -53,6 +55,7 @@ pub(super) async fn serve(
     buffers: Rc<Buffers>,
     client: TcpStream,
     peer: SocketAddr,
+    caller: Option<&Arc<Area>>,
     patience: Patience,
 ) -> Option<(TcpStream, Vec<u8>)> {
     let mut connection = Connection {
@@ -62,6 +65,7 @@ pub(super) async fn serve(
         buffers,
         client,
         peer: peer.ip().to_canonical().to_string(),
+        caller: caller.cloned(),
         read: Inbox::default(),
         out: Vec::new(),
         cuts: Vec::new(),
@@ -92,6 +96,8 @@ pub(super) struct Connection {
     buffers: Rc<Buffers>,
     pub(super) client: TcpStream,
     peer: String,
+    /// Where its requests are summed up, if it was asked who it is.
+    caller: Option<Arc<Area>>,
     pub(super) read: Inbox,
     /// The head and body for the active; later, an answer of our own.
     pub(super) out: Vec<u8>,
@@ -192,7 +198,7 @@ impl Connection {
     async fn answer(&mut self, request: Plain) -> End {
         let arrived = Instant::now();
         let front = Rc::clone(&self.front);
-        let _stay = front.stay(arrived);
+        let _stay = front.stay(self.caller.as_ref(), arrived);
         front.counters.bytes_in.add(self.out.len() as u64);
         let mut search = Search::new(Rc::clone(&front));
         let mut is_counted = false;
@@ -396,7 +402,6 @@ mod tests {
     use super::*;
     use crate::front::Settings;
     use std::net::TcpListener;
-    use std::sync::Arc;
     use tokio::io::AsyncWriteExt;
     use tokio::sync::mpsc::unbounded_channel;
 
@@ -421,7 +426,7 @@ mod tests {
         let stream = TcpStream::from_std(stream).unwrap();
         client.write_all(sent).await.unwrap();
         let started = Instant::now();
-        let rest = serve(&Rc::new(front), Rc::default(), stream, peer, patience).await;
+        let rest = serve(&Rc::new(front), Rc::default(), stream, peer, None, patience).await;
         assert!(rest.is_none());
         started.elapsed()
     }

@@ -30,13 +30,13 @@ pub(super) struct Client {
     /// Makes the close of its connection a reset.
     pub(super) reset: Arc<AtomicBool>,
     /// Counts it, as long as anything of it lives.
-    pub(super) _open: Open,
+    pub(super) open: Open,
 }
 
 /// Answers a request. It never hangs for want of an active: see [`crate::hold`] for the bounds.
 pub(super) async fn forward(client: &Rc<Client>, mut request: Request<Incoming>) -> Response<Body> {
     let arrived = Instant::now();
-    let stay = client.front.stay(arrived);
+    let stay = client.front.stay(client.open.caller(), arrived);
     if request.method() == Method::CONNECT {
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not for a service\n".into());
         response.headers_mut().insert(

@@ -39,7 +39,7 @@ pub(super) async fn serve(front: Rc<Front>, stream: TcpStream, read: Vec<u8>, pe
         front: Rc::clone(&front),
         peer: peer.ip().to_canonical().to_string(),
         reset: Arc::clone(&reset),
-        _open: open,
+        open,
     });
     let service = service_fn(move |request| {
         let client = Rc::clone(&client);

@@ -37,7 +37,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Serves a client to its end.
 pub(crate) async fn serve(front: Rc<Front>, buffers: Rc<Buffers>, client: TcpStream, peer: SocketAddr, open: Open) {
-    let handed_on = fast::serve(&front, buffers, client, peer, fast::Patience::default()).await;
+    let handed_on = fast::serve(&front, buffers, client, peer, open.caller(), fast::Patience::default()).await;
     if let Some((client, read)) = handed_on {
         Box::pin(general::serve(front, client, read, peer, open)).await;
     }

@@ -68,3 +68,49 @@ async fn connections_are_measured_while_they_are_open() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(last.inflight_us >= second.inflight_us);
 }
+
+#[tokio::test]
+async fn it_is_known_who_calls_and_who_works() {
+    let backend = Backend::http(|_| Reply::Text("ok".into())).await;
+    let (mut proxy, address) = Proxy::serving(Protocol::Http, PATIENT).await;
+    proxy.route(vec![target(1, backend.address)], vec![]).await;
+    for _ in 0..3 {
+        assert_eq!(get(address, "/").await.status(), 200);
+    }
+    let measured = hears(&mut proxy, |measured| {
+        measured.calls.iter().map(|calls| calls.requests).sum::<u64>() == 3
+    })
+    .await;
+    // All of this process, whose cgroup the kernel knows.
+    assert_eq!(measured.calls.len(), 1, "{measured:?}");
+    assert!(
+        measured.calls[0].cgroup > 0 && measured.calls[0].inflight_max >= 1,
+        "{measured:?}"
+    );
+    assert_eq!(measured.works.len(), 1);
+    assert_eq!(measured.works[0].requests, 3);
+    assert!(
+        measured.works[0].inflight_us > 0 && measured.works[0].inflight_us <= measured.inflight_us,
+        "{measured:?}"
+    );
+}
+
+#[tokio::test]
+async fn of_a_connection_only_the_time_from_question_to_answer_counts() {
+    let backend = Backend::echo("a:").await;
+    let (mut proxy, address) = Proxy::serving(Protocol::Tcp, PATIENT).await;
+    proxy.route(vec![target(1, backend.address)], vec![]).await;
+    let mut client = TcpStream::connect(address).await.expect("connects");
+    // It says its name before its first answer.
+    for answer in [7, 5] {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        client.write_all(b"hello").await.expect("is sent");
+        client.read_exact(&mut vec![0; answer]).await.expect("comes back");
+    }
+    let measured = hears(&mut proxy, |measured| {
+        measured.works.iter().any(|works| works.requests == 2)
+    })
+    .await;
+    assert!(measured.works[0].inflight_us < 300_000, "{measured:?}");
+    assert_eq!(measured.calls[0].requests, 2);
+}

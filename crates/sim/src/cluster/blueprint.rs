@@ -20,6 +20,7 @@ pub(crate) fn random(rng: &mut Rng) -> (Cluster, usize, Timing) {
         name: "simulated".into(),
         services,
         alerts: model::Alerts::default(),
+        site: model::Site::default(),
     };
     (cluster, nodes, profile.timing())
 }

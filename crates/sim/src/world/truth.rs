@@ -147,6 +147,7 @@ impl Truth {
             name: self.name.clone(),
             services: services.collect(),
             alerts: model::Alerts::default(),
+            site: model::Site::default(),
         }
     }
 
