@@ -338,7 +338,8 @@ check = {{ http = "/", every = "200ms", fail_after = 3 }}
                     service.name, service.state, service.because
                 )));
             }
-            let serious = |problem: &&api::Problem| problem.severity == api::Severity::Error;
+            let serious =
+                |problem: &&api::Problem| problem.severity == api::Severity::Error || problem.code == "store-member";
             if let Some(problem) = status.problems.iter().find(serious) {
                 return Ok(Some(format!("{name} says: {}", problem.text)));
             }

@@ -1,21 +1,11 @@
 //! `failover`: redundancy managers on hosts of their own, one client, one list of faults, one witness.
 //!
 //! Each contender has a rig of two or three hosts. The tries alternate between contenders, so that a slow minute of the machine is everybody's.
-//!
-//! Understudy is to be one more of them, in `understudy.rs`. What that needs:
-//!
-//! - the program beside this one; hosts see the machine's files, so its path is the same there (`Context::program`)
-//! - `setup`: `understudy cluster init` on the first host and `cluster join` on the others, as daemons (`Host::start_daemon`), with etcd of the machine;
-//!   then `apply` of a file with one exclusive service, one active, a standby on each other host, `address` the floating one, and as `command`
-//!   `tokenserver serve --name {node} --listen 0.0.0.0:80 --rings RIG_SHARED --every-us 1000 --epoch {epoch}`, or without `--epoch` and with
-//!   `tokenserver promote --control SOCKET {epoch}` as `on_promote` and `tokenserver demote --control SOCKET` as `on_demote`
-//! - `booted`: what its systemd unit starts (`understudy agent`); `manager`: ids of agent, guard and proxy, and of etcd in a column of its own
-//! - `switch_over`: `understudy switchover SERVICE`; `tidy`: nothing, for it restarts what died
-//! - `fault` and `heal` are those of the trait
 
 mod contender;
 mod keepalived;
 mod pacemaker;
+mod understudy;
 
 use crate::{Context, say};
 use anyhow::{Context as _, Result, ensure};
@@ -29,6 +19,7 @@ use keepalived::Keepalived;
 use pacemaker::Pacemaker;
 use std::path::Path;
 use std::time::Duration;
+use understudy::Understudy;
 
 /// Who takes part.
 #[derive(Debug, Clone, clap::Args)]
@@ -49,6 +40,10 @@ pub(crate) struct Settings {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Who {
+    /// Understudy, timing `lan`
+    Understudy,
+    /// Understudy, timing `fast`
+    UnderstudyFast,
     /// keepalived, adverts each second
     Keepalived,
     /// keepalived, adverts each 0.1 s
@@ -60,10 +55,19 @@ enum Who {
 }
 
 impl Who {
-    const ALL: [Who; 4] = [Who::Keepalived, Who::KeepalivedFast, Who::Pacemaker, Who::PacemakerFast];
+    const ALL: [Who; 6] = [
+        Who::Understudy,
+        Who::UnderstudyFast,
+        Who::Keepalived,
+        Who::KeepalivedFast,
+        Who::Pacemaker,
+        Who::PacemakerFast,
+    ];
 
-    fn contender(self) -> Result<Box<dyn Contender>> {
+    fn contender(self, context: &Context) -> Result<Box<dyn Contender>> {
         Ok(match self {
+            Who::Understudy => Box::new(Understudy::new(context.program.clone(), "lan")?),
+            Who::UnderstudyFast => Box::new(Understudy::new(context.program.clone(), "fast")?),
             Who::Keepalived => Box::new(Keepalived::new("1", 900)?),
             Who::KeepalivedFast => Box::new(Keepalived::new("0.1", 300)?),
             Who::Pacemaker => Box::new(Pacemaker::new(None, 10)?),
@@ -130,7 +134,7 @@ pub(crate) fn run(context: &Context, settings: &Settings) -> Result<Page> {
     ));
     let mut stages = Vec::new();
     for who in who {
-        stages.push(set_up(who, settings)?);
+        stages.push(set_up(who, context, settings)?);
     }
     for stage in &stages {
         page.paragraph(&format!(
@@ -184,8 +188,8 @@ pub(crate) fn run(context: &Context, settings: &Settings) -> Result<Page> {
     Ok(page)
 }
 
-fn set_up(who: Who, settings: &Settings) -> Result<Stage> {
-    let contender = who.contender()?;
+fn set_up(who: Who, context: &Context, settings: &Settings) -> Result<Stage> {
+    let contender = who.contender(context)?;
     say(&format!("{}: {}", contender.name(), contender.settings()));
     let rig = Rig::create(&Spec::new(
         ["a", "b", "c"].into_iter().take(usize::from(settings.hosts)),

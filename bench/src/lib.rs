@@ -1,5 +1,6 @@
 //! What benchmarks and end-to-end tests share.
 //!
+//! - [`browser`]: a real Chromium
 //! - [`chaos`]: random faults, and what a witness says of them
 //! - [`cluster`]: the product on several hosts
 //! - [`load`]: an open-loop load client that does not hide a pause
@@ -9,6 +10,7 @@
 //! - [`trouble`]: what is done to it
 //! - [`report`]: the written result
 
+pub mod browser;
 pub mod chaos;
 pub mod cluster;
 pub mod load;

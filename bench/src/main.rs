@@ -2,7 +2,9 @@
 //!
 //! Each writes `bench/results/NAME.md`. `cargo xtask bench NAME` builds what is needed and runs one.
 
+mod analyze;
 mod bottleneck;
+mod calm;
 mod console;
 mod db_failover;
 mod echo;
@@ -64,10 +66,14 @@ enum What {
         #[arg(long, default_value_t = usize::MAX)]
         to: usize,
     },
-    /// keepalived and Pacemaker on hosts out of namespaces: kill, freeze, power loss, link down, switchover
+    /// Understudy, keepalived and Pacemaker on hosts out of namespaces: kill, freeze, power loss, link down, switchover
     Failover(failover::Settings),
     /// The loss of a host in all its ways, as a client sees it; planned moves
     NodeLoss(node_loss::Settings),
+    /// Fault trees beside SCRAM, and how the search for single points of failure grows
+    Analyze,
+    /// An hour of load without a fault: nobody may be taken for dead
+    Calm(calm::Settings),
     /// Random faults on three hosts, round after round, judged by a witness from outside
     Chaos(rounds::Wanted),
     /// Three hosts out of namespaces that act as one, to watch and to break by hand
@@ -135,10 +141,12 @@ fn run(cli: Cli) -> Result<()> {
         What::WebKill => web_kill::run(&context)?,
         What::DbFailover => db_failover::run(&context)?,
         What::Scale => scale::run(&context)?,
+        What::Analyze => analyze::run(&context)?,
         What::Proxy => proxy::run(&context)?,
         What::Restart => restart::run(&context)?,
         What::Bottleneck { from, to } => bottleneck::run(&context, from..=to)?,
         What::NodeLoss(settings) => node_loss::run(&context, &settings)?,
+        What::Calm(settings) => calm::run(&context, &settings)?,
         What::Failover(settings) => failover::run(&context, &settings)?,
         What::Echo { .. } | What::Hosts(_) | What::Chaos(_) => return Ok(()),
     };

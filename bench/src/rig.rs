@@ -53,6 +53,11 @@ const UP_WITHIN: Duration = Duration::from_secs(300);
 impl Rig {
     /// Runs the services of `file` (its text) and waits until they are redundant. `cluster` is the file's `name`.
     pub fn up(program: &Path, cluster: &str, file: &str) -> Result<Self> {
+        Self::up_with(program, cluster, file, &[])
+    }
+
+    /// The same, with more words for `up`.
+    pub fn up_with(program: &Path, cluster: &str, file: &str, words: &[&str]) -> Result<Self> {
         let state = tempfile::Builder::new().prefix("understudy-bench-").tempdir()?;
         running().push(state.path().to_owned());
         let path = state.path().join("file.toml");
@@ -68,7 +73,8 @@ impl Rig {
         let timeout = format!("{}s", UP_WITHIN.as_secs());
         let begun = Instant::now();
         let path = path.to_string_lossy().into_owned();
-        rig.command(&["up", &path, "--detach", "--yes", "--timeout", &timeout])?;
+        let up = ["up", &path, "--detach", "--yes", "--timeout", &timeout];
+        rig.command(&[&up[..], words].concat())?;
         rig.up_took = begun.elapsed();
         Ok(rig)
     }

@@ -27,6 +27,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 /// Who asked for everything to be stopped is told after this long what is left.
 const DOWN_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// The dashboard calls nothing old before this, whatever the timing: a busy machine is late now and then.
+const STALE_AFTER_MS_MIN: u64 = 2_500;
+
 /// An agent at work.
 pub(crate) struct Agent {
     pub(crate) name: String,
@@ -209,6 +212,27 @@ impl Agent {
                     .tell(Severity::Warning, "guard-died", text, "its process ended".into());
                 self.keeper.start_guard(&self.inputs);
             }
+            Input::SocketsGone => {
+                let text = format!("what was in `{}` was made anew", self.layout.run().display());
+                let because = "somebody removed it; what runs and who is active is not kept there".to_owned();
+                self.journal.tell(Severity::Warning, "sockets-gone", text, because);
+            }
+            Input::NodeFileGone => {
+                let text = format!("`{}` was written anew", self.layout.node().display());
+                let because =
+                    "somebody removed or damaged it; without it this machine would belong to no cluster".to_owned();
+                self.journal.tell(Severity::Warning, "node-file-gone", text, because);
+            }
+            Input::LookAtRecords => {
+                let written = self.executor.keep_records();
+                if !written.is_empty() {
+                    let text = format!("the records of {} were written anew", written.join(", "));
+                    let folder = self.layout.instances();
+                    let because = format!("somebody removed or damaged them in `{}`", folder.display());
+                    self.journal.tell(Severity::Warning, "records-gone", text, because);
+                }
+                return;
+            }
             Input::NodeBack(node) => {
                 self.wish(&node_key(&node), None);
                 self.core.handle(
@@ -354,7 +378,14 @@ impl Agent {
                     };
                     self.ask(&node, &ask);
                 }
-                action => self.executor.carry_out(action, &because),
+                action => {
+                    if let Action::Part { instance, shut: false } = &action {
+                        self.fronts.part(&self.cluster, instance.service(), true, &self.link);
+                    } else if let Action::Rejoin { instance } = &action {
+                        self.fronts.part(&self.cluster, instance.service(), false, &self.link);
+                    }
+                    self.executor.carry_out(action, &because);
+                }
             }
         }
     }
@@ -380,6 +411,9 @@ impl Agent {
             Request::Look(answer) => {
                 let _ = answer.send(self.look(now));
             }
+            Request::Seen(answer) => {
+                let _ = answer.send(crate::analysis::Seen::of(self, now));
+            }
             Request::Events {
                 after,
                 limit,
@@ -388,9 +422,16 @@ impl Agent {
             } => {
                 let _ = answer.send(self.journal.after(after, limit, service.as_deref()));
             }
-            Request::Explain { name, answer } => {
+            Request::Overview(answer) => {
+                let _ = answer.send(self.overview(now));
+            }
+            Request::Preview { intent, answer } => {
                 let view = self.core.view(now);
-                let explanation = show::explain(&name, &view, &self.executor, &self.journal);
+                let _ = answer.send(show::preview(&intent, &self.known(&view)));
+            }
+            Request::Explain { name, if_dies, answer } => {
+                let view = self.core.view(now);
+                let explanation = show::explain(&name, if_dies.as_deref(), &self.known(&view));
                 let unknown = || {
                     refused(
                         format!("there is no service, instance or node `{name}`"),
@@ -484,7 +525,74 @@ impl Agent {
         }
     }
 
+    /// What is known beside the decisions, for those who explain them.
+    fn known<'a>(&'a self, view: &'a decisions::View) -> show::Known<'a> {
+        let voters = self.clustered.as_ref().map(|cluster| {
+            let voting = cluster.members.iter().filter(|(_, member)| member.votes);
+            voting
+                .map(|(node, _)| (node.clone(), *node == cluster.me || cluster.sessions.contains_key(node)))
+                .collect()
+        });
+        show::Known {
+            view,
+            executor: &self.executor,
+            fronts: &self.fronts,
+            journal: &self.journal,
+            timing: self.clustered.as_ref().map(|cluster| &cluster.timing),
+            voters: voters.unwrap_or_default(),
+        }
+    }
+
+    /// Everything at once, for the dashboard.
+    fn overview(&self, now: Timestamp) -> crate::input::Overview {
+        let status = self.status(now);
+        let Some(cluster) = &self.clustered else {
+            return crate::input::Overview {
+                node: status.nodes.first().map_or_else(String::new, |node| node.name.clone()),
+                ages: status.nodes.iter().map(|node| (node.name.clone(), 0)).collect(),
+                stale_after_ms: STALE_AFTER_MS_MIN,
+                peers: Vec::new(),
+                status,
+            };
+        };
+        let age = |at: &Timestamp| u64::try_from(now.since(*at).as_millis()).unwrap_or(u64::MAX);
+        let mut ages: BTreeMap<String, u64> = cluster
+            .heard
+            .iter()
+            .map(|(node, at)| (node.to_string(), age(at)))
+            .collect();
+        ages.insert(cluster.me.to_string(), 0);
+        let others = cluster.members.iter().filter(|(node, _)| **node != cluster.me);
+        let peers = others.map(|(node, member)| api::Peer {
+            node: node.to_string(),
+            url: format!("https://{}", std::net::SocketAddr::new(member.host, member.agent_port)),
+        });
+        crate::input::Overview {
+            node: cluster.me.to_string(),
+            ages,
+            // A node that lives renews its session several times within its lease.
+            stale_after_ms: cluster.timing.lease.0.max(STALE_AFTER_MS_MIN),
+            peers: peers.collect(),
+            status,
+        }
+    }
+
     pub(crate) fn status(&self, now: Timestamp) -> api::Status {
+        let mut status = self.bare_status(now);
+        if let Some(cluster) = &self.clustered {
+            for node in &mut status.nodes {
+                let member = NodeName::new(&node.name)
+                    .ok()
+                    .and_then(|name| cluster.members.get(&name));
+                if let Some(member) = member.filter(|member| !member.zone.is_empty()) {
+                    node.zone.clone_from(&member.zone);
+                }
+            }
+        }
+        status
+    }
+
+    fn bare_status(&self, now: Timestamp) -> api::Status {
         let revision = self.applied.as_ref().map_or(0, |applied| applied.revision);
         show::status(
             &self.name,
@@ -495,34 +603,6 @@ impl Agent {
             self.own_problems(),
             self.clustered.as_ref().map(|cluster| &cluster.timing),
         )
-    }
-
-    /// What there is to be measured.
-    fn look(&self, now: Timestamp) -> Look {
-        let status = self.status(now);
-        let cluster = self.clustered.as_ref().map(|cluster| ClusterLook {
-            controller: cluster.controller.as_ref().map(|(record, _)| record.node.clone()),
-            leads: self.core.is_controller() && cluster.session.is_some() && cluster.store_lost.is_none(),
-            store_lost_since: cluster.store_lost.as_ref().map(|(since, _)| since.0),
-            others: cluster
-                .members
-                .iter()
-                .filter(|(node, _)| **node != cluster.me)
-                .map(|(node, member)| (node.clone(), std::net::SocketAddr::new(member.host, member.agent_port)))
-                .collect(),
-        });
-        Look {
-            me: match &self.clustered {
-                Some(cluster) => cluster.me.to_string(),
-                // One machine, whatever nodes it pretends to be.
-                None => status.nodes.first().map(|node| node.name.clone()).unwrap_or_default(),
-            },
-            watched: self.executor.watched(),
-            proxy_is_up: self.proxy_is_up,
-            declared: Arc::clone(&self.cluster),
-            cluster,
-            status,
-        }
     }
 
     /// What is wrong with our own parts.

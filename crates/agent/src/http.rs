@@ -3,6 +3,7 @@
 use crate::agent::refused_by;
 use crate::apply;
 use crate::clock;
+use crate::dashboard::{Desk, Feed};
 use crate::executor::chain;
 use crate::input::{Input, LogSource, Request, done, refused};
 use crate::journal::{Inputs, timeline};
@@ -32,6 +33,7 @@ use std::time::Duration;
 use store::Store;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -60,10 +62,13 @@ pub(crate) struct Door {
     pub(crate) news: watch::Receiver<u64>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) state: AppState,
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) feed: Feed,
     pub(crate) measures: crate::measure::Measures,
+    pub(crate) analyses: crate::analysis::Answers,
 }
 
-type Answer<T> = Result<Json<T>, Refused>;
+pub(crate) type Answer<T> = Result<Json<T>, Refused>;
 
 /// A "no", with its status code.
 pub(crate) struct Refused(pub(crate) StatusCode, pub(crate) Outcome);
@@ -81,7 +86,7 @@ impl IntoResponse for Refused {
 }
 
 impl Door {
-    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Refused> {
+    pub(crate) async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Refused> {
         let (answer, waiting) = oneshot::channel();
         let ending = || {
             Refused(
@@ -105,6 +110,8 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
     let (router, mut document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(get_status))
         .routes(routes!(stream_status))
+        .routes(routes!(get_analysis))
+        .routes(routes!(get_open_psa))
         .routes(routes!(get_events))
         .routes(routes!(stream_events))
         .routes(routes!(get_explain))
@@ -126,18 +133,45 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
         .routes(routes!(post_resume))
         .routes(routes!(post_retry))
         .routes(routes!(post_down))
+        .merge(crate::dashboard::openapi_routes())
         .split_for_parts();
     document.merge(appstate::openapi());
     (router, document)
 }
 
 /// Begins to answer. Over TCP only reading is answered, and only to those who address this machine's loopback by name.
-pub(crate) fn listen(socket: &Path, tcp: Option<SocketAddr>, door: Door) -> Result<(), StartError> {
-    let state = door.state.clone();
-    let for_applications = socket.with_file_name("state.sock");
-    let at = for_applications.display().to_string();
-    appstate::serve(&for_applications, state).map_err(|source| StartError::Listen { at, source })?;
-    serve(socket, tcp, app(door))
+pub(crate) fn listen(tcp: Option<SocketAddr>, door: Door) -> Result<(), StartError> {
+    let Some(address) = tcp else { return Ok(()) };
+    let failed = |source| StartError::Listen {
+        at: address.to_string(),
+        source,
+    };
+    let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let listener = TcpListener::from_std(listener).map_err(failed)?;
+    let app = app(door).layer(middleware::from_fn(reading_from_here));
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, app).await {
+            tracing::error!(%error, "the API ended");
+        }
+    });
+    Ok(())
+}
+
+/// Begins to answer the owner at a Unix socket. What lies there is replaced. Ending the task stops accepting.
+pub(crate) fn serve(socket: &Path, app: axum::Router) -> std::io::Result<JoinHandle<()>> {
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket)?;
+    // Whoever may connect may stop everything: the owner alone.
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
+    Ok(tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, app).await {
+            tracing::error!(%error, "the API ended");
+        }
+    }))
 }
 
 /// All that is answered.
@@ -153,6 +187,7 @@ pub(crate) fn app(door: Door) -> axum::Router {
                 async move { Json((*document).clone()) }
             }),
         )
+        .merge(crate::dashboard::routes())
         .fallback(|| async {
             Refused(
                 StatusCode::NOT_FOUND,
@@ -165,37 +200,6 @@ pub(crate) fn app(door: Door) -> axum::Router {
         .with_state(door)
         .merge(appstate::routes(state.clone()))
         .merge(appstate::admin_routes(state))
-}
-
-fn serve(socket: &Path, tcp: Option<SocketAddr>, app: axum::Router) -> Result<(), StartError> {
-    let failed = |at: String| move |source| StartError::Listen { at, source };
-    if let Some(address) = tcp {
-        let listener = std::net::TcpListener::bind(address).map_err(failed(address.to_string()))?;
-        listener.set_nonblocking(true).map_err(failed(address.to_string()))?;
-        let listener = TcpListener::from_std(listener).map_err(failed(address.to_string()))?;
-        let app = app.clone().layer(middleware::from_fn(reading_from_here));
-        tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, app).await {
-                tracing::error!(%error, "the API ended");
-            }
-        });
-    }
-    match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(failed(socket.display().to_string())(error));
-        }
-        _ => {}
-    }
-    let listener = UnixListener::bind(socket).map_err(failed(socket.display().to_string()))?;
-    // Whoever may connect may stop everything: the owner alone.
-    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))
-        .map_err(failed(socket.display().to_string()))?;
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, app).await {
-            tracing::error!(%error, "the API ended");
-        }
-    });
-    Ok(())
 }
 
 /// A browser that was lured to a name that resolves to this machine still says that name: it gets nothing.
@@ -242,6 +246,41 @@ async fn stream_status(State(door): State<Door>) -> Sse<impl Stream<Item = Resul
         Some((Ok(data(&status)), (door, changed, false)))
     });
     Sse::new(stream)
+}
+
+#[derive(Deserialize)]
+struct AnalysisQuery {
+    order: Option<u32>,
+}
+
+/// What takes which service down: single points of failure, cut sets, distance to outage, predicted availability, and what would help.
+#[utoipa::path(
+    get,
+    path = "/v1/analysis",
+    params(("order" = Option<u32>, Query, description = "Cut sets of at most so many things are listed, 1 to 6; 3 if not given")),
+    responses((status = 200, body = api::analysis::Report))
+)]
+async fn get_analysis(State(door): State<Door>, Query(query): Query<AnalysisQuery>) -> Answer<api::analysis::Report> {
+    let order = query.order.unwrap_or(3).clamp(1, 6);
+    // Who comes while one is made waits for it, and has it too.
+    let mut answers = door.analyses.lock().await;
+    if let Some(report) = crate::analysis::fresh(&answers, order) {
+        return Ok(Json(report));
+    }
+    let seen = door.ask(Request::Seen).await?;
+    let made = tokio::task::spawn_blocking(move || seen.report(order)).await;
+    let report = made.map_err(|error| refused(chain(&error), None))?;
+    answers.insert(order, (tokio::time::Instant::now(), report.clone()));
+    Ok(Json(report))
+}
+
+/// The fault trees of the services in the Open-PSA format, for other tools.
+#[utoipa::path(get, path = "/v1/analysis/open-psa", responses((status = 200, body = String, content_type = "application/xml")))]
+async fn get_open_psa(State(door): State<Door>) -> Result<Response, Refused> {
+    let seen = door.ask(Request::Seen).await?;
+    let made = tokio::task::spawn_blocking(move || seen.open_psa()).await;
+    let text = made.map_err(|error| refused(chain(&error), None))?;
+    Ok(([(header::CONTENT_TYPE, "application/xml")], text).into_response())
 }
 
 #[derive(Deserialize)]
@@ -335,15 +374,37 @@ async fn stream_events(
 #[utoipa::path(
     get,
     path = "/v1/explain/{name}",
-    params(("name" = String, Path, description = "A service, an instance or a node")),
+    params(
+        ("name" = String, Path, description = "A service, an instance or a node"),
+        ("if_dies" = Option<String>, Query, description = "A node: what if that one dies now"),
+    ),
     responses((status = 200, body = Explanation), (status = 404, body = Outcome))
 )]
-async fn get_explain(State(door): State<Door>, UrlPath(name): UrlPath<String>) -> Answer<Explanation> {
-    let about = name.clone();
-    let explanation = door.ask(|answer| Request::Explain { name, answer }).await?;
-    let mut explanation = explanation.map_err(not_found)?;
-    explanation.why_slow = crate::measure::limits::why_slow(&door.measures, &about).await;
+async fn get_explain(
+    State(door): State<Door>,
+    UrlPath(name): UrlPath<String>,
+    Query(query): Query<ExplainQuery>,
+) -> Answer<Explanation> {
+    let if_dies = query.if_dies;
+    let ask = |answer| Request::Explain { name, if_dies, answer };
+    let mut explanation = door.ask(ask).await?.map_err(not_found)?;
+    // What was measured is with all nodes, and is asked for here: the main loop waits for nobody.
+    if let Some(slow) = explanation
+        .answers
+        .iter_mut()
+        .find(|answer| answer.question == "why slow")
+    {
+        let samples = crate::measure::http::samples_of(&door.measures, &explanation.about).await;
+        let mut lines = crate::measure::limits::why_slow(&door.measures, &explanation.about).await;
+        lines.extend(crate::measure::slow::lines(&explanation.about, &samples));
+        slow.lines.splice(0..0, lines);
+    }
     Ok(Json(explanation))
+}
+
+#[derive(Deserialize)]
+struct ExplainQuery {
+    if_dies: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -424,7 +485,17 @@ async fn log_source(door: &Door, instance: &str) -> Result<LogSource, Refused> {
 /// What a file would change. Changes nothing.
 #[utoipa::path(post, path = "/v1/plan", request_body = ApplyRequest, responses((status = 200, body = Plan), (status = 409, body = Outcome)))]
 async fn post_plan(State(door): State<Door>, Json(request): Json<ApplyRequest>) -> Answer<Plan> {
-    Ok(Json(door.ask(|answer| Request::Plan { request, answer }).await??))
+    let text = request.text.clone();
+    let path = request.path.clone();
+    let mut plan = door.ask(|answer| Request::Plan { request, answer }).await??;
+    let seen = door.ask(Request::Seen).await?;
+    let risks = tokio::task::spawn_blocking(move || match spec::parse(&text, &path) {
+        Ok(parsed) => seen.risks(&parsed.cluster),
+        // It was understood a moment ago.
+        Err(_) => Vec::new(),
+    });
+    plan.warnings = risks.await.unwrap_or_default();
+    Ok(Json(plan))
 }
 
 /// Puts a file in force. Answered when it is on disk; the changes follow, see the status.
@@ -442,6 +513,8 @@ async fn get_history(State(door): State<Door>) -> Answer<Vec<HistoryEntry>> {
     let empty = model::Cluster {
         name: String::new(),
         services: BTreeMap::new(),
+        alerts: model::Alerts::default(),
+        site: model::Site::default(),
     };
     let mut before = &empty;
     for applied in &applied {
@@ -606,7 +679,7 @@ async fn post_down(State(door): State<Door>) -> Answer<Outcome> {
     Ok(Json(door.ask(|answer| Request::Down { answer }).await?))
 }
 
-fn not_found(outcome: Outcome) -> Refused {
+pub(crate) fn not_found(outcome: Outcome) -> Refused {
     Refused(StatusCode::NOT_FOUND, outcome)
 }
 

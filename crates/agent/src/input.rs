@@ -45,6 +45,12 @@ pub(crate) enum Input {
     Address(Box<crate::addresses::News>),
     /// The guard is gone.
     GuardGone,
+    /// The sockets of this agent were taken away and made anew.
+    SocketsGone,
+    /// `node.json` was taken away or damaged, and written anew.
+    NodeFileGone,
+    /// Time to look whether the records of what runs are there.
+    LookAtRecords,
     /// The node put away by a drill comes back.
     NodeBack(model::NodeName),
     /// Somebody ended us politely: the services go on.
@@ -65,14 +71,23 @@ pub(crate) enum Request {
     /// What there is to be measured, once a second.
     Look(oneshot::Sender<crate::measure::Look>),
     Status(oneshot::Sender<api::Status>),
+    /// All that an analysis looks at.
+    Seen(oneshot::Sender<crate::analysis::Seen>),
     Events {
         after: u64,
         limit: usize,
         service: Option<String>,
         answer: oneshot::Sender<api::EventPage>,
     },
+    /// Everything at once, for the dashboard.
+    Overview(oneshot::Sender<Overview>),
+    Preview {
+        intent: crate::dashboard::Intent,
+        answer: oneshot::Sender<Result<api::Preview, api::Outcome>>,
+    },
     Explain {
         name: String,
+        if_dies: Option<String>,
         answer: oneshot::Sender<Result<api::Explanation, api::Outcome>>,
     },
     LogFile {
@@ -114,6 +129,18 @@ pub(crate) enum Request {
     Down {
         answer: oneshot::Sender<api::Outcome>,
     },
+}
+
+/// What the dashboard shows.
+pub(crate) struct Overview {
+    pub(crate) status: api::Status,
+    pub(crate) node: String,
+    /// How long ago each node was heard of, milliseconds.
+    pub(crate) ages: std::collections::BTreeMap<String, u64>,
+    /// What is older may be wrong by now.
+    pub(crate) stale_after_ms: u64,
+    /// Dashboards of other nodes.
+    pub(crate) peers: Vec<api::Peer>,
 }
 
 /// Where an instance's output is.

@@ -2,6 +2,7 @@
 
 use crate::input::Input;
 use crate::journal::Inputs;
+use crate::recover::make_folder;
 use api::layout::Layout;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -21,6 +22,7 @@ pub(crate) struct Keeper {
     pub(crate) cluster: String,
     pub(crate) nodes: u32,
     pub(crate) api: Option<std::net::SocketAddr>,
+    pub(crate) dashboard: crate::DashboardPlace,
     pub(crate) layout: Layout,
     /// Whether there was a guard when we came: an agent run by hand or by another supervisor needs none.
     pub(crate) guarded: bool,
@@ -58,6 +60,8 @@ impl Keeper {
     }
 
     async fn spawn(&self) -> std::io::Result<()> {
+        // Somebody may have emptied it a moment ago.
+        make_folder(&self.layout.run()).map_err(std::io::Error::other)?;
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -71,6 +75,7 @@ impl Keeper {
         if let Some(api) = self.api {
             command.arg("--api").arg(api.to_string());
         }
+        command.arg("--dashboard").arg(self.dashboard.to_string());
         command.arg("--watch").arg(std::process::id().to_string());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut child = tokio::process::Command::from(command).kill_on_drop(false).spawn()?;

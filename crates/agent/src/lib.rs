@@ -12,10 +12,13 @@
 
 mod addresses;
 mod agent;
+mod analysis;
 mod apply;
 mod clock;
 mod cluster;
+mod dashboard;
 mod executor;
+mod folder;
 mod fronts;
 mod http;
 mod input;
@@ -23,6 +26,7 @@ mod journal;
 mod keeper;
 mod measure;
 mod memo;
+mod partings;
 mod ports;
 mod preflight;
 mod proxy_link;
@@ -31,6 +35,7 @@ mod show;
 mod slots;
 mod words;
 
+pub use dashboard::Place as DashboardPlace;
 pub use http::openapi;
 pub use preflight::{Here, preflight};
 
@@ -48,6 +53,8 @@ pub struct Config {
     pub nodes: u32,
     /// A loopback address on which the API may be read, beside the Unix socket.
     pub api: Option<SocketAddr>,
+    /// Where the dashboard is on this machine.
+    pub dashboard: DashboardPlace,
 }
 
 /// Exit code of an agent whose store or configuration must be mended first: starting it again would not help.

@@ -4,6 +4,7 @@
 
 use crate::input::Input;
 use crate::journal::Inputs;
+use crate::recover::make_folder;
 use api::layout::Layout;
 use api::proxy::{FromProxy, ToProxy};
 use proxy::client::{ConnectError, ProxyClient};
@@ -144,6 +145,8 @@ impl Keeper {
     }
 
     fn spawn(&self) -> std::io::Result<tokio::process::Child> {
+        // Somebody may have emptied it a moment ago.
+        make_folder(&self.layout.run()).map_err(std::io::Error::other)?;
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)

@@ -4,6 +4,7 @@ use crate::agent::Agent;
 use crate::clock;
 use crate::cluster;
 use crate::executor::Executor;
+use crate::folder;
 use crate::fronts::Fronts;
 use crate::http;
 use crate::input::Input;
@@ -69,6 +70,9 @@ pub(crate) enum StartError {
     #[error("failed to answer at {at}")]
     Listen { at: String, source: io::Error },
 
+    #[error("failed to show the dashboard at {at}")]
+    Dashboard { at: String, source: io::Error },
+
     #[error("failed to find the path of this program")]
     Exe(#[source] io::Error),
 
@@ -81,8 +85,18 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Node(#[from] api::node::Error),
 
+    #[error("this machine is a node of a cluster, and `{}` is gone", path.display())]
+    NodeFileGone { path: PathBuf },
+
     #[error("the store is not that of this cluster: this node belongs to {ours}, the store says {found}")]
     OtherCluster { ours: String, found: String },
+
+    #[error("the certificates in `{}` are those of {what}, and this machine is of {ours}", folder.display())]
+    OtherCertificates {
+        folder: PathBuf,
+        what: String,
+        ours: String,
+    },
 
     #[error("failed to join the others: {0}")]
     Join(String),
@@ -109,9 +123,20 @@ impl StartError {
             StartError::Record { .. } => Some("put a backup of the store in its place".into()),
             StartError::Format { .. } => Some("run the version that wrote it, or a newer one".into()),
             StartError::Listen { .. } => Some("choose another address with `--api`".into()),
+            StartError::Dashboard { .. } => Some("choose another address with `--dashboard`, or `--dashboard off`".into()),
             StartError::OtherCluster { .. } => Some(
                 "it was wiped, or put back from another one: `understudy cluster restore FILE` puts a backup back, `understudy cluster join` joins the new one".into(),
             ),
+            StartError::NodeFileGone { path } | StartError::Node(api::node::Error::Damaged { path, .. }) => Some(format!(
+                "put `{}` back from a backup of this machine; or, with services of it ended and its folder put aside, take the node out on another \
+                 one with `understudy cluster remove` and let it `join` again",
+                path.display()
+            )),
+            StartError::OtherCertificates { folder, .. } => Some(format!(
+                "nothing was touched. Put this machine's own `{}` back; or take the node out on another one with `understudy cluster remove`, put its folder \
+                 aside and let it `join` again",
+                folder.display()
+            )),
             StartError::RecordsLost { .. } => Some(
                 "nothing was touched. Put the folder back; or end these processes by hand, and start again".into(),
             ),
@@ -129,6 +154,8 @@ impl StartError {
             | StartError::Format { .. }
             | StartError::Node(api::node::Error::Damaged { .. })
             | StartError::RecordsLost { .. }
+            | StartError::NodeFileGone { .. }
+            | StartError::OtherCertificates { .. }
             | StartError::OtherCluster { .. } => EXIT_REFUSED,
             StartError::Down => 0,
             _ => 1,
@@ -166,6 +193,9 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     let had_records = move_old_records(&layout) || had_records;
     let exe = own_path().map_err(StartError::Exe)?;
     let node = api::node::Node::read(&layout.node())?;
+    if node.is_none() && layout.pki().exists() {
+        return Err(StartError::NodeFileGone { path: layout.node() });
+    }
     let connected = match &node {
         Some(node) => match cluster::start::connect(node, &layout).await {
             Ok(connected) => Some(connected),
@@ -210,6 +240,8 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     let empty = Cluster {
         name: config.cluster.clone(),
         services: BTreeMap::new(),
+        alerts: model::Alerts::default(),
+        site: model::Site::default(),
     };
     let cluster = Arc::new(found.applied.as_ref().map_or(empty, |applied| applied.cluster.clone()));
     let folder = found
@@ -306,6 +338,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         cluster: config.cluster.clone(),
         nodes: config.nodes,
         api: config.api,
+        dashboard: config.dashboard,
         layout: layout.clone(),
         // In a cluster nothing exclusive runs without one: there it is missed also if it was gone before we came.
         guarded: joined.is_some()
@@ -313,6 +346,12 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     };
     keeper.watch(&inputs);
     let changed = watch::Sender::new(0);
+    let none = || StartError::Join("a machine pretends to be one node at least".into());
+    let me = nodes.first().cloned().ok_or_else(none)?;
+    let desk = Arc::new(
+        crate::dashboard::Desk::open(&config.cluster, me, &layout, node.as_ref()).map_err(StartError::Random)?,
+    );
+    let (feed, waiting) = crate::dashboard::Feed::new();
     let measures = crate::measure::Measures::start(&layout, &inputs);
     let door = http::Door {
         inputs: inputs.clone(),
@@ -320,12 +359,23 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         news: journal.news(),
         store: Arc::clone(&store),
         state: state.clone(),
+        desk: Arc::clone(&desk),
+        feed,
         measures: measures.clone(),
+        analyses: crate::analysis::Answers::default(),
     };
+    waiting.start(door.clone());
+    crate::dashboard::listen(
+        config.dashboard,
+        &layout.dashboard_address(),
+        &desk,
+        http::app(door.clone()),
+    )?;
     if let Some((connected, joined)) = connected.as_ref().zip(joined.as_ref()) {
         cluster::start::open_door(connected, door.clone(), Arc::clone(&joined.cluster.papers)).await?;
     }
-    http::listen(&layout.api_socket(), config.api, door)?;
+    folder::keep(&layout, &door).await?;
+    http::listen(config.api, door)?;
     let link = ProxyLink::start(&layout, &exe, inputs.clone());
     watch_signals(&inputs)?;
     let (clustered, started) = joined.map(cluster::start::Joined::split).unzip();
@@ -391,7 +441,7 @@ async fn refuse_what_nobody_knows(driver: &Driver, layout: &Layout) -> Result<()
     })
 }
 
-fn make_folder(path: &Path) -> Result<(), StartError> {
+pub(crate) fn make_folder(path: &Path) -> Result<(), StartError> {
     // What services write may be secret: only its owner looks in.
     std::fs::DirBuilder::new()
         .recursive(true)

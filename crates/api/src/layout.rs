@@ -75,7 +75,7 @@ impl Layout {
         self.logs().join(format!("{instance}.log"))
     }
 
-    /// Sockets, locks and what runs.
+    /// Sockets and our own logs. Whoever empties it does no harm: each process makes its own anew.
     pub fn run(&self) -> PathBuf {
         self.root.join("run")
     }
@@ -85,14 +85,24 @@ impl Layout {
         self.run().join("api.sock")
     }
 
+    /// What the dashboard of a single machine keeps: the key of its sessions.
+    pub fn dashboard(&self) -> PathBuf {
+        self.root.join("dashboard")
+    }
+
+    /// At which address of this machine the dashboard is.
+    pub fn dashboard_address(&self) -> PathBuf {
+        self.run().join("dashboard.address")
+    }
+
     /// Where services ask for state of theirs.
     pub fn state_socket(&self) -> PathBuf {
         self.run().join("state.sock")
     }
 
-    /// With what an instance shows which service it is of.
+    /// With what an instance shows which service it is of. Not in `run/`: it knows only this path, for as long as it runs.
     pub fn state_token(&self, instance: &InstanceId) -> PathBuf {
-        self.run().join("tokens").join(instance.to_string())
+        self.root.join("tokens").join(instance.to_string())
     }
 
     /// Where the proxy listens for its agent.
@@ -100,14 +110,14 @@ impl Layout {
         self.run().join("proxy.sock")
     }
 
-    /// Held by the agent that is in charge; contains its process id.
+    /// Held by the agent that is in charge; contains its process id. Not in `run/`: with that emptied a second agent could be started.
     pub fn agent_lock(&self) -> PathBuf {
-        self.run().join("agent.lock")
+        self.root.join("agent.lock")
     }
 
     /// Held by the guard that is in charge; contains its process id.
     pub fn guard_lock(&self) -> PathBuf {
-        self.run().join("guard.lock")
+        self.root.join("guard.lock")
     }
 
     /// Records of running instances, one file each. Not in `run/`: whoever empties that must not make anyone forget what runs.

@@ -2,9 +2,11 @@
 //!
 //! A field may be added at any time; a field is never renamed or given another meaning within one `VERSION`.
 
+pub mod analysis;
 mod history;
 pub mod layout;
 mod limits;
+mod live;
 pub mod node;
 pub mod proxy;
 pub mod record;
@@ -12,9 +14,10 @@ mod status;
 
 pub use history::{History, Latencies, Measure, Part, Sample, Samples, Series, Silent, Subject};
 pub use limits::{Bottleneck, Saturation, SlowService, Suspect, WindowPage};
+pub use live::{Beat, DashboardLink, Delta, Effect, Peer, Preview, ServiceDelta, SignIn, Snapshot, Viewer};
 pub use status::{
-    ApplyRequest, Change, ChangeKind, DrillRequest, Event, EventPage, Explanation, Failover, FailoverStep, Floating,
-    HistoryEntry, InstanceStatus, LogLine, NodeState, NodeStatus, Outcome, Plan, Problem, RollbackRequest,
+    Answer, ApplyRequest, Change, ChangeKind, DrillRequest, Event, EventPage, Explanation, Failover, FailoverStep,
+    Floating, HistoryEntry, InstanceStatus, LogLine, NodeState, NodeStatus, Outcome, Plan, Problem, RollbackRequest,
     ServiceStatus, Severity, SlotStatus, Status, Step, SwitchoverRequest, Traffic,
 };
 

@@ -292,13 +292,22 @@ pub struct Explanation {
     pub summary: String,
     /// Facts, each with since and because.
     pub facts: Vec<String>,
-    /// Why requests to it wait, if they do: empty as long as all is well.
-    #[serde(default)]
-    pub why_slow: Vec<String>,
     /// What happens if it, or its active, dies now.
     pub if_it_dies: Vec<String>,
+    /// What one asks next: why here, why not there, why not failed over, why slow.
+    #[serde(default)]
+    pub answers: Vec<Answer>,
     /// The latest events about it, newest first.
     pub events: Vec<Event>,
+}
+
+/// A question, and what is known to answer it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Answer {
+    /// "why here".
+    pub question: String,
+    /// Sentence by sentence.
+    pub lines: Vec<String>,
 }
 
 /// What a file would change.
@@ -310,6 +319,9 @@ pub struct Plan {
     pub against: u64,
     /// In the order in which they would be carried out.
     pub changes: Vec<Change>,
+    /// What the change makes worse: new single points of failure, services that come nearer to an outage.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// What becomes of a service.

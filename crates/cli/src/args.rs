@@ -73,6 +73,10 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Say why a service, an instance or a node is as it is, and what happens if it dies now
     Explain(Explain),
+    /// Print a link that signs you in to the dashboard, once, within five minutes
+    ///
+    /// Looking needs no link on this machine. Actions do, and so does everything from another machine.
+    Dashboard(Dashboard),
     /// Show what happened; each failover as a timeline in microseconds
     Events(Events),
     /// Show the output of an instance, or of all instances of a service
@@ -107,6 +111,11 @@ pub(crate) enum Command {
     Clusters(Plain),
     /// Print a completion script for a shell
     Completions(Completions),
+    /// Show what takes which service down, how often that is to be expected, and what would help
+    ///
+    /// Without FILE the running cluster is looked at, declared against observed, given what has failed now. With FILE a file, placed
+    /// on the nodes that it tells of as it would be.
+    Analyze(Analyze),
     /// Run the decisions in virtual time with random faults, and judge them by named invariants
     ///
     /// A run that breaks a promise prints the last lines of what happened and the command that replays it.
@@ -144,6 +153,9 @@ pub(crate) struct Up {
     /// Answer the HTTP API on this loopback address too: 127.0.0.1:PORT
     #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
     pub(crate) api: Option<SocketAddr>,
+    /// Where the dashboard is on this machine: a loopback address, or `off` [default: 127.0.0.1:7400, or a free port]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) dashboard: Option<agent::DashboardPlace>,
     /// How long to wait until every service is redundant
     #[arg(long, value_name = "SPAN", default_value = "2m", value_parser = span)]
     pub(crate) timeout: Duration,
@@ -215,6 +227,23 @@ pub(crate) struct StatusArgs {
 pub(crate) struct Explain {
     /// A service, an instance or a node
     pub(crate) name: String,
+    /// What if this node dies now
+    #[arg(long, value_name = "NODE")]
+    pub(crate) if_dies: Option<String>,
+    /// Print it as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `dashboard`
+#[derive(Debug, Args)]
+pub(crate) struct Dashboard {
+    /// A link that lets one look and change nothing
+    #[arg(long)]
+    pub(crate) read: bool,
+    /// Print the certificate of the cluster's authority instead, for a browser on another machine to trust
+    #[arg(long, conflicts_with_all = ["read", "json"])]
+    pub(crate) authority: bool,
     /// Print it as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -429,6 +458,43 @@ pub(crate) struct Down {
     pub(crate) json: bool,
 }
 
+/// `analyze`
+#[derive(Debug, Args)]
+pub(crate) struct Analyze {
+    /// The file to look at, in the place of the running cluster
+    #[arg(conflicts_with = "open_psa")]
+    pub(crate) file: Option<PathBuf>,
+    /// List minimal cut sets of at most so many things [default: 3; all for a fault tree]
+    ///
+    /// The number of minimal cut sets that is told counts all of them, whether listed or not.
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) order: Option<u32>,
+    /// Solve the fault tree of an Open-PSA file instead
+    ///
+    /// Given more than once, the files are one model. Common-cause groups are applied; of uncertain probabilities the mean is taken; the
+    /// mission time is 8760 hours.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) open_psa: Vec<PathBuf>,
+    /// With --open-psa: solve this gate, not the first that no other gate uses
+    #[arg(long, value_name = "GATE", requires = "open_psa")]
+    pub(crate) top: Option<String>,
+    /// Write it for others: the fault trees of the services, or a picture
+    #[arg(long, value_name = "FORMAT", conflicts_with_all = ["json", "open_psa"])]
+    pub(crate) export: Option<Export>,
+    /// Print the whole answer as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Formats that fault trees are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Export {
+    /// Open-PSA Model Exchange Format, XML: the fault trees
+    OpenPsa,
+    /// A picture: zones, nodes, instances, and what takes which service down
+    Svg,
+}
+
 /// `simulate`
 #[derive(Debug, Args)]
 pub(crate) struct Simulate {
@@ -455,9 +521,9 @@ pub(crate) struct Simulate {
     pub(crate) events: bool,
     /// Several machines with their sessions, guards, network and one store, instead of one machine
     #[arg(long, conflicts_with = "script")]
-    pub(crate) cluster: bool,
-    /// With --cluster: nothing fails but the store, which is away for up to ten minutes
-    #[arg(long, requires = "cluster")]
+    pub(crate) machines: bool,
+    /// With --machines: nothing fails but the store, which is away for up to ten minutes
+    #[arg(long, requires = "machines")]
     pub(crate) store_outage: bool,
     /// Print the outcome as JSON
     #[arg(long)]
@@ -488,6 +554,9 @@ pub(crate) struct Agent {
     /// Answer the HTTP API on this loopback address too
     #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
     pub(crate) api: Option<SocketAddr>,
+    /// Where the dashboard is
+    #[arg(long, value_name = "ADDRESS", default_value_t = agent::DashboardPlace::Usual)]
+    pub(crate) dashboard: agent::DashboardPlace,
     /// How much to log
     #[command(flatten)]
     pub(crate) log: Log,
@@ -502,6 +571,9 @@ pub(crate) struct Guard {
     /// The agent's loopback address
     #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
     pub(crate) api: Option<SocketAddr>,
+    /// Where the agent's dashboard is
+    #[arg(long, value_name = "ADDRESS", default_value_t = agent::DashboardPlace::Usual)]
+    pub(crate) dashboard: agent::DashboardPlace,
     /// An agent that runs already: only when it ends, start one
     #[arg(long, value_name = "PID")]
     pub(crate) watch: Option<u32>,
@@ -846,5 +918,28 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    /// Two arguments of one name but of different types are no error to clap until one of them is read.
+    #[test]
+    fn no_flag_of_a_command_has_the_name_of_an_option_of_all() {
+        let shared: Vec<String> = Cli::command()
+            .get_arguments()
+            .filter(|argument| argument.is_global_set())
+            .map(|argument| argument.get_id().to_string())
+            .collect();
+        assert!(shared.contains(&"cluster".to_owned()), "{shared:?}");
+        let mut commands: Vec<clap::Command> = Cli::command().get_subcommands().cloned().collect();
+        while let Some(command) = commands.pop() {
+            for argument in command.get_arguments() {
+                assert!(
+                    !shared.iter().any(|name| name == argument.get_id().as_str()),
+                    "`{}` of {}",
+                    argument.get_id(),
+                    command.get_name()
+                );
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
     }
 }

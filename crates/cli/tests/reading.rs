@@ -332,7 +332,7 @@ fn an_agent_that_restarts_is_waited_for_and_one_that_does_not_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("shop/run");
     std::fs::create_dir_all(&run).unwrap();
-    let guard = std::fs::File::create(run.join("guard.lock")).unwrap();
+    let guard = std::fs::File::create(run.with_file_name("guard.lock")).unwrap();
     rustix::fs::flock(&guard, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
     let ran = run_in(folder.path(), &["status"]);
     assert!(

@@ -108,6 +108,10 @@ impl Core {
     }
 
     pub(crate) fn hear_of_cluster(&mut self, event: ClusterEvent, now: Timestamp) {
+        if let Some(held) = self.held.as_mut().filter(|_| event.is_asked()) {
+            held.asks.push(event);
+            return;
+        }
         match event {
             ClusterEvent::OwnSession(session) => self.own_session(session, now),
             ClusterEvent::Still(still) => {

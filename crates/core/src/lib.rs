@@ -55,10 +55,19 @@ pub struct Core {
     shutdown_told: bool,
     /// In a cluster: us, and the others.
     peers: Option<peers::Peers>,
-    /// What an agent finds is taken in as a whole before anything is decided.
-    recovering: bool,
+    /// News is taken in as a whole before anything is decided.
+    held: Option<Held>,
     /// In a cluster: services whose instances may be other than what was told.
     touched: BTreeSet<ServiceName>,
+}
+
+/// What waits until all of the news is taken in.
+#[derive(Debug, Clone, Default)]
+struct Held {
+    /// Services to be looked at.
+    services: BTreeSet<ServiceName>,
+    /// What others ask of us: that can be judged only when all else is known.
+    asks: Vec<ClusterEvent>,
 }
 
 /// Numbers that only rise, also over the absence of a service.
@@ -173,7 +182,7 @@ impl Core {
             shutdown: None,
             shutdown_told: false,
             peers: None,
-            recovering: false,
+            held: None,
             touched: BTreeSet::new(),
         }
     }
@@ -220,6 +229,24 @@ impl Core {
                     self.reconcile(&name, now);
                 }
             }
+        }
+        self.tell_shutdown();
+    }
+
+    /// What is handled from now on is one piece of news: nothing is decided before [`Core::all_heard`]. Half of what a store tells at
+    /// once may never have been so: an instance gone, and the node of its replacement not yet drained.
+    pub fn hear_on(&mut self) {
+        self.held.get_or_insert_default();
+    }
+
+    /// All of it was handled: now it is judged.
+    pub fn all_heard(&mut self, now: Timestamp) {
+        let Some(held) = self.held.take() else { return };
+        for name in held.services {
+            self.reconcile(&name, now);
+        }
+        for ask in held.asks {
+            self.hear_of_cluster(ask, now);
         }
         self.tell_shutdown();
     }
@@ -316,11 +343,11 @@ impl Core {
                 service.route_known(revision);
             }
         }
-        self.recovering = true;
+        self.hear_on();
         for event in recovered.elsewhere {
             self.hear_of_cluster(event, now);
         }
-        self.recovering = false;
+        let asks = self.held.take().map(|held| held.asks).unwrap_or_default();
         if self.peers.as_ref().is_some_and(|peers| peers.session.is_none()) {
             // Whatever acted under an earlier session may be replaced elsewhere by now.
             for service in self.services.values_mut() {
@@ -331,6 +358,9 @@ impl Core {
             service.end_strays(now, &mut self.decisions);
         }
         self.reconcile_all(now);
+        for ask in asks {
+            self.hear_of_cluster(ask, now);
+        }
     }
 
     fn node(&mut self, name: &NodeName, state: NodeState, because: Reason, now: Timestamp) {
@@ -371,7 +401,10 @@ impl Core {
 
     /// Reconciles a service, and those that depend on it if that changed whether it is up (or gone).
     fn reconcile(&mut self, name: &ServiceName, now: Timestamp) {
-        if self.recovering {
+        if let Some(held) = &mut self.held {
+            if self.services.contains_key(name) {
+                held.services.insert(name.clone());
+            }
             return;
         }
         let mut todo = VecDeque::from([name.clone()]);

@@ -119,6 +119,16 @@ pub enum ClusterEvent {
     },
 }
 
+impl ClusterEvent {
+    /// Something is to be done, as opposed to news of what is.
+    pub(crate) fn is_asked(&self) -> bool {
+        matches!(
+            self,
+            Self::Left { .. } | Self::RenewAsked { .. } | Self::ProofAsked { .. } | Self::MoveAsked { .. }
+        )
+    }
+}
+
 /// What a node says of one of its instances: all that others decide by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {

@@ -442,5 +442,7 @@ fn service(command: &[&str]) -> Service {
         drain_timeout: Millis(1000),
         hold_timeout: Millis(1000),
         hold_max: 1000,
+        objective: None,
+        reliability: model::Reliability::default(),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   start ──► agent runs ── died ──► wait (0, then 100 ms … 1 s while it dies young) ──► start
-//!                  └─ ended in order (0, or 78: refused) ──► the guard ends too, with the same code
+//!                  └─ ended in order (0; 78, refused, and nothing is armed) ──► the guard ends too, with the same code
 //! ```
 //! A tiny process without a runtime: there is little in it that could die. If it dies all the same the agent
 //! starts another one, which then *watches* the agent that runs until it may start one of its own. Ending the guard (SIGTERM)
@@ -128,14 +128,15 @@ fn keep(config: &Config, fence: Option<fence::Config>) -> Result<i32, Error> {
     // A fence that is killed leaves only the kernel's gates.
     let oom_score = spare_from_oom(if fence.is_some() { "-1000" } else { "-900" });
     let fence = fence.map(fence::Fence::start).transpose()?;
-    let code = keep_agent(config, oom_score.as_deref())?;
+    let armed = || fence.as_ref().is_some_and(fence::Fence::is_anything_armed);
+    let code = keep_agent(config, oom_score.as_deref(), &armed)?;
     if let Some(fence) = fence {
         fence.end();
     }
     Ok(code)
 }
 
-fn keep_agent(config: &Config, oom_score: Option<&str>) -> Result<i32, Error> {
+fn keep_agent(config: &Config, oom_score: Option<&str>, armed: &dyn Fn() -> bool) -> Result<i32, Error> {
     if let Some(pid) = config.watch {
         watch_holder(pid, &config.agent_lock)?;
         if locked_by(&config.agent_lock).as_deref() == Some(ENDED) {
@@ -156,6 +157,12 @@ fn keep_agent(config: &Config, oom_score: Option<&str>) -> Result<i32, Error> {
             reap_until(pid)
         });
         match how {
+            // Without us nobody would keep the deadlines of what acts; and what keeps the agent from working may be mended by then.
+            Ok(End::Code(EXIT_REFUSED)) if armed() => {
+                tracing::error!(
+                    "the agent cannot work while exclusive actives run; their deadlines are kept, and it is tried again"
+                );
+            }
             Ok(End::Code(code @ (0 | EXIT_REFUSED))) => {
                 tracing::info!(code, "the agent ended in order");
                 return Ok(code);

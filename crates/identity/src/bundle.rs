@@ -56,6 +56,9 @@ pub struct JoinRequest {
     pub node_csr: String,
     /// Certificate request for its store key, in PEM.
     pub store_csr: String,
+    /// What its clock reads, milliseconds since 1970: clocks that are far apart are found before the token is used up.
+    #[serde(default)]
+    pub now: Option<WallTime>,
 }
 
 /// The certificates of one issue, in PEM. No secrets.
@@ -147,6 +150,7 @@ impl Keys {
             hosts: hosts.to_vec(),
             node_csr: csr(&self.node, NODE_FILE)?,
             store_csr: csr(&self.store, STORE_KEY_FILE)?,
+            now: None,
         })
     }
 

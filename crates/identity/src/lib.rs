@@ -53,6 +53,7 @@ mod certificate;
 pub mod etcd;
 mod files;
 mod join;
+mod pass;
 mod random;
 mod refused;
 mod registrar;
@@ -74,6 +75,7 @@ pub use bundle::{Bundle, BundleError, Certificates, JoinRequest, Keys, save_revo
 pub use certificate::{IssueId, Peer};
 pub use files::{FileError, Folder};
 pub use join::{JoinRecord, JoinRefused, Presented, Redeemed, Used, redeem};
+pub use pass::{Pass, PassKey, PassKeyError, PassRefused, PassUse, SESSION_LIFETIME, SIGN_IN_LIFETIME};
 pub use refused::{Refused, Why};
 pub use registrar::{Registrar, RenewError};
 pub use revoked::{Issued, Revocation, RevocationList};

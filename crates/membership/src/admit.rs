@@ -1,11 +1,11 @@
 //! A member lets a machine in: the other half of `cluster join`.
 
-use crate::Place;
 use crate::error::Error;
 use crate::place::now;
 use crate::records::{Joining, decode, encode, joining_key, member_key, sealed, token_key};
 use crate::renew::{authorities, lifetime, no_keys, note_issue, revoked, settings_value};
 use crate::token::trust;
+use crate::{Place, check};
 use api::record::Member;
 use identity::{Bundle, JoinRecord, JoinRequest, JoinToken, Presented, Purpose, Registrar, Tls, redeem};
 use model::WallTime;
@@ -20,6 +20,10 @@ pub type Admitted = Bundle;
 /// Redeems the token of a request and signs its keys. The token is used up before anything is signed.
 pub async fn admit(place: &Place, store: &dyn Store, request: &JoinRequest) -> Result<Admitted, Error> {
     let at = now();
+    if let Some(theirs) = request.now {
+        let address = std::net::SocketAddr::new(place.node.host, place.node.agent_port);
+        check::clocks(theirs.0, at.0, &address.to_string())?;
+    }
     let trust = trust(place, store).await?;
     let text = request
         .token

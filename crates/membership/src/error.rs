@@ -269,9 +269,9 @@ impl Error {
             Error::Refused(_) => {
                 text("nothing was changed; on a node of the cluster `understudy cluster token` makes a new token")
             }
-            Error::NoEtcd { .. } => {
-                text("see that it runs and is reached from here: `etcdctl --endpoints URL endpoint health`")
-            }
+            Error::NoEtcd { .. } => text(
+                "see that it runs, is reached from here, and is etcd 3.4 and later of version 3: `etcdctl --endpoints URL endpoint health`, `endpoint status`",
+            ),
             Error::Etcd(etcd::Error::Unavailable { .. }) | Error::Store(store::Error::Unavailable { .. }) => no_store(),
             Error::Etcd(error) => error.hint().map(Into::into).or_else(no_store),
             Error::Store(error) => error.hint().map(Into::into).or_else(no_store),

@@ -12,7 +12,7 @@ use etcd::server::binary::Etcd;
 use etcd::server::config::Initial;
 use etcd::server::{Server, measure};
 use identity::rotation::TrustRecord;
-use identity::{Bundle, Folder, JoinToken, Keys, NodeRole, Tls};
+use identity::{Bundle, Folder, JoinRequest, JoinToken, Keys, NodeRole, Tls};
 use model::NodeName;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -48,7 +48,10 @@ pub async fn join(join: &Join, tell: Progress<'_>) -> Result<Place, Error> {
     let hosts = vec![join.host.to_string()];
     // Without etcd this machine can be nothing else; a token for another role is then refused, not used up.
     let role = program.is_err().then_some(NodeRole::Worker);
-    let request = keys.request(Some(&token), &join.node, role, &hosts)?;
+    let request = JoinRequest {
+        now: Some(now()),
+        ..keys.request(Some(&token), &join.node, role, &hosts)?
+    };
     std::fs::create_dir_all(&join.base).map_err(|source| Error::Io {
         doing: "make the folder",
         path: join.base.clone(),

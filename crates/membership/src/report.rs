@@ -43,7 +43,7 @@ pub struct Report {
     pub node_loss_with_leader_worst_ms: u64,
     /// Whether the store answers.
     pub store_answers: bool,
-    /// Members that answer, and members that are needed.
+    /// Members that answer and follow the leader (or are it), and members that are needed.
     pub votes: (usize, usize),
     /// In plain words: what is so, and what to do.
     pub says: Vec<String>,
@@ -75,7 +75,8 @@ pub struct MemberReport {
     pub host: String,
     /// Whether its agent has a session; unknown without the store.
     pub session: Option<bool>,
-    /// Its member of the store: `leader`, `follower`, `learner`, `does not answer`, or nothing.
+    /// Its member of the store: `leader`, `follower`, `learner`, `has no leader`, `follows a leader of the past`, `does not answer`, or
+    /// nothing.
     pub store: Option<String>,
     /// etcd's version there.
     pub etcd: Option<String>,
@@ -112,7 +113,7 @@ pub async fn report(place: &Place) -> Result<Report, Error> {
     }
     let admin = client.admin();
     let mut stores = BTreeMap::new();
-    let mut answering = 0;
+    let mut answers = Vec::new();
     for voter in &voters {
         let mut found = None;
         for url in &voter.client_urls {
@@ -121,14 +122,23 @@ pub async fn report(place: &Place) -> Result<Report, Error> {
                 break;
             }
         }
+        answers.push((voter, found));
+    }
+    // Who was away answers before the leader has reached it again. Until then nobody can count on it.
+    let newest = answers.iter().filter_map(|(_, found)| found.as_ref());
+    let newest = newest.max_by_key(|status| (status.raft_term, status.leader.is_some()));
+    let leader = newest.and_then(|status| status.leader);
+    let mut answering = 0;
+    for (voter, found) in answers {
         let state = match &found {
             None => "does not answer",
             Some(_) if voter.learner => "learner",
-            Some(status) if status.leader == Some(voter.id) => "leader",
             Some(status) if status.leader.is_none() => "has no leader",
+            Some(status) if status.leader != leader => "follows a leader of the past",
+            Some(_) if leader == Some(voter.id) => "leader",
             Some(_) => "follower",
         };
-        answering += usize::from(found.is_some() && !voter.learner);
+        answering += usize::from(matches!(state, "leader" | "follower"));
         if let Some(status) = &found {
             says.extend(
                 status

@@ -2,7 +2,7 @@
 //!
 //! The `spec` crate makes these from a file; the store keeps them; the decisions read them.
 
-use crate::{FloatingAddress, Millis, ServiceName};
+use crate::{Alerts, FloatingAddress, Millis, Objective, Reliability, ServiceName, Site};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -14,6 +14,12 @@ pub struct Cluster {
     pub name: String,
     /// The services by name.
     pub services: BTreeMap<ServiceName, Service>,
+    /// Who is told of alerts.
+    #[serde(default)]
+    pub alerts: Alerts,
+    /// What was told of the machines and of what they hang on.
+    #[serde(default)]
+    pub site: Site,
 }
 
 /// One declared service.
@@ -76,6 +82,12 @@ pub struct Service {
     pub hold_timeout: Millis,
     /// How many connections the proxy holds at most while no active can serve them, 0 to 100,000.
     pub hold_max: u32,
+    /// What is wanted of it, and judged.
+    #[serde(default)]
+    pub objective: Option<Objective>,
+    /// What else it depends on, and what it has to keep: for the analysis alone.
+    #[serde(default)]
+    pub reliability: Reliability,
 }
 
 /// Whether standbys run.

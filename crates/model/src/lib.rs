@@ -7,6 +7,8 @@ mod floating;
 mod ids;
 pub mod latency;
 mod mark;
+mod objective;
+mod site;
 pub mod template;
 mod time;
 pub mod timing;
@@ -18,6 +20,8 @@ pub use declared::{
 pub use floating::FloatingAddress;
 pub use ids::{Epoch, InstanceId, InvalidName, NodeName, Revision, RunId, ServiceName, SlotId, name_problem};
 pub use mark::Mark;
+pub use objective::{Alerts, Objective, Share};
+pub use site::{Place, Rate, RateKind, Reliability, Site, Switch};
 pub use time::{Millis, Timestamp, WallTime};
 pub use timing::{Profile, Timing};
 

@@ -7,9 +7,12 @@
 //! ```
 //! Only [`read`] touches the world. Everything else is told the time and answers with values.
 
+pub mod alert;
+pub mod exposition;
 pub mod flow;
 pub mod latencies;
 pub mod memory;
 pub mod merge;
+pub mod objective;
 pub mod read;
 pub mod ring;

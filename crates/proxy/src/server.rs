@@ -9,7 +9,7 @@ use api::proxy::ToProxy;
 use model::Millis;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,9 @@ const WORKERS_DEFAULT_MAX: usize = 4;
 
 /// Connections to the control socket that may be greeting at once.
 const GREETINGS_MAX: usize = 16;
+
+/// How often it is looked whether the control socket is still there.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 const TRAFFIC_EVERY: Duration = Duration::from_secs(1);
 
@@ -83,7 +86,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
         }
         let mut terminate = signal(SignalKind::terminate()).map_err(start)?;
         let (greeted, agents) = channel(1);
-        tokio::spawn(welcome_agents(listener, greeted));
+        tokio::spawn(welcome_agents(listener, config.socket.clone(), greeted));
         tracing::info!(socket = %config.socket.display(), workers = workers.len(), "proxy is ready");
         Server {
             running: workers.len(),
@@ -207,13 +210,33 @@ async fn hear(agent: &mut Option<Wire>) -> Result<(ToProxy, Vec<std::os::fd::Own
 }
 
 /// Greets whoever connects and passes agents on.
-async fn welcome_agents(listener: UnixListener, greeted: tokio::sync::mpsc::Sender<Wire>) {
+async fn welcome_agents(mut listener: UnixListener, path: PathBuf, greeted: tokio::sync::mpsc::Sender<Wire>) {
     let greeting = Arc::new(Semaphore::new(GREETINGS_MAX));
+    let mut file = which(&path);
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let Ok(permit) = Arc::clone(&greeting).acquire_owned().await else {
             return;
         };
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = looks.tick() => {
+                if file.is_none() || which(&path) != file {
+                    match listen_again(&path).await {
+                        Ok(new) => {
+                            listener = new;
+                            file = which(&path);
+                            tracing::warn!(socket = %path.display(), "the control socket was removed; made anew");
+                        }
+                        // Told when the agent misses us: it starts another one, and this one goes on until then.
+                        Err(error) => tracing::debug!(%error, "the control socket cannot be made anew"),
+                    }
+                }
+                continue;
+            }
+        };
+        match accepted {
             Ok((stream, _)) => {
                 let greeted = greeted.clone();
                 tokio::spawn(async move {
@@ -229,6 +252,24 @@ async fn welcome_agents(listener: UnixListener, greeted: tokio::sync::mpsc::Send
             }
         }
     }
+}
+
+/// Somebody emptied the folder: without the socket the next agent would start a second proxy, for doors that this one holds.
+async fn listen_again(path: &Path) -> Result<UnixListener, Error> {
+    if let Some(folder) = path.parent() {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o711).create(folder);
+        made.map_err(|source| Error::Listen {
+            path: path.to_path_buf(),
+            source,
+        })?;
+    }
+    listen(path).await
+}
+
+/// Device and inode.
+fn which(path: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 /// Listens at the control socket, over the remains of a proxy that is no more.

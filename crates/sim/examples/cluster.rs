@@ -1,3 +1,4 @@
+//! One run of several machines, for whoever bisects it.
 use sim::cluster::*;
 fn main() {
     let args: Vec<String> = std::env::args().collect();

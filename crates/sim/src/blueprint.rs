@@ -51,6 +51,8 @@ pub(crate) fn plain(port: u16) -> Service {
         drain_timeout: Millis(500),
         hold_timeout: Millis(2_000),
         hold_max: 1_000,
+        objective: None,
+        reliability: model::Reliability::default(),
     }
 }
 
@@ -92,6 +94,8 @@ pub(crate) fn random(rng: &mut Rng) -> (Cluster, Vec<NodeName>) {
     let cluster = Cluster {
         name: "simulated".into(),
         services,
+        alerts: model::Alerts::default(),
+        site: model::Site::default(),
     };
     (cluster, nodes)
 }

@@ -225,6 +225,8 @@ impl Player {
             cluster: Cluster {
                 name: "scenario".into(),
                 services: self.services.clone(),
+                alerts: model::Alerts::default(),
+                site: model::Site::default(),
             },
             nodes,
             pace: Pace::fixed(),
@@ -264,6 +266,8 @@ impl Player {
         let cluster = Cluster {
             name: "scenario".into(),
             services: self.services.clone(),
+            alerts: model::Alerts::default(),
+            site: model::Site::default(),
         };
         Ok(Fault::Apply {
             cluster: Box::new(cluster),

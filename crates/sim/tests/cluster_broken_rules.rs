@@ -76,7 +76,7 @@ fn a_failure_tells_the_command_that_replays_it_and_a_smaller_schedule_that_fails
         panic!("the broken rule was not noticed");
     };
     let text = failure.to_string();
-    let command = format!("understudy simulate --cluster --seed {}", failure.seed);
+    let command = format!("understudy simulate --machines --seed {}", failure.seed);
     assert!(text.contains(&command), "{text}");
     assert!(
         failure.only.len() < options.faults / 2,

@@ -105,6 +105,10 @@ fn every_key_changes_what_is_run() {
         let with = format!("{} = {}", key.name, key.example);
         let (before, after) = match table.name {
             "file" if key.name == "service" => (base(""), cluster(&with)),
+            "file" if key.name == "zone" => (
+                site("[node.a]\nzone = \"dc1/rack1\""),
+                cluster(&format!("{with}\nnode = {{ a = {{ zone = \"dc1/rack1\" }} }}\n{SITE}")),
+            ),
             "file" => (base(""), cluster(&format!("{with}\n{}", base_text("")))),
             "service" if key.name == "command" => {
                 (base(""), cluster(&base_text("").replace("command = [\"a\"]", &with)))
@@ -137,6 +141,18 @@ fn every_key_changes_what_is_run() {
                 base("on_promote = [\"b\"]"),
                 base(&format!("on_promote = {{ command = [\"b\"], {with} }}")),
             ),
+            "alerts" => {
+                let alerts = |with: &str| cluster(&format!("{}\n[alerts]\n{with}\n", base_text("")));
+                (alerts(""), alerts(&with))
+            }
+            "objective" if key.name == "latency_share" => (
+                base("objective = { latency = \"1s\" }"),
+                base(&format!("objective = {{ latency = \"1s\", {with} }}")),
+            ),
+            "node" => (site("[node.a]"), site(&format!("[node.a]\n{with}"))),
+            "switch" => (site("[switch.x]"), site(&format!("[switch.x]\n{with}"))),
+            "rate" => (site("[external.pay]"), site(&format!("[external.pay]\n{with}"))),
+            "rates" => (site(""), site(&format!("[rates]\n{with}"))),
             nested => (base(""), base(&format!("{nested} = {{ {with} }}"))),
         };
         assert_ne!(before, after, "`{}` of {} changes nothing", key.name, table.name);
@@ -182,6 +198,8 @@ fn the_schema_takes_what_the_parser_takes_and_refuses_what_is_wrong_by_itself() 
             "restart" => ("restart = { ", " }"),
             "logs" => ("logs = { ", " }"),
             "hold" => ("hold = { ", " }"),
+            "objective" if key.name == "latency_share" => ("objective = { latency = \"1s\", ", " }"),
+            "objective" => ("objective = { ", " }"),
             _ => continue,
         };
         if key.name == "command" {
@@ -236,6 +254,13 @@ fn the_schema_takes_what_the_parser_takes_and_refuses_what_is_wrong_by_itself() 
             }
         }
     }
+}
+
+/// What nodes and switches may name.
+const SITE: &str = "[service.x]\ncommand = [\"a\"]\n[feed.ups-1]\n[switch.sw-1]\n[switch.core-1]\n";
+
+fn site(more: &str) -> Cluster {
+    cluster(&format!("{SITE}{more}"))
 }
 
 /// What `address` needs.
@@ -418,9 +443,18 @@ fn matches_pattern(pattern: &str, text: &str) -> bool {
         "^/" => text.starts_with('/'),
         r"^(/|\{data\})" => text.starts_with('/') || text.starts_with("{data}"),
         crate::schema::HOST_ADDRESS_PATTERN => crate::text::host_address(text).is_ok(),
+        crate::schema::ZONE_PATTERN => text.split('/').all(|part| {
+            !part.is_empty()
+                && part
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        }),
         crate::schema::INTERFACE_PATTERN => {
             (1..=15).contains(&text.chars().count()) && !text.contains(|c: char| c.is_whitespace() || c == '/')
         }
+        crate::schema::PERCENT_PATTERN => model::Share::parse(text).is_some(),
+        crate::schema::URL_PATTERN => crate::text::problem(crate::kind::TextRule::Url, text).is_none(),
+        "^/.*[^/]$" => text.len() > 1 && text.starts_with('/') && !text.ends_with('/'),
         r"^[^\s:/]+$" => !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == ':' || c == '/'),
         "^[^=]+$" => !text.is_empty() && !text.contains('='),
         "^UNDERSTUDY_" => text.starts_with("UNDERSTUDY_"),

@@ -2,10 +2,10 @@
 
 use crate::keys::CHECK;
 use crate::tree::{Data, Table, Value};
-use crate::{text, walk};
+use crate::{site, text, walk};
 use model::{
-    Addressing, Check, CheckKind, FloatingAddress, Hook, Limits, Logs, Millis, Protocol, Restart, Service, ServiceName,
-    Spread, StandbyMode, Stop, StopSignal,
+    Addressing, Alerts, Check, CheckKind, FloatingAddress, Hook, Limits, Logs, Millis, Objective, Protocol, Restart,
+    Service, ServiceName, Share, Spread, StandbyMode, Stop, StopSignal,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,6 +62,8 @@ pub(crate) fn service(table: &Table, uses_port: bool) -> Service {
         drain_timeout: span(table, "drain_timeout"),
         hold_timeout: nested(table, "hold", |hold| span(hold, "time")),
         hold_max: nested(table, "hold", |hold| number(hold, "max")),
+        objective: table.table("objective").map(objective),
+        reliability: site::reliability(table),
     }
 }
 
@@ -160,6 +162,33 @@ fn address(table: &Table) -> Option<FloatingAddress> {
     };
     let (ip, prefix) = text::host_address(text).ok()?;
     Some(FloatingAddress { ip, prefix, interface })
+}
+
+fn objective(table: &Table) -> Objective {
+    let share = |key| table.text(key).and_then(Share::parse);
+    Objective {
+        availability: share("availability"),
+        latency: table.duration("latency"),
+        latency_share: share("latency_share").unwrap_or(Share(Share::ALL - 1)),
+        distance: table.integer("distance").map(narrow),
+        failover: table.duration("failover"),
+    }
+}
+
+/// Who is told of alerts.
+pub(crate) fn alerts(file: &Table) -> Alerts {
+    let Some(table) = file.table("alerts") else {
+        return Alerts::default();
+    };
+    Alerts {
+        webhook: texts(table.array("webhook")),
+        alertmanager: texts(table.array("alertmanager")),
+        command: texts(table.array("command")),
+        token_file: table.text("token_file").map(str::to_owned),
+        ca_file: table.text("ca_file").map(str::to_owned),
+        repeat: span(table, "repeat"),
+        heartbeat: table.duration("heartbeat"),
+    }
 }
 
 fn env(table: &Table) -> BTreeMap<String, String> {

@@ -3,8 +3,8 @@
 use crate::mend::quoted;
 use crate::units::show_size;
 use model::{
-    Addressing, Check, CheckKind, Cluster, Hook, Limits, Logs, Protocol, Restart, Service, ServiceName, Spread,
-    StandbyMode, Stop, StopSignal,
+    Addressing, Check, CheckKind, Cluster, Hook, Limits, Logs, Objective, Protocol, Reliability, Restart, Service,
+    ServiceName, Spread, StandbyMode, Stop, StopSignal,
 };
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -147,6 +147,8 @@ fn keys(service: &Service) -> Vec<(String, String)> {
         drain_timeout,
         hold_timeout,
         hold_max,
+        objective,
+        reliability,
     } = service;
     let mut keys = Keys::default();
     keys.add("command", array(command));
@@ -234,6 +236,27 @@ fn keys(service: &Service) -> Vec<(String, String)> {
     keys.add("drain_timeout", drain_timeout);
     keys.add("hold.time", hold_timeout);
     keys.add("hold.max", hold_max);
+    if let Some(objective) = objective {
+        keys.objective(objective);
+    }
+    let Reliability {
+        externals,
+        any_of,
+        uses,
+        // Told as parts of the objective.
+        unavailable_ppb_max: _,
+        distance_min: _,
+        rate,
+    } = reliability;
+    let groups = any_of.iter().map(array);
+    let beyond: Vec<String> = externals.iter().map(|name| quoted(name)).chain(groups).collect();
+    keys.maybe(
+        "needs beyond services",
+        (!beyond.is_empty()).then(|| format!("[{}]", beyond.join(", "))),
+    );
+    keys.maybe("uses", (!uses.is_empty()).then(|| array(uses)));
+    keys.maybe("mttf", rate.mttf.as_ref());
+    keys.maybe("mttr", rate.mttr.as_ref());
     keys.0
 }
 
@@ -282,6 +305,21 @@ impl Keys {
         self.add(&format!("{key}.timeout"), timeout);
         self.add(&format!("{key}.fail_after"), fail_after);
         self.add(&format!("{key}.pass_after"), pass_after);
+    }
+
+    fn objective(&mut self, objective: &Objective) {
+        let Objective {
+            availability,
+            latency,
+            latency_share,
+            distance,
+            failover,
+        } = objective;
+        self.maybe("objective.availability", availability.as_ref());
+        self.maybe("objective.latency", latency.as_ref());
+        self.maybe("objective.latency_share", latency.map(|_| latency_share));
+        self.maybe("objective.distance", distance.as_ref());
+        self.maybe("objective.failover", failover.as_ref());
     }
 
     fn hook(&mut self, key: &str, hook: Option<&Hook>) {

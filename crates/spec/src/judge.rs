@@ -4,8 +4,9 @@ use crate::build;
 use crate::diagnostic::Diagnostic;
 use crate::mend;
 use crate::placeholders::{self, Listening};
+use crate::site;
 use crate::source::{Source, shown};
-use crate::tree::{Data, Entry, Table};
+use crate::tree::{Data, Entry, Table, Value};
 use model::{Addressing, CheckKind, Protocol, Service, StandbyMode};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ pub(crate) struct Declared<'a> {
 /// Makes the services, and notes all that does not fit together.
 pub(crate) fn services<'a>(
     entries: &'a [Entry],
+    externals: &BTreeSet<&str>,
     source: &Arc<Source>,
     found: &mut Vec<Diagnostic>,
 ) -> Vec<Declared<'a>> {
@@ -32,7 +34,12 @@ pub(crate) fn services<'a>(
             continue;
         };
         let use_of_port = placeholders::use_of_port(table, source);
-        let service = build::service(table, use_of_port.is_some());
+        let mut service = build::service(table, use_of_port.is_some());
+        let is_external = |need: &model::ServiceName| externals.contains(need.as_str());
+        let beyond = service.needs.iter().filter(|need| is_external(need));
+        service.reliability.externals = beyond.map(ToString::to_string).collect();
+        service.needs.retain(|need| !is_external(need));
+        site::judge_rate(table, &entry.name_span, source, found);
         let mut judge = Judge {
             source,
             table,
@@ -64,7 +71,7 @@ pub(crate) fn services<'a>(
     for one in &declared {
         placeholders::check(one.table, source, &listening, found);
     }
-    unknown_needs(&declared, source, found);
+    unknown_needs(&declared, externals, source, found);
     cyclic_needs(&declared, source, found);
     shared_addresses(&declared, source, found);
     shared_floating_addresses(&declared, source, found);
@@ -260,24 +267,51 @@ impl Judge<'_> {
     }
 }
 
-fn unknown_needs(declared: &[Declared<'_>], source: &Arc<Source>, found: &mut Vec<Diagnostic>) {
+fn unknown_needs(
+    declared: &[Declared<'_>],
+    externals: &BTreeSet<&str>,
+    source: &Arc<Source>,
+    found: &mut Vec<Diagnostic>,
+) {
     let names: BTreeSet<&str> = declared.iter().map(|one| one.name).collect();
     for one in declared {
         let mut seen = BTreeSet::new();
-        for need in one.table.array("needs") {
+        let alone = one.table.array("needs").iter().filter(|need| need.as_text().is_some());
+        let grouped = one.table.array("needs").iter().flat_map(Value::as_array);
+        let used = one.table.array("uses").iter();
+        let all = alone
+            .map(|need| (need, "needs"))
+            .chain(grouped.map(|need| (need, "group")));
+        for (need, how) in all.chain(used.map(|need| (need, "uses"))) {
             let Some(name) = need.as_text() else { continue };
             let error = |problem| Diagnostic::new(source, &need.span, problem);
             if name == one.name {
-                let error = error(format!("`{name}` needs itself, so it could never start"));
-                found.push(error.help("leave it out"));
-            } else if !names.contains(name) {
-                let others = names.iter().copied().filter(|other| *other != one.name);
+                let why = if how == "uses" {
+                    "uses itself"
+                } else {
+                    "needs itself, so it could never start"
+                };
+                found.push(error(format!("`{name}` {why}")).help("leave it out"));
+            } else if !names.contains(name) && !externals.contains(name) {
+                let others = names
+                    .iter()
+                    .chain(externals)
+                    .copied()
+                    .filter(|other| *other != one.name);
                 let help = match mend::similar(name, others) {
                     Some(meant) => format!("did you mean `{meant}`?"),
-                    None => format!("declare it, `[service.{}]`, or leave it out", shown(name)),
+                    None => format!(
+                        "declare it, `[service.{0}]` or `[external.{0}]`, or leave it out",
+                        shown(name)
+                    ),
                 };
-                found.push(error(format!("there is no service `{}`", shown(name))).help(help));
-            } else if !seen.insert(name) {
+                let what = if how == "uses" || !externals.is_empty() {
+                    "service or external"
+                } else {
+                    "service"
+                };
+                found.push(error(format!("there is no {what} `{}`", shown(name))).help(help));
+            } else if how != "group" && !seen.insert(name) {
                 found.push(
                     error(format!("`{name}` is there twice"))
                         .help("leave one of them out")

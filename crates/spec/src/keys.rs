@@ -33,10 +33,74 @@ pub(crate) static FILE: TableKind = TableKind {
             doc: "The services, each a table `[service.NAME]`; names are made as those of clusters are. At least one.",
             example: r#"{ web = { command = ["./web"] } }"#,
         },
+        Key {
+            name: "alerts",
+            kind: Kind::Table(&ALERTS),
+            default: Default::Rule("none: alerts are shown by `understudy alerts`, and nobody is told"),
+            doc: "Who is told of alerts: a table `[alerts]`.",
+            example: r#"{ webhook = ["http://10.0.0.9:9000/hook"] }"#,
+        },
+        Key {
+            name: "node",
+            kind: Kind::Map {
+                names: TextRule::Name,
+                of: &Kind::Table(&NODE),
+            },
+            default: Default::Is("{}"),
+            doc: "What `understudy analyze` is to know of a node, a table `[node.NAME]`. Nothing is run by it.",
+            example: r#"{ a = { zone = "dc1/rack1" } }"#,
+        },
+        Key {
+            name: "zone",
+            kind: Kind::Map {
+                names: TextRule::Zone,
+                of: &Kind::Table(&RATE),
+            },
+            default: Default::Is("{}"),
+            doc: "How often a zone fails as a whole, a table `[zone.\"PATH\"]`; some node must lie in it.",
+            example: r#"{ "dc1/rack1" = { mttf = "1000d" } }"#,
+        },
+        Key {
+            name: "feed",
+            kind: Kind::Map {
+                names: TextRule::Name,
+                of: &Kind::Table(&RATE),
+            },
+            default: Default::Is("{}"),
+            doc: "A power feed that nodes may name, a table `[feed.NAME]`; it may be empty.",
+            example: "{ ups-1 = {} }",
+        },
+        Key {
+            name: "switch",
+            kind: Kind::Map {
+                names: TextRule::Name,
+                of: &Kind::Table(&SWITCH),
+            },
+            default: Default::Is("{}"),
+            doc: "A switch that nodes may name, a table `[switch.NAME]`; it may be empty.",
+            example: "{ sw-1 = {} }",
+        },
+        Key {
+            name: "external",
+            kind: Kind::Map {
+                names: TextRule::Name,
+                of: &Kind::Table(&RATE),
+            },
+            default: Default::Is("{}"),
+            doc: "Something that services need and Understudy does not run, a table `[external.NAME]`; it may be empty. Services name it in `needs` or `uses`.",
+            example: r#"{ payments = { mttf = "30d", mttr = "10m" } }"#,
+        },
+        Key {
+            name: "rates",
+            kind: Kind::Table(&RATES),
+            default: Default::Is("{}"),
+            doc: "How often things of a kind fail, where one of them has no rate of its own.",
+            example: r#"{ node = { mttf = "365d", mttr = "4h" } }"#,
+        },
     ],
     exactly_one: &[],
     only_beside: &[],
-    later: &["node", "cluster", "store"],
+    later: &["cluster", "store"],
 };
 
 pub(crate) static SERVICE: TableKind = TableKind {
@@ -108,7 +172,8 @@ pub(crate) static SERVICE: TableKind = TableKind {
             default: Default::Rule("none"),
             doc: "A floating address: an IP address with its prefix that is on the node of the active, and moves with it. For an exclusive service \
                   with one active; no two services share one. It needs root, or CAP_NET_ADMIN and CAP_NET_RAW. A change counts from the next \
-                  activation on: `understudy switchover SERVICE`.",
+                  activation on: `understudy switchover SERVICE`. With `listen` on it, a planned move lets the clients' connections end first, for up to \
+                  1.5 s, and makes new ones wait for the new node: clients need a time-out of 3 s, and with `nf_tables` none is broken.",
             example: r#""10.0.0.100/24""#,
         },
         Key {
@@ -154,10 +219,35 @@ pub(crate) static SERVICE: TableKind = TableKind {
         },
         Key {
             name: "needs",
+            kind: Kind::Array(&Kind::Either(&[
+                Kind::Text(TextRule::Name),
+                Kind::Array(&Kind::Text(TextRule::Name)),
+            ])),
+            default: Default::Is("[]"),
+            doc: "What this service does not work without: services, which must be up before it is started, and `external` things. Of names in brackets of \
+                  their own, `[\"cache-a\", \"cache-b\"]`, any one is enough; the start waits for none of those.",
+            example: r#"["db"]"#,
+        },
+        Key {
+            name: "uses",
             kind: Kind::Array(&Kind::Text(TextRule::Name)),
             default: Default::Is("[]"),
-            doc: "Services that must be up before this one is started.",
+            doc: "Services and `external` things that it works without, though not as well. The start does not wait for them.",
             example: r#"["db"]"#,
+        },
+        Key {
+            name: "mttf",
+            kind: MTTF,
+            default: Default::Rule("that of `rates.process`"),
+            doc: "Mean time between failures of an instance's process, from its own history.",
+            example: r#""90d""#,
+        },
+        Key {
+            name: "mttr",
+            kind: MTTR,
+            default: Default::Rule("that of `rates.process`"),
+            doc: "Mean time until an instance whose process failed is fit again; less than `mttf`.",
+            example: r#""20s""#,
         },
         Key {
             name: "spread",
@@ -275,6 +365,13 @@ pub(crate) static SERVICE: TableKind = TableKind {
             default: Default::Is("{}"),
             doc: "New connections that `listen` holds while no active can serve them.",
             example: r#"{ time = "2s" }"#,
+        },
+        Key {
+            name: "objective",
+            kind: Kind::Table(&OBJECTIVE),
+            default: Default::Rule("none"),
+            doc: "What is wanted of the service. An alert says when it is missed, or will be soon.",
+            example: r#"{ availability = "99.9%", latency = "200ms" }"#,
         },
     ],
     exactly_one: &[],
@@ -619,7 +716,264 @@ pub(crate) static HOLD: TableKind = TableKind {
     later: &[],
 };
 
+pub(crate) static OBJECTIVE: TableKind = TableKind {
+    name: "objective",
+    heading: "`objective`",
+    doc: "Requests are judged as the proxy at `listen` sees them, all nodes together. What is not given is not judged.",
+    keys: &[
+        Key {
+            name: "availability",
+            kind: Kind::Text(TextRule::Percent),
+            default: Default::Rule("not judged"),
+            doc: "The share of requests (`tcp`: connections) that are answered without an error, over 30 days. Alerts tell how fast the rest is used up.",
+            example: r#""99.9%""#,
+        },
+        Key {
+            name: "latency",
+            kind: Kind::Duration {
+                min: Millis(1),
+                max: seconds(60),
+            },
+            default: Default::Rule("not judged"),
+            doc: "How long a request may take.",
+            example: r#""200ms""#,
+        },
+        Key {
+            name: "latency_share",
+            kind: Kind::Text(TextRule::Percent),
+            default: Default::Is(r#""99%""#),
+            doc: "The share of requests that take no longer than `latency`.",
+            example: r#""95%""#,
+        },
+        Key {
+            name: "distance",
+            kind: Kind::Integer { min: 1, max: 100 },
+            default: Default::Rule("not judged"),
+            doc: "The distance to outage that it must keep: how many failures, at least, take it down. With less there is an alert.",
+            example: "2",
+        },
+        Key {
+            name: "failover",
+            kind: Kind::Duration {
+                min: Millis(1),
+                max: hours(1),
+            },
+            default: Default::Rule("not judged"),
+            doc: "How long a failover may take: a slower one makes an alert.",
+            example: r#""2s""#,
+        },
+    ],
+    exactly_one: &[],
+    only_beside: &[("latency_share", "latency")],
+    later: &[],
+};
+
+pub(crate) static ALERTS: TableKind = TableKind {
+    name: "alerts",
+    heading: "`[alerts]`",
+    doc: "Any number of ways to be told. One node tells, another goes on if that is lost. Secrets stand in files of their own, never here.",
+    keys: &[
+        Key {
+            name: "webhook",
+            kind: Kind::Array(&Kind::Text(TextRule::Url)),
+            default: Default::Is("[]"),
+            doc: "Addresses that get each alert by `POST`, in the JSON that Alertmanager sends to webhooks (version 4).",
+            example: r#"["http://10.0.0.9:9000/hook"]"#,
+        },
+        Key {
+            name: "alertmanager",
+            kind: Kind::Array(&Kind::Text(TextRule::Url)),
+            default: Default::Is("[]"),
+            doc: "Alertmanagers, each told by its API (`/api/v2/alerts`).",
+            example: r#"["http://10.0.0.9:9093"]"#,
+        },
+        Key {
+            name: "command",
+            kind: Kind::Array(&Kind::Text(TextRule::Any)),
+            default: Default::Is("[]"),
+            doc: "A program and its arguments, run as the agent's own user with the JSON of a webhook on its standard input, for at most 30 s.",
+            example: r#"["/usr/local/bin/page"]"#,
+        },
+        Key {
+            name: "token_file",
+            kind: Kind::Text(TextRule::File),
+            default: Default::Rule("none"),
+            doc: "A file on each node with a token, shown to webhooks and Alertmanagers as `Authorization: Bearer`. Read at each use.",
+            example: r#""/etc/understudy/alerts.token""#,
+        },
+        Key {
+            name: "ca_file",
+            kind: Kind::Text(TextRule::File),
+            default: Default::Rule("those of the system"),
+            doc: "A file on each node with the authorities (PEM) by which `https` addresses are judged.",
+            example: r#""/etc/understudy/alerts-ca.pem""#,
+        },
+        Key {
+            name: "repeat",
+            kind: Kind::Duration {
+                min: seconds(60),
+                max: hours(24 * 7),
+            },
+            default: Default::Is(r#""4h""#),
+            doc: "Webhooks and command are told of an alert that goes on again after this long. Alertmanagers are told every minute, as they want it.",
+            example: r#""1h""#,
+        },
+        Key {
+            name: "heartbeat",
+            kind: Kind::Duration {
+                min: seconds(10),
+                max: hours(24),
+            },
+            default: Default::Rule("none"),
+            doc: "Every so often an alert named `UnderstudyHeartbeat` is sent: whoever watches for it notices when nobody is left to tell anything.",
+            example: r#""1m""#,
+        },
+    ],
+    exactly_one: &[],
+    only_beside: &[],
+    later: &["mail"],
+};
+
+const MTTF: Kind = Kind::Duration {
+    min: seconds(1),
+    max: hours(24 * 365_000),
+};
+const MTTR: Kind = Kind::Duration {
+    min: Millis(1),
+    max: hours(24 * 3_650),
+};
+const MTTF_KEY: Key = Key {
+    name: "mttf",
+    kind: MTTF,
+    default: Default::Rule("that of its kind in `rates`"),
+    doc: "Mean time from its repair to its next failure.",
+    example: r#""1000d""#,
+};
+const MTTR_KEY: Key = Key {
+    name: "mttr",
+    kind: MTTR,
+    default: Default::Rule("that of its kind in `rates`"),
+    doc: "Mean time from its failure to its repair; less than `mttf`.",
+    example: r#""2h""#,
+};
+
+pub(crate) static NODE: TableKind = TableKind {
+    name: "node",
+    heading: "`[node.NAME]`",
+    doc: "Where a node stands and what it hangs on. A node of a running cluster is in the zone it joined with.",
+    keys: &[
+        Key {
+            name: "zone",
+            kind: Kind::Text(TextRule::Zone),
+            default: Default::Rule("none of its own"),
+            doc: "A path of failure domains, the widest first: what takes a part of the path down takes all in it down.",
+            example: r#""dc1/rack1""#,
+        },
+        Key {
+            name: "feeds",
+            kind: Kind::Array(&Kind::Text(TextRule::Name)),
+            default: Default::Is("[]"),
+            doc: "Power feeds of which any one is enough, each declared as `[feed.NAME]`.",
+            example: r#"["ups-1"]"#,
+        },
+        Key {
+            name: "switches",
+            kind: Kind::Array(&Kind::Text(TextRule::Name)),
+            default: Default::Is("[]"),
+            doc: "Switches of which any one is enough, each declared as `[switch.NAME]`.",
+            example: r#"["sw-1"]"#,
+        },
+        MTTF_KEY,
+        MTTR_KEY,
+    ],
+    exactly_one: &[],
+    only_beside: &[],
+    later: &[],
+};
+
+pub(crate) static SWITCH: TableKind = TableKind {
+    name: "switch",
+    heading: "`[switch.NAME]`",
+    doc: "A switch, and what it hangs on itself.",
+    keys: &[
+        Key {
+            name: "uplink",
+            kind: Kind::Array(&Kind::Text(TextRule::Name)),
+            default: Default::Is("[]"),
+            doc: "Switches it hangs on, of which any one is enough.",
+            example: r#"["core-1"]"#,
+        },
+        MTTF_KEY,
+        MTTR_KEY,
+    ],
+    exactly_one: &[],
+    only_beside: &[],
+    later: &[],
+};
+
+pub(crate) static RATE: TableKind = TableKind {
+    name: "rate",
+    heading: "`[zone.\"PATH\"]`, `[feed.NAME]`, `[external.NAME]`",
+    doc: "How often it fails, and for how long.",
+    keys: &[MTTF_KEY, MTTR_KEY],
+    exactly_one: &[],
+    only_beside: &[],
+    later: &[],
+};
+
+macro_rules! rate_key {
+    ($name:literal, $default:literal, $doc:literal) => {
+        Key {
+            name: $name,
+            kind: Kind::Table(&RATE),
+            default: Default::Rule($default),
+            doc: $doc,
+            example: r#"{ mttf = "365d", mttr = "1h" }"#,
+        }
+    };
+}
+
+pub(crate) static RATES: TableKind = TableKind {
+    name: "rates",
+    heading: "`[rates]`",
+    doc: "What is not given is assumed, and every figure that rests on an assumption says so.",
+    keys: &[
+        rate_key!("process", "30d and 10s", "The process of an instance."),
+        rate_key!("node", "180d and 4h", "A machine."),
+        rate_key!("zone", "1825d and 4h", "A zone as a whole."),
+        rate_key!("feed", "730d and 2h", "A power feed."),
+        rate_key!("switch", "1825d and 4h", "A switch."),
+        rate_key!("external", "30d and 30m", "Something external."),
+        rate_key!(
+            "software",
+            "365d and 1h",
+            "A fault that all instances of a service have at once, such as a bad release."
+        ),
+        Key {
+            name: "coverage",
+            kind: Kind::Text(TextRule::Percent),
+            default: Default::Rule("95%"),
+            doc: "The share of an active's failures that are found and failed over without anybody's help.",
+            example: r#""99%""#,
+        },
+        Key {
+            name: "by_hand",
+            kind: Kind::Duration {
+                min: seconds(1),
+                max: hours(24 * 30),
+            },
+            default: Default::Rule("30m"),
+            doc: "How long a person takes to bring a service back where that did not work.",
+            example: r#""1h""#,
+        },
+    ],
+    exactly_one: &[],
+    only_beside: &[],
+    later: &[],
+};
+
 /// Every table, in the order of the reference.
-pub(crate) static TABLES: [&TableKind; 10] = [
-    &FILE, &SERVICE, &ADDRESS, &CHECK, &HOOK, &LIMITS, &STOP, &RESTART, &LOGS, &HOLD,
+pub(crate) static TABLES: [&TableKind; 16] = [
+    &FILE, &SERVICE, &ADDRESS, &CHECK, &HOOK, &LIMITS, &STOP, &RESTART, &LOGS, &HOLD, &OBJECTIVE, &ALERTS, &NODE,
+    &SWITCH, &RATE, &RATES,
 ];

@@ -99,6 +99,14 @@ pub(crate) enum TextRule {
     HostAddress,
     /// A network interface.
     Interface,
+    /// A share in percent.
+    Percent,
+    /// A file, absolute.
+    File,
+    /// `http://` or `https://`, host, and a path.
+    Url,
+    /// A path of failure domains.
+    Zone,
 }
 
 impl TableKind {
@@ -119,6 +127,10 @@ impl Kind {
             Kind::Text(TextRule::User) => "a user's name or number".into(),
             Kind::Text(TextRule::HostAddress) => "an IP address and its prefix".into(),
             Kind::Text(TextRule::Interface) => "the name of a network interface".into(),
+            Kind::Text(TextRule::Percent) => "a share in percent".into(),
+            Kind::Text(TextRule::File) => "the absolute path of a file".into(),
+            Kind::Text(TextRule::Url) => "an address that begins with `http://` or `https://`".into(),
+            Kind::Text(TextRule::Zone) => "a path such as `dc1/rack3`".into(),
             Kind::Only(value) => format!("`{value}`"),
             Kind::Bool => "`true` or `false`".into(),
             Kind::Integer { min, max } => format!("a whole number from {min} to {max}"),
@@ -141,6 +153,7 @@ impl Kind {
             Kind::Map { of, .. } => format!("a table, each value {}", of.expected()),
             Kind::Table(table) => match table.name {
                 "service" => "a table `[service.NAME]`".into(),
+                "node" => "a table `[node.NAME]`".into(),
                 _ => "a table".into(),
             },
             Kind::Either(kinds) => kinds.iter().map(Kind::expected).collect::<Vec<_>>().join(" or "),

@@ -20,6 +20,7 @@ mod parse;
 mod placeholders;
 mod reference;
 mod schema;
+mod site;
 mod source;
 mod syntax;
 mod text;

@@ -89,6 +89,10 @@ pub(crate) fn value_meant_by(kind: &Kind, value: &DeValue<'_>) -> Option<String>
             DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => Some(quoted(&bare(value)?)),
             _ => None,
         },
+        Kind::Text(TextRule::Percent) => {
+            let percent = format!("{}%", number?);
+            model::Share::parse(&percent).map(|_| quoted(&percent))
+        }
         Kind::Bool => match text?.to_ascii_lowercase().as_str() {
             "true" | "yes" | "on" => Some("true".into()),
             "false" | "no" | "off" => Some("false".into()),

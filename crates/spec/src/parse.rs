@@ -3,6 +3,7 @@
 use crate::diagnostic::{Diagnostic, Errors, Severity, in_order};
 use crate::judge;
 use crate::keys::FILE;
+use crate::site;
 use crate::source::Source;
 use crate::syntax;
 use crate::tree::Table;
@@ -96,13 +97,15 @@ pub fn parse(text: &str, path: &str) -> Result<Parsed, Errors> {
     let mut walker = Walker::new(&source);
     let file = walker.table("", &FILE, document.get_ref(), 0..0);
     let Walker { mut found, places, .. } = walker;
-    let declared = judge::services(file.map("service"), &source, &mut found);
+    let declared = judge::services(file.map("service"), &site::externals(&file), &source, &mut found);
+    site::judge_names(&file, &source, &mut found);
     if declared.is_empty() && found.is_empty() {
         let error = Diagnostic::new(&source, &(0..0), "no service is declared");
         found.push(
             error.help("add one: a line `[service.web]`, and below it `command = [\"./web\", \"--port\", \"{port}\"]`"),
         );
     }
+    let site = site::site(&file, &source, &mut found);
     in_order(&mut found);
     let (warnings, errors): (Vec<_>, Vec<_>) = found.into_iter().partition(|one| one.severity == Severity::Warning);
     if !errors.is_empty() {
@@ -115,6 +118,8 @@ pub fn parse(text: &str, path: &str) -> Result<Parsed, Errors> {
     let cluster = Cluster {
         name: name(&file, path),
         services,
+        alerts: crate::build::alerts(&file),
+        site,
     };
     Ok(Parsed {
         cluster,

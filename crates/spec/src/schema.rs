@@ -6,9 +6,16 @@ use crate::units::{DURATION_PATTERN, SIZE_PATTERN};
 use serde_json::{Map, Value, json};
 use toml::de::DeValue;
 
+/// What a share in percent looks like.
+pub(crate) const PERCENT_PATTERN: &str = r"^(0\.(0*[1-9][0-9]*)|[1-9][0-9]?(\.[0-9]{1,4})?) *%$";
+/// What an address for alerts looks like.
+pub(crate) const URL_PATTERN: &str = r"^https?://[^/@]+(/.*)?$";
+
 /// Which of these texts are addresses that a host can have, only the parser knows.
 pub(crate) const HOST_ADDRESS_PATTERN: &str = r"^([0-9.]+|[0-9A-Fa-f:.]+)/[0-9]{1,3}$";
 pub(crate) const INTERFACE_PATTERN: &str = r"^[^\s/]{1,15}$";
+pub(crate) const ZONE_PATTERN: &str = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$";
+/// Above 0 and below 100, with at most 7 digits after the point.
 const NAME_PATTERN: &str = "^[a-z]([a-z0-9-]{0,46}[a-z0-9])?$";
 
 /// The schema. It takes every file that [`crate::parse`] takes; what keys have to do with each other (needs that form
@@ -107,7 +114,9 @@ fn value(kind: &Kind) -> Value {
                 rule => text(*rule),
             };
             let mut schema = json!({ "type": "object", "propertyNames": names, "additionalProperties": value(of) });
-            if let Kind::Table(_) = of {
+            if let Kind::Table(table) = of
+                && table.name == "service"
+            {
                 schema["minProperties"] = json!(1);
             }
             schema
@@ -125,7 +134,11 @@ fn text(rule: TextRule) -> Value {
         TextRule::Folder => json!({ "type": "string", "pattern": r"^(/|\{data\})" }),
         TextRule::User => json!({ "type": "string", "pattern": r"^[^\s:/]+$" }),
         TextRule::HostAddress => json!({ "type": "string", "pattern": HOST_ADDRESS_PATTERN }),
+        TextRule::Percent => json!({ "type": "string", "pattern": PERCENT_PATTERN }),
+        TextRule::File => json!({ "type": "string", "pattern": "^/.*[^/]$" }),
+        TextRule::Url => json!({ "type": "string", "pattern": URL_PATTERN }),
         TextRule::Interface => json!({ "type": "string", "pattern": INTERFACE_PATTERN }),
+        TextRule::Zone => json!({ "type": "string", "pattern": ZONE_PATTERN }),
     }
 }
 

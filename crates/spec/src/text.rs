@@ -29,11 +29,64 @@ pub(crate) fn problem(rule: TextRule, text: &str) -> Option<(String, Option<Stri
         }),
         TextRule::HostAddress => host_address(text).err().map(|(problem, help)| (problem, Some(help))),
         TextRule::Interface => interface_problem(text),
+        TextRule::Percent => model::Share::parse(text).is_none().then(|| percent_problem(text)),
+        TextRule::File => (!text.starts_with('/') || text.ends_with('/')).then(|| {
+            let help = format!("write `/…/{}`", shown(text.trim_matches(['.', '/'])));
+            ("must be the absolute path of a file".into(), Some(help))
+        }),
+        TextRule::Url => url_problem(text),
+        TextRule::Zone => zone_problem(text),
         TextRule::User => {
             let is_bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, ':' | '/');
             (text.is_empty() || text.contains(is_bad)).then(|| ("is not a user's name or number".into(), None))
         }
     }
+}
+
+fn percent_problem(text: &str) -> (String, Option<String>) {
+    let number = text.trim().trim_end_matches('%').trim();
+    let meant = match number.parse::<f64>() {
+        // A share of 1, as programs write it.
+        Ok(share) if !text.contains('%') && 0.0 < share && share < 1.0 => {
+            let percent = format!("{:.4}", share * 100.0);
+            Some(format!("{}%", percent.trim_end_matches('0').trim_end_matches('.')))
+        }
+        Ok(_) => Some(format!("{number}%")),
+        Err(_) => None,
+    };
+    let help = meant
+        .filter(|meant| model::Share::parse(meant).is_some())
+        .map(|meant| format!("write `\"{meant}\"`"));
+    let problem = "must be more than 0 % and less than 100 %, with at most four decimals and the sign `%`";
+    (problem.into(), help)
+}
+
+/// Addresses that alerts are sent to. What is secret in them would be shown to everybody who may read the file.
+fn url_problem(text: &str) -> Option<(String, Option<String>)> {
+    let Some(rest) = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) else {
+        let help = (!text.contains("://") && !text.is_empty()).then(|| format!("write `\"http://{}\"`", shown(text)));
+        return Some(("must begin with `http://` or `https://`".into(), help));
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    if authority.contains('@') {
+        let help = "put the token alone into a file, and name it as `token_file`".to_owned();
+        return Some((
+            "has a secret in it, which everybody who reads the file would see".into(),
+            Some(help),
+        ));
+    }
+    let host = authority.strip_suffix(']').map_or_else(
+        || authority.rsplit_once(':').map_or(authority, |(host, _)| host),
+        |_| authority,
+    );
+    let port = authority.strip_prefix(host).unwrap_or_default();
+    if host.is_empty() || !port.is_empty() && port.strip_prefix(':').is_none_or(|port| port.parse::<u16>().is_err()) {
+        return Some(("has no host, or a port that is none".into(), None));
+    }
+    let is_bad = |c: char| !c.is_ascii_graphic() || matches!(c, '"' | '<' | '>' | '\\' | '{' | '}');
+    let bad = authority.chars().chain(path.chars()).find(|c| is_bad(*c))?;
+    Some((format!("contains {bad:?}, which cannot be in an address"), None))
 }
 
 fn variable_problem(text: &str) -> Option<String> {
@@ -155,6 +208,50 @@ pub(crate) fn host_address(text: &str) -> Result<(IpAddr, u8), (String, String)>
             Err((problem.into(), help))
         }
     }
+}
+
+fn zone_problem(text: &str) -> Option<(String, Option<String>)> {
+    let is_bad = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    let problem = match text {
+        "" => "is empty".to_owned(),
+        _ if text.split('/').any(str::is_empty) => "has an empty part".to_owned(),
+        _ => match text.split('/').find_map(|part| part.chars().find(|c| is_bad(*c))) {
+            Some(c) => format!("contains {c:?}, only letters, digits, `-`, `_`, `.` and `/` are allowed"),
+            None => return None,
+        },
+    };
+    Some((
+        problem,
+        Some("for example `\"dc1/rack3\"`: the widest domain first".into()),
+    ))
+}
+
+/// Reads `99.95%` as the share that is left, in parts of a billion.
+pub(crate) fn percent(text: &str) -> Result<u64, (String, Option<String>)> {
+    const PARTS: u64 = 1_000_000_000;
+    let help = || Some("for example `\"99.95%\"`".to_owned());
+    let Some(number) = text.strip_suffix('%') else {
+        return Err(("must end with `%`".into(), help()));
+    };
+    let number = number.trim_end();
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) {
+        return Err(("is not a number with `%`".into(), help()));
+    }
+    if fraction.len() > 7 {
+        return Err(("has more than 7 digits after the point".into(), help()));
+    }
+    let fraction: u64 = format!("{fraction:0<7}").parse().unwrap_or_default();
+    let whole: u64 = whole.parse().unwrap_or(100);
+    let share = whole.saturating_mul(PARTS / 100).saturating_add(fraction);
+    if share == 0 || share >= PARTS {
+        return Err((
+            "must be more than 0% and less than 100%: nothing is always there".into(),
+            help(),
+        ));
+    }
+    Ok(PARTS - share)
 }
 
 fn interface_problem(text: &str) -> Option<(String, Option<String>)> {

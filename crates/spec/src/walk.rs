@@ -220,7 +220,7 @@ impl<'a> Walker<'a> {
                 let found_before = self.found.len();
                 let table = self.table(label.path, kind, table, span.clone());
                 // A table in the file keeps what is right in it, so that a service is looked at in spite of one wrong key.
-                if self.found.len() > found_before && kind.name != "service" {
+                if self.found.len() > found_before && !matches!(kind.name, "service" | "node" | "switch" | "rate") {
                     return None;
                 }
                 Data::Table(table)
@@ -336,17 +336,25 @@ impl<'a> Walker<'a> {
         let mut entries = Vec::new();
         for (name, value) in document {
             let word = name.get_ref().as_ref();
-            if matches!(of, Kind::Table(_)) && !value.get_ref().is_table() {
-                self.not_a_service(word, &name.span());
+            if let Kind::Table(table) = of
+                && !value.get_ref().is_table()
+            {
+                match table.name {
+                    "service" => self.not_a_service(word, &name.span()),
+                    _ => self.not_a_table(label.name, word, &name.span()),
+                }
                 continue;
             }
             if let Some((problem, help)) = text::problem(names, word) {
-                let what = if names == TextRule::Name {
-                    "service name"
-                } else {
-                    "variable name"
+                let what = match (names, label.name) {
+                    (TextRule::Variable, _) => "variable",
+                    (_, of) => of,
                 };
-                self.note(&name.span(), format!("the {what} `{}` {problem}", shown(word)), help);
+                self.note(
+                    &name.span(),
+                    format!("the {what} name `{}` {problem}", shown(word)),
+                    help,
+                );
             }
             let path = join(label.path, word);
             let inner = Label {
@@ -363,6 +371,12 @@ impl<'a> Walker<'a> {
             }
         }
         Some(Data::Map(entries))
+    }
+
+    fn not_a_table(&mut self, what: &str, word: &str, span: &Range<usize>) {
+        let said = shown(word);
+        let help = format!("write `[{what}.{said}]`, and its keys below");
+        self.note(span, format!("the {what} `{said}` must be a table"), Some(help));
     }
 
     fn not_a_service(&mut self, word: &str, span: &Range<usize>) {

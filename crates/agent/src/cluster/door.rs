@@ -32,13 +32,23 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Begins to answer at the node's address.
-pub(crate) async fn open(ways: Arc<Ways>, app: axum::Router, tls: Tls) -> io::Result<()> {
+pub(crate) async fn open(
+    ways: Arc<Ways>,
+    app: axum::Router,
+    tls: Tls,
+    people: Arc<crate::dashboard::Desk>,
+) -> io::Result<()> {
     let node = ways.place().node;
     let address = SocketAddr::new(node.host, node.agent_port);
     let config = tls.join_server_config().map_err(io::Error::other)?;
     let listener = TcpListener::bind(address).await?;
     let listener = TlsListener::start(listener, TlsAcceptor::from(Arc::new(config)), tls.clone());
-    let desk = Arc::new(Desk { ways, tls });
+    let desk = Arc::new(Desk {
+        ways,
+        tls,
+        people,
+        port: address.port(),
+    });
     let calls = axum::Router::new()
         .route("/v1/join", post(let_in))
         .route("/v1/renew", post(renew))
@@ -58,6 +68,9 @@ pub(crate) async fn open(ways: Arc<Ways>, app: axum::Router, tls: Tls) -> io::Re
 struct Desk {
     ways: Arc<Ways>,
     tls: Tls,
+    /// Where people with a browser sign in, who have no certificate.
+    people: Arc<crate::dashboard::Desk>,
+    port: u16,
 }
 
 /// Lets a machine in that shows a good token.
@@ -99,7 +112,8 @@ async fn renew(
     }
 }
 
-/// Nodes and operators with the right to operate may do everything, operators with the right to read may look; nobody else anything.
+/// Nodes and operators with the right to operate may do everything, operators with the right to read may look. Who shows no certificate may
+/// have signed in to the dashboard.
 async fn with_right(
     State(desk): State<Arc<Desk>>,
     ConnectInfo(caller): ConnectInfo<Caller>,
@@ -108,8 +122,11 @@ async fn with_right(
 ) -> Response {
     let no = |text: &str| (StatusCode::FORBIDDEN, Json(refused(text, None))).into_response();
     let Some(peer) = caller.0 else {
-        return no("show a certificate of this cluster");
+        return crate::dashboard::guarded(Arc::clone(&desk.people), true, desk.port, request, next).await;
     };
+    if crate::dashboard::is_lured(request.headers()) {
+        return no("a page of another site may not ask with your certificate");
+    }
     if !desk.tls.still_allowed(&peer) {
         return no("this certificate was revoked");
     }

@@ -4,7 +4,7 @@ use super::mirror::Seen;
 use super::publish::Publish;
 use super::session::News;
 use super::tell::says_the_same;
-use super::{Later, clock};
+use super::{Clustered, Later, clock};
 use crate::agent::Agent;
 use crate::input::Input;
 use crate::slots::known_slot;
@@ -149,17 +149,23 @@ impl Agent {
                     tracing::warn!(why, "the store's changes are not heard any more");
                 }
             }
-            Seen::All(entries) => self.hear_all(entries, now),
+            Seen::All(entries) => {
+                self.core.hear_on();
+                self.hear_all(entries, now);
+                self.core.all_heard(now);
+            }
             Seen::Changes(changes) => {
                 if let Some(cluster) = &mut self.clustered {
                     cluster.store_lost = None;
                 }
+                self.core.hear_on();
                 for change in changes {
                     match change {
                         Change::Put(entry) => self.hear_put(&entry, now),
                         Change::Delete { key } => self.hear_delete(&key, now),
                     }
                 }
+                self.core.all_heard(now);
             }
         }
     }
@@ -173,7 +179,9 @@ impl Agent {
         gone.extend(cluster.members.keys().map(|node| format!("{}{node}", record::MEMBERS)));
         gone.extend(cluster.lives.keys().map(super::publish::live_key));
         gone.extend(cluster.assigned.keys().map(record::instance_key));
+        gone.extend(cluster.drained.iter().map(|node| format!("{}{node}", record::NODES)));
         gone.extend(cluster.controller.iter().map(|_| record::CONTROLLER.to_owned()));
+        gone.extend(cluster.paused.then(|| record::PAUSED.to_owned()));
         gone.retain(|key| !there.contains(key.as_str()));
         for key in gone {
             self.hear_delete(&key, now);
@@ -208,7 +216,9 @@ impl Agent {
             .strip_prefix(record::NODES)
             .and_then(|node| NodeName::new(node).ok())
         {
-            let _ = entry;
+            if let Some(cluster) = &mut self.clustered {
+                cluster.drained.insert(node.clone());
+            }
             self.core.handle(Event::NodeDrained { node }, now);
         } else if let Some(ask) = key.strip_prefix(record::ASKS) {
             self.asked(ask, entry, now);
@@ -216,7 +226,7 @@ impl Agent {
             self.ask_answered(answer, entry);
         } else {
             match key {
-                record::PAUSED => self.core.handle(Event::Paused(true), now),
+                record::PAUSED => self.pause_seen(true, now),
                 record::CONTROLLER => self.controller_seen(entry, now),
                 record::CURRENT => self.file_seen(entry, now),
                 record::META => self.meta_seen(entry),
@@ -228,10 +238,15 @@ impl Agent {
     pub(crate) fn hear_delete(&mut self, key: &str, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         if let Some(node) = key.strip_prefix(SESSIONS).and_then(|node| NodeName::new(node).ok()) {
-            cluster.sessions.remove(&node);
+            let ended = cluster.sessions.remove(&node).filter(|_| node != cluster.me);
+            let silent = ended.and_then(|session| silence(cluster, &node, session.id, now));
             cluster.observer.gone(&node, clock::mark());
             cluster.expired.remove(&node);
-            if node != cluster.me {
+            let other = node != cluster.me;
+            if let Some(silent) = silent {
+                self.core.handle(Event::Cluster(silent), now);
+            }
+            if other {
                 let event = ClusterEvent::Session { node, session: None };
                 self.core.handle(Event::Cluster(event), now);
             }
@@ -260,14 +275,22 @@ impl Agent {
             .strip_prefix(record::NODES)
             .and_then(|node| NodeName::new(node).ok())
         {
+            cluster.drained.remove(&node);
             let because = decisions::Reason::BackAsked;
             self.core.handle(Event::NodeBack { node, because }, now);
         } else if key == record::PAUSED {
-            self.core.handle(Event::Paused(false), now);
+            self.pause_seen(false, now);
         } else if key == record::CONTROLLER {
             cluster.controller = None;
             self.consider_election(now);
         }
+    }
+
+    fn pause_seen(&mut self, paused: bool, now: Timestamp) {
+        if let Some(cluster) = &mut self.clustered {
+            cluster.paused = paused;
+        }
+        self.core.handle(Event::Paused(paused), now);
     }
 
     fn session_seen(&mut self, node: NodeName, entry: &Entry, now: Timestamp) {
@@ -296,6 +319,7 @@ impl Agent {
             record,
         };
         let before = cluster.sessions.insert(node.clone(), session);
+        cluster.heard.insert(node.clone(), now);
         if node == cluster.me && cluster.session == Some(entry.create) {
             cluster.taken = None;
             return;
@@ -498,7 +522,11 @@ impl Agent {
             end_session(Arc::clone(&self.store), session, ground, cluster.me.to_string());
         }
         for (node, condemn) in events {
+            let Some(cluster) = &mut self.clustered else { return };
             cluster.expired.insert(node.clone());
+            if let Some(silent) = silence(cluster, &node, condemn.session, now) {
+                self.core.handle(Event::Cluster(silent), now);
+            }
             let inputs = self.inputs.clone();
             let later = Input::Later(Later::Condemn(node.clone()));
             tokio::spawn(async move {
@@ -548,6 +576,14 @@ impl Agent {
             cluster.me.to_string(),
         );
     }
+}
+
+/// When the last renewal was seen of a session that is lost.
+fn silence(cluster: &Clustered, node: &NodeName, session: Revision, now: Timestamp) -> Option<ClusterEvent> {
+    let silent = cluster.observer.silent_for(node, clock::mark())?;
+    let node = node.clone();
+    let since = now - silent;
+    Some(ClusterEvent::Silent { node, session, since })
 }
 
 fn end_session(store: Arc<dyn store::Store>, session: Session, ground: Ground, by: String) {

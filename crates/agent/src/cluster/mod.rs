@@ -47,9 +47,15 @@ pub(crate) struct Clustered {
     pub(crate) session: Option<Revision>,
     /// Sessions of all nodes, as they were seen last.
     pub(crate) sessions: BTreeMap<NodeName, Session>,
+    /// When each other node was last seen to renew its session.
+    pub(crate) heard: BTreeMap<NodeName, Timestamp>,
     /// Those of others that have run out, as the core knows.
     pub(crate) expired: BTreeSet<NodeName>,
     pub(crate) members: BTreeMap<NodeName, Member>,
+    /// Nodes that the operator wants empty.
+    pub(crate) drained: BTreeSet<NodeName>,
+    /// Automatic actions are paused.
+    pub(crate) paused: bool,
     /// What others say of their instances.
     pub(crate) lives: BTreeMap<InstanceId, Live>,
     pub(crate) assigned: BTreeMap<InstanceId, record::Instance>,
@@ -80,6 +86,8 @@ pub(crate) struct Clustered {
     pub(crate) next_ask: u64,
     /// What is wrong with certificates.
     pub(crate) papers: papers::Troubles,
+    /// What is wrong with the members of the store.
+    pub(crate) store_trouble: upkeep::Trouble,
     /// This node goes down, and how far that is.
     pub(crate) leaving: Option<leave::Leaving>,
 }

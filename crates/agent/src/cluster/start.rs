@@ -57,6 +57,7 @@ pub(crate) async fn connect(node: &Node, layout: &Layout) -> Result<Connected, S
         layout: layout.clone(),
         node: node.clone(),
     };
+    are_ours(&place)?;
     // Without valid certificates etcd's members do not speak with each other, and there is no store to note it in.
     match membership::renew_alone(&place) {
         Ok(true) => tracing::info!("the certificates of this node were due, and were renewed"),
@@ -115,6 +116,32 @@ pub(crate) async fn connect(node: &Node, layout: &Layout) -> Result<Connected, S
     }
 }
 
+/// Certificates that were put here from elsewhere lead nowhere, and nobody would say why.
+fn are_ours(place: &membership::Place) -> Result<(), StartError> {
+    // What cannot be read at all is told when it is used.
+    let Some(tls) = place.folder().ok().and_then(|folder| identity::Tls::load(&folder).ok()) else {
+        return Ok(());
+    };
+    let (node, folder) = (&place.node, place.layout.pki());
+    let found = tls.cluster().to_string().replace('-', "");
+    if found != node.cluster_id {
+        let (what, ours) = (
+            format!("the cluster {found}"),
+            format!("the cluster {}", node.cluster_id),
+        );
+        return Err(StartError::OtherCertificates { folder, what, ours });
+    }
+    let own = tls.own();
+    match own.as_ref().and_then(|peer| peer.node()) {
+        Some((name, _)) if *name != node.node => Err(StartError::OtherCertificates {
+            folder,
+            what: format!("node {name}"),
+            ours: format!("node {}", node.node),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Keeps the node's member of the store running for as long as the agent lives; it outlives the agent.
 async fn keep_etcd(config: etcd::server::Config, place: &membership::Place) -> Result<Arc<OwnEtcd>, StartError> {
     // Read before: etcd may know more than is said of it, never less.
@@ -159,10 +186,11 @@ pub(crate) async fn open_door(
     let tls = identity::Tls::load(&folder).map_err(|error| failed(&error))?;
     let papers = Papers::new(Arc::clone(ways), tls.clone(), connected.etcd.clone(), troubles);
     tokio::spawn(papers.map_err(StartError::Join)?.run());
+    let people = Arc::clone(&door.desk);
     door.measures.peers.meet(tls.clone());
     let app = super::door::app(door);
     let at = std::net::SocketAddr::new(place.node.host, place.node.agent_port).to_string();
-    super::door::open(Arc::clone(ways), app, tls)
+    super::door::open(Arc::clone(ways), app, tls, people)
         .await
         .map_err(|source| StartError::Listen { at, source })
 }
@@ -196,7 +224,8 @@ pub(crate) async fn join(
     let link = SessionLink::start(setup, fence, Arc::clone(&ways.renewals) as Arc<dyn Store>);
     let link = link.map_err(|error| StartError::Join(error.to_string()))?;
     let (upkeep, wanted) = watch::channel(Wanted::default());
-    tokio::spawn(upkeep::run(Arc::clone(ways), wanted));
+    let store_trouble = upkeep::Trouble::default();
+    tokio::spawn(upkeep::run(Arc::clone(ways), wanted, Arc::clone(&store_trouble)));
     let store: &Arc<dyn Store> = &(Arc::clone(&ways.store) as Arc<dyn Store>);
     executor.join(node.host, link.clone(), timing.hard_deadline);
     let (publisher, told) = mpsc::unbounded_channel();
@@ -210,10 +239,14 @@ pub(crate) async fn join(
         look_at: None,
         link,
         publisher,
+        store_trouble,
         session: None,
         sessions: BTreeMap::new(),
+        heard: BTreeMap::new(),
         expired: BTreeSet::new(),
         members: BTreeMap::new(),
+        drained: BTreeSet::new(),
+        paused: false,
         lives: BTreeMap::new(),
         assigned: BTreeMap::new(),
         slots: BTreeMap::new(),

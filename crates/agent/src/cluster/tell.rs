@@ -73,6 +73,13 @@ impl Agent {
         let papers = cluster.papers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut problems = papers.clone();
         drop(papers);
+        // If the store does not answer at all, that is told below, and says more.
+        let trouble = cluster
+            .store_trouble
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        problems.extend(trouble.clone().filter(|_| cluster.store_lost.is_none()));
+        drop(trouble);
         let mut add = |code: &str, text: String, hint: &str, since: Timestamp| {
             problems.push(api::Problem {
                 code: code.into(),

@@ -2,9 +2,9 @@
 //! then cost an election on top.
 
 use super::reach::Ways;
-use etcd::server::cluster::{Cluster, Memory, Policy, Step};
+use etcd::server::cluster::{Cluster, Memory, Policy, Step, View};
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -12,6 +12,12 @@ use tokio::sync::watch;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// And after a change of who holds what: the leader leaves a node that has just become an active's.
 const LOOK_SOON: Duration = Duration::from_millis(500);
+
+/// And while one of them is not well, so that nobody is told of it for longer than it is so.
+const LOOK_OFTEN: Duration = Duration::from_secs(1);
+
+/// What is wrong with the members, for `status`.
+pub(crate) type Trouble = Arc<Mutex<Option<api::Problem>>>;
 
 /// What the main loop knows of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,14 +29,16 @@ pub(crate) struct Wanted {
 }
 
 /// Goes on for as long as the agent lives.
-pub(crate) async fn run(ways: Arc<Ways>, mut wanted: watch::Receiver<Wanted>) {
+pub(crate) async fn run(ways: Arc<Ways>, mut wanted: watch::Receiver<Wanted>, trouble: Trouble) {
     let managed = ways.place().node.store.member.is_some();
     let ours = ways.place().store_is_ours();
     let mut exchanged = ways.exchanged();
     let mut cluster = None;
     let (policy, mut memory) = (Policy::default(), Memory::default());
     loop {
-        let changed = tokio::time::timeout(LOOK_EVERY, wanted.changed()).await;
+        let well = trouble.lock().unwrap_or_else(PoisonError::into_inner).is_none();
+        let look = if well { LOOK_EVERY } else { LOOK_OFTEN };
+        let changed = tokio::time::timeout(look, wanted.changed()).await;
         match changed {
             Ok(Err(_)) => return,
             Ok(Ok(())) => tokio::time::sleep(LOOK_SOON).await,
@@ -54,6 +62,7 @@ pub(crate) async fn run(ways: Arc<Ways>, mut wanted: watch::Receiver<Wanted>) {
         };
         match cluster.look().await {
             Ok(view) => {
+                tell(&trouble, &ways, lacking(&view));
                 let urls: BTreeSet<String> = view
                     .members
                     .iter()
@@ -65,7 +74,13 @@ pub(crate) async fn run(ways: Arc<Ways>, mut wanted: watch::Receiver<Wanted>) {
                 }
             }
             Err(error) => {
-                tracing::debug!(error = %crate::executor::chain(&error), "the members of the store do not answer");
+                let error = crate::executor::chain(&error);
+                tracing::debug!(error, "the members of the store do not answer");
+                tell(
+                    &trouble,
+                    &ways,
+                    Some(format!("the members of the store do not say how they are: {error}")),
+                );
                 continue;
             }
         }
@@ -81,6 +96,42 @@ pub(crate) async fn run(ways: Arc<Ways>, mut wanted: watch::Receiver<Wanted>) {
             Err(error) => tracing::debug!(error = %crate::executor::chain(&error), "upkeep of the store failed"),
         }
     }
+}
+
+/// What keeps the store from bearing as many failures as its members could; nothing if all are well.
+fn lacking(view: &View) -> Option<String> {
+    let away: Vec<&str> = view
+        .voters()
+        .filter(|seen| !view.well(seen))
+        .map(etcd::server::cluster::Seen::name)
+        .collect();
+    let (healthy, voters, quorum) = (view.healthy_voters(), view.voters().count(), view.quorum());
+    let verb = if away.len() == 1 { "does" } else { "do" };
+    let may_fail = match healthy.checked_sub(quorum) {
+        None => "nothing can be decided".to_owned(),
+        Some(0) => "if one more is lost, nothing can be decided".to_owned(),
+        Some(more) => format!("{more} more may be lost"),
+    };
+    (!away.is_empty()).then(|| {
+        format!(
+            "{} {verb} not follow the store's leader: {healthy} of {voters} members are well, {may_fail}",
+            away.join(", ")
+        )
+    })
+}
+
+fn tell(trouble: &Trouble, ways: &Ways, text: Option<String>) {
+    let mut told = trouble.lock().unwrap_or_else(PoisonError::into_inner);
+    // Since when stays, however the words change.
+    let since = told.take().map(|problem| problem.since);
+    *told = text.map(|text| api::Problem {
+        code: "store-member".into(),
+        severity: api::Severity::Warning,
+        about: ways.place().node.node.to_string(),
+        text,
+        hint: "its own agent starts it again by itself; `understudy cluster status` asks each of them".into(),
+        since: since.unwrap_or_else(|| crate::clock::shown(crate::clock::now())),
+    });
 }
 
 fn begin(ways: &Ways) -> Result<Cluster, String> {

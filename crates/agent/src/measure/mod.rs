@@ -12,6 +12,7 @@ pub(crate) mod http;
 pub(crate) mod limits;
 pub(crate) mod peers;
 mod sampler;
+pub(crate) mod slow;
 pub(crate) mod windows;
 
 use crate::clock;

@@ -1,45 +1,144 @@
 //! `GET /v1/explain/{name}`: why something is as it is, and what happens if it dies now.
 
 use super::status::slot_state;
+use super::{Known, loss, placement, slow};
 use crate::clock::shown;
 use crate::executor::Executor;
-use crate::journal::Journal;
-use api::Explanation;
+use api::{Answer, Explanation};
 use decisions::{InstanceView, ServiceView, SlotPhase, View};
 use model::{Role, ServiceState};
 
 /// Events shown with an explanation.
 const EVENTS: usize = 12;
 
-/// Explains a service, an instance or a node; `None` if there is none of that name.
-pub(crate) fn explain(name: &str, view: &View, executor: &Executor, journal: &Journal) -> Option<Explanation> {
+/// Explains a service, an instance or a node, and what follows if a node dies; `None` if there is none of that name.
+pub(crate) fn explain(name: &str, if_dies: Option<&str>, known: &Known<'_>) -> Option<Explanation> {
+    let view = known.view;
+    let mut answers = Vec::new();
     let (summary, mut facts, mut if_it_dies) =
         if let Some(service) = view.services.iter().find(|service| service.name.as_str() == name) {
+            answers.extend(why_not_failed_over(service, view));
+            answers.push(slow::answer(service, known));
             of_service(service)
         } else if let Some((service, instance)) = find_instance(view, name) {
-            of_instance(service, instance, executor)
+            answers.extend(placement::answers(service, instance, known));
+            answers.extend(why_not_failed_over(service, view).filter(|_| holds_slot(service, instance)));
+            of_instance(service, instance, known.executor)
         } else {
-            of_node(view, name)?
+            of_node(known, name)?
         };
+    if let Some(node) = if_dies {
+        let of = |service: &&ServiceView| {
+            service.name.as_str() == name || find_instance(view, name).is_some_and(|(of, _)| of.name == service.name)
+        };
+        let named: Vec<&ServiceView> = view.services.iter().filter(of).collect();
+        let all = view.services.iter().collect();
+        answers.insert(
+            0,
+            if_node_dies(node, if named.is_empty() { all } else { named }, known)?,
+        );
+    }
     if let Some(since) = view.paused {
         facts.push(format!("automatic actions are paused since {}", shown(since)));
         if_it_dies = vec!["nothing follows while automatic actions are paused; `understudy resume` ends that".into()];
     }
-    let events = journal.latest_about(name, EVENTS);
+    let events = known.journal.latest_about(name, EVENTS);
     Some(Explanation {
         version: api::VERSION,
         about: name.into(),
         summary,
         facts,
-        why_slow: Vec::new(),
         if_it_dies,
+        answers,
         events,
     })
 }
 
+/// "what if node b dies now", for some services; `None` if there is no such node.
+fn if_node_dies(node: &str, services: Vec<&ServiceView>, known: &Known<'_>) -> Option<Answer> {
+    known.view.nodes.iter().find(|other| other.name.as_str() == node)?;
+    let mut lines: Vec<String> = services
+        .into_iter()
+        .map(|service| {
+            let untouched = || format!("{} has nothing on {node}", service.name);
+            what_if_node(service, node).unwrap_or_else(untouched)
+        })
+        .collect();
+    lines.extend(noticed(known));
+    lines.extend(loss::of_voters(&known.voters, node));
+    Some(Answer {
+        question: format!("what if node {node} dies now"),
+        lines,
+    })
+}
+
+/// When the loss of a node is noticed.
+fn noticed(known: &Known<'_>) -> Option<String> {
+    let timing = known.timing?;
+    Some(format!(
+        "it is noticed when its session is not renewed: its slots are taken elsewhere within {} ms, promotion on top",
+        timing.node_loss_worst(super::status::COMMIT, true).as_millis()
+    ))
+}
+
+/// "why not failed over": who keeps his slot, and why nobody takes what is free.
+fn why_not_failed_over(service: &ServiceView, view: &View) -> Option<Answer> {
+    let mut lines = Vec::new();
+    for slot in &service.slots {
+        let holder = slot
+            .instance
+            .as_ref()
+            .and_then(|id| service.instances.iter().find(|instance| instance.id == *id));
+        lines.push(match (slot.phase, holder) {
+            (SlotPhase::Serving, Some(holder)) if holder.ready.is_ok() => format!(
+                "slot {}: {} keeps it, for it is {} and serves; nothing moves without a reason, and nothing moves back",
+                slot.slot, holder.id, holder.health
+            ),
+            (SlotPhase::Serving, Some(holder)) => format!(
+                "slot {}: {} still has it and is {}: {}",
+                slot.slot,
+                holder.id,
+                holder.health,
+                holder
+                    .last_failure
+                    .as_deref()
+                    .unwrap_or("its checks have not failed often enough in a row")
+            ),
+            (phase, _) => format!("slot {} is {}, because {}", slot.slot, slot_state(phase), slot.because),
+        });
+    }
+    if view.paused.is_some() {
+        lines.push("automatic actions are paused: nobody takes over".into());
+    }
+    let waiting = service
+        .instances
+        .iter()
+        .filter(|instance| instance.role == Role::Standby);
+    for standby in waiting {
+        lines.push(match &standby.ready {
+            Ok(()) => format!("{} could take over", standby.id),
+            Err(why) => format!("{} could not take over: {why}", standby.id),
+        });
+    }
+    if service.declared.standby == 0 {
+        lines.push("no standby is declared: there is nobody to fail over to".into());
+    }
+    Some(Answer {
+        question: "why not failed over".into(),
+        lines,
+    })
+}
+
+fn holds_slot(service: &ServiceView, instance: &InstanceView) -> bool {
+    service
+        .slots
+        .iter()
+        .any(|slot| slot.instance.as_ref() == Some(&instance.id))
+}
+
 type Parts = (String, Vec<String>, Vec<String>);
 
-fn find_instance<'a>(view: &'a View, name: &str) -> Option<(&'a ServiceView, &'a InstanceView)> {
+pub(super) fn find_instance<'a>(view: &'a View, name: &str) -> Option<(&'a ServiceView, &'a InstanceView)> {
     view.services.iter().find_map(|service| {
         let instance = service
             .instances
@@ -207,7 +306,8 @@ fn instance_line(instance: &InstanceView) -> String {
     )
 }
 
-fn of_node(view: &View, name: &str) -> Option<Parts> {
+fn of_node(known: &Known<'_>, name: &str) -> Option<Parts> {
+    let view = known.view;
     let node = view.nodes.iter().find(|node| node.name.as_str() == name)?;
     let state = match node.state {
         decisions::NodeState::Online => "online",
@@ -225,39 +325,21 @@ fn of_node(view: &View, name: &str) -> Option<Parts> {
         .flat_map(|service| &service.instances)
         .filter(|instance| instance.node.as_str() == name);
     let facts = here.map(instance_line).collect();
-    let if_it_dies = view
+    let mut if_it_dies: Vec<String> = view
         .services
         .iter()
         .filter_map(|service| what_if_node(service, name))
         .collect();
+    if if_it_dies.is_empty() {
+        if_it_dies.push("nothing runs there: no service notices".into());
+    }
+    if_it_dies.extend(noticed(known));
+    if_it_dies.extend(loss::of_voters(&known.voters, name));
     Some((summary, facts, if_it_dies))
 }
 
 fn what_if_node(service: &ServiceView, node: &str) -> Option<String> {
-    let on_it = |instance: &&InstanceView| instance.node.as_str() == node;
-    let actives = service
-        .instances
-        .iter()
-        .filter(on_it)
-        .filter(|instance| instance.role == Role::Active)
-        .count();
-    let total = service.instances.iter().filter(on_it).count();
-    if total == 0 {
-        return None;
-    }
-    let left = service
-        .instances
-        .iter()
-        .filter(|instance| !on_it(instance) && instance.ready.is_ok())
-        .count();
-    let need = service.declared.need as usize;
-    let verdict = if left >= need {
-        "it goes on"
-    } else {
-        "it is down until instances were started elsewhere"
-    };
-    Some(format!(
-        "{} loses {actives} of its actives ({total} instances); {left} fit ones are left and {need} must serve: {verdict}",
-        service.name
-    ))
+    let effect = loss::after_loss(service, |instance| instance.node.as_str() == node)?;
+    let hold = service.declared.listen.map(|_| service.declared.hold_timeout);
+    Some(loss::sentence(&effect, hold))
 }

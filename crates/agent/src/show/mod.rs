@@ -1,9 +1,42 @@
 //! What is known, in the words of the API.
 
 mod explain;
+mod loss;
+mod placement;
 mod plan;
+mod preview;
+mod slow;
 mod status;
 
 pub(crate) use explain::explain;
 pub(crate) use plan::plan;
+pub(crate) use preview::preview;
 pub(crate) use status::status;
+
+use crate::executor::Executor;
+use crate::fronts::Fronts;
+use crate::journal::Journal;
+use decisions::View;
+use model::{NodeName, Timing};
+
+/// All that explanations draw on.
+pub(crate) struct Known<'a> {
+    pub(crate) view: &'a View,
+    pub(crate) executor: &'a Executor,
+    pub(crate) fronts: &'a Fronts,
+    pub(crate) journal: &'a Journal,
+    /// Absent on a single machine.
+    pub(crate) timing: Option<&'a Timing>,
+    /// Who votes in the store, and whether it has a session now. Empty on a single machine.
+    pub(crate) voters: Vec<(NodeName, bool)>,
+}
+
+/// A few names, and how many more there are.
+pub(crate) fn names<T: ToString>(of: impl IntoIterator<Item = T>) -> String {
+    const SHOWN: usize = 8;
+    let all: Vec<String> = of.into_iter().map(|name| name.to_string()).collect();
+    match all.len().checked_sub(SHOWN) {
+        Some(more) if more > 0 => format!("{} and {more} more", all[..SHOWN].join(", ")),
+        _ => all.join(", "),
+    }
+}

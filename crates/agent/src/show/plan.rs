@@ -22,6 +22,7 @@ pub(crate) fn plan(against: u64, old: &Cluster, new: &Cluster, view: &View) -> P
         version: api::VERSION,
         against,
         changes,
+        warnings: Vec::new(),
     }
 }
 

@@ -9,7 +9,7 @@ use model::{ServiceState, Timestamp, Timing};
 use std::time::Duration;
 
 /// A write of the store takes no longer than this where its timing fits.
-const COMMIT: Duration = Duration::from_millis(20);
+pub(super) const COMMIT: Duration = Duration::from_millis(20);
 
 /// Everything as it is.
 pub(crate) fn status(

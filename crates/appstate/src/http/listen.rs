@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixListener;
 use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
 
 /// Connections of one user: a hundred watches, and as many requests beside them.
 const PER_USER_MAX: usize = 256;
@@ -23,8 +24,8 @@ const CONNECTIONS_MAX: usize = 512;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Begins to answer applications on a Unix socket that every user of the machine may connect to: what they may is up to
-/// their token. A socket that is left there is replaced. Needs a tokio runtime.
-pub fn serve(socket: &Path, state: AppState) -> io::Result<()> {
+/// their token. A socket that is left there is replaced. Needs a tokio runtime. Ending the task stops accepting; connections that are there go on.
+pub fn serve(socket: &Path, state: AppState) -> io::Result<JoinHandle<()>> {
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -40,12 +41,11 @@ pub fn serve(socket: &Path, state: AppState) -> io::Result<()> {
         listener,
         open: Arc::default(),
     };
-    tokio::spawn(async move {
+    Ok(tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, app).await {
             tracing::error!(%error, "the API for applications ended");
         }
-    });
-    Ok(())
+    }))
 }
 
 /// How many connections each user has.

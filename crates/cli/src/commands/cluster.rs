@@ -371,10 +371,13 @@ async fn start_agent(session: &Session, place: &Place) -> Result<Up, Error> {
         return Ok(waiting(&client).await.map_or(Up::Working, Up::Waiting));
     }
     let logs = Logs::from_here(layout);
-    let guard = Guard::start(session, &place.node.cluster, 1, None).map_err(|source| Error::Runtime {
-        doing: "start the guard",
-        source,
-    })?;
+    let guard =
+        Guard::start(session, &place.node.cluster, 1, None, agent::DashboardPlace::Usual).map_err(|source| {
+            Error::Runtime {
+                doing: "start the guard",
+                source,
+            }
+        })?;
     match await_agent(layout, &client, &logs, Some(&guard)).await {
         Ok(()) => Ok(Up::Working),
         Err(error) => match waiting(&client).await {

@@ -3,6 +3,7 @@
 use super::Session;
 use crate::args::{self, SampleWhat};
 use crate::place;
+use agent::DashboardPlace;
 use api::layout::Layout;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::error::Error;
@@ -10,6 +11,8 @@ use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -17,6 +20,8 @@ use tokio::time::Instant;
 const END_PATIENCE: Duration = Duration::from_secs(3);
 /// A machine whose guard does not pet it for this long is reset; its unit is the second, and the lease is long over by then.
 const WATCHDOG_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a daemon looks whether its log is still there.
+const LOG_LOOK: Duration = Duration::from_secs(1);
 /// How often it is looked whether it is gone.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -29,6 +34,7 @@ pub(super) fn agent(session: &Session, args: &args::Agent) -> i32 {
         cluster,
         nodes: args.nodes,
         api: args.api,
+        dashboard: args.dashboard,
     })
 }
 
@@ -36,7 +42,7 @@ pub(super) fn agent(session: &Session, args: &args::Agent) -> i32 {
 pub(super) fn guard(session: &Session, args: &args::Guard) -> i32 {
     log_to_stderr(args.log);
     let Some(cluster) = named(session) else { return 2 };
-    let agent = match own_command(session, &cluster, "agent", args.nodes, args.api) {
+    let agent = match own_command(session, &cluster, "agent", args.nodes, args.api, args.dashboard) {
         Ok(agent) => agent,
         Err(error) => return exit_code(Err(error)),
     };
@@ -71,12 +77,18 @@ pub(super) struct Guard {
 
 impl Guard {
     /// Starts a guard that outlives this program; it starts the agent.
-    pub(super) fn start(session: &Session, cluster: &str, nodes: u32, api: Option<SocketAddr>) -> io::Result<Self> {
+    pub(super) fn start(
+        session: &Session,
+        cluster: &str,
+        nodes: u32,
+        api: Option<SocketAddr>,
+        dashboard: DashboardPlace,
+    ) -> io::Result<Self> {
         let log = OpenOptions::new()
             .create(true)
             .append(true)
             .open(session.place.layout(cluster).own_log("guard"))?;
-        let pid = guard::spawn_detached(&own_command(session, cluster, "guard", nodes, api)?, &log)?;
+        let pid = guard::spawn_detached(&own_command(session, cluster, "guard", nodes, api, dashboard)?, &log)?;
         Ok(Self { pid })
     }
 
@@ -115,6 +127,7 @@ fn own_command(
     daemon: &str,
     nodes: u32,
     api: Option<SocketAddr>,
+    dashboard: DashboardPlace,
 ) -> io::Result<Vec<OsString>> {
     let exe = std::env::current_exe()?;
     // After an upgrade the same path leads to the new program.
@@ -128,6 +141,7 @@ fn own_command(
     if let Some(api) = api {
         command.extend(["--api".into(), api.to_string().into()]);
     }
+    command.extend(["--dashboard".into(), dashboard.to_string().into()]);
     Ok(command)
 }
 
@@ -226,6 +240,44 @@ fn log_to_stderr(log: args::Log) {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
+    keep_log();
+}
+
+/// Our own log is a file that whoever started us opened. One that somebody removed is opened anew, or nobody could read on.
+fn keep_log() {
+    let Ok(path) = std::fs::read_link("/proc/self/fd/2") else {
+        return;
+    };
+    let is_file = std::fs::metadata(&path).is_ok_and(|metadata| metadata.is_file());
+    if !is_file {
+        return;
+    }
+    let looks = move || {
+        loop {
+            std::thread::sleep(LOG_LOOK);
+            let removed = rustix::fs::fstat(rustix::stdio::stderr()).is_ok_and(|stat| stat.st_nlink == 0);
+            if removed && let Err(error) = open_log(&path) {
+                tracing::debug!(%error, "the log was removed and cannot be opened anew");
+            }
+        }
+    };
+    let thread = std::thread::Builder::new()
+        .name("own-log".into())
+        .stack_size(128 * 1024);
+    if let Err(error) = thread.spawn(looks) {
+        tracing::warn!(%error, "a log that is removed will not be opened anew");
+    }
+}
+
+fn open_log(path: &Path) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o711).create(folder)?;
+    }
+    let log = OpenOptions::new().create(true).append(true).open(path)?;
+    rustix::stdio::dup2_stdout(&log)?;
+    rustix::stdio::dup2_stderr(&log)?;
+    tracing::warn!(log = %path.display(), "the log was removed; this is another one");
+    Ok(())
 }
 
 fn serve<E: Error>(service: impl Future<Output = Result<(), E>>) -> i32 {

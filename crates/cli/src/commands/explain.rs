@@ -14,9 +14,12 @@ pub(super) async fn run(session: &Session, args: &args::Explain) -> Result<Done,
         &args.name,
         &[Kind::Service, Kind::Instance, Kind::Node],
     )?;
-    let answer = client
-        .get::<Explanation>(&format!("/v1/explain/{}", segment(&args.name)))
-        .await?;
+    let mut path = format!("/v1/explain/{}", segment(&args.name));
+    if let Some(node) = &args.if_dies {
+        find(&client.status().await?, node, &[Kind::Node])?;
+        path.push_str(&format!("?if_dies={}", segment(node)));
+    }
+    let answer = client.get::<Explanation>(&path).await?;
     if args.json {
         session.json(&answer.raw);
     } else {

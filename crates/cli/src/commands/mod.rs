@@ -1,10 +1,12 @@
 //! One module per command, or per family of commands. Each says what it did on stdout and returns whether it was done.
 
 mod act;
+mod analyze;
 mod check;
 mod cluster;
 mod clusters;
 mod daemons;
+mod dashboard;
 mod down;
 mod drill;
 mod events;
@@ -178,6 +180,7 @@ pub(crate) fn run(cli: Cli) -> i32 {
         Command::Completions(args) => reference::completions(&output, args.shell),
         Command::Openapi => reference::openapi(&output),
         Command::Simulate(args) => simulate::run(&session, &args),
+        Command::Analyze(args) if args.file.is_some() || !args.open_psa.is_empty() => analyze::of_file(&session, &args),
         Command::MarkdownHelp => reference::markdown(&output),
         Command::Check(args) => check::run(&session, &args),
         Command::Clusters(args) => clusters::run(&session, args.json),
@@ -206,7 +209,9 @@ async fn speak(session: &Session, command: Command) -> Result<Done, Error> {
         Command::Rollback(args) => plan::rollback(session, &args).await,
         Command::History(args) => plan::history(session, &args).await,
         Command::Status(args) => status::run(session, &args).await,
+        Command::Analyze(args) => analyze::running(session, &args).await,
         Command::Explain(args) => explain::run(session, &args).await,
+        Command::Dashboard(args) => dashboard::run(session, &args).await,
         Command::Events(args) => events::run(session, &args).await,
         Command::Logs(args) => logs::run(session, &args).await,
         Command::Switchover(args) => act::switchover(session, &args).await,

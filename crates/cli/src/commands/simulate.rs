@@ -38,7 +38,7 @@ pub(super) fn run(session: &Session, args: &args::Simulate) -> Result<Done, Erro
         return play(session, script);
     }
     let first = args.seed.unwrap_or_else(|| if args.runs > 1 { 1 } else { random() });
-    if args.cluster {
+    if args.machines {
         return Ok(several(session, args, first));
     }
     let options = Options {

@@ -104,11 +104,12 @@ pub(super) async fn start(
         layout.root().display()
     ));
     let logs = Logs::from_here(layout);
-    let guard =
-        Guard::start(session, client.cluster(), args.nodes.unwrap_or(1), args.api).map_err(|source| Error::Guard {
-            cluster: client.cluster().to_owned(),
-            source,
-        })?;
+    let nodes = args.nodes.unwrap_or(1);
+    let dashboard = args.dashboard.unwrap_or_default();
+    let guard = Guard::start(session, client.cluster(), nodes, args.api, dashboard).map_err(|source| Error::Guard {
+        cluster: client.cluster().to_owned(),
+        source,
+    })?;
     let begun = async {
         await_agent(layout, client, &logs, Some(&guard)).await?;
         act::done(

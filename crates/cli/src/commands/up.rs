@@ -62,7 +62,14 @@ pub(super) async fn run(session: &Session, args: &args::Up) -> Result<Done, Erro
     }
     match until_redundant(session, &client, &mut signals, args.timeout).await? {
         Progress::Redundant(status) => {
-            session.output.answer(&welcome(&session.place.program, &status));
+            // An agent of an earlier version has none; all else is as good without.
+            let link = client
+                .post::<_, api::DashboardLink>("/v1/dashboard?right=read", &())
+                .await;
+            let dashboard = link.ok().and_then(|answer| answer.value.local);
+            session
+                .output
+                .answer(&welcome(&session.place.program, &status, dashboard.as_deref()));
             if args.detach {
                 return Ok(Done::Yes);
             }

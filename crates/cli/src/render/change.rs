@@ -5,8 +5,11 @@ use api::{Change, ChangeKind, Plan};
 
 /// The whole plan.
 pub(crate) fn plan(plan: &Plan, view: &View) -> String {
-    if plan.changes.is_empty() {
+    if plan.changes.is_empty() && plan.warnings.is_empty() {
         return format!("nothing to do: revision {} already says the same\n", plan.against);
+    }
+    if plan.changes.is_empty() {
+        return format!("against revision {}: no service changes\n", plan.against) + &warnings(plan, view);
     }
     let mut out = format!("against revision {}, in this order:\n\n", plan.against);
     for change in &plan.changes {
@@ -24,7 +27,17 @@ pub(crate) fn plan(plan: &Plan, view: &View) -> String {
             number => format!("clients may notice something at {}", plural(number, "service")),
         }
     ));
+    out.push_str(&warnings(plan, view));
     out
+}
+
+/// What the change makes worse.
+fn warnings(plan: &Plan, view: &View) -> String {
+    let one = |warning: &String| {
+        let block = hanging("warning: ", &clean(warning), view.width);
+        view.paint(Tone::Warn, block.trim_end()) + "\n"
+    };
+    plan.warnings.iter().map(one).collect()
 }
 
 fn one(change: &Change, view: &View) -> String {
@@ -94,6 +107,7 @@ mod tests {
                     Some("127.0.0.1:9000 stops answering"),
                 ),
             ],
+            warnings: vec!["node a becomes a single point of failure of web".into()],
         };
         insta::assert_snapshot!(plan(&value, &plain()), @r#"
         against revision 3, in this order:
@@ -109,6 +123,7 @@ mod tests {
               risk: 127.0.0.1:9000 stops answering
 
         4 services changed, 5 instances started, 5 stopped; clients may notice something at 2 services
+        warning: node a becomes a single point of failure of web
         "#);
     }
 
@@ -118,6 +133,7 @@ mod tests {
             version: 1,
             against: 3,
             changes: vec![],
+            warnings: vec![],
         };
         assert_eq!(
             plan(&nothing, &plain()),

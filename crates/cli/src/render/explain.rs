@@ -11,8 +11,10 @@ pub(crate) fn page(explanation: &Explanation, view: &View) -> String {
         view.width,
     );
     list(&mut out, "facts", &explanation.facts, view);
-    list(&mut out, "why it is slow", &explanation.why_slow, view);
     list(&mut out, "if it dies now", &explanation.if_it_dies, view);
+    for answer in &explanation.answers {
+        list(&mut out, &answer.question, &answer.lines, view);
+    }
     if !explanation.events.is_empty() {
         out.push_str(&format!(
             "\n{}\n",
@@ -49,7 +51,10 @@ mod tests {
             summary: "db-2 is the active of db/0 on node b, because db-1 died and it was first in the failover order"
                 .into(),
             facts: vec!["healthy since 12:00:05, because its check passed".into()],
-            why_slow: vec!["db is held up by the disk: 97 % of the 40 requests that wait are stuck in it".into()],
+            answers: vec![api::Answer {
+                question: "why not on another node".into(),
+                lines: vec!["a: it has a copy of db already".into()],
+            }],
             if_it_dies: vec!["db is down until db-3 is started: no standby is ready".into()],
             events: vec![events().remove(0)],
         };
@@ -60,12 +65,11 @@ mod tests {
         facts
           - healthy since 12:00:05, because its check passed
 
-        why it is slow
-          - db is held up by the disk: 97 % of the 40 requests that wait are stuck in
-            it
-
         if it dies now
           - db is down until db-3 is started: no standby is ready
+
+        why not on another node
+          - a: it has a copy of db already
 
         what happened, newest first
         2026-01-01

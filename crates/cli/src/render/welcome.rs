@@ -5,7 +5,7 @@ use api::{ServiceStatus, Status};
 use std::time::Duration;
 
 /// Where to go from here.
-pub(crate) fn welcome(program: &str, status: &Status) -> String {
+pub(crate) fn welcome(program: &str, status: &Status, dashboard: Option<&str>) -> String {
     let mut out = format!(
         "{} is up: {}, all redundant\n\n",
         clean(&status.cluster),
@@ -61,6 +61,12 @@ pub(crate) fn welcome(program: &str, status: &Status) -> String {
             "take a node away for a while".to_owned(),
         ));
     }
+    if let Some(url) = dashboard {
+        next.push((
+            clean(url).into(),
+            format!("see it live; `{program} dashboard` signs you in to act"),
+        ));
+    }
     next.push((
         format!("{program} events --failovers"),
         "each takeover, step by step".to_owned(),
@@ -100,7 +106,7 @@ mod tests {
 
     #[test]
     fn it_says_where_clients_go_and_what_to_type_next() {
-        insta::assert_snapshot!(welcome("understudy", &shop()), @r#"
+        insta::assert_snapshot!(welcome("understudy", &shop(), Some("http://127.0.0.1:7400")), @r#"
         shop is up: 2 services, all redundant
 
           db   127.0.0.1:6380  active db-1; standby db-2
@@ -109,6 +115,7 @@ mod tests {
           understudy status                  how everything stands
           kill -9 4012                       kill db-1 and see db-2 take over
           understudy drill node b --for 30s  take a node away for a while
+          http://127.0.0.1:7400              see it live; `understudy dashboard` signs you in to act
           understudy events --failovers      each takeover, step by step
           understudy down                    stop it all
         "#);

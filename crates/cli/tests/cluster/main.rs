@@ -4,11 +4,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod grow;
+mod harm;
 mod leave;
 mod papers;
 mod refuse;
 mod save;
 mod shop;
+mod strangers;
 
 use hosts::{Command, Host, Output, Rig, Spec};
 use std::time::{Duration, Instant};
@@ -118,7 +120,7 @@ impl Land {
     fn agent(&self, host: &str) -> u32 {
         let text = self
             .host(host)
-            .shell("cat /var/lib/understudy/shop/run/agent.lock")
+            .shell("cat /var/lib/understudy/shop/agent.lock")
             .unwrap();
         text.trim().parse().unwrap()
     }

@@ -112,23 +112,15 @@ fn a_test_ends_when_the_service_begins_to_fail_its_checks() {
 #[test]
 fn from_live_traffic_the_same_is_seen_and_a_quiet_system_is_not_talked_about() {
     let rig = chain("\"--limit\", \"lock:20ms\"", CHECK);
-    let live = || -> serde_json::Value {
+    let blamed = || -> bool {
         let output = rig.run(&["explain", "app", "--json"]).unwrap();
-        serde_json::from_slice(&output.stdout).unwrap_or_default()
+        text(&output.stdout).contains("app is held up by a lock")
     };
     // What is usual is learned from more than half a minute of little load.
     rig.run(&["load", "web", "--rate", "10", "--for", "50s", "--json"])
         .unwrap();
-    assert_eq!(live()["why_slow"].as_array().map(Vec::len), Some(0), "{:#}", live());
-    let load = rig
-        .run(&["load", "web", "--rate", "80", "--for", "12s", "--json"])
+    assert!(!blamed());
+    rig.run(&["load", "web", "--rate", "80", "--for", "12s", "--json"])
         .unwrap();
-    assert!(load.status.code().is_some());
-    let why = live();
-    assert!(
-        why["why_slow"][0]
-            .as_str()
-            .is_some_and(|line| line.contains("app is held up by a lock")),
-        "{why:#}"
-    );
+    assert!(blamed());
 }

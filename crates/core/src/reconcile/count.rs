@@ -317,6 +317,8 @@ impl Service {
                 continue;
             }
             let holds = self.bound.contains_key(&instance.id) || self.held.contains_key(&instance.id);
+            // Its end is the business of a step that was taken already.
+            self.look_again |= !holds && !instance.retiring;
             instance.retiring |= !holds;
             instance.retiring_seen |= !holds;
             if holds && cx.now >= instance.write_again {

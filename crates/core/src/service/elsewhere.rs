@@ -208,7 +208,14 @@ impl Service {
         now: Timestamp,
         out: &mut VecDeque<Decision>,
     ) -> bool {
-        let holds = |slot: &&mut Slot| slot.armed == Some((epoch, false)) && slot.bound() == Some(id);
+        // The epoch alone does not tell which slot: two nodes may have given two slots the same one.
+        let holds = |slot: &&mut Slot| {
+            let holder = match &slot.phase {
+                slot::Phase::Promoting { holder } | slot::Phase::Serving { holder } => Some(holder),
+                _ => None,
+            };
+            slot.armed == Some((epoch, false)) && slot.epoch() == epoch && holder == Some(id)
+        };
         let Some(slot) = self.slots.iter_mut().find(holds) else {
             return false;
         };
@@ -223,6 +230,7 @@ impl Service {
             slot.arm_again = (slot.arm_again.0 + 1, now + ARM_AGAIN);
             return true;
         }
+        slot.armed = None;
         let because = Reason::NotFenced {
             instance: id.clone(),
             error: error.clone(),

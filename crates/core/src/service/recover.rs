@@ -180,5 +180,7 @@ fn undeclared() -> model::Service {
         drain_timeout: Millis(5_000),
         hold_timeout: Millis(5_000),
         hold_max: 0,
+        objective: None,
+        reliability: model::Reliability::default(),
     }
 }

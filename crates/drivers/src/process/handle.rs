@@ -229,6 +229,16 @@ impl Process {
         }
     }
 
+    /// Writes the record anew if somebody removed or shortened it; says whether that was so. Whoever has no record when the agent
+    /// comes back is taken for a stray.
+    pub fn keep_record(&self) -> io::Result<bool> {
+        let noted = self.noted();
+        if noted.removed || noted.record.lies_at(&noted.path) {
+            return Ok(false);
+        }
+        noted.record.write(&noted.path).map(|()| true)
+    }
+
     /// Waits for the end of its main process. May be called often and by many, also after the end.
     pub fn exited(&self) -> impl Future<Output = Exit> + Send + use<> {
         let mut exit = self.shared.exit.clone();

@@ -131,6 +131,12 @@ impl Record {
         written
     }
 
+    /// Whether a file of its length lies there: cheap enough to look often.
+    pub(crate) fn lies_at(&self, path: &Path) -> bool {
+        let length = serde_json::to_vec(self).map(|bytes| bytes.len() as u64).ok();
+        fs::metadata(path).is_ok_and(|metadata| Some(metadata.len()) == length)
+    }
+
     /// How its processes are known.
     pub(crate) fn root(&self) -> Root {
         let marker = marker(&self.cluster_id, &self.instance, self.run);

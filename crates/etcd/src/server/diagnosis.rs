@@ -43,7 +43,7 @@ pub struct Diagnosis {
 }
 
 /// By what its messages are known: those of 3.4 to 3.6. The first that matches counts.
-const KNOWN: [(&str, Cause); 22] = [
+const KNOWN: [(&str, Cause); 23] = [
     ("permanently removed from the cluster", Cause::Removed),
     ("data-dir used by this member must be removed", Cause::Removed),
     ("member has been removed", Cause::Removed),
@@ -58,6 +58,8 @@ const KNOWN: [(&str, Cause); 22] = [
     ("failed to open WAL", Cause::Damaged),
     ("failed to read WAL", Cause::Damaged),
     ("snapshot file not found", Cause::Damaged),
+    // Its data are older than what it had told the others: its disk, or its machine, was put back from a copy.
+    ("Was the raft log corrupted, truncated, or lost", Cause::Damaged),
     ("member count is unequal", Cause::Membership),
     ("unmatched member while checking PeerURLs", Cause::Membership),
     ("has already been bootstrapped", Cause::Membership),

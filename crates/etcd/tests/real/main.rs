@@ -5,5 +5,6 @@ mod conformance;
 mod faults;
 mod relay;
 mod rig;
+mod state;
 mod tls;
 mod trust;

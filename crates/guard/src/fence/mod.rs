@@ -94,6 +94,11 @@ impl Fence {
         server::start(config).map(Self)
     }
 
+    /// Whether something exclusive is armed, frozen, or being ended: then somebody must keep its deadlines.
+    pub fn is_anything_armed(&self) -> bool {
+        self.0.is_anything_armed()
+    }
+
     /// The guard ends in order. Stops the watchdog if nothing is armed.
     pub fn end(self) {
         self.0.end();

@@ -7,7 +7,7 @@ use super::clock::{Timer, mark};
 use super::fire::{Fire, News, rehearse};
 use super::protocol::{Armament, PACKET_BYTES_MAX, Reply, Request, SelfTest};
 use super::silence::Silence;
-use super::socket::{CONNECTIONS_MAX, Connection, Received, accept, listen_at};
+use super::socket::{CONNECTIONS_MAX, Connection, Received, accept, listen_at, which};
 use super::watchdog::Watchdog;
 use super::words::{Event, Key, Policy};
 use super::worker::{Report, Worker, drain};
@@ -17,9 +17,11 @@ use model::{Epoch, Mark, Millis, SlotId};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::OwnedFd;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 /// How often it looks while something is armed; the deadline itself is waited for exactly.
@@ -29,6 +31,8 @@ const IDLE_TICK: Duration = Duration::from_millis(100);
 /// Renewals and heartbeats read from one connection before looking at the deadlines again: more have gathered only in a stall,
 /// and the newest renewal of a stall of ten seconds is within so many.
 const HOT_MAX: usize = 256;
+/// How often it is looked whether the socket is still there.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Lines for the log that are kept while the disk does not take them. More are dropped.
 const LOG_LINES: usize = 256;
 
@@ -36,10 +40,15 @@ const LOG_LINES: usize = 256;
 #[derive(Debug)]
 pub(super) struct Ender {
     ending: Arc<AtomicBool>,
+    armed: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<()>,
 }
 
 impl Ender {
+    pub(super) fn is_anything_armed(&self) -> bool {
+        self.armed.load(SeqCst)
+    }
+
     pub(super) fn end(self) {
         self.ending.store(true, SeqCst);
         // It looks within one tick.
@@ -49,7 +58,7 @@ impl Ender {
 
 /// Starts the threads; returns when the socket can be connected to.
 pub(super) fn start(config: Config) -> Result<Ender, Error> {
-    let listener = listen_at(&config.socket).map_err(|source| Error::Listen {
+    let (listener, file) = listen_at(&config.socket).map_err(|source| Error::Listen {
         path: config.socket.clone(),
         source,
     })?;
@@ -59,6 +68,9 @@ pub(super) fn start(config: Config) -> Result<Ender, Error> {
     let log = start_log()?;
     let ending = Arc::new(AtomicBool::new(false));
     let ending_too = ending.clone();
+    let armed = Arc::new(AtomicBool::new(false));
+    let armed_too = armed.clone();
+    let doors = keep_socket(config.socket.clone(), file, ending.clone())?;
     let thread = std::thread::Builder::new().name("fence".into()).spawn(move || {
         // A guard without a fence must not look alive: the agent sees it go, freezes, and starts another.
         let _abort = AbortOnPanic;
@@ -66,6 +78,7 @@ pub(super) fn start(config: Config) -> Result<Ender, Error> {
         let server = Server {
             config,
             listener,
+            doors,
             timer,
             worker,
             log,
@@ -80,10 +93,46 @@ pub(super) fn start(config: Config) -> Result<Ender, Error> {
             agent: None,
             silence: Silence::default(),
             ending: ending_too,
+            armed: armed_too,
         };
         server.serve();
     })?;
-    Ok(Ender { ending, thread })
+    Ok(Ender { ending, armed, thread })
+}
+
+/// A thread that makes the socket anew when somebody empties its folder: the next agent must find us. Not done by the fence itself, whose deadlines
+/// wait for no disk.
+fn keep_socket(path: PathBuf, mut file: Option<(u64, u64)>, ending: Arc<AtomicBool>) -> io::Result<Receiver<OwnedFd>> {
+    let (tell, doors) = sync_channel(1);
+    std::thread::Builder::new()
+        .name("door".into())
+        .stack_size(128 * 1024)
+        .spawn(move || {
+            while !ending.load(SeqCst) {
+                std::thread::sleep(LOOK_EVERY);
+                if file.is_some() && which(&path) == file {
+                    continue;
+                }
+                match listen_again(&path) {
+                    Ok((door, new)) => {
+                        tracing::warn!(socket = %path.display(), "the guard's socket was removed; made anew");
+                        file = new;
+                        if tell.send(door).is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => tracing::debug!(%error, "the guard's socket cannot be made anew"),
+                }
+            }
+        })?;
+    Ok(doors)
+}
+
+fn listen_again(path: &Path) -> io::Result<(OwnedFd, Option<(u64, u64)>)> {
+    if let Some(folder) = path.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o711).create(folder)?;
+    }
+    listen_at(path)
 }
 
 struct AbortOnPanic;
@@ -174,6 +223,8 @@ struct Agent {
 struct Server {
     config: Config,
     listener: OwnedFd,
+    /// Other ones, after somebody took the socket away.
+    doors: Receiver<OwnedFd>,
     timer: Timer,
     worker: Worker,
     log: SyncSender<String>,
@@ -188,6 +239,7 @@ struct Server {
     agent: Option<Agent>,
     silence: Silence,
     ending: Arc<AtomicBool>,
+    armed: Arc<AtomicBool>,
 }
 
 impl Server {
@@ -202,10 +254,14 @@ impl Server {
             self.read_renewals();
             let now = mark();
             self.fire.tick(now);
+            self.armed.store(self.fire.is_anything_armed(), SeqCst);
             self.tell_news();
             self.pet(now);
             self.do_deferred();
             self.take_reports();
+            if let Ok(door) = self.doors.try_recv() {
+                self.listener = door;
+            }
             while let Some(connection) = accept(&self.listener) {
                 if self.connections.len() < CONNECTIONS_MAX {
                     self.connections.push(connection);

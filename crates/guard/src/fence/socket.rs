@@ -8,15 +8,15 @@ use rustix::net::{
 };
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 /// The agent, one that is being replaced, and those who look.
 pub(super) const CONNECTIONS_MAX: usize = 8;
 
 /// Listens at `path`; what lies there is of a guard that is gone, because we hold the guard's lock. Whoever sees the socket
-/// can connect: it gets its name when it listens already.
-pub(super) fn listen_at(path: &Path) -> io::Result<OwnedFd> {
+/// can connect: it gets its name when it listens already. Returned with device and inode of its name.
+pub(super) fn listen_at(path: &Path) -> io::Result<(OwnedFd, Option<(u64, u64)>)> {
     let unready = path.with_extension("new");
     match std::fs::remove_file(&unready) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -27,8 +27,15 @@ pub(super) fn listen_at(path: &Path) -> io::Result<OwnedFd> {
     bind(&socket, &SocketAddrUnix::new(&unready)?)?;
     std::fs::set_permissions(&unready, std::fs::Permissions::from_mode(0o600))?;
     listen(&socket, CONNECTIONS_MAX as i32)?;
+    let file = which(&unready);
     std::fs::rename(&unready, path)?;
-    Ok(socket)
+    Ok((socket, file))
+}
+
+/// Device and inode.
+pub(super) fn which(path: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 /// An agent, or somebody who wants to be one.

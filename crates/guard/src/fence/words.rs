@@ -6,8 +6,8 @@ use std::time::Duration;
 
 /// Slots that one guard takes: as many as instances that a node of the largest size runs, and a bound for its memory.
 pub const SLOTS_MAX: usize = 512;
-/// How long a frozen slot is kept for a store that comes back.
-pub const FROZEN_MAX: Duration = Duration::from_secs(600);
+/// How long a frozen slot is kept for a store that comes back: ten minutes of outage, and what a store takes after it to elect a leader and to answer.
+pub const FROZEN_MAX: Duration = Duration::from_secs(900);
 /// What happens to a slot without renewals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

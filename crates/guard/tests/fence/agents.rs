@@ -316,7 +316,13 @@ fn fence_and_gates_are_in_real_time_and_nothing_else_is() {
         found.sort();
         found
     };
-    let expected = [("fence", "1"), ("gates", "1"), ("guard", "0"), ("log", "0")];
+    let expected = [
+        ("door", "0"),
+        ("fence", "1"),
+        ("gates", "1"),
+        ("guard", "0"),
+        ("log", "0"),
+    ];
     let expected = expected.map(|(name, policy)| (name.to_owned(), policy.to_owned()));
     assert_eq!(policies(fenced.guard.id()), expected);
     assert!(

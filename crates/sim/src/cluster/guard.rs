@@ -6,7 +6,7 @@ use model::{Epoch, InstanceId, Mark, Revision, RunId, SlotId, Timing};
 use std::time::Duration;
 
 /// What is frozen for sure waits for the store this long.
-pub(crate) const FROZEN_MAX: Duration = Duration::from_secs(600);
+pub(crate) const FROZEN_MAX: Duration = guard::fence::words::FROZEN_MAX;
 
 #[derive(Debug, Default)]
 pub(crate) struct Guard {

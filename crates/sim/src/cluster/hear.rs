@@ -80,12 +80,14 @@ impl World {
         gone.extend(clustered.assigned.keys().map(|id| Key::Instance(id.clone())));
         gone.extend(clustered.controller.iter().map(|_| Key::Controller));
         gone.retain(|key| !there.contains(key));
+        self.hear_on(ix);
         for key in gone {
             self.hear_delete(ix, &key);
         }
         for entry in entries.iter() {
             self.hear_put(ix, entry);
         }
+        self.all_heard(ix);
         let now = self.mark(ix);
         if let Some(agent) = self.agent(ix) {
             agent.clustered.observer.resynced(now);
@@ -94,6 +96,7 @@ impl World {
     }
 
     pub(crate) fn hear_changes(&mut self, ix: NodeIx, steps: &[Rc<Changes>]) {
+        self.hear_on(ix);
         for step in steps {
             for change in &step.changes {
                 match change {
@@ -102,8 +105,23 @@ impl World {
                 }
             }
         }
+        self.all_heard(ix);
         self.look_at_sessions(ix);
         self.settle(ix);
+    }
+
+    /// What the store tells at once is judged as a whole.
+    fn hear_on(&mut self, ix: NodeIx) {
+        if let Some(core) = self.agent(ix).and_then(|agent| agent.core.as_mut()) {
+            core.hear_on();
+        }
+    }
+
+    fn all_heard(&mut self, ix: NodeIx) {
+        let now = self.node(ix).clocks.decisions(self.now);
+        if let Some(core) = self.agent(ix).and_then(|agent| agent.core.as_mut()) {
+            core.all_heard(now);
+        }
     }
 
     fn hear_put(&mut self, ix: NodeIx, entry: &Entry) {

@@ -95,6 +95,8 @@ pub(crate) enum Prober {
 #[derive(Debug, Clone)]
 pub(crate) struct HookRun {
     pub(crate) instance: InstanceId,
+    /// Of the agent that ran it.
+    life: u32,
     run: RunId,
     hook: HookKind,
     epoch: Epoch,
@@ -490,6 +492,7 @@ impl World {
             () => (usual, None),
         };
         let slot = self.slot_at(ix, &instance, epoch);
+        let life = self.node(ix).agents;
         let takes_effect = error.is_none() || self.rng.bool();
         if hook == HookKind::Promote {
             // From its first instruction on it may do what an active does.
@@ -502,6 +505,7 @@ impl World {
             after,
             Due::HookEnds(HookRun {
                 instance,
+                life,
                 run,
                 hook,
                 epoch,
@@ -519,6 +523,12 @@ impl World {
         let Some(node) = self.instances.get(id).map(|inst| inst.node) else {
             return;
         };
+        // It outlives its agent, until the next one comes up and ends what was left running.
+        let agent = self.node(node).agent.as_ref();
+        let heard = agent.is_some_and(|agent| agent.life == hook.life);
+        if !heard && agent.is_some_and(|agent| agent.core.is_some()) {
+            return;
+        }
         let running = self.process_mut(id, hook.run).is_some_and(|process| process.main);
         let frozen = self.process_mut(id, hook.run).is_some_and(|process| process.frozen);
         let mut error = hook.error;
@@ -538,19 +548,24 @@ impl World {
                 HookKind::Follow => {}
             }
         }
+        if !heard {
+            return;
+        }
         let done = error.is_none();
-        if let Some(inst) = self.instances.get_mut(id) {
+        let now_runs = |inst: &&mut Inst| inst.process.as_ref().is_some_and(|process| process.run == hook.run);
+        if let Some(inst) = self.instances.get_mut(id).filter(now_runs) {
             match hook.hook {
                 HookKind::Promote if done => inst.memo.promoted = Some(hook.epoch),
                 HookKind::Follow if done => inst.memo.followed = Some(hook.epoch),
                 _ => {}
             }
-            if !done && let Some(process) = &mut inst.process {
-                process.evidence.hook_failed = true;
+            if let Some(process) = &mut inst.process {
+                process.evidence.hook_failed |= !done;
             }
-        }
-        if hook.hook == HookKind::Demote {
-            self.disarm(node, id);
+            // What was started since is kept for a slot of its own.
+            if done && hook.hook == HookKind::Demote {
+                self.disarm(node, id);
+            }
         }
         self.tell(
             node,

@@ -208,6 +208,8 @@ fn world(seed: u64, services: BTreeMap<ServiceName, Service>, nodes: usize, prof
         cluster: Cluster {
             name: "measured".into(),
             services,
+            alerts: model::Alerts::default(),
+            site: model::Site::default(),
         },
         nodes,
         timing: profile.timing(),
@@ -434,6 +436,8 @@ pub fn core_alone(nodes: usize, per_node: usize) -> Option<(Duration, Duration, 
         cluster: Cluster {
             name: "measured".into(),
             services,
+            alerts: model::Alerts::default(),
+            site: model::Site::default(),
         },
         slots,
         instances: adopted,

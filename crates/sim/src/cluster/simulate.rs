@@ -84,7 +84,7 @@ impl ClusterFailure {
             ""
         };
         format!(
-            "understudy simulate --cluster{outage} --seed {} --faults {}",
+            "understudy simulate --machines{outage} --seed {} --faults {}",
             self.seed, self.faults
         )
     }

@@ -146,6 +146,8 @@ impl Truth {
         model::Cluster {
             name: self.name.clone(),
             services: services.collect(),
+            alerts: model::Alerts::default(),
+            site: model::Site::default(),
         }
     }
 

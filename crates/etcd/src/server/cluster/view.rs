@@ -66,9 +66,16 @@ impl View {
         self.voters().count() / 2 + 1
     }
 
+    /// Whether it answers and follows the leader that the newest of them follow. One that just came back may answer, but still wait for
+    /// the leader to reach it: until then it is no help if another one is lost.
+    pub fn well(&self, seen: &Seen) -> bool {
+        let newest = self.newest().and_then(|status| status.leader);
+        newest.is_some() && seen.status.as_ref().is_ok_and(|status| status.leader == newest)
+    }
+
     /// How many voters are well.
     pub fn healthy_voters(&self) -> usize {
-        self.voters().filter(|seen| seen.healthy()).count()
+        self.voters().filter(|seen| self.well(seen)).count()
     }
 
     /// Whether anything can be decided.
@@ -78,11 +85,16 @@ impl View {
 
     /// Who leads: whom the members of the highest term name, if it answers.
     pub fn leader(&self) -> Option<&Seen> {
-        let answers = self.members.iter().filter_map(|seen| seen.status.as_ref().ok());
-        let newest = answers.max_by_key(|status| (status.raft_term, status.leader.is_some()))?;
+        let newest = self.newest()?;
         self.members
             .iter()
             .find(|seen| Some(seen.member.id) == newest.leader && seen.status.is_ok())
+    }
+
+    /// What a member of the highest term says.
+    fn newest(&self) -> Option<&Status> {
+        let answers = self.members.iter().filter_map(|seen| seen.status.as_ref().ok());
+        answers.max_by_key(|status| (status.raft_term, status.leader.is_some()))
     }
 
     /// A member by its name.
@@ -99,7 +111,7 @@ impl View {
 
     /// Whether it is well and has nearly all that the others have.
     pub fn up_to_date(&self, seen: &Seen) -> bool {
-        seen.healthy() && self.behind(seen).is_some_and(|behind| behind <= BEHIND_MAX)
+        self.well(seen) && self.behind(seen).is_some_and(|behind| behind <= BEHIND_MAX)
     }
 
     /// Whether some member's database is full.
@@ -206,6 +218,11 @@ mod tests {
             status.leader = Some(1);
         });
         assert_eq!(old_news.leader().unwrap().name(), "b", "the highest term counts");
+        assert_eq!(
+            old_news.healthy_voters(),
+            1,
+            "whoever follows a leader of the past does not count"
+        );
     }
 
     #[test]

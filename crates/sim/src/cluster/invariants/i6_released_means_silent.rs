@@ -34,7 +34,11 @@ impl Invariant for ReleasedMeansSilent {
                     let node = world.node(inst.node);
                     let runs = world.executes(inst) && acts_by_itself(&process.from) && !world.is_excused(id, inst);
                     if runs || (!node.paused && world.gate_is_open(id, inst)) {
-                        return Err(format!("{} is taken from {id}, which still acts for it", slot.slot));
+                        return Err(format!(
+                            "{} is taken from {id}, which still acts for it ({})",
+                            slot.slot,
+                            if runs { "it runs" } else { "its gate is open" }
+                        ));
                     }
                 }
                 Ok(())

@@ -1,0 +1,389 @@
+//! What is wrong now.
+
+use super::catalogue::Code;
+use crate::objective::{Burn, Urgency};
+use api::{Failover, NodeState, ServiceStatus, Status};
+use model::{Cluster, ServiceName};
+use std::collections::BTreeMap;
+
+/// A failover that was too slow is told of for this long, in seconds.
+pub const SLOW_FAILOVER_TOLD_S: u64 = 3_600;
+/// An instance that was noted as flapping is told of for this long.
+pub const FLAPPING_TOLD_S: u64 = 600;
+/// A promotion that failed is told of for this long after the last.
+pub const FAILED_TOLD_S: u64 = 300;
+/// A disk with less than this share free is nearly full.
+const DISK_FREE_MIN: f64 = 0.05;
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wrong {
+    /// What.
+    pub code: Code,
+    /// A service, instance or node.
+    pub about: String,
+    /// The service that it belongs to, if it does.
+    pub service: Option<String>,
+    /// In one sentence, with its figures.
+    pub text: String,
+    /// Another alert that explains this one: while that one fires, this one is not told.
+    pub because_of: Option<(Code, String)>,
+}
+
+/// Which objective burns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Requests that fail.
+    Availability,
+    /// Requests that are slow.
+    Latency,
+}
+
+impl Kind {
+    /// Its name as a label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Availability => "availability",
+            Self::Latency => "latency",
+        }
+    }
+}
+
+/// What is judged.
+#[derive(Debug, Clone)]
+pub struct Facts<'a> {
+    /// How everything stands.
+    pub status: &'a Status,
+    /// What was declared.
+    pub declared: &'a Cluster,
+    /// The store does not answer this node.
+    pub store_lost: bool,
+    /// How budgets burn.
+    pub burns: &'a BTreeMap<(String, Kind), Burn>,
+    /// Failovers with their age in seconds.
+    pub failovers: &'a [(Failover, u64)],
+    /// Instances that were noted as flapping, and how long ago.
+    pub flapping: &'a [(String, u64)],
+    /// Services of which a promotion failed, and how long ago.
+    pub failed: &'a [(String, u64)],
+    /// Nodes that were not heard of although they are online, and for how long in seconds.
+    pub unheard: &'a [(String, u64)],
+    /// Free share of the disk, by node.
+    pub disks: &'a [(String, f64)],
+}
+
+/// Says what is wrong.
+pub fn judge(facts: &Facts<'_>) -> Vec<Wrong> {
+    let mut wrong = Vec::new();
+    let status = facts.status;
+    for service in &status.services {
+        of_service(facts, service, &mut wrong);
+    }
+    for (failover, _) in facts.failovers.iter().filter(|(_, age)| *age < SLOW_FAILOVER_TOLD_S) {
+        wrong.extend(slow(facts, failover));
+    }
+    for node in status.nodes.iter().filter(|node| node.state == NodeState::Offline) {
+        let text = format!("node {} is lost: {}", node.name, node.because);
+        wrong.push(plain(Code::NodeLost, &node.name, text));
+    }
+    if facts.store_lost {
+        let text = "the store does not answer: nothing is decided".to_owned();
+        wrong.push(plain(Code::QuorumLost, &status.cluster, text));
+    }
+    for (instance, _) in facts.flapping.iter().filter(|(_, age)| *age < FLAPPING_TOLD_S) {
+        let text = format!("{instance} dies again and again");
+        wrong.push(of(Code::Flapping, instance, service_of(instance), text));
+    }
+    for (service, _) in facts.failed.iter().filter(|(_, age)| *age < FAILED_TOLD_S) {
+        let text = format!("promotions of {service} fail");
+        wrong.push(of(Code::FailoverFailed, service, Some(service.clone()), text));
+    }
+    for (node, age) in facts.unheard {
+        let lost = status
+            .nodes
+            .iter()
+            .any(|one| one.name == *node && one.state == NodeState::Offline);
+        wrong.push(Wrong {
+            because_of: lost.then(|| (Code::NodeLost, node.clone())),
+            ..plain(
+                Code::DataTooOld,
+                node,
+                format!("nothing was heard of node {node} for {age} s"),
+            )
+        });
+    }
+    for (node, free) in facts.disks.iter().filter(|(_, free)| *free < DISK_FREE_MIN) {
+        let text = format!("{:.1} % of the disk of node {node} are free", free * 100.0);
+        wrong.push(plain(Code::DiskNearlyFull, node, text));
+    }
+    if let Some(since) = &status.paused {
+        let text = format!("automatic actions are paused since {since}");
+        wrong.push(plain(Code::PausedForLong, &status.cluster, text));
+    }
+    of_problems(status, &mut wrong);
+    wrong
+}
+
+fn of_service(facts: &Facts<'_>, service: &ServiceStatus, wrong: &mut Vec<Wrong>) {
+    let name = &service.name;
+    let declared = ServiceName::new(name)
+        .ok()
+        .and_then(|name| facts.declared.services.get(&name));
+    // One that is taken away is not missed.
+    let Some(declared) = declared else { return };
+    let needs = declared.needs.iter().map(ToString::to_string);
+    let down = |name: &String| {
+        facts
+            .status
+            .services
+            .iter()
+            .any(|other| other.name == *name && other.state == "down")
+    };
+    let because_of = needs.into_iter().find(down).map(|need| (Code::ServiceDown, need));
+    let mut add = |code, text: String, because_of: Option<(Code, String)>| {
+        wrong.push(Wrong {
+            because_of,
+            ..of(code, name, Some(name.clone()), text)
+        });
+    };
+    let itself = || Some((Code::ServiceDown, name.clone()));
+    if service.state == "down" {
+        add(
+            Code::ServiceDown,
+            format!("{name} is down: {}", service.because),
+            because_of.clone(),
+        );
+    }
+    let objective = declared.objective.as_ref();
+    if let Some(target) = objective.and_then(|objective| objective.distance)
+        && service.distance_to_outage < target
+    {
+        let text = format!(
+            "{name} is {} from outage, {target} are wanted: {}",
+            failures(service.distance_to_outage),
+            service.because
+        );
+        let cause = if service.state == "down" { itself() } else { None };
+        add(Code::DistanceBelowTarget, text, cause);
+    }
+    if service.state == "degraded" {
+        add(
+            Code::NotRedundant,
+            format!("{name} is not redundant: {}", service.because),
+            None,
+        );
+    }
+    let standbys: Vec<_> = service.instances.iter().filter(|one| one.role == "standby").collect();
+    if service.standby > 0 && !standbys.is_empty() && standbys.iter().all(|one| !one.ready) && service.state != "down" {
+        let why: Vec<String> = standbys
+            .iter()
+            .map(|one| format!("{}: {}", one.id, one.because))
+            .collect();
+        let text = format!("no standby of {name} could take over: {}", why.join("; "));
+        add(Code::StandbyNotPromotable, text, None);
+    }
+    for kind in [Kind::Availability, Kind::Latency] {
+        let Some(burn) = facts.burns.get(&(name.clone(), kind)) else {
+            continue;
+        };
+        let Some(rule) = burn.broken else { continue };
+        let bad = match kind {
+            Kind::Availability => "fail",
+            Kind::Latency => "are slow",
+        };
+        let text = format!(
+            "{:.2} % of the requests of {name} {bad}: {:.1} times what its objective allows; {:.0} % of the budget of 30 days are left",
+            burn.bad * 100.0,
+            burn.rate,
+            burn.left * 100.0
+        );
+        let code = match rule.urgency {
+            Urgency::Page => Code::BudgetBurnsFast,
+            Urgency::Ticket => Code::BudgetBurns,
+        };
+        wrong.push(Wrong {
+            because_of: (service.state == "down").then(|| (Code::ServiceDown, name.clone())),
+            ..of(code, &format!("{name}/{}", kind.name()), Some(name.clone()), text)
+        });
+    }
+}
+
+fn slow(facts: &Facts<'_>, failover: &Failover) -> Option<Wrong> {
+    let name = ServiceName::new(&failover.service).ok()?;
+    let limit = facts.declared.services.get(&name)?.objective.as_ref()?.failover?;
+    let took_ms = failover.total_us / 1_000;
+    (took_ms > limit.0).then(|| {
+        let text = format!(
+            "the failover of {}/{} to {} took {took_ms} ms, {limit} are allowed",
+            failover.service, failover.slot, failover.to
+        );
+        of(
+            Code::FailoverSlow,
+            &failover.service,
+            Some(failover.service.clone()),
+            text,
+        )
+    })
+}
+
+/// What `status` tells and no rule above has a name for.
+fn of_problems(status: &Status, wrong: &mut Vec<Wrong>) {
+    for problem in &status.problems {
+        let code = match problem.code.as_str() {
+            "service-down" | "not-redundant" | "instance-failing" | "store-lost" => continue,
+            "given-up" => Code::GivenUp,
+            "not-served" | "address" => Code::NotServed,
+            "proxy-down" => Code::ProxyDown,
+            "frozen" | "cannot-fence" | "no-session" => Code::NotFenced,
+            _ if problem.severity == api::Severity::Error => Code::OtherProblem,
+            _ => continue,
+        };
+        let about = match code {
+            Code::OtherProblem => format!("{}/{}", problem.about, problem.code),
+            _ => problem.about.clone(),
+        };
+        let service = status.services.iter().find(|service| {
+            service.name == problem.about || service_of(&problem.about).as_ref() == Some(&service.name)
+        });
+        let text = match code {
+            Code::OtherProblem => format!("{}; {}", problem.text, problem.hint),
+            _ => problem.text.clone(),
+        };
+        wrong.push(of(code, &about, service.map(|service| service.name.clone()), text));
+    }
+}
+
+fn of(code: Code, about: &str, service: Option<String>, text: String) -> Wrong {
+    Wrong {
+        code,
+        about: about.to_owned(),
+        service,
+        text,
+        because_of: None,
+    }
+}
+
+fn plain(code: Code, about: &str, text: String) -> Wrong {
+    of(code, about, None, text)
+}
+
+fn service_of(instance: &str) -> Option<String> {
+    instance.rsplit_once('-').map(|(service, _)| service.to_owned())
+}
+
+fn failures(distance: u32) -> String {
+    match distance {
+        1 => "1 failure".into(),
+        many => format!("{many} failures"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alert::testing::{cluster, service, status};
+    use crate::objective::RULES;
+
+    fn codes(facts: &Facts<'_>) -> Vec<(Code, String, bool)> {
+        let wrong = judge(facts);
+        wrong
+            .into_iter()
+            .map(|one| (one.code, one.about, one.because_of.is_some()))
+            .collect()
+    }
+
+    fn facts<'a>(status: &'a Status, declared: &'a Cluster, burns: &'a BTreeMap<(String, Kind), Burn>) -> Facts<'a> {
+        Facts {
+            status,
+            declared,
+            store_lost: false,
+            burns,
+            failovers: &[],
+            flapping: &[],
+            failed: &[],
+            unheard: &[],
+            disks: &[],
+        }
+    }
+
+    #[test]
+    fn a_healthy_cluster_has_nothing_wrong() {
+        let (status, declared) = (
+            status(vec![service("db", "redundant", 2), service("web", "redundant", 2)]),
+            cluster(),
+        );
+        assert_eq!(codes(&facts(&status, &declared, &BTreeMap::new())), []);
+    }
+
+    #[test]
+    fn one_incident_is_one_alert_and_dependants_say_what_explains_them() {
+        let (status, declared) = (
+            status(vec![service("db", "down", 0), service("web", "down", 0)]),
+            cluster(),
+        );
+        let burn = Burn {
+            broken: Some(RULES[0]),
+            rate: 1_000.0,
+            bad: 1.0,
+            left: -0.5,
+        };
+        let burns = BTreeMap::from([(("web".to_owned(), Kind::Availability), burn)]);
+        let found = codes(&facts(&status, &declared, &burns));
+        assert!(found.contains(&(Code::ServiceDown, "db".into(), false)), "{found:?}");
+        let explained = [
+            (Code::ServiceDown, "web"),
+            (Code::BudgetBurnsFast, "web/availability"),
+            (Code::DistanceBelowTarget, "db"),
+        ];
+        for (code, about) in explained {
+            assert!(found.contains(&(code, about.into(), true)), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_objective_says_is_judged() {
+        let (status, declared) = (
+            status(vec![service("db", "degraded", 1), service("web", "redundant", 2)]),
+            cluster(),
+        );
+        let slow = |service: &str, ms: u64| Failover {
+            service: service.into(),
+            slot: 0,
+            from: None,
+            to: format!("{service}-2"),
+            epoch: 2,
+            planned: false,
+            total_us: ms * 1_000,
+            steps: Vec::new(),
+        };
+        let failovers = [
+            (slow("db", 1_999), 5),
+            (slow("db", 2_001), 5),
+            (slow("web", 9_999), 5),
+            (slow("db", 9_999), 3_601),
+        ];
+        let burns = BTreeMap::new();
+        let facts = Facts {
+            failovers: &failovers,
+            flapping: &[("web-3".into(), 10), ("db-1".into(), 601)],
+            unheard: &[("b".into(), 20)],
+            disks: &[("a".into(), 0.049), ("b".into(), 0.06)],
+            store_lost: true,
+            ..facts(&status, &declared, &burns)
+        };
+        let found: Vec<(Code, String)> = codes(&facts)
+            .into_iter()
+            .map(|(code, about, _)| (code, about))
+            .collect();
+        let expected = [
+            (Code::DistanceBelowTarget, "db"),
+            (Code::NotRedundant, "db"),
+            (Code::FailoverSlow, "db"),
+            (Code::QuorumLost, "shop"),
+            (Code::Flapping, "web-3"),
+            (Code::DataTooOld, "b"),
+            (Code::DiskNearlyFull, "a"),
+        ];
+        assert_eq!(found, expected.map(|(code, about)| (code, about.to_owned())));
+    }
+}
