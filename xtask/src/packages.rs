@@ -98,9 +98,15 @@ const RESOURCE_AGENTS: Program = Program {
     package: "resource-agents",
 };
 
+const FAKETIME: Program = Program {
+    name: "faketime",
+    package: "faketime",
+};
+
 /// What `cargo xtask test` runs.
 pub(crate) const FOR_TESTS: &[Program] = &[
     REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV, IP, NFT, PING, PGREP, FSFREEZE, MKFS, ETCD, ETCDCTL, CURL, CHROMIUM,
+    FAKETIME,
 ];
 /// What `cargo xtask hosts` runs, and what runs on them.
 pub(crate) const FOR_HOSTS: &[Program] = &[IP, NFT, PGREP, FSFREEZE, MKFS, ETCD, SETPRIV];
