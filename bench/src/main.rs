@@ -2,6 +2,7 @@
 //!
 //! Each writes `bench/results/NAME.md`. `cargo xtask bench NAME` builds what is needed and runs one.
 
+mod analyze;
 mod calm;
 mod console;
 mod db_failover;
@@ -59,6 +60,8 @@ enum What {
     Failover(failover::Settings),
     /// The loss of a host in all its ways, as a client sees it; planned moves
     NodeLoss(node_loss::Settings),
+    /// Fault trees beside SCRAM, and how the search for single points of failure grows
+    Analyze,
     /// An hour of load without a fault: nobody may be taken for dead
     Calm(calm::Settings),
     /// Random faults on three hosts, round after round, judged by a witness from outside
@@ -128,6 +131,7 @@ fn run(cli: Cli) -> Result<()> {
         What::WebKill => web_kill::run(&context)?,
         What::DbFailover => db_failover::run(&context)?,
         What::Scale => scale::run(&context)?,
+        What::Analyze => analyze::run(&context)?,
         What::Proxy => proxy::run(&context)?,
         What::Restart => restart::run(&context)?,
         What::NodeLoss(settings) => node_loss::run(&context, &settings)?,

@@ -102,18 +102,22 @@ const FAKETIME: Program = Program {
     name: "faketime",
     package: "faketime",
 };
+const SCRAM: Program = Program {
+    name: "scram",
+    package: "scram",
+};
 
 /// What `cargo xtask test` runs.
 pub(crate) const FOR_TESTS: &[Program] = &[
     REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV, IP, NFT, PING, PGREP, FSFREEZE, MKFS, ETCD, ETCDCTL, CURL, CHROMIUM,
-    FAKETIME,
+    FAKETIME, SCRAM,
 ];
 /// What `cargo xtask hosts` runs, and what runs on them.
 pub(crate) const FOR_HOSTS: &[Program] = &[IP, NFT, PGREP, FSFREEZE, MKFS, ETCD, SETPRIV];
 /// The peers of `cargo xtask bench failover`.
 pub(crate) const FOR_FAILOVER: &[Program] = &[KEEPALIVED, PACEMAKER, PACEMAKER_CLI, COROSYNC, RESOURCE_AGENTS];
 /// What `cargo xtask bench` runs.
-pub(crate) const FOR_BENCHES: &[Program] = &[REDIS, REDIS_CLI, NGINX, HAPROXY, WRK];
+pub(crate) const FOR_BENCHES: &[Program] = &[REDIS, REDIS_CLI, NGINX, HAPROXY, WRK, SCRAM];
 
 /// Installs what is missing, or says with which command to do so.
 pub(crate) fn need(programs: &[Program], no_install: bool) -> Result<()> {

@@ -188,6 +188,13 @@ impl Addresses {
         self.shared.all().holdings.get(instance)?.on.clone()
     }
 
+    /// The number of the claim under which this node has the address of a service; `None` if it has it not.
+    pub(crate) fn holding(&self, service: &ServiceName) -> Option<u64> {
+        let all = self.shared.all();
+        let mut holdings = all.holdings.iter().filter(|(id, _)| id.service() == service);
+        holdings.find_map(|(_, holding)| holding.on.as_ref().map(|_| holding.number))
+    }
+
     /// What is wrong, by service.
     pub(crate) fn trouble(&self) -> BTreeMap<ServiceName, Trouble> {
         let now = crate::clock::now();

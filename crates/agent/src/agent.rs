@@ -378,7 +378,14 @@ impl Agent {
                     };
                     self.ask(&node, &ask);
                 }
-                action => self.executor.carry_out(action, &because),
+                action => {
+                    if let Action::Part { instance, shut: false } = &action {
+                        self.fronts.part(&self.cluster, instance.service(), true, &self.link);
+                    } else if let Action::Rejoin { instance } = &action {
+                        self.fronts.part(&self.cluster, instance.service(), false, &self.link);
+                    }
+                    self.executor.carry_out(action, &because);
+                }
             }
         }
     }
@@ -596,34 +603,6 @@ impl Agent {
             self.own_problems(),
             self.clustered.as_ref().map(|cluster| &cluster.timing),
         )
-    }
-
-    /// What there is to be measured.
-    fn look(&self, now: Timestamp) -> Look {
-        let status = self.status(now);
-        let cluster = self.clustered.as_ref().map(|cluster| ClusterLook {
-            controller: cluster.controller.as_ref().map(|(record, _)| record.node.clone()),
-            leads: self.core.is_controller() && cluster.session.is_some() && cluster.store_lost.is_none(),
-            store_lost_since: cluster.store_lost.as_ref().map(|(since, _)| since.0),
-            others: cluster
-                .members
-                .iter()
-                .filter(|(node, _)| **node != cluster.me)
-                .map(|(node, member)| (node.clone(), std::net::SocketAddr::new(member.host, member.agent_port)))
-                .collect(),
-        });
-        Look {
-            me: match &self.clustered {
-                Some(cluster) => cluster.me.to_string(),
-                // One machine, whatever nodes it pretends to be.
-                None => status.nodes.first().map(|node| node.name.clone()).unwrap_or_default(),
-            },
-            watched: self.executor.watched(),
-            proxy_is_up: self.proxy_is_up,
-            declared: Arc::clone(&self.cluster),
-            cluster,
-            status,
-        }
     }
 
     /// What is wrong with our own parts.

@@ -40,7 +40,7 @@ impl Seen {
         Self {
             status: agent.status(now),
             cluster: Arc::clone(&agent.cluster),
-            timing: agent.clustered.as_ref().map(|cluster| cluster.timing.clone()),
+            timing: agent.clustered.as_ref().map(|cluster| cluster.timing),
             voters: named(|member| member.votes),
             witnesses: named(|member| !member.runs_services),
             // Two nodes at one address are one machine, whatever they are called.
@@ -67,9 +67,18 @@ impl Seen {
         analysis::live(&self.observed(), &options(order))
     }
 
+    /// The fault trees, for other tools.
+    pub(crate) fn open_psa(&self) -> String {
+        analysis::openpsa::write(&analysis::system::logic(&analysis::observed(&self.observed())))
+    }
+
     /// What a file makes worse.
     pub(crate) fn risks(&self, new: &Cluster) -> Vec<String> {
-        analysis::risks_of_change(&self.observed(), new, &options(2))
+        let mut told = analysis::risks_of_change(&self.observed(), new, &options(2));
+        if self.cluster.site != new.site {
+            told.push("what is told of machines and rates changes; nothing is started or stopped for it".into());
+        }
+        told
     }
 }
 

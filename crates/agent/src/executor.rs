@@ -8,6 +8,7 @@ use crate::input::{Input, StartFailure};
 use crate::journal::Inputs;
 use crate::measure::Watched;
 use crate::memo::{Memo, launch_digest, note};
+use crate::partings::Partings;
 use crate::ports::Ports;
 use crate::slots::{assign, forget, keep_record, retire, write_shared_slot, write_slot};
 use crate::words::Words;
@@ -103,6 +104,8 @@ pub(crate) struct Executor {
     host: IpAddr,
     /// Floating addresses of the actives here.
     pub(crate) addresses: Addresses,
+    /// Whose clients are parted with, since it is about to move.
+    partings: Partings,
     /// In a cluster: who arms the guard.
     session: Option<SessionLink>,
     /// In a cluster: instances of other nodes.
@@ -124,8 +127,10 @@ impl Executor {
             alerts: model::Alerts::default(),
             site: model::Site::default(),
         };
+        let addresses = Addresses::new(inputs.clone());
         Self {
-            addresses: Addresses::new(inputs.clone()),
+            partings: Partings::new(inputs.clone(), addresses.clone()),
+            addresses,
             layout,
             exe,
             cluster_id,
@@ -232,6 +237,7 @@ impl Executor {
 
     /// Takes floating addresses off this node that an earlier agent left, and that nobody who was adopted has.
     pub(crate) async fn sweep_addresses(&self) {
+        self.partings.forget_earlier(&self.cluster.name).await;
         let declared = self
             .cluster
             .services
@@ -353,6 +359,13 @@ impl Executor {
                 epoch,
                 takes_over,
             } => self.arm(instance, run, slot, epoch, takes_over),
+            Action::Part { instance, shut } => {
+                let declared = self.cluster.services.get(instance.service());
+                if let Some(address) = declared.and_then(|service| service.address.clone()) {
+                    self.partings.part(&self.cluster.name, &instance, address, shut);
+                }
+            }
+            Action::Rejoin { instance } => self.partings.rejoin(&instance),
             Action::Retire { instance, node } => self.retire(instance, node),
             Action::Forget { instance } => self.forget(instance),
             _ => {}

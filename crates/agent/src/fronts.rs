@@ -21,6 +21,8 @@ pub(crate) struct Fronts {
     totals: BTreeMap<ServiceName, Totals>,
     /// How long clients of a service may finish when it goes away.
     drains: BTreeMap<ServiceName, Millis>,
+    /// Services whose clients are asked to come back on new connections.
+    parting: BTreeSet<ServiceName>,
     /// Services whose clients cannot come, and why.
     trouble: BTreeMap<ServiceName, String>,
 }
@@ -100,11 +102,23 @@ impl Fronts {
                 protocol: service.protocol,
                 hold_timeout: service.hold_timeout,
                 hold_max: service.hold_max,
+                parting: self.parting.contains(name),
             };
             link.queue(message, socket);
             self.proxy_has.insert((name.clone(), listen));
             self.served.insert(name.clone(), listen);
             self.drains.insert(name.clone(), service.drain_timeout);
+        }
+    }
+
+    /// Has the clients of a service asked to come back on new connections, or no more.
+    pub(crate) fn part(&mut self, cluster: &Cluster, service: &ServiceName, parts: bool, link: &ProxyLink) {
+        let changed = match parts {
+            true => self.parting.insert(service.clone()),
+            false => self.parting.remove(service),
+        };
+        if changed && self.served.contains_key(service) {
+            self.serve(&only(cluster, service), link);
         }
     }
 
@@ -128,17 +142,7 @@ impl Fronts {
             return;
         }
         for name in cluster.services.keys() {
-            let one = Cluster {
-                name: cluster.name.clone(),
-                services: cluster
-                    .services
-                    .iter()
-                    .filter(|(other, _)| *other == name)
-                    .map(|(n, s)| (n.clone(), s.clone()))
-                    .collect(),
-                alerts: model::Alerts::default(),
-                site: model::Site::default(),
-            };
+            let one = only(cluster, name);
             match self.open(&one) {
                 Ok(()) if self.trouble.contains_key(name) => {
                     if let Some(listen) = one.services[name].listen {
@@ -211,5 +215,19 @@ impl Fronts {
                 .collect(),
         };
         link.queue(ToProxy::Route(route), None);
+    }
+}
+
+/// A cluster with one of its services.
+fn only(cluster: &Cluster, service: &ServiceName) -> Cluster {
+    let declared = cluster.services.get_key_value(service);
+    Cluster {
+        name: cluster.name.clone(),
+        services: declared
+            .map(|(name, declared)| (name.clone(), declared.clone()))
+            .into_iter()
+            .collect(),
+        alerts: model::Alerts::default(),
+        site: model::Site::default(),
     }
 }

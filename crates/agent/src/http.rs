@@ -111,6 +111,7 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
         .routes(routes!(get_status))
         .routes(routes!(stream_status))
         .routes(routes!(get_analysis))
+        .routes(routes!(get_open_psa))
         .routes(routes!(get_events))
         .routes(routes!(stream_events))
         .routes(routes!(get_explain))
@@ -271,6 +272,15 @@ async fn get_analysis(State(door): State<Door>, Query(query): Query<AnalysisQuer
     Ok(Json(report))
 }
 
+/// The fault trees of the services in the Open-PSA format, for other tools.
+#[utoipa::path(get, path = "/v1/analysis/open-psa", responses((status = 200, body = String, content_type = "application/xml")))]
+async fn get_open_psa(State(door): State<Door>) -> Result<Response, Refused> {
+    let seen = door.ask(Request::Seen).await?;
+    let made = tokio::task::spawn_blocking(move || seen.open_psa()).await;
+    let text = made.map_err(|error| refused(chain(&error), None))?;
+    Ok(([(header::CONTENT_TYPE, "application/xml")], text).into_response())
+}
+
 #[derive(Deserialize)]
 struct EventsQuery {
     after: Option<u64>,
@@ -375,8 +385,18 @@ async fn get_explain(
 ) -> Answer<Explanation> {
     let if_dies = query.if_dies;
     let ask = |answer| Request::Explain { name, if_dies, answer };
-    let explanation = door.ask(ask).await?;
-    Ok(Json(explanation.map_err(not_found)?))
+    let mut explanation = door.ask(ask).await?.map_err(not_found)?;
+    // What was measured is with all nodes, and is asked for here: the main loop waits for nobody.
+    if let Some(slow) = explanation
+        .answers
+        .iter_mut()
+        .find(|answer| answer.question == "why slow")
+    {
+        let samples = crate::measure::http::samples_of(&door.measures, &explanation.about).await;
+        slow.lines
+            .splice(0..0, crate::measure::slow::lines(&explanation.about, &samples));
+    }
+    Ok(Json(explanation))
 }
 
 #[derive(Deserialize)]

@@ -10,7 +10,9 @@
 
 pub mod actions;
 pub mod availability;
+pub mod learn;
 mod observe;
+pub mod openpsa;
 mod place;
 mod predict;
 pub mod report;

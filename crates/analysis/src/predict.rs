@@ -170,12 +170,10 @@ fn lost(system: &System, service: &Service) -> f64 {
 /// How things stand once some have failed: which services are down.
 pub(crate) fn down_with(logic: &Logic, failed: &BTreeSet<Thing>) -> BTreeMap<String, bool> {
     let numbers: BTreeSet<u32> = failed.iter().filter_map(|thing| logic.event(thing)).collect();
-    let all: Vec<Ref> = logic.services.values().copied().collect();
-    let mut tree = logic.tree.clone();
-    // One gate over all, so that each is evaluated once.
-    let any = tree.or(all);
-    let mut words = tree.words(any);
-    tree.evaluate(&mut words, |event| if numbers.contains(&event) { u64::MAX } else { 0 });
+    let mut words = logic.tree.words_of_all();
+    logic
+        .tree
+        .evaluate(&mut words, |event| if numbers.contains(&event) { u64::MAX } else { 0 });
     logic
         .services
         .iter()
@@ -189,4 +187,27 @@ pub(crate) fn down_with(logic: &Logic, failed: &BTreeSet<Thing>) -> BTreeMap<Str
             (name.clone(), value)
         })
         .collect()
+}
+
+/// The services that these hang on, and themselves: what else there is does not matter to them.
+pub(crate) fn only_needed(system: &System, services: &BTreeSet<String>) -> System {
+    let kept: BTreeSet<String> = services
+        .iter()
+        .flat_map(|name| {
+            let mut all = all_needed(system, name);
+            // Groups and what is only used are looked at too, though they interrupt nothing.
+            let more: Vec<String> = all
+                .iter()
+                .filter_map(|name| system.services.get(name))
+                .flat_map(|service| service.any_of.iter().flatten().chain(&service.uses).cloned())
+                .collect();
+            for name in more {
+                all.extend(all_needed(system, &name));
+            }
+            all
+        })
+        .collect();
+    let mut smaller = system.clone();
+    smaller.services.retain(|name, _| kept.contains(name));
+    smaller
 }

@@ -34,6 +34,10 @@ pub enum ToProxy {
         hold_timeout: Millis,
         /// Most connections or requests that may wait.
         hold_max: u32,
+        /// The address is about to move to another machine: clients are served as ever, and asked to come back on a new connection
+        /// (http). Who asks for nothing for half a second is sent away.
+        #[serde(default)]
+        parting: bool,
     },
     /// The whole route of a service; replaces the one before. Ignored if `revision` is not higher than the last one, and
     /// a target is ignored when its epoch is lower than the highest seen for its slot. Answered by `Routed`.

@@ -411,9 +411,15 @@ pub(crate) struct Analyze {
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) order: Option<u32>,
     /// Solve the fault tree of an Open-PSA file instead
+    ///
+    /// Given more than once, the files are one model. Common-cause groups are applied; of uncertain probabilities the mean is taken; the
+    /// mission time is 8760 hours.
     #[arg(long, value_name = "FILE")]
-    pub(crate) open_psa: Option<PathBuf>,
-    /// Write the fault trees of the services for other tools
+    pub(crate) open_psa: Vec<PathBuf>,
+    /// With --open-psa: solve this gate, not the first that no other gate uses
+    #[arg(long, value_name = "GATE", requires = "open_psa")]
+    pub(crate) top: Option<String>,
+    /// Write it for others: the fault trees of the services, or a picture
     #[arg(long, value_name = "FORMAT", conflicts_with_all = ["json", "open_psa"])]
     pub(crate) export: Option<Export>,
     /// Print the whole answer as JSON
@@ -424,8 +430,10 @@ pub(crate) struct Analyze {
 /// Formats that fault trees are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Export {
-    /// Open-PSA Model Exchange Format, XML
+    /// Open-PSA Model Exchange Format, XML: the fault trees
     OpenPsa,
+    /// A picture: zones, nodes, instances, and what takes which service down
+    Svg,
 }
 
 /// `simulate`

@@ -155,6 +155,19 @@ impl Client {
         self.call(Method::GET, path, Bytes::new(), READ_TIMEOUT).await
     }
 
+    /// Asks for something that is no JSON.
+    pub(crate) async fn get_text(&self, path: &str) -> Result<String, Error> {
+        let call = format!("GET {path}");
+        let open = self.send(Method::GET, path, Bytes::new(), &call);
+        let response = within(READ_TIMEOUT, open, self, &call).await?;
+        let status = response.status();
+        let text = within(READ_TIMEOUT, body_text(response, &call), self, &call).await?;
+        match status.is_success() {
+            true => Ok(text),
+            false => Err(refusal(status, text, call)),
+        }
+    }
+
     /// Changes something. `body` is sent as JSON.
     pub(crate) async fn post<B: Serialize + Sync, T: DeserializeOwned>(
         &self,

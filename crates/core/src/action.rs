@@ -148,6 +148,20 @@ pub enum Action {
         /// Whether because its node is being emptied; else because of a rollout.
         drain: bool,
     },
+    /// The holder of a floating address is about to hand its slot over: part with its clients, whose connections would not move with the
+    /// address. First they are served still and asked to come back on new connections; with `shut` new connections are kept back
+    /// too, for whoever has the address next. `Parted`.
+    Part {
+        /// Who has the address.
+        instance: InstanceId,
+        /// Whether new connections are kept back.
+        shut: bool,
+    },
+    /// The slot was handed over, or is not after all: whoever comes to this node is served as ever. No answer.
+    Rejoin {
+        /// Who had the address.
+        instance: InstanceId,
+    },
     /// Write a slot, if its revision is still as expected. `Committed`.
     Write(SlotWrite),
     /// Send clients there. `Routed`, `Drained`, `FirstAnswer`.

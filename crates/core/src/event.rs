@@ -131,6 +131,14 @@ pub enum Event {
         /// Which.
         instance: InstanceId,
     },
+    /// Clients of a floating address were parted from its node: with `shut` none is connected any more, else none of those that were
+    /// connected when it began.
+    Parted {
+        /// Who has the address.
+        instance: InstanceId,
+        /// As in the action.
+        shut: bool,
+    },
     /// A new active answered a client.
     FirstAnswer {
         /// Which.
@@ -195,6 +203,7 @@ impl Event {
             | Event::Probed { instance, .. }
             | Event::HookDone { instance, .. }
             | Event::Drained { instance }
+            | Event::Parted { instance, .. }
             | Event::FirstAnswer { instance, .. }
             | Event::Suspected { instance }
             | Event::Armed { instance, .. }

@@ -54,6 +54,9 @@ pub(crate) struct Planned {
 /// How far a planned change is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stage {
+    /// Clients of a floating address are parted from its node: what they have established would not move with it. Until then at most.
+    /// At first new connections are served still, and all are asked to come back on another; then (`shut`) new ones are kept back.
+    Parting { shut: bool, until: Timestamp, parted: bool },
     /// New requests wait in the proxy, those under way finish.
     Draining { deadline: Timestamp },
     /// The demote hook runs.
@@ -109,6 +112,8 @@ pub(crate) struct Slot {
     /// Whom clients are sent to for this slot.
     pub(crate) routed: Option<(InstanceId, Epoch)>,
     pub(crate) planned: Option<Planned>,
+    /// Whose node was asked to part with the clients of its floating address, until it is told that this is over.
+    pub(crate) parting: Option<InstanceId>,
     /// A takeover not yet told.
     pub(crate) takeover: Option<Takeover>,
     /// The operator waits to hear how the takeover goes.
@@ -121,6 +126,8 @@ pub(crate) struct Slot {
     pub(crate) claim_after: Timestamp,
     /// When the store may be tried again after a write that failed.
     pub(crate) write_after: Timestamp,
+    /// Claims in a row that the store refused.
+    pub(crate) conflicts: u32,
     pub(crate) told_held_back: bool,
 }
 
@@ -147,6 +154,7 @@ impl Slot {
             ask_again: Timestamp(0),
             routed: None,
             planned: None,
+            parting: None,
             takeover: None,
             request: None,
             awaits_route: None,
@@ -154,6 +162,7 @@ impl Slot {
             failed_promotions: 0,
             claim_after: Timestamp(0),
             write_after: Timestamp(0),
+            conflicts: 0,
             told_held_back: false,
         }
     }

@@ -2,11 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot do its part has failed")]
 
-use decisions::{
-    Action, Adopted, ClusterEvent, Commit, Core, Event, InstancePhase, Recovered, Report, SlotKnown, SlotWrite,
-};
-use model::{Epoch, Health, InstanceId, NodeName, Revision, RunId, SlotId, Timestamp};
-use std::time::Duration;
+mod pair;
+
+use decisions::{Action, ClusterEvent, Commit, Core, Event, SlotWrite};
+use model::{Revision, RunId, Timestamp};
+use pair::{holder_and_standby, id, node, says, slot};
 
 const FILE: &str = r#"
 [service.db]
@@ -18,112 +18,6 @@ standby_mode = "warm"
 listen = "127.0.0.1:5000"
 on_promote = ["promote"]
 "#;
-
-fn node(name: &str) -> NodeName {
-    NodeName::new(name).unwrap()
-}
-
-fn id(name: &str) -> InstanceId {
-    name.parse().unwrap()
-}
-
-fn slot(revision: u64, attempt: u64, holder: &str, on: &str, epoch: u64, served: bool) -> SlotKnown {
-    SlotKnown {
-        since: Timestamp(0),
-        slot: SlotId {
-            service: id(holder).service().clone(),
-            slot: 0,
-        },
-        held: true,
-        holder: id(holder),
-        epoch: Epoch(epoch),
-        revision: Revision(revision),
-        attempt,
-        node: node(on),
-        session: Some(Revision(if on == "a" { 1 } else { 2 })),
-        served,
-        data: None,
-        because: "it was told so".into(),
-        detected_ago: None,
-    }
-}
-
-/// What `b` says of its instance.
-fn says(promoted: Option<u64>) -> Event {
-    Event::Cluster(ClusterEvent::Reported(Report {
-        proved: None,
-        instance: id("db-2"),
-        node: node("b"),
-        session: Revision(2),
-        run: RunId(1),
-        phase: InstancePhase::Running,
-        health: Health::Healthy,
-        acts: promoted.is_some(),
-        promoted: promoted.map(Epoch),
-        followed: None,
-        stands_by: None,
-        unfenced: None,
-        busy: false,
-        leaving: false,
-        current: true,
-        deaths: 0,
-        restarts: 0,
-        since: Timestamp(0),
-        because: "it passes its checks".into(),
-        last_failure: None,
-    }))
-}
-
-/// An agent on `a` whose active holds the slot at epoch 1, with a standby on `b`.
-fn holder_and_standby(now: Timestamp) -> Core {
-    let mut core = Core::clustered(1, 1_000, 0, node("a"), Duration::from_millis(80));
-    let cluster = spec::parse(FILE, "shop.toml").unwrap().cluster;
-    let member = |name| ClusterEvent::Member {
-        node: node(name),
-        runs_services: true,
-        member: true,
-    };
-    let session = |name, number| ClusterEvent::Session {
-        node: node(name),
-        session: Some(Revision(number)),
-    };
-    let assigned = |name, on| ClusterEvent::Assigned {
-        instance: id(name),
-        node: node(on),
-        retiring: false,
-    };
-    core.handle(
-        Event::Recovered(Recovered {
-            cluster,
-            slots: vec![slot(10, 1, "db-1", "a", 1, true)],
-            instances: vec![Adopted {
-                since: None,
-                instance: id("db-1"),
-                node: node("a"),
-                run: RunId(1),
-                running: true,
-                current: true,
-                promoted: Some(Epoch(1)),
-                followed: None,
-                stands_by: None,
-                healthy: true,
-            }],
-            numbers: Vec::new(),
-            routes: Vec::new(),
-            elsewhere: vec![
-                session("b", 2),
-                member("a"),
-                member("b"),
-                assigned("db-1", "a"),
-                assigned("db-2", "b"),
-            ],
-        }),
-        now,
-    );
-    core.handle(Event::Cluster(ClusterEvent::OwnSession(Some(Revision(1)))), now);
-    core.handle(says(None), now);
-    core
-}
 
 fn writes(core: &mut Core) -> Vec<SlotWrite> {
     let decided = std::iter::from_fn(|| core.poll_decision());
@@ -138,7 +32,7 @@ fn writes(core: &mut Core) -> Vec<SlotWrite> {
 #[test]
 fn a_slot_that_was_handed_over_and_promoted_before_the_answer_came_is_followed() {
     let now = Timestamp(1_000_000);
-    let mut core = holder_and_standby(now);
+    let mut core = holder_and_standby(FILE, now);
     writes(&mut core);
     let (instance, run) = (id("db-1"), RunId(1));
     let how = "killed by SIGKILL".into();

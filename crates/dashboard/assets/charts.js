@@ -1,6 +1,6 @@
 // Live charts. An hour of history comes from the agent if it keeps one; what it does not keep, the page gathers while it is open.
 import { $, attr, ask, clock, figure, h, put, text } from "./dom.js";
-import { age, model } from "./model.js";
+import { age, model, now as clockNow } from "./model.js";
 
 const HISTORY = "/v1/series";
 const STEP = 1000, HOUR = 3600;
@@ -15,36 +15,65 @@ const CHARTS = [
 
 // key → { start: ms, values: [number|null] }
 const series = new Map();
-let kept = null, sampled = null, loading = false;
+let kept = null, sampled = null;
 let scope = "", minutes = 5;
 
 const keyOf = (of) => `${of.service || ""}|${of.instance || ""}|${of.node || ""}|${of.name}`;
 
-/** Asks for what was kept, once for each stream; then for the newest second, each second. */
-export async function load() {
-  if (loading) return;
-  loading = true;
+/** What is shown now: of it the newest second is asked for, each second, and once what was kept of the last hour. */
+let wanted = null;
+const kept_of = new Set();
+
+/** What every first page has in its lines. */
+const FIGURES = ["requests_per_second", "errors_per_second", "latency_p99_ms"];
+
+const queryOf = (of) => (of.node ? `node=${encodeURIComponent(of.node)}` : `service=${encodeURIComponent(of.service)}`);
+
+/** A new stream: what was kept may have gaps by now, and another node may measure what the one before did not. */
+export function begin() {
+  kept_of.clear();
+  model.samples.clear();
+  sampled = null;
+  if (wanted) load(wanted);
+}
+
+export function want(of) {
+  wanted = of;
+  if (of) load(of);
+}
+
+async function load(of) {
+  const query = queryOf(of);
+  if (kept_of.has(query)) return;
+  kept_of.add(query);
   try {
-    const answer = await ask(`${HISTORY}?since=${Date.now() - HOUR * STEP}`);
+    const answer = await ask(`${HISTORY}?${query}&since=${Math.round(clockNow() - HOUR * STEP)}`);
     if (!answer || !Array.isArray(answer.series)) throw new Error("no history");
     for (const one of answer.series) series.set(keyOf(one), { start: one.start_ms, values: one.values });
     kept = true;
   } catch { kept = false; }
-  loading = false;
+  tick();
 }
 
+let asking = false;
 export async function sample() {
-  if (sampled === false || document.hidden) return;
+  if (sampled === false || asking || document.hidden || !model.live) return;
+  asking = true;
+  const queries = wanted ? [queryOf(wanted)] : FIGURES.map((name) => `name=${name}`);
   try {
-    const answer = await ask("/v1/samples");
-    if (!answer || !Array.isArray(answer.samples)) throw new Error("no samples");
-    sampled = true;
-    model.samples = new Map(answer.samples.map((one) => [keyOf(one), one]));
-    model.samplesAt = performance.now();
-    for (const one of answer.samples) point(keyOf(one), answer.now_ms - one.age_ms, one.value);
+    for (const answer of await Promise.all(queries.map((query) => ask(`/v1/samples?${query}`)))) {
+      if (!answer || !Array.isArray(answer.samples)) throw Object.assign(new Error("no samples"), { status: 404 });
+      sampled = true;
+      for (const one of answer.samples) {
+        model.samples.set(keyOf(one), { ...one, at: performance.now() - one.age_ms });
+        point(keyOf(one), answer.now_ms - one.age_ms, one.value);
+      }
+    }
   } catch (error) {
-    if (error.status === 404 || error.status === 403 || !error.status) sampled = model.live ? false : sampled;
+    // 503 is "not yet"; an agent without measurements says that there is nothing here.
+    if (error.status === 404 || error.status === 403) sampled = false;
   }
+  asking = false;
 }
 
 function point(key, at, value) {
@@ -72,7 +101,7 @@ export function gather() {
 export function newest(of) {
   const one = model.samples.get(keyOf(of));
   if (!one) return null;
-  const old = one.age_ms + (performance.now() - model.samplesAt);
+  const old = performance.now() - one.at;
   return old > 5000 ? null : { value: one.value, age: old };
 }
 
@@ -105,7 +134,7 @@ function values(of, name, from, to) {
 }
 
 function redraw(chart, of, canvas, now, table) {
-  const to = Math.floor(Date.now() / STEP) * STEP, from = to - minutes * 60 * STEP;
+  const to = Math.floor(clockNow() / STEP) * STEP, from = to - minutes * 60 * STEP;
   const scale = chart.scale || 1;
   const lines = chart.lines.map(([name]) => values(of, name, from, to).map((value) => (value === null ? null : value * scale)));
   const known = lines.flat().filter((value) => value !== null);
@@ -178,7 +207,9 @@ export function view() {
   const spanOf = h("select", { "aria-label": "Over", onchange: (event) => { minutes = Number(event.target.value); view(); } }, [[5, "5 minutes"], [15, "15 minutes"], [60, "an hour"]].map(([value, label]) => h("option", { value, selected: value === minutes }, label)));
   put($("chart-note"), h("p", { class: "filter" }, choose, spanOf), h("p", { id: "chart-why" }, note()));
   const [what, name] = scope.split(" ");
-  const boxes = charts(what === "node" ? { node: name } : { service: name });
+  const of = what === "node" ? { node: name } : { service: name };
+  want(of);
+  const boxes = charts(of);
   put($("chart-grid"), boxes);
   boxes.forEach((box) => box.redraw());
 }

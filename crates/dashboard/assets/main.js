@@ -236,7 +236,7 @@ try { saved = localStorage.getItem("understudy-theme") || "auto"; } catch { /* n
 theme(["auto", "light", "dark"].includes(saved) ? saved : "auto");
 actions.setUp();
 onChange((what) => {
-  if (what === "all") { text($("cluster"), model.cluster); charts.load().then(charts.sample); who().then(() => soon("state")); views.analyse().then(() => soon("state")); }
+  if (what === "all") { text($("cluster"), model.cluster); charts.begin(); charts.sample(); who().then(() => soon("state")); views.analyse().then(() => soon("state")); }
   soon(what);
 });
 begin();

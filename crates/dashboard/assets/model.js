@@ -23,7 +23,7 @@ export const model = {
   services: new Map(), instances: new Map(), nodes: new Map(), problems: [], events: [], peers: [],
   ages: {}, staleAfter: SILENCE_MS, analysis: null,
   heard: null, since: null, live: false, viewer: { may_look: true, may_act: false },
-  traffic: new Map(), rates: new Map(), samples: new Map(), samplesAt: null,
+  traffic: new Map(), rates: new Map(), samples: new Map(),
 };
 const listeners = [];
 /** Calls `fn(what)` after a change: `all`, `change`, `beat` or `state`. */
@@ -157,6 +157,9 @@ function count(traffic) {
 }
 
 export const rate = (name) => { const points = model.rates.get(name); return points && points.length ? points[points.length - 1] : null; };
+
+/** What the agent's clock says now: that of the one who looks may be another. */
+export const now = () => (model.at ? new Date(model.at).getTime() + age() : Date.now());
 
 /** How old the page's news is, milliseconds. */
 export const age = () => (model.heard === null ? Infinity : performance.now() - model.heard);

@@ -2,7 +2,7 @@
 // What is drawn is kept by name; a change touches only what it is about. The layout is made anew when names come or go, or the width changes.
 import { attr, figure, flag, s, span, text } from "./dom.js";
 import { cutOff, isServiceStale, isStale, model, nodeAge, rate } from "./model.js";
-import { spofs } from "./views.js";
+import { spofs, traffic } from "./views.js";
 
 const DOOR = { w: 196, h: 56, gap: 12 };
 const CHIP = { w: 112, max: 150, h: 24, gap: 6 };
@@ -201,7 +201,7 @@ export function ages() {
     flag(part.group, "stale", isStale(name));
   }
   for (const [name, part] of drawn.doors) {
-    const now = rate(name);
+    const now = traffic(name);
     text(part.rates, now ? `${figure(now.requests)}/s, ${figure(now.errors)} errors/s` : "no traffic seen here");
   }
 }

@@ -1,7 +1,7 @@
 // What stands beside the picture: verdict, problems, services, events, failovers, risks, and the page of each thing.
 import { $, ask, attr, clock, figure, flag, h, morph, plural, put, s, span, text, us } from "./dom.js";
-import { age, cutOff, isServiceStale, isStale, model, nodeAge, rate } from "./model.js";
-import { charts, newest } from "./charts.js";
+import { age, cutOff, isServiceStale, isStale, model, nodeAge, now as clockNow, rate } from "./model.js";
+import { charts, newest, want } from "./charts.js";
 import { buttons } from "./actions.js";
 import { kind, word } from "./picture.js";
 
@@ -13,7 +13,7 @@ const STEPS = { detected: "noticed", confirmed_dead: "old one is gone", claimed:
 export const tag = (state, stale, tone) => h("span", { class: `tag${stale ? " stale" : ""}`, "data-tone": stale ? "old" : tone || TONES[state] || "old" }, stale ? `${state}, old` : state);
 const far = (service) => (service.distance_to_outage === 0 ? "bad" : service.distance_to_outage === 1 ? "warn" : "ok");
 const farWords = (n) => (n === 0 ? "0: down" : n === 1 ? "1: the next failure" : `${n} failures`);
-const since = (at) => { const ms = Date.now() - new Date(at).getTime(); return Number.isFinite(ms) ? `${span(ms)}, since ${clock(at)}` : ""; };
+const since = (at) => { const ms = clockNow() - new Date(at).getTime(); return Number.isFinite(ms) ? `${span(ms)}, since ${clock(at)}` : ""; };
 const link = (what, name) => h("a", { href: `#/${what}/${name}` }, name);
 
 /** What alone takes a service down: instance ids, and `node a`. From the analysis if there is one, else from the distance to outage. */
@@ -50,7 +50,8 @@ export async function analyse() {
 function readAnalysis(answer) {
   if (!answer || !Array.isArray(answer.spofs)) return null;
   model.survives = new Map((answer.services || []).map((service) => [service.name, service.survives || []]));
-  const bare = (one) => (one.kind === "process" || one.kind === "instance" ? one.thing.split(" ").pop() : one.thing);
+  // Marked where it is drawn: a process on its instance, what is on a node on the node.
+  const bare = (one) => { const name = one.thing.split(" ").pop(); return one.kind === "process" ? name : ["voter", "proxy"].includes(one.kind) ? `node ${name}` : one.thing; };
   return answer.spofs.map((one) => ({
     title: one.text, parts: [bare(one)], services: one.takes,
     fix: one.fix ? one.fix.actions.join("; then ") + (one.fix.leaves && one.fix.leaves.length ? ` (${one.fix.leaves.join(", ")} would still be one)` : "") : "",
@@ -63,14 +64,14 @@ export function verdict() {
   const stale = !model.live || cutOff();
   const least = services.length ? Math.min(...services.map((service) => service.distance_to_outage)) : null;
   const online = [...model.nodes.values()].filter((node) => node.state === "online").length;
-  const total = services.reduce((sum, service) => { const now = rate(service.name); return { requests: sum.requests + (now ? now.requests : 0), errors: sum.errors + (now ? now.errors : 0) }; }, { requests: 0, errors: 0 });
+  const total = services.reduce((sum, service) => { const now = traffic(service.name); return { requests: sum.requests + (now ? now.requests : 0), errors: sum.errors + (now ? now.errors : 0), all: sum.all || Boolean(now && now.all) }; }, { requests: 0, errors: 0, all: false });
   const tile = (value, label, tone) => h("div", { class: "tile", "data-tone": stale ? "old" : tone }, h("b", null, value), h("span", null, label));
   const down = count("down"), degraded = count("degraded");
   morph($("verdict"),
     tile(down ? `${down} down` : degraded ? `${degraded} degraded` : services.length ? "all redundant" : "nothing runs", `of ${plural(services.length, "service")}`, down ? "bad" : degraded ? "warn" : services.length ? "ok" : "old"),
     tile(least === null ? "–" : String(least), least === 1 ? "failure to the first outage" : "failures to the first outage", least === 0 ? "bad" : least === 1 ? "warn" : "ok"),
     tile(`${online} of ${model.nodes.size}`, "nodes online", online === model.nodes.size ? "ok" : online * 2 > model.nodes.size ? "warn" : "bad"),
-    tile(figure(total.requests), "requests/s, this node's proxy"),
+    tile(figure(total.requests), total.all ? "requests/s" : "requests/s, this node's proxy"),
     tile(figure(total.errors), "errors/s", total.errors > 0 ? "bad" : "ok"));
   flag($("verdict"), "stale", stale);
 }
@@ -80,6 +81,14 @@ export function problems() {
     const tone = SEVERITY[problem.severity];
     return h("div", { class: "problem", "data-tone": tone }, tag(problem.severity, !model.live, tone), h("p", null, problem.text), h("span", { class: "since" }, since(problem.since)), h("p", null, problem.hint));
   }));
+}
+
+/** Requests and errors a second: of all nodes where they are measured, else of this node's proxy. */
+export function traffic(name) {
+  const requests = newest({ service: name, name: "requests_per_second" });
+  if (!requests) return rate(name);
+  const errors = newest({ service: name, name: "errors_per_second" });
+  return { requests: requests.value, errors: errors ? errors.value : 0, all: true };
 }
 
 const rows = new Map();
@@ -129,7 +138,7 @@ function survives(name) {
 /** What changes each second in the lines of services. */
 export function figures() {
   for (const [name, row] of rows) {
-    const now = rate(name), p99 = newest({ service: name, name: "latency_p99_ms" });
+    const now = traffic(name), p99 = newest({ service: name, name: "latency_p99_ms" });
     const title = `${span(age())} ago`;
     const set = (cell, value, tone) => { text(cell, value); attr(cell, "title", title); attr(cell, "data-tone", tone); };
     set(row.requests, now ? figure(now.requests) : "–");
@@ -191,6 +200,7 @@ export function detail(what, name) {
   put(host, head, h("div", { class: "cols" }, facts, explained), h("h3", null, "Measured"), measured);
   shown = { what, name, head, facts, explained, ifDies: "" };
   const of = what === "node" ? { node: name } : what === "service" ? { service: name } : { service: name.slice(0, name.lastIndexOf("-")), instance: name };
+  want(of);
   put(measured, charts(of));
   redetail();
   explain();
@@ -212,12 +222,12 @@ function ofService(name) {
   if (!service) return null;
   const stale = isServiceStale(service);
   const slots = h("table", null, h("thead", null, h("tr", null, ["Slot", "State", "Held by", "Epoch", "Since, because"].map((one) => h("th", { scope: "col" }, one)))), h("tbody", null, service.slots.map((slot) => h("tr", null, h("td", null, slot.slot), h("td", null, tag(slot.state, stale, TONES[slot.state] || "warn")), h("td", null, slot.instance ? [link("instance", slot.instance), slot.node ? ` on ${slot.node}` : ""] : "nobody"), h("td", { class: "n" }, slot.epoch), h("td", null, slot.because, h("br"), h("span", { class: "since" }, since(slot.since)))))));
-  const traffic = (model.traffic.get(name) || {}).now || service.traffic;
+  const counted = (model.traffic.get(name) || {}).now || service.traffic;
   return { stale, tag: tag(service.state, stale), since: since(service.since), facts: [
     h("p", null, service.because),
     h("p", null, "distance to outage: ", h("span", { class: "far", "data-tone": far(service) }, farWords(service.distance_to_outage)), `; ${service.need} of ${service.active} actives must serve`),
     service.listen ? h("p", null, "clients come to ", h("span", { class: "mono" }, service.listen), service.floating ? `, address ${service.floating.address} is on ${service.floating.node || "no node"}` : "") : h("p", null, "no clients through our proxy"),
-    traffic ? h("p", { class: "soft" }, `since the proxy started: ${figure(traffic.requests)} requests, ${traffic.held} held, ${traffic.retried} repeated, ${traffic.failed} failed, ${traffic.errors} answered with an error; ${traffic.open} open`) : null,
+    counted ? h("p", { class: "soft" }, `since this node's proxy started: ${figure(counted.requests)} requests, ${counted.held} held, ${counted.retried} repeated, ${counted.failed} failed, ${counted.errors} answered with an error; ${counted.open} open`) : null,
     h("h3", null, "Slots"), h("div", { class: "scroll" }, slots), h("h3", null, "Instances"), instances(service.instances),
     h("h3", null, "Failover order"), h("p", null, service.failover_order.length ? service.failover_order.join(", ") : "nobody could take over now"),
     h("h3", null, "Protection"), said(service.protection.split("; "))] };
@@ -280,4 +290,4 @@ export async function explain() {
     answer.events.length ? [h("h3", null, "What happened"), h("ol", { class: "log" }, answer.events.map(line))] : null);
 }
 
-export function leave() { shown = null; }
+export function leave() { shown = null; want(null); }

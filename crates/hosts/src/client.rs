@@ -59,6 +59,8 @@ pub struct Attempt {
     pub late_ns: u64,
     /// From the planned time to its end, nanoseconds.
     pub took_ns: u64,
+    /// Whether it was sent again: a kept connection was closed as it was on its way, before any of its answer came.
+    pub repeated: bool,
     /// What came of it.
     pub outcome: Outcome,
 }
@@ -172,7 +174,8 @@ async fn send(plan: Plan, stop: &AtomicBool, good_in_a_row: &Arc<AtomicU64>) -> 
         under_way.retain(|task: &tokio::task::JoinHandle<()>| !task.is_finished());
         under_way.push(tokio::task::spawn_local(async move {
             let late_ns = nanoseconds(planned.elapsed());
-            let answer = timeout_at(planned + plan.timeout, once(plan, &idle)).await;
+            let mut repeated = false;
+            let answer = timeout_at(planned + plan.timeout, ask(plan, &idle, &mut repeated)).await;
             let outcome = match answer {
                 Ok(Ok(outcome)) => outcome,
                 Ok(Err(error)) => Outcome::Broken { why: error.to_string() },
@@ -186,6 +189,7 @@ async fn send(plan: Plan, stop: &AtomicBool, good_in_a_row: &Arc<AtomicU64>) -> 
                 planned_ns,
                 late_ns,
                 took_ns: nanoseconds(planned.elapsed()),
+                repeated,
                 outcome,
             });
         }));
@@ -199,46 +203,70 @@ async fn send(plan: Plan, stop: &AtomicBool, good_in_a_row: &Arc<AtomicU64>) -> 
     attempts
 }
 
-async fn once(plan: Plan, idle: &RefCell<Vec<TcpStream>>) -> io::Result<Outcome> {
+/// As HTTP clients do (RFC 9112, 9.3.1): what is sent on a kept connection just as the server closes that is sent again, on a new one.
+async fn ask(plan: Plan, idle: &RefCell<Vec<TcpStream>>, repeated: &mut bool) -> io::Result<Outcome> {
     let kept = idle.borrow_mut().pop().filter(is_usable);
-    let mut stream = match kept {
-        Some(stream) => stream,
-        None => TcpStream::connect(plan.target).await?,
-    };
+    if let Some(stream) = kept {
+        match once(plan, stream, idle).await {
+            Err(Broke { answered: false, .. }) => *repeated = true,
+            other => return other.map_err(|broke| broke.why),
+        }
+    }
+    let stream = TcpStream::connect(plan.target).await?;
+    once(plan, stream, idle).await.map_err(|broke| broke.why)
+}
+
+/// Why there is no answer, and whether any of it came.
+struct Broke {
+    why: io::Error,
+    answered: bool,
+}
+
+impl From<io::Error> for Broke {
+    fn from(why: io::Error) -> Self {
+        Self { why, answered: false }
+    }
+}
+
+async fn once(plan: Plan, mut stream: TcpStream, idle: &RefCell<Vec<TcpStream>>) -> Result<Outcome, Broke> {
     stream.set_nodelay(true)?;
     let end = if plan.kept { "keep-alive" } else { "close" };
     let request = format!("GET / HTTP/1.1\r\nHost: {}\r\nConnection: {end}\r\n\r\n", plan.target);
     stream.write_all(request.as_bytes()).await?;
-    let outcome = read_answer(&mut stream).await?;
-    if plan.kept {
+    let (outcome, is_last) = read_answer(&mut stream).await?;
+    if plan.kept && !is_last {
         idle.borrow_mut().push(stream);
     }
     Ok(outcome)
 }
 
-/// Readable without a request is closed: not a failure, clients connect anew.
+/// Readable without a request is closed: not a failure, clients connect anew. The system is asked: the runtime may not know yet.
 fn is_usable(stream: &TcpStream) -> bool {
-    matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    let read = socket2::SockRef::from(stream).peek(&mut [std::mem::MaybeUninit::uninit()]);
+    matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
-async fn read_answer(stream: &mut TcpStream) -> io::Result<Outcome> {
+/// The answer, and whether it says that it is the last on its connection.
+async fn read_answer(stream: &mut TcpStream) -> Result<(Outcome, bool), Broke> {
     let broken = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
     let mut bytes = Vec::new();
     loop {
-        if let Some(outcome) = parse(&bytes)? {
+        let answered = !bytes.is_empty();
+        let broke = |why| Broke { why, answered };
+        if let Some(outcome) = parse(&bytes).map_err(broke)? {
             return Ok(outcome);
         }
         if bytes.len() > ANSWER_BYTES_MAX {
-            return Err(broken("an answer without end"));
+            return Err(broke(broken("an answer without end")));
         }
-        if stream.read_buf(&mut bytes).await? == 0 {
-            return Err(broken("closed before the answer was whole"));
+        if stream.read_buf(&mut bytes).await.map_err(broke)? == 0 {
+            return Err(broke(broken("closed before the answer was whole")));
         }
     }
 }
 
 /// `None` if there is more to come.
-fn parse(bytes: &[u8]) -> io::Result<Option<Outcome>> {
+fn parse(bytes: &[u8]) -> io::Result<Option<(Outcome, bool)>> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
     let parsed = response
@@ -253,12 +281,16 @@ fn parse(bytes: &[u8]) -> io::Result<Option<Outcome>> {
         .find(|header| header.name.eq_ignore_ascii_case("content-length"))
         .and_then(|header| std::str::from_utf8(header.value).ok()?.trim().parse::<usize>().ok());
     let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no length"))?;
+    let is_last = response
+        .headers
+        .iter()
+        .any(|header| header.name.eq_ignore_ascii_case("connection") && header.value.eq_ignore_ascii_case(b"close"));
     let Some(body) = bytes.get(head..head.saturating_add(length)) else {
         return Ok(None);
     };
     let status = response.code.unwrap_or(0);
     if status != 200 {
-        return Ok(Some(Outcome::Refused { status }));
+        return Ok(Some((Outcome::Refused { status }, is_last)));
     }
     let body = String::from_utf8_lossy(body);
     let words: Vec<&str> = body.split_ascii_whitespace().collect();
@@ -268,13 +300,14 @@ fn parse(bytes: &[u8]) -> io::Result<Option<Outcome>> {
             .position(|word| *word == name)
             .and_then(|place| words.get(place + 1))
     };
-    Ok(Some(Outcome::Answered {
+    let answered = Outcome::Answered {
         // A standby that answers does so at epoch 0, which is none.
         epoch: after("epoch")
             .and_then(|word| word.parse().ok())
             .filter(|epoch| *epoch > 0),
         name: after("name").map(|word| (*word).to_owned()),
-    }))
+    };
+    Ok(Some((answered, is_last)))
 }
 
 fn nanoseconds(span: Duration) -> u64 {
@@ -294,18 +327,18 @@ mod tests {
             epoch: Some(7),
             name: Some("a".into()),
         };
-        assert_eq!(parse(text).unwrap(), Some(whole));
-        let other = b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n";
-        assert_eq!(parse(other).unwrap(), Some(Outcome::Refused { status: 503 }));
+        assert_eq!(parse(text).unwrap(), Some((whole, false)));
+        let other = b"HTTP/1.1 503 No\r\nContent-Length: 0\r\nconnection: Close\r\n\r\n";
+        assert_eq!(parse(other).unwrap(), Some((Outcome::Refused { status: 503 }, true)));
         let standby = b"HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\nepoch 0 slot 0 name";
         let whole = Outcome::Answered {
             epoch: None,
             name: None,
         };
-        assert_eq!(parse(standby).unwrap(), Some(whole));
+        assert_eq!(parse(standby).unwrap(), Some((whole, false)));
         let plain = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
         assert_eq!(
-            parse(plain).unwrap(),
+            parse(plain).unwrap().map(|(outcome, _)| outcome),
             Some(Outcome::Answered {
                 epoch: None,
                 name: None

@@ -164,6 +164,7 @@ mod tests {
             planned_ns: at_ms * MS,
             late_ns: 0,
             took_ns,
+            repeated: false,
             outcome,
         }
     }

@@ -106,11 +106,13 @@ impl Control {
                 protocol,
                 hold_timeout,
                 hold_max,
+                parting,
             } => {
                 let settings = Settings {
                     protocol,
                     hold_timeout: hold_timeout.duration(),
                     hold_max,
+                    parting,
                 };
                 match self.serve(&service, listen, settings, fds) {
                     Ok(true) => self.served(service, None),

@@ -21,6 +21,8 @@ pub(crate) struct Settings {
     pub(crate) protocol: Protocol,
     pub(crate) hold_timeout: Duration,
     pub(crate) hold_max: u32,
+    /// Clients are asked to come back on new connections.
+    pub(crate) parting: bool,
 }
 
 /// A route on its way to the workers.
@@ -33,7 +35,7 @@ pub(crate) struct NewRoute {
 /// See the module.
 pub(crate) struct Front {
     pub(crate) service: ServiceName,
-    pub(crate) settings: Cell<Settings>,
+    settings: Cell<Settings>,
     pub(crate) counters: Arc<Counters>,
     /// How many wait on all workers.
     pub(crate) holding: Arc<AtomicU32>,
@@ -52,6 +54,8 @@ pub(crate) struct Front {
     open: Cell<u32>,
     emptied: Notify,
     closing: Rc<Flag>,
+    /// Another one each time that it is over.
+    parting: RefCell<Rc<Flag>>,
     closed: Rc<Flag>,
 }
 
@@ -64,6 +68,10 @@ impl Front {
         worker: usize,
         events: UnboundedSender<Event>,
     ) -> Self {
+        let parting = Flag::default();
+        if settings.parting {
+            parting.raise();
+        }
         Self {
             service,
             settings: Cell::new(settings),
@@ -79,7 +87,22 @@ impl Front {
             open: Cell::new(0),
             emptied: Notify::new(),
             closing: Rc::default(),
+            parting: RefCell::new(Rc::new(parting)),
             closed: Rc::default(),
+        }
+    }
+
+    pub(crate) fn settings(&self) -> Settings {
+        self.settings.get()
+    }
+
+    /// Goes by other settings from now on.
+    pub(crate) fn set(&self, settings: Settings) {
+        self.settings.set(settings);
+        if settings.parting {
+            self.parting.borrow().raise();
+        } else if self.parting.borrow().is_raised() {
+            self.parting.replace(Rc::default());
         }
     }
 
@@ -189,6 +212,16 @@ impl Front {
 
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.is_raised()
+    }
+
+    /// Whether a client shall not use its connection for another request.
+    pub(crate) fn sends_away(&self) -> bool {
+        self.is_closing() || self.settings.get().parting
+    }
+
+    /// Raised while clients are asked to come back on new connections, and if that is over as long as nobody watches anew.
+    pub(crate) fn watch_parting(&self) -> Watch {
+        self.parting.borrow().watch()
     }
 
     pub(crate) fn watch_closing(&self) -> Watch {

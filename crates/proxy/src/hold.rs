@@ -84,7 +84,7 @@ impl Search {
 
     async fn wait(&mut self) -> Result<InFlight, Refused> {
         let front = Rc::clone(&self.front);
-        let settings = front.settings.get();
+        let settings = front.settings();
         let _held = Held::start(&front)?;
         let started = Instant::now();
         let patience = self.patience.unwrap_or(settings.hold_timeout);
@@ -120,7 +120,7 @@ struct Held<'a>(&'a Front);
 
 impl<'a> Held<'a> {
     fn start(front: &'a Front) -> Result<Self, Refused> {
-        let most = front.settings.get().hold_max;
+        let most = front.settings().hold_max;
         if front.is_closing() {
             return Err(Refused::Closing);
         }

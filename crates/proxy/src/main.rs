@@ -109,6 +109,7 @@ async fn be_agent(
         protocol,
         hold_timeout: Millis(10_000),
         hold_max: 10_000,
+        parting: false,
     };
     client.send(&serve, Some(listener.as_fd())).await?;
     let targets = (0..).zip(to).map(|(slot, address)| Target {

@@ -149,13 +149,13 @@ impl Worker {
                         self.events.clone(),
                     )),
                 };
-                front.settings.set(settings);
+                front.set(settings);
                 let error = self.open(front, listener).err().map(|error| error.to_string());
                 let _ = self.events.send(Event::Opened { service, error });
             }
             Command::Settings { service, settings } => {
                 if let Some(serving) = self.fronts.get(&service) {
-                    serving.front.settings.set(settings);
+                    serving.front.set(settings);
                 }
             }
             Command::Route {
@@ -254,7 +254,7 @@ fn welcome(front: &Rc<Front>, buffers: &Rc<Buffers>, asker: &Asker, client: TcpS
     let buffers = Rc::clone(buffers);
     let caller = asker.area(&client, peer, &front.counters.callers);
     let open = front.opened(caller);
-    match front.settings.get().protocol {
+    match front.settings().protocol {
         Protocol::Tcp => tokio::task::spawn_local(async move {
             tcp::serve(front, buffers, client, &open).await;
         }),

@@ -158,6 +158,11 @@ fn action_in_words(action: &Action) -> String {
         Action::TellLeft { instance, node } => format!("tell node {node} that no client is at {instance}"),
         Action::AskRenew { instance, node } => format!("ask node {node} to start {instance} anew"),
         Action::AskMove { slot, node, .. } => format!("ask node {node} to move {slot} on"),
+        Action::Part { instance, shut: false } => {
+            format!("ask the clients of {instance} to come back on new connections")
+        }
+        Action::Part { instance, shut: true } => format!("keep new connections to the address of {instance} back"),
+        Action::Rejoin { instance } => format!("let new connections to {instance} in again"),
         Action::Write(write) if write.held && write.previous.as_ref() == Some(&write.holder) && write.served => {
             format!(
                 "note that {} serves {}, epoch {}",

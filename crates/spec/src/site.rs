@@ -183,7 +183,7 @@ impl Judge<'_> {
             let path = entry.name.as_str();
             let lies_in =
                 |zone: &&str| *zone == path || zone.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
-            if !used.iter().any(|zone| lies_in(zone)) {
+            if !used.iter().any(lies_in) {
                 let help = match mend::similar(path, used.iter().copied()) {
                     Some(meant) => format!("did you mean `{meant}`?"),
                     None => format!("give a node `zone = \"{}\"`, or leave it out", shown(path)),

@@ -23,6 +23,9 @@ const GUARD_LOOK: Duration = Duration::from_millis(10);
 /// A guard that answers no heartbeat for this long hangs: it has nothing to do that takes longer.
 const GUARD_SILENT: Duration = Duration::from_millis(1_500);
 
+/// The guard freezes within microseconds of the soft deadline, and says so. If it has not after this long, we freeze.
+const GUARD_ACTS: Duration = Duration::from_millis(30);
+
 /// What lets traffic of an instance through, and closes by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Gate {
@@ -76,6 +79,28 @@ pub(crate) struct Fence {
     guard: Option<Pid>,
     /// Since when a heartbeat is not answered.
     beat_since: Option<Instant>,
+    /// What the guard said stands still or has ended.
+    still: BTreeSet<SlotId>,
+    /// The soft deadline has passed and the guard has not said that everything stands still.
+    overdue: Option<Overdue>,
+}
+
+/// How a guard that does not act is dealt with. Freezing what should stand still anyway does no harm; that the guard hangs is only
+/// concluded when it had until the hard deadline to do its duty.
+#[derive(Debug, Clone, Copy)]
+enum Overdue {
+    /// We freeze then.
+    Freeze(Instant),
+    /// We froze; then the guard is replaced.
+    Replace(Instant),
+}
+
+impl Overdue {
+    fn due(self) -> Instant {
+        match self {
+            Overdue::Freeze(at) | Overdue::Replace(at) => at,
+        }
+    }
 }
 
 impl Fence {
@@ -100,6 +125,8 @@ impl Fence {
             why_not: "the guard has not said yet whether it can fence".into(),
             guard: None,
             beat_since: None,
+            still: BTreeSet::new(),
+            overdue: None,
         })
     }
 
@@ -109,11 +136,71 @@ impl Fence {
             if let Some(told) = self.told.pop_front() {
                 return told;
             }
-            match self.heard.recv().await {
-                Some(heard) => self.hear(heard),
-                None => std::future::pending().await,
+            let Some(overdue) = self.overdue else {
+                match self.heard.recv().await {
+                    Some(heard) => self.hear(heard),
+                    None => std::future::pending().await,
+                }
+                continue;
+            };
+            tokio::select! {
+                // What it said before the time was up counts, also if we are late to hear it.
+                biased;
+                heard = self.heard.recv() => match heard {
+                    Some(heard) => self.hear(heard),
+                    None => std::future::pending().await,
+                },
+                () = tokio::time::sleep_until(overdue.due().into()) => self.act_for_the_guard(overdue),
             }
         }
+    }
+
+    /// The soft deadline has passed: everything armed must stand still, and the guard say so. One that hangs does neither.
+    pub(crate) fn expect_still(&mut self) {
+        if !self.all_still() && self.overdue.is_none() {
+            self.overdue = Some(Overdue::Freeze(Instant::now() + GUARD_ACTS));
+        }
+    }
+
+    /// A renewal was acknowledged: what stood still may go on, and the guard lets it. What we froze in its place only goes on when a guard
+    /// that is awake has armed it anew.
+    pub(crate) fn may_go_on(&mut self) {
+        if let Some(Overdue::Replace(_)) = self.overdue.take() {
+            self.replace_guard("the guard did not act at the soft deadline");
+        }
+    }
+
+    fn all_still(&self) -> bool {
+        self.armed.keys().all(|slot| self.still.contains(slot))
+    }
+
+    fn act_for_the_guard(&mut self, overdue: Overdue) {
+        if self.all_still() {
+            self.overdue = None;
+            return;
+        }
+        match overdue {
+            Overdue::Freeze(at) => {
+                tracing::error!("the guard has not acted at the soft deadline; freezing in its place");
+                self.freeze_all();
+                let soft = self.timing.soft_deadline.duration();
+                let rest = self.timing.hard_deadline.duration().saturating_sub(soft);
+                self.overdue = Some(Overdue::Replace(at + rest));
+            }
+            Overdue::Replace(_) => {
+                self.overdue = None;
+                self.replace_guard("the guard did not act at the soft deadline");
+            }
+        }
+    }
+
+    fn replace_guard(&mut self, why: &str) {
+        if let Some(guard) = self.guard.take() {
+            tracing::error!(guard = guard.as_raw_nonzero(), why, "the guard hangs; ending it");
+            let _ = rustix::process::kill_process(guard, rustix::process::Signal::KILL);
+        }
+        self.beat_since = None;
+        self.lose(why.into());
     }
 
     /// Has an instance ended should the session run out. The answer comes when it is armed, or cannot be.
@@ -152,6 +239,7 @@ impl Fence {
         };
         self.empty = false;
         self.inherited.remove(slot);
+        self.still.remove(slot);
         self.send(|client| client.arm(armament.clone()));
         self.armed.insert(
             slot.clone(),
@@ -173,6 +261,7 @@ impl Fence {
             .collect();
         for slot in slots {
             self.armed.remove(&slot);
+            self.still.remove(&slot);
             self.send(|client| client.disarm(slot.clone()));
         }
     }
@@ -203,12 +292,7 @@ impl Fence {
     pub(crate) fn heartbeat(&mut self) {
         let hangs = self.beat_since.is_some_and(|since| since.elapsed() >= GUARD_SILENT);
         if hangs && self.client.is_some() {
-            if let Some(guard) = self.guard.take() {
-                tracing::error!(guard = guard.as_raw_nonzero(), "the guard hangs; ending it");
-                let _ = rustix::process::kill_process(guard, rustix::process::Signal::KILL);
-            }
-            self.beat_since = None;
-            self.lose("the guard hangs".into());
+            self.replace_guard("the guard answers no heartbeat");
             return;
         }
         if self.client.is_some() {
@@ -258,6 +342,8 @@ impl Fence {
     fn lose(&mut self, why: String) {
         self.client = None;
         self.ready = false;
+        self.overdue = None;
+        self.still.clear();
         self.freeze_all();
         for armed in self.armed.values_mut() {
             if let Some(waiting) = armed.waiting.take() {
@@ -347,6 +433,11 @@ impl Fence {
             Reply::Refused { slot: None, why } => tracing::warn!(why, "the guard refuses"),
             Reply::Event { slot, what, .. } => {
                 tracing::warn!(%slot, ?what, "the guard acts");
+                match what {
+                    What::Frozen | What::Fired | What::Gone => drop(self.still.insert(slot.clone())),
+                    What::Thawed { .. } | What::Resumed => drop(self.still.remove(&slot)),
+                    What::Quiesce | What::Failed { .. } => {}
+                }
                 let Some(instance) = self.armed.get(&slot).map(|armed| armed.instance.clone()) else {
                     return;
                 };

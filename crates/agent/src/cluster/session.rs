@@ -424,10 +424,15 @@ impl Keeper {
                 HolderAction::Frozen { why } => {
                     if why == Still::NoGuard {
                         self.fence.freeze_all();
+                    } else {
+                        self.fence.expect_still();
                     }
                     self.news(News::Frozen(Some(why)));
                 }
-                HolderAction::Thawed => self.news(News::Frozen(None)),
+                HolderAction::Thawed => {
+                    self.fence.may_go_on();
+                    self.news(News::Frozen(None));
+                }
                 HolderAction::Late { by } => self.news(News::Late(by)),
             }
         }

@@ -20,6 +20,8 @@ const EVENTS: usize = 200;
 const EVENTS_AT_ONCE: usize = 2_000;
 /// Messages that a slow page may lag behind; past that it begins anew.
 const LAG: usize = 256;
+/// Pages that are open at once: many screens on many walls, and no more memory than that whoever asks.
+const PAGES_MAX: usize = 256;
 /// Pages that wait for their first message.
 const JOINING: usize = 64;
 
@@ -47,7 +49,7 @@ impl Feed {
         (Self { joining }, Waiting { joins })
     }
 
-    /// One more page; nothing if the agent is ending.
+    /// One more page; nothing if there are too many, or the agent is ending.
     pub(crate) async fn join(&self) -> Option<Subscription> {
         let (told, first) = oneshot::channel();
         self.joining.send(told).await.ok()?;
@@ -123,6 +125,9 @@ impl Teller {
 
     /// Tells a new page everything, at the same moment at which the others know it.
     async fn welcome(&mut self, told: oneshot::Sender<Subscription>) -> Option<()> {
+        if self.sender.receiver_count() >= PAGES_MAX {
+            return Some(());
+        }
         let look = self.look(false).await?;
         let events = self.events(self.event.saturating_sub(EVENTS as u64), EVENTS).await?;
         self.event = events.last().map_or(self.event, |event| event.seq).max(self.event);

@@ -165,7 +165,13 @@ async fn pass(State(door): State<Door>, way: Option<Extension<Way>>) -> Result<J
 async fn get_stream(
     State(door): State<Door>,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Refused> {
-    let ending = || Refused(StatusCode::SERVICE_UNAVAILABLE, refused("the agent is ending", None));
+    let ending = || {
+        let text = "too many dashboards are open, or the agent is ending";
+        Refused(
+            StatusCode::SERVICE_UNAVAILABLE,
+            refused(text, Some("try again in a moment".into())),
+        )
+    };
     let (first, following) = door.feed.join().await.ok_or_else(ending)?;
     let stream = unfold(
         (VecDeque::from([first]), following),

@@ -122,6 +122,27 @@ pub(crate) async fn get_samples(
     Ok(Json(merge::samples(now.wall_ms, parts, silent, query.name)).into_response())
 }
 
+/// Of a service, the newest second, of all nodes that answer.
+pub(crate) async fn samples_of(measures: &Measures, service: &str) -> Vec<api::Sample> {
+    let now = moment();
+    let query = MeasuredQuery {
+        service: Some(service.to_owned()),
+        node: None,
+        name: None,
+        since: None,
+        own: false,
+    };
+    let part = {
+        let state = measures.state();
+        let Some((seen, _)) = state.look.as_ref() else {
+            return Vec::new();
+        };
+        state.memory.newest(&seen.me, &query.wanted(now), now)
+    };
+    let (parts, silent) = all(measures, part, &query.for_others("/v1/samples", now)).await;
+    merge::samples(now.wall_ms, parts, silent, None).samples
+}
+
 async fn all(measures: &Measures, own: Part, path: &str) -> (Vec<Part>, Vec<api::Silent>) {
     let cluster = {
         let state = measures.state();

@@ -10,6 +10,7 @@
 pub(crate) mod http;
 pub(crate) mod peers;
 mod sampler;
+pub(crate) mod slow;
 
 use crate::clock;
 use crate::journal::Inputs;

@@ -5,8 +5,8 @@
 
 use super::Options;
 use crate::actions::{Action, candidates};
-use crate::predict::{Prediction, all_needed, predict};
-use crate::solve::Limits;
+use crate::predict::{self, Prediction, all_needed, only_needed, predict};
+use crate::solve::{Limits, solve};
 use crate::system::{System, logic};
 use crate::tree::Ref;
 use api::analysis::Advice;
@@ -51,15 +51,18 @@ struct Choice {
 /// Advice for the services that miss their target; if none has one, for the three that are worst off.
 pub fn advise(system: &System, options: &Options) -> Vec<Advice> {
     const WORST: usize = 3;
-    let Budget { evaluations, .. } = options.budget;
+    let evaluations = options.budget.evaluations;
     if evaluations == 0 || system.services.is_empty() {
         return Vec::new();
     }
+    let whole = logic(system);
+    let limits = only_probability(&options.limits);
     let mut all: Vec<(f64, bool, &String)> = system
         .services
         .iter()
         .map(|(name, service)| {
-            let now = predict(system, name, &only_probability(&options.limits)).unavailability();
+            let top = whole.services.get(name).copied().unwrap_or(Ref::False);
+            let now = predict::with(system, &whole, name, &solve(&whole.tree, top, &limits)).unavailability();
             (now, service.unavailable_max.is_some_and(|max| now > max), name)
         })
         .collect();
@@ -80,6 +83,14 @@ pub fn advise(system: &System, options: &Options) -> Vec<Advice> {
         .collect()
 }
 
+/// A larger system costs more to look at: of one of a hundred things all that are asked for, of ten times as many a tenth.
+pub(super) fn affordable(evaluations: usize, system: &System) -> usize {
+    const THINGS: usize = 100;
+    let instances: usize = system.services.values().map(|service| service.instances.len()).sum();
+    let things = instances + system.nodes.len();
+    (evaluations * THINGS / things.max(THINGS)).max(evaluations.min(20))
+}
+
 fn only_probability(limits: &Limits) -> Limits {
     Limits {
         order: 1,
@@ -95,8 +106,9 @@ fn for_service(system: &System, service: &str, options: &Options, mut evaluation
     // Failures of the day are mended anyway; advice is for the design.
     let sound = System {
         failed: BTreeSet::new(),
-        ..system.clone()
+        ..only_needed(system, &BTreeSet::from([service.to_owned()]))
     };
+    evaluations = affordable(evaluations, &sound);
     let before = predict(&sound, service, &limits);
     let mut beam = vec![Choice {
         actions: Vec::new(),

@@ -4,9 +4,11 @@ mod advice;
 mod checks;
 mod picture;
 mod spofs;
+mod svg;
 
 pub use advice::{Budget, advise};
 pub use spofs::{fix, risks};
+pub use svg::svg;
 
 use crate::predict::{self, Prediction};
 use crate::solve::{Limits, Probability, Solution, solve};
@@ -21,21 +23,12 @@ const IMPORTANT_MAX: usize = 10;
 const CUT_SETS_MAX: usize = 1_000;
 
 /// How much is looked into.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Options {
     /// For the cut sets.
     pub limits: Limits,
     /// For fixes and advice.
     pub budget: Budget,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            limits: Limits::default(),
-            budget: Budget::default(),
-        }
-    }
 }
 
 /// All about a system. `of` is `running` or `declared`.

@@ -7,8 +7,8 @@ use api::analysis::{IfLost, InstancePicture, NodePicture, ZonePicture};
 use model::Role;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Above this the distance after the loss of each node is not worked out: a status is asked for often.
-const NODES_MAX: usize = 64;
+/// Above so many nodes times services, the distance after the loss of each node is not worked out: a report is asked for often.
+const PAIRS_MAX: usize = 4_000;
 
 pub(super) fn zones(
     system: &System,
@@ -67,7 +67,7 @@ fn instances(system: &System, node: &str) -> Vec<InstancePicture> {
 
 /// How near each service is to an outage once a node is away: 0, 1, or 2 and more, which is not told.
 fn if_lost(system: &System, logic: &Logic, node: &str, failed: &BTreeMap<u32, bool>) -> Vec<IfLost> {
-    if system.nodes.len() > NODES_MAX {
+    if system.nodes.len() * system.services.len() > PAIRS_MAX {
         return Vec::new();
     }
     let mut all = system.failed.clone();

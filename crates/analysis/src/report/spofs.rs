@@ -1,8 +1,8 @@
 //! Single points of failure: named at the widest level that explains them, and what would remove them.
 
-use super::advice::Budget;
+use super::advice::{Budget, affordable};
 use crate::actions::{Action, candidates};
-use crate::predict::down_with;
+use crate::predict::{down_with, only_needed};
 use crate::system::{System, Thing, logic};
 use api::analysis::{Fix, Report, Spof};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,41 +19,53 @@ pub(super) fn spofs(system: &System, singles: &BTreeMap<String, BTreeSet<Thing>>
             kills.entry(thing).or_default().insert(service);
         }
     }
-    let mut all: Vec<(&Thing, BTreeSet<&String>)> = kills.into_iter().collect();
     // The widest first: what takes most services, and most with it.
-    all.sort_by_cached_key(|(thing, services)| {
-        let behind = system.behind(thing).len();
-        (
-            std::cmp::Reverse(services.len()),
-            std::cmp::Reverse(behind),
-            (*thing).clone(),
-        )
+    let mut all: Vec<Single<'_>> = kills
+        .into_iter()
+        .map(|(thing, services)| Single {
+            behind: system.behind(thing),
+            thing,
+            services,
+        })
+        .collect();
+    all.sort_by_cached_key(|single| {
+        let width = (single.services.len(), single.behind.len());
+        (std::cmp::Reverse(width), single.thing.clone())
     });
-    let mut evaluations = budget.evaluations;
-    let mut told: Vec<Spof> = Vec::new();
-    let wider: BTreeMap<&Thing, BTreeSet<&String>> =
-        all.iter().map(|(thing, services)| (*thing, services.clone())).collect();
-    for (thing, services) in &all {
-        let behind = system.behind(thing);
-        let within = wider
-            .iter()
-            .filter(|(other, takes)| {
-                *other != thing && takes.is_superset(services) && system.behind(other).contains(thing)
-            })
-            .max_by_key(|(other, _)| (system.behind(other).len(), std::cmp::Reverse((**other).clone())))
-            .map(|(other, _)| other.to_string());
-        let takes: Vec<String> = services.iter().map(|service| (*service).clone()).collect();
-        told.push(Spof {
-            kind: thing.kind().into(),
-            thing: thing.to_string(),
-            behind: behind.iter().map(ToString::to_string).collect(),
-            text: sentence(system, thing, &takes, &behind),
-            within,
-            fix: fix_within(system, thing, &mut evaluations),
-            takes,
-        });
+    let mut evaluations = affordable(budget.evaluations, system);
+    all.iter()
+        .map(|single| {
+            let takes: Vec<String> = single.services.iter().map(|service| (*service).clone()).collect();
+            // Those before it are at least as wide.
+            let within = all
+                .iter()
+                .find(|other| other.contains(single))
+                .map(|other| other.thing.to_string());
+            Spof {
+                kind: single.thing.kind().into(),
+                thing: single.thing.to_string(),
+                behind: single.behind.iter().map(ToString::to_string).collect(),
+                text: sentence(system, single.thing, &takes, &single.behind),
+                within,
+                fix: fix_within(system, single.thing, &mut evaluations),
+                takes,
+            }
+        })
+        .collect()
+}
+
+/// A single point of failure, the services it takes, and what goes with it.
+struct Single<'a> {
+    thing: &'a Thing,
+    services: BTreeSet<&'a String>,
+    behind: BTreeSet<Thing>,
+}
+
+impl Single<'_> {
+    /// Whether another one is in this one, and takes no more services.
+    fn contains(&self, other: &Self) -> bool {
+        self.behind.contains(other.thing) && self.services.is_superset(&other.services)
     }
-    told
 }
 
 /// "zone dc1/rack1 takes web and db down: with it go node a, web-1, db-1".
@@ -151,7 +163,11 @@ fn missing(system: &System, name: &str, gone: &BTreeSet<Thing>) -> u64 {
 
 fn fix_within(system: &System, thing: &Thing, evaluations: &mut usize) -> Option<Fix> {
     const WIDTH: usize = 6;
-    let start = State::new(system.clone(), Vec::new(), thing);
+    if *evaluations == 0 {
+        return None;
+    }
+    let all = State::new(system.clone(), Vec::new(), thing);
+    let start = State::new(only_needed(system, &all.killed), Vec::new(), thing);
     let mut beam = vec![start];
     let mut best: Option<State> = None;
     for _ in 0..ACTIONS_MAX {

@@ -9,6 +9,7 @@
 
 mod bdd;
 mod counts;
+mod hull;
 mod module;
 mod order;
 mod table;
@@ -183,7 +184,27 @@ fn solve_here(tree: &Tree, top: Ref, limits: &Limits) -> Solution {
             parts.insert(gate, part);
         }
     }
-    collect(tree, top, &parts)
+    let solution = collect(tree, top, &parts);
+    match solution.probability {
+        // The probability is known, and the sets are too many for a diagram of their own.
+        Probability::Exact(_) if !coherent[top as usize] && solution.total.is_none() => {
+            let between = hull::solve(tree, Ref::Gate(top), limits);
+            Solution {
+                probability: solution.probability,
+                birnbaum: solution.birnbaum,
+                ..between
+            }
+        }
+        Probability::Bounds(low, high) if !coherent[top as usize] => {
+            let between = hull::solve(tree, Ref::Gate(top), limits);
+            let low = low.max(between.probability.low());
+            Solution {
+                probability: Probability::Bounds(low, high.min(between.probability.high()).max(low)),
+                ..between
+            }
+        }
+        _ => solution,
+    }
 }
 
 impl CutSet {

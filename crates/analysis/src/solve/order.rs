@@ -10,12 +10,12 @@ pub(super) enum Walk {
     AsWritten,
     /// Those with least below them first.
     SmallFirst,
-    /// Those with most below them first.
-    LargeFirst,
+    /// Gates before events, those that most others use first; a variable comes when all below it has come.
+    SharedFirst,
 }
 
 /// The orders that are tried, one after the other.
-pub(super) const WALKS: [Walk; 3] = [Walk::AsWritten, Walk::SmallFirst, Walk::LargeFirst];
+pub(super) const WALKS: [Walk; 3] = [Walk::AsWritten, Walk::SharedFirst, Walk::SmallFirst];
 
 /// A module: the gates that belong to it, and the variables they end in: events, and modules below.
 pub(super) struct Local {
@@ -28,7 +28,7 @@ pub(super) struct Local {
 /// Walks a module depth first.
 pub(super) fn local(tree: &Tree, top: u32, is_below: &dyn Fn(u32) -> bool, walk: Walk) -> Local {
     let mut size: BTreeMap<u32, u64> = BTreeMap::new();
-    if walk != Walk::AsWritten {
+    if walk == Walk::SmallFirst {
         let all = local(tree, top, is_below, Walk::AsWritten).gates;
         for gate in all {
             let of = |input: &Ref| match input {
@@ -42,6 +42,18 @@ pub(super) fn local(tree: &Tree, top: u32, is_below: &dyn Fn(u32) -> bool, walk:
     let weight = |input: &Ref| match input {
         Ref::Gate(gate) => size.get(gate).copied().unwrap_or(1),
         _ => 1,
+    };
+    let uses = if walk == Walk::SharedFirst {
+        uses(tree, top, is_below)
+    } else {
+        BTreeMap::new()
+    };
+    let shared = |input: &Ref| {
+        let is_variable = !matches!(input, Ref::Gate(gate) if !is_below(*gate));
+        (
+            is_variable,
+            std::cmp::Reverse(uses.get(input).copied().unwrap_or_default()),
+        )
     };
     let mut seen: BTreeMap<Ref, ()> = BTreeMap::new();
     let mut found = Local {
@@ -60,7 +72,7 @@ pub(super) fn local(tree: &Tree, top: u32, is_below: &dyn Fn(u32) -> bool, walk:
                 match walk {
                     Walk::AsWritten => {}
                     Walk::SmallFirst => inputs.sort_by_key(weight),
-                    Walk::LargeFirst => inputs.sort_by_key(|input| std::cmp::Reverse(weight(input))),
+                    Walk::SharedFirst => inputs.sort_by_key(shared),
                 }
                 stack.extend(inputs.into_iter().rev());
             }
@@ -70,4 +82,15 @@ pub(super) fn local(tree: &Tree, top: u32, is_below: &dyn Fn(u32) -> bool, walk:
     }
     found.gates.sort_unstable();
     found
+}
+
+/// How many gates of a module look at each of its gates and variables.
+fn uses(tree: &Tree, top: u32, is_below: &dyn Fn(u32) -> bool) -> BTreeMap<Ref, u32> {
+    let mut uses = BTreeMap::new();
+    for gate in local(tree, top, is_below, Walk::AsWritten).gates {
+        for input in tree.gate(gate).inputs() {
+            *uses.entry(*input).or_default() += 1;
+        }
+    }
+    uses
 }

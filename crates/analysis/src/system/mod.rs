@@ -89,6 +89,8 @@ impl fmt::Display for Thing {
             Thing::Proxy(node) => write!(f, "the proxy on {node}"),
             Thing::Software(service) => write!(f, "the software of {service}"),
             Thing::Feed(name) => write!(f, "power feed {name}"),
+            // On one machine it has no other name.
+            Thing::Machine(name) if name == crate::THIS_MACHINE => f.write_str(name),
             thing => write!(f, "{} {}", thing.kind(), thing.name()),
         }
     }

@@ -153,16 +153,24 @@ impl Rates {
             let mut parts = Vec::new();
             if mttf.assumed {
                 let seconds = self.doubt * 3_600.0 / mttf.value;
-                parts.push(format!("mttf {}", Millis((seconds * 1_000.0).round() as u64)));
+                parts.push(format!("mttf {}", span(seconds)));
             }
             if mttr.assumed {
-                parts.push(format!("mttr {}", Millis((mttr.value * HOUR_MS).round() as u64)));
+                parts.push(format!("mttr {}", span(mttr.value * 3_600.0)));
             }
             if !parts.is_empty() {
                 told.insert(format!("{kind}: {}", parts.join(", ")));
             }
         }
         told.into_iter().collect()
+    }
+}
+
+fn span(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole.is_multiple_of(DAY_S) {
+        true => format!("{}d", whole / DAY_S),
+        false => Millis((seconds * 1_000.0).round() as u64).to_string(),
     }
 }
 

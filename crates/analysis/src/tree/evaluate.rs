@@ -27,6 +27,15 @@ impl Tree {
         }
     }
 
+    /// Room for evaluating every gate.
+    pub(crate) fn words_of_all(&self) -> Words {
+        Words {
+            gates: vec![0; self.gates()],
+            needed: vec![true; self.gates()],
+            top: Ref::False,
+        }
+    }
+
     /// Evaluates `top`: `event` says of each event in which of the 64 situations it is true.
     pub fn evaluate(&self, words: &mut Words, event: impl Fn(u32) -> u64) -> u64 {
         let value = |input: &Ref, gates: &[u64]| match input {

@@ -171,7 +171,7 @@ pub(crate) fn run(cli: Cli) -> i32 {
         Command::Completions(args) => reference::completions(&output, args.shell),
         Command::Openapi => reference::openapi(&output),
         Command::Simulate(args) => simulate::run(&session, &args),
-        Command::Analyze(args) if args.file.is_some() || args.open_psa.is_some() => analyze::of_file(&session, &args),
+        Command::Analyze(args) if args.file.is_some() || !args.open_psa.is_empty() => analyze::of_file(&session, &args),
         Command::MarkdownHelp => reference::markdown(&output),
         Command::Check(args) => check::run(&session, &args),
         Command::Clusters(args) => clusters::run(&session, args.json),

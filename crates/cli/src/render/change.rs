@@ -5,8 +5,11 @@ use api::{Change, ChangeKind, Plan};
 
 /// The whole plan.
 pub(crate) fn plan(plan: &Plan, view: &View) -> String {
-    if plan.changes.is_empty() {
+    if plan.changes.is_empty() && plan.warnings.is_empty() {
         return format!("nothing to do: revision {} already says the same\n", plan.against);
+    }
+    if plan.changes.is_empty() {
+        return format!("against revision {}: no service changes\n", plan.against) + &warnings(plan, view);
     }
     let mut out = format!("against revision {}, in this order:\n\n", plan.against);
     for change in &plan.changes {
@@ -24,12 +27,17 @@ pub(crate) fn plan(plan: &Plan, view: &View) -> String {
             number => format!("clients may notice something at {}", plural(number, "service")),
         }
     ));
-    for warning in &plan.warnings {
-        let block = hanging("warning: ", &clean(warning), view.width);
-        out.push_str(&view.paint(Tone::Warn, block.trim_end()));
-        out.push('\n');
-    }
+    out.push_str(&warnings(plan, view));
     out
+}
+
+/// What the change makes worse.
+fn warnings(plan: &Plan, view: &View) -> String {
+    let one = |warning: &String| {
+        let block = hanging("warning: ", &clean(warning), view.width);
+        view.paint(Tone::Warn, block.trim_end()) + "\n"
+    };
+    plan.warnings.iter().map(one).collect()
 }
 
 fn one(change: &Change, view: &View) -> String {

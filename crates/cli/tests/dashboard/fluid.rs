@@ -117,6 +117,9 @@ fn serve(mut stream: TcpStream) -> Option<()> {
             r#"{"cluster":"many","node":"n0","may_look":true,"may_act":false}"#,
         );
     }
+    if path == "/v1/analysis" {
+        return answer(200, "application/json", ANALYSIS);
+    }
     if path != "/v1/stream" {
         return answer(404, "application/json", "{}");
     }
@@ -204,8 +207,20 @@ fn serve(mut stream: TcpStream) -> Option<()> {
     Some(())
 }
 
-#[test]
-fn a_thousand_instances_stay_fluid() {
+/// As `api::analysis::Report` is written, of which the page reads this.
+const ANALYSIS: &str = r#"{
+  "version": 1,
+  "services": [{"name": "s01", "survives": [{"kind": "process", "any": true, "not": []}, {"kind": "zone", "any": false, "not": ["zone rack1"]}]}],
+  "spofs": [
+    {"kind": "zone", "thing": "zone rack1", "takes": ["s01"], "behind": ["node n4"], "within": null, "text": "zone rack1 alone takes s01 down",
+     "fix": {"actions": ["move s01-3 to node n0"], "cost": 1.0, "leaves": []}},
+    {"kind": "process", "thing": "process s02-1", "takes": ["s02"], "behind": [], "within": null, "text": "process s02-1 alone takes s02 down", "fix": null},
+    {"kind": "voter", "thing": "the store's member on n7", "takes": ["s03"], "behind": [], "within": null, "text": "the store's member on n7", "fix": null}
+  ]
+}"#;
+
+/// A made-up agent with a thousand instances.
+fn many() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/ui/", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -213,6 +228,49 @@ fn a_thousand_instances_stay_fluid() {
             std::thread::spawn(move || serve(stream));
         }
     });
+    url
+}
+
+#[test]
+fn single_points_of_failure_are_marked_with_what_would_remove_them() {
+    let browser = Browser::start().unwrap();
+    let page = browser.open(&many()).unwrap();
+    page.until("document.querySelectorAll('#picture .chip').length === 1000", SHOWN * 2)
+        .unwrap();
+    page.until(
+        "document.querySelector('#picture a[href=\"#/instance/s02-1\"]').dataset.spof === '1'",
+        SHOWN,
+    )
+    .unwrap();
+    assert_eq!(
+        page.eval("document.querySelectorAll('#picture .chip[data-spof]').length")
+            .unwrap(),
+        1
+    );
+    page.until("[...document.querySelectorAll('#picture .spof-word')].filter(e => e.textContent.includes('single point')).length === 1", SHOWN)
+        .unwrap();
+    page.until(
+        "document.querySelectorAll('#picture .node[data-spof]').length === 1",
+        SHOWN,
+    )
+    .unwrap();
+    page.until(
+        "document.querySelector('tr[data-service=s01]').innerText.includes('zone ✗')",
+        SHOWN,
+    )
+    .unwrap();
+    page.eval("location.hash = '#/risks'").unwrap();
+    page.until(
+        "document.querySelector('#risk-list').innerText.includes('move s01-3 to node n0')",
+        SHOWN,
+    )
+    .unwrap();
+    assert_eq!(page.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn a_thousand_instances_stay_fluid() {
+    let url = many();
     let browser = Browser::start().unwrap();
     let begun = Instant::now();
     let page = browser.open(&url).unwrap();

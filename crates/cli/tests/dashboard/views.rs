@@ -150,6 +150,49 @@ fn every_view_shows_what_the_command_line_says() {
     assert_quiet(&page);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn charts_show_what_was_measured_and_their_figures_are_in_the_lines() {
+    let shop = Shop::up();
+    let status = shop.rig.status().unwrap();
+    let web = bench::rig::service(&status, "web").unwrap().listen.clone().unwrap();
+    let load = load::start(Plan::get(web.parse().unwrap(), "/", 100.0)).unwrap();
+    let page = shop.look();
+    page.until(
+        "Number(document.querySelector('tr[data-service=web] [data-name=\"requests/s\"]').textContent) > 20",
+        SHOWN,
+    )
+    .unwrap();
+    page.until(
+        "Number(document.querySelector('tr[data-service=web] [data-name=\"p99 ms\"]').textContent) > 0",
+        SHOWN,
+    )
+    .unwrap();
+    page.until("document.querySelectorAll('#picture .flow.runs').length >= 2", SHOWN)
+        .unwrap();
+    show(&page, "charts");
+    page.eval("(() => { const s = document.querySelector('#chart-note select'); s.value = 'service web'; s.dispatchEvent(new Event('change')); })()")
+        .unwrap();
+    for chart in ["Requests", "Latency", "Processor", "Memory"] {
+        let drawn = format!(
+            "[...document.querySelectorAll('#chart-grid canvas')].some(c => c.getAttribute('aria-label').startsWith('{chart}: now'))"
+        );
+        page.until(&drawn, SHOWN).unwrap();
+    }
+    page.until("document.querySelector('#chart-why').textContent === ''", SHOWN)
+        .unwrap();
+    show(&page, "service/web");
+    page.until(
+        "document.querySelector('#detail').innerText.includes('all nodes together')",
+        SHOWN,
+    )
+    .unwrap();
+    show(&page, "node/a");
+    page.until("[...document.querySelectorAll('#detail canvas')].some(c => c.getAttribute('aria-label').startsWith('Memory: now'))", SHOWN)
+        .unwrap();
+    drop(load);
+    assert_quiet(&page);
+}
+
 #[test]
 fn all_words_have_enough_contrast_in_light_and_dark() {
     let shop = Shop::up();

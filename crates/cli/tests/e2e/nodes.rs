@@ -30,6 +30,14 @@ async fn a_node_that_is_drilled_away_costs_no_request_and_its_instances_come_up_
     assert_eq!(nodes.len(), 2, "active and standby share a node: {of_db:?}");
     let active_on = of_db.slots[0].node.clone().unwrap();
 
+    let report: api::analysis::Report = serde_json::from_slice(&run(&["analyze", "--json"])).unwrap();
+    let spof = report.spofs.iter().find(|spof| spof.thing == "this machine").unwrap();
+    assert_eq!((report.of.as_str(), spof.takes.len()), ("running", 2), "{report:?}");
+    assert!(
+        report.services.iter().all(|service| service.distance == Some(1)),
+        "{report:?}"
+    );
+
     let load = load::start(Plan::get(web, "/", 200.0)).unwrap();
     run(&["drill", "node", &active_on, "--yes"]);
     let begun = std::time::Instant::now();

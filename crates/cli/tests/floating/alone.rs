@@ -1,7 +1,9 @@
 //! On one machine, without a cluster.
 
-use crate::world::{understudy, wait_until};
+use crate::world::{SERVICE, understudy, wait_until};
+use hosts::client::{Attempt, Client, Plan};
 use hosts::{Command, Rig, Spec};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 const WAIT: Duration = Duration::from_secs(20);
@@ -52,6 +54,55 @@ fn one_machine_puts_it_on_and_takes_it_off() {
     assert!(there());
     understudy(a, &["down", "--yes"]).unwrap();
     assert!(!there());
+}
+
+#[test]
+fn a_switchover_between_two_instances_of_one_machine_lets_those_in_who_came_meanwhile() {
+    let rig = Rig::create(&Spec::new(["a"])).unwrap();
+    let a = rig.host("a").unwrap();
+    let at = SocketAddr::from((rig.floating_address(0), 7100));
+    let ip = at.ip();
+    a.write("/srv/service.py", SERVICE).unwrap();
+    let file = format!(
+        "name = \"shop\"\n[service.db]\ncommand = [\"/usr/bin/python3\", \"/srv/service.py\", \"{{port}}\", \"{{instance}}\"]\n\
+         listen = \"{at}\"\nprotocol = \"http\"\nactive = 1\nstandby = 1\nexclusive = true\naddress = \"{ip}/24\"\n\
+         on_promote = [\"/bin/sh\", \"-c\", \"echo {{epoch}} > epoch\"]\non_demote = [\"/bin/rm\", \"-f\", \"epoch\"]\n"
+    );
+    a.write("/srv/shop.toml", &file).unwrap();
+    understudy(a, &["up", "--detach", "/srv/shop.toml"]).unwrap();
+    let plan = Plan {
+        timeout: Duration::from_secs(3),
+        ..Plan::new(at)
+    };
+    let client = Client::start(rig.client(), plan).unwrap();
+    for _ in 0..5 {
+        wait_until("answers", WAIT, || client.good_in_a_row() > 100);
+        wait_until("a switchover", WAIT, || understudy(a, &["switchover", "db"]).is_ok());
+    }
+    let since = hosts::now_ns();
+    wait_until("answers", WAIT, || client.good_in_a_row() > 300);
+    let attempts = client.stop().unwrap();
+    let started = attempts.iter().position(Attempt::is_good).unwrap();
+    let failed: Vec<&Attempt> = attempts[started..]
+        .iter()
+        .filter(|attempt| !attempt.is_good())
+        .collect();
+    let slowest = attempts
+        .iter()
+        .filter(|attempt| attempt.planned_ns < since)
+        .map(|attempt| attempt.took_ns / 1_000_000)
+        .max();
+    let log = a
+        .shell("grep -c 'clients that came meanwhile are let in' /var/lib/understudy/shop/run/agent.log || true")
+        .unwrap();
+    eprintln!(
+        "5 switchovers on one machine: {} of {} failed, the slowest {slowest:?} ms; let in {} times",
+        failed.len(),
+        attempts.len(),
+        log.trim()
+    );
+    assert!(failed.is_empty(), "{failed:?}");
+    assert!(log.trim().parse::<u32>().unwrap() > 0, "nobody was let in");
 }
 
 #[test]

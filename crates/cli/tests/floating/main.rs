@@ -5,5 +5,6 @@
 
 mod alone;
 mod moves;
+mod parting;
 mod watch;
 mod world;

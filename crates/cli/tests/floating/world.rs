@@ -6,13 +6,15 @@ use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+const WAIT: Duration = Duration::from_secs(20);
+
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_understudy");
 /// Where the service listens, on every host.
 pub(crate) const PORT: u16 = 7100;
 
 /// Answers with the epoch that its promote hook wrote down, and as a standby with 503.
-const SERVICE: &str = r#"
+pub(crate) const SERVICE: &str = r#"
 import http.server, os, socketserver, sys
 class Answer(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -95,13 +97,13 @@ impl World {
     }
 
     /// Clients come to the proxy of whichever host has the address.
-    pub(crate) fn apply_proxied(&self) {
+    pub(crate) fn apply_proxied(&self, protocol: &str) {
         let ip = self.ip();
         self.apply(&format!(
             r#"
             command = ["/bin/sh", "-c", "rm -f epoch up; exec /usr/bin/python3 /srv/service.py {{port}} {{instance}}"]
             listen = "{ip}:{PORT}"
-            protocol = "http"
+            protocol = "{protocol}"
             "#
         ));
     }
@@ -176,6 +178,14 @@ impl World {
             .find(|name| *name != but)
             .unwrap()
             .to_owned()
+    }
+
+    /// Moves the service to another host, once a standby is ready; clients are answered when it returns.
+    pub(crate) fn switch_over(&self, client: &Client) {
+        wait_until("a standby", WAIT, || self.db("a")["state"] == "redundant");
+        wait_until("answers", WAIT, || client.good_in_a_row() > 20);
+        understudy(self.host("a"), &["switchover", "db"]).unwrap();
+        wait_until("answers", WAIT, || client.good_in_a_row() > 20);
     }
 
     /// 200 requests a second on new connections, which have as long as a lost SYN takes to be sent again.

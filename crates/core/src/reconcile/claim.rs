@@ -67,13 +67,22 @@ impl Service {
             let (Some(planned), Some(holder)) = (slot.planned.clone(), slot.serving().cloned()) else {
                 continue;
             };
-            let Stage::Draining { deadline } = planned.stage else {
+            if !matches!(planned.stage, Stage::Parting { .. } | Stage::Draining { .. }) {
                 continue;
-            };
+            }
             if !self.still_wanted(index, &holder, cx) {
                 self.stay(index, cx.out);
-            } else if cx.now >= deadline || clients_are_away(&planned, cx) {
-                self.keep_from_acting(index, &holder, planned.because, cx);
+                continue;
+            }
+            match planned.stage {
+                Stage::Parting { shut, until, parted } if parted || cx.now >= until => match shut {
+                    false => self.part(index, true, cx.now, cx.out),
+                    true => self.begin_draining(index, cx.now),
+                },
+                Stage::Draining { deadline } if cx.now >= deadline || clients_are_away(&planned, cx) => {
+                    self.keep_from_acting(index, &holder, planned.because, cx);
+                }
+                _ => {}
             }
         }
     }

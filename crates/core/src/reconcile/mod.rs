@@ -54,6 +54,7 @@ impl Service {
             }
             self.send_route(cx);
         }
+        self.rejoin(cx.out);
         self.report(cx);
         self.judge(cx);
         self.wakeup = self.next_wakeup(winding_down, cx);
@@ -181,6 +182,7 @@ impl Service {
 
 fn slot_wakeup(slot: &Slot, cx: &Context<'_>) -> Option<Timestamp> {
     let draining = slot.planned.as_ref().and_then(|planned| match planned.stage {
+        Stage::Parting { until, .. } => Some(until),
         Stage::Draining { deadline } => Some(deadline),
         Stage::Proving { until, .. } => Some(until),
         _ => None,

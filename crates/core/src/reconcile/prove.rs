@@ -44,7 +44,7 @@ impl Service {
                     _ => {}
                 }
             }
-            Stage::Draining { .. } | Stage::Demoting | Stage::Stopping | Stage::Clear => {}
+            Stage::Parting { .. } | Stage::Draining { .. } | Stage::Demoting | Stage::Stopping | Stage::Clear => {}
         }
     }
 

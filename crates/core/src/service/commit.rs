@@ -56,6 +56,7 @@ impl Service {
             Commit::Done(revision) => {
                 self.write_failures = 0;
                 let before = slot.maybe_held();
+                slot.conflicts = 0;
                 slot.unclear.clear();
                 if slot.record.as_ref().is_some_and(|record| record.revision > revision) {
                     // It was written, and again by another node since: we heard of that first.
@@ -142,7 +143,9 @@ impl Service {
                 if clustered {
                     // Another node was quicker, or a session changed under us: the store will tell.
                     slot.set(slot::Phase::Vacant, now, because);
-                    slot.write_after = now + CONFLICT_RETRY;
+                    // What a store told late refuses once, it may refuse for as long: each time longer is waited, up to 160 ms.
+                    slot.write_after = now + CONFLICT_RETRY * (1 << slot.conflicts.min(5));
+                    slot.conflicts += 1;
                     return true;
                 }
                 because

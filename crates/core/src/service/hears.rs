@@ -172,6 +172,7 @@ impl Service {
                 self.draining.clear();
                 true
             }
+            Event::Parted { instance, shut } => self.parted(&instance, shut),
             Event::Drained { instance } => {
                 self.draining.remove(&instance);
                 self.drained(&instance);

@@ -2,10 +2,17 @@
 
 use super::Service;
 use crate::slot::{self, Planned, Stage};
-use crate::{Decision, Reason, Refusal};
+use crate::{Action, Decision, Reason, Refusal};
 use model::{InstanceId, Millis, NodeName, Timestamp};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
+
+/// So long the clients of a floating address are served on and asked to come back on new connections: by then each has had an answer or was
+/// idle, as a rule.
+const PART_WITHIN: Millis = Millis(1_000);
+/// And so long new connections are kept back before requests that are still under way are waited for as behind any address: a client
+/// asks again for a connection after a second.
+const SHUT_WITHIN: Millis = Millis(500);
 
 /// A slot shall change hands.
 pub(crate) struct Change {
@@ -83,32 +90,85 @@ impl Service {
     /// Begins to move a slot on. Clients are kept away from an exclusive holder first; a shared one serves until the next does.
     pub(crate) fn begin_planned(&mut self, index: usize, change: Change, now: Timestamp, out: &mut VecDeque<Decision>) {
         let Change { to, request, because } = change;
-        let deadline = now + self.drain().duration() + Duration::from_secs(1);
-        let has_clients = self.declared.listen.is_some();
+        let parts = self.declared.listens_on_floating();
         let waits = self.declared.exclusive || to.is_none();
         let slot = &mut self.slots[index];
         // The one before is over, even if nobody asked the new active anything yet.
         slot.complete(out);
         slot.begin_takeover(true, because.clone(), now);
         slot.request = request;
-        let stage = if waits {
-            Stage::Draining {
-                deadline: if has_clients { deadline } else { now },
-            }
-        } else {
-            Stage::Clear
-        };
-        if waits {
-            slot.routed = None;
-        }
         slot.planned = Some(Planned {
             to,
-            stage,
+            stage: Stage::Clear,
             because,
             drained: false,
             left: BTreeSet::new(),
         });
+        if waits && parts {
+            self.part(index, false, now, out);
+        } else if waits {
+            self.begin_draining(index, now);
+        }
         self.look_again = true;
+    }
+
+    /// Asks the node of the holder, which is ours, to part with the clients of its floating address.
+    pub(crate) fn part(&mut self, index: usize, shut: bool, now: Timestamp, out: &mut VecDeque<Decision>) {
+        let within = match shut {
+            true => SHUT_WITHIN,
+            false => Millis(PART_WITHIN.0.min(self.declared.drain_timeout.0)),
+        };
+        let slot = &mut self.slots[index];
+        let (Some(instance), Some(planned)) = (slot.serving().cloned(), &mut slot.planned) else {
+            return;
+        };
+        planned.stage = Stage::Parting {
+            shut,
+            until: now + within.duration(),
+            parted: false,
+        };
+        let because = planned.because.clone();
+        slot.parting = Some(instance.clone());
+        out.push_back(Decision {
+            action: Action::Part { instance, shut },
+            because,
+        });
+    }
+
+    /// From here on new requests wait, and those under way finish.
+    pub(crate) fn begin_draining(&mut self, index: usize, now: Timestamp) {
+        let deadline = match self.declared.listen {
+            Some(_) => now + self.drain().duration() + Duration::from_secs(1),
+            None => now,
+        };
+        let slot = &mut self.slots[index];
+        slot.routed = None;
+        if let Some(planned) = &mut slot.planned {
+            planned.stage = Stage::Draining { deadline };
+        }
+        self.look_again = true;
+    }
+
+    /// Clients of a floating address were parted from its node.
+    pub(super) fn parted(&mut self, id: &InstanceId, now_shut: bool) -> bool {
+        let holds = |slot: &&mut slot::Slot| slot.serving() == Some(id);
+        let planned = self.slots.iter_mut().find(holds).and_then(|slot| slot.planned.as_mut());
+        match planned.map(|planned| &mut planned.stage) {
+            Some(Stage::Parting { shut, parted, .. }) if *shut == now_shut => !std::mem::replace(parted, true),
+            _ => false,
+        }
+    }
+
+    /// Nobody is parted with any more when a planned change is over, however it went.
+    pub(crate) fn rejoin(&mut self, out: &mut VecDeque<Decision>) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.planned.is_none()) {
+            if let Some(instance) = slot.parting.take() {
+                out.push_back(Decision {
+                    action: Action::Rejoin { instance },
+                    because: slot.because.clone(),
+                });
+            }
+        }
     }
 
     /// Requests under way may finish for this long when clients are kept away: less than the proxy holds new ones.

@@ -1,6 +1,8 @@
-//! Resets TCP connections of an address before that is taken away: their clients would wait for answers that can not leave any more.
+//! TCP connections of an address: which there are, and their reset before it is taken away, since their clients would wait for answers that can
+//! not leave any more.
 
 use super::netlink;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -17,8 +19,26 @@ const HEADER_BYTES: usize = 16;
 const ID_BYTES: usize = 48;
 /// Of `inet_diag_msg`, in which the id comes after four bytes.
 const MESSAGE_BYTES: usize = 72;
-/// All but listening ones, those that only wait, and those that are no sockets yet.
-const STATES: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
+/// All but listening ones, those that only wait, and those whose end was sent and received: nobody waits for anything of theirs.
+const STATES: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 8 | 1 << 9 | 1 << 11;
+
+/// A TCP connection of this host, told from any other that there is or was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Connection(Id);
+
+/// The TCP connections whose own address on this host is `ip`, also those that are being made, and those whose last bytes were not
+/// received yet. Blocks for as long as the kernel takes to go through all its connections.
+///
+/// # Errors
+/// The kernel was built without `CONFIG_INET_DIAG`, or cannot be asked.
+pub fn connections(ip: IpAddr) -> io::Result<BTreeSet<Connection>> {
+    let socket = netlink::diagnosis()?;
+    let mut found = BTreeSet::new();
+    for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
+        found.extend(list(&socket, family, ip)?.into_iter().map(Connection));
+    }
+    Ok(found)
+}
 
 /// Ends all TCP connections whose own address on this host is `ip`, and tells their peers. Returns how many there were.
 ///
@@ -135,7 +155,15 @@ mod tests {
         };
         let (mut reset, mut kept) = (connect(&listeners[0], one), connect(&listeners[1], other));
         let mut mapped = connect(&both, one);
+        let before = connections(one.parse().unwrap()).unwrap();
+        assert_eq!(before.len(), 2);
+        // One that was ended from here, and whose peer knows: there is nothing left to wait for.
+        let (peer, own) = connect(&listeners[0], one);
+        assert_eq!(connections(one.parse().unwrap()).unwrap().len(), 3);
+        drop(own);
+        assert_eq!(connections(one.parse().unwrap()).unwrap(), before);
         let ended = reset_now(one.parse().unwrap()).unwrap();
+        drop(peer);
         assert_eq!(ended, 2);
         for client in [&mut reset.0, &mut mapped.0] {
             let error = client.read(&mut [0]).unwrap_err();

@@ -18,8 +18,8 @@ const TARGET_LINK_ADDRESS: u8 = 2;
 /// What has crossed no router: others cannot be told from outside the network.
 const HOP_LIMIT: u8 = 255;
 
-const ETHERNET_BYTES: usize = 14;
-const IPV6_BYTES: usize = 40;
+pub(crate) const ETHERNET_BYTES: usize = 14;
+pub(crate) const IPV6_BYTES: usize = 40;
 
 /// Where things stand in an IPv6 frame, for the kernel's filter.
 pub(crate) mod offset {
@@ -150,7 +150,7 @@ fn ipv6(mac: MacBytes, source: Ipv6Addr, group: Ipv6Addr, mut icmp: Vec<u8>) -> 
     let [.., a, b, c, d] = group.octets();
     let mut frame = ethernet([0x33, 0x33, a, b, c, d], mac, ETHERTYPE_IPV6);
     let length = u16::try_from(icmp.len()).unwrap_or(u16::MAX).to_be_bytes();
-    let sum = checksum(source, group, &icmp);
+    let sum = checksum(source.into(), group.into(), ICMPV6, &icmp);
     icmp[2..4].copy_from_slice(&sum);
     frame.extend([0x60, 0, 0, 0, length[0], length[1], ICMPV6, HOP_LIMIT]);
     frame.extend(source.octets());
@@ -159,21 +159,24 @@ fn ipv6(mac: MacBytes, source: Ipv6Addr, group: Ipv6Addr, mut icmp: Vec<u8>) -> 
     frame
 }
 
-fn ethernet(to: MacBytes, from: MacBytes, ethertype: [u8; 2]) -> Vec<u8> {
+pub(crate) fn ethernet(to: MacBytes, from: MacBytes, ethertype: [u8; 2]) -> Vec<u8> {
     [to.as_slice(), from.as_slice(), ethertype.as_slice()].concat()
 }
 
 /// The sum over pseudo-header and message, whose own field for it is zero.
-fn checksum(source: Ipv6Addr, target: Ipv6Addr, icmp: &[u8]) -> [u8; 2] {
-    let length = u32::try_from(icmp.len()).unwrap_or(u32::MAX).to_be_bytes();
-    let header = [
-        source.octets().as_slice(),
-        &target.octets(),
-        &length,
-        &[0, 0, 0, ICMPV6],
-    ]
-    .concat();
-    let words = header.chunks(2).chain(icmp.chunks(2));
+pub(crate) fn checksum(source: IpAddr, target: IpAddr, protocol: u8, message: &[u8]) -> [u8; 2] {
+    let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
+    // That of IPv4 has other places for the same, which makes no difference to a sum.
+    let mut header = Vec::with_capacity(40);
+    for ip in [source, target] {
+        match ip {
+            IpAddr::V4(ip) => header.extend(ip.octets()),
+            IpAddr::V6(ip) => header.extend(ip.octets()),
+        }
+    }
+    header.extend(length);
+    header.extend([0, 0, 0, protocol]);
+    let words = header.chunks(2).chain(message.chunks(2));
     let mut sum: u32 = words
         .map(|word| u32::from(u16::from_be_bytes([word[0], word.get(1).copied().unwrap_or(0)])))
         .sum();
@@ -183,7 +186,7 @@ fn checksum(source: Ipv6Addr, target: Ipv6Addr, icmp: &[u8]) -> [u8; 2] {
     (!(sum as u16)).to_be_bytes()
 }
 
-fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+pub(crate) fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..at + N)?.try_into().ok()
 }
 
@@ -211,7 +214,7 @@ mod tests {
         let ip: Ipv6Addr = "fd00::1:2".parse().unwrap();
         let frame = &announcements(ip.into(), MAC)[0];
         let icmp = &frame[ETHERNET_BYTES + IPV6_BYTES..];
-        assert_eq!(checksum(ip, "ff02::1".parse().unwrap(), icmp), [0, 0]);
+        assert_eq!(checksum(ip.into(), "ff02::1".parse().unwrap(), ICMPV6, icmp), [0, 0]);
     }
 
     #[test]

@@ -27,14 +27,18 @@ mod decide;
 mod error;
 mod frame;
 mod keeper;
+mod latecomers;
 mod lease;
 mod message;
 pub(crate) mod netlink;
 mod remove;
 mod socket;
+mod syn;
 mod wire;
 
+pub use connections::{Connection, connections};
 pub use error::{AcquireError, RefreshError, ReleaseError};
+pub use latecomers::{Heard, Latecomers};
 pub use message::removal_message;
 pub use netlink::Error as KernelError;
 pub use remove::{Leftovers, Swept, release, sweep};

@@ -18,12 +18,11 @@ pub(crate) fn bind_netlink(socket: &OwnedFd, groups: u32) -> io::Result<()> {
     bind(socket, &address)
 }
 
-/// A socket for the frames of ARP (IPv4) or of IPv6 on one interface that pass the filter; never blocks.
-pub(crate) fn packet_socket(index: u32, of_v6: bool, filter: &[socket2::SockFilter]) -> io::Result<OwnedFd> {
+/// A socket for the frames of one protocol (`ETH_P_…`) on one interface that pass the filter; never blocks.
+pub(crate) fn packet_socket(index: u32, protocol: i32, filter: &[socket2::SockFilter]) -> io::Result<OwnedFd> {
     // Of no protocol until it is bound, so that it hears nothing of other interfaces before.
     let socket = socket2::Socket::new(libc::AF_PACKET.into(), socket2::Type::RAW.nonblocking(), None)?;
     socket.attach_filter(filter)?;
-    let protocol = if of_v6 { libc::ETH_P_IPV6 } else { libc::ETH_P_ARP };
     // SAFETY: the struct is numbers only, for which zero is a value.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as libc::c_ushort;

@@ -32,7 +32,12 @@ pub(crate) struct Wire {
 impl Wire {
     /// Opens a socket that hears only what is about this address.
     pub(crate) fn open(index: u32, ip: IpAddr, mac: MacBytes) -> io::Result<Self> {
-        let socket = socket::packet_socket(index, ip.is_ipv6(), &filter(ip))?;
+        let protocol = if ip.is_ipv6() {
+            libc::ETH_P_IPV6
+        } else {
+            libc::ETH_P_ARP
+        };
+        let socket = socket::packet_socket(index, protocol, &filter(ip))?;
         let socket = sys::watch(socket, Interest::READABLE)?;
         Ok(Self {
             socket: Some(socket),

@@ -12,7 +12,9 @@
 //! the gate, is the first to act.
 
 pub(crate) mod address;
+mod admission;
 mod nft;
 mod table;
 
+pub use admission::Admission;
 pub use nft::{Error, Gates, Member};

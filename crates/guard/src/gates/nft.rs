@@ -304,7 +304,7 @@ impl Gates {
 }
 
 /// A table that is there already was made by an earlier guard, in one transaction with all that belongs into it.
-fn made(result: Result<(), Refused>) -> Result<(), Refused> {
+pub(super) fn made(result: Result<(), Refused>) -> Result<(), Refused> {
     match result {
         Err(refused) if refused.errno == Errno::EXIST => Ok(()),
         other => other,
@@ -317,7 +317,7 @@ fn port_key(protocol: u8, port: u16) -> Vec<u8> {
 }
 
 #[expect(clippy::too_many_arguments, reason = "these are the fields of one netlink message")]
-fn put_element(
+pub(super) fn put_element(
     batch: &mut Batch,
     kind: u16,
     flags: u16,

@@ -25,6 +25,11 @@ const VERDICT: u32 = 0;
 const DROP: u32 = 0;
 const META_PROTOCOL_FAMILY: u32 = 15;
 const META_PROTOCOL: u32 = 16;
+const TCP: u8 = 6;
+/// Where the flags are in a TCP header, and which of them tell a connection that begins.
+const TCP_FLAGS: u32 = 13;
+const SYN: u8 = 0x02;
+const SYN_ACK_RST_FIN: u8 = 0x17;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 
@@ -98,6 +103,42 @@ pub(super) fn end(mut batch: Batch) -> Batch {
 
 pub(super) fn message(batch: &mut Batch, kind: u16, flags: u16, family: Family) {
     batch.begin(SUBSYSTEM << 8 | kind, REQUEST | flags, &[family as u8, 0, 0, 0]);
+}
+
+/// A table of its own for [`super::Admission`]: two sets of addresses whose elements time out, and for each a rule that drops the first packet
+/// of a connection to them. Fails if the table is there already.
+pub(super) fn create_admission(table: &str, names: [&'static str; 2]) -> Batch {
+    let mut batch = begin();
+    message(&mut batch, NEW_TABLE, CREATE | EXCLUSIVE, Family::Inet);
+    batch.put_text(1, table);
+    chain(&mut batch, table, Family::Inet, "in", 1);
+    for (name, sets, protocol, offset) in [(names[0], V4, 2, 16), (names[1], V6, 10, 24)] {
+        message(&mut batch, NEW_SET, CREATE | EXCLUSIVE, Family::Inet);
+        batch.put_text(1, table);
+        batch.put_text(2, name);
+        batch.put_be32(3, SET_HAS_TIMEOUT);
+        batch.put_be32(4, sets.key_type);
+        batch.put_be32(5, sets.key_bytes);
+        batch.put_be32(10, sets.number);
+        drop_if(
+            &mut batch,
+            table,
+            Family::Inet,
+            "in",
+            &[(name, sets.number, 0)],
+            |rule| {
+                meta(rule, META_PROTOCOL_FAMILY, REGISTER);
+                equals(rule, REGISTER, &[protocol]);
+                meta(rule, META_PROTOCOL, REGISTER);
+                equals(rule, REGISTER, &[TCP]);
+                payload(rule, TRANSPORT_HEADER, TCP_FLAGS, 1, REGISTER);
+                masked(rule, REGISTER, SYN_ACK_RST_FIN);
+                equals(rule, REGISTER, &[SYN]);
+                payload(rule, NETWORK_HEADER, offset, sets.key_bytes, REGISTER);
+            },
+        );
+    }
+    end(batch)
 }
 
 /// All of one family, in one transaction that fails if the table is there already.
@@ -176,21 +217,34 @@ fn chain(batch: &mut Batch, table: &str, family: Family, name: &str, hook: u32) 
 
 /// Drops what `load` puts into the register if that is gated and not open.
 fn rule(batch: &mut Batch, table: &str, sets: Sets, chain: &str, load: impl FnOnce(&mut Batch)) {
+    let lookups = [
+        (sets.gated, sets.number, 0),
+        (sets.open, sets.number + 1, LOOKUP_INVERTED),
+    ];
+    drop_if(batch, table, sets.family, chain, &lookups, load);
+}
+
+/// Drops what `load` puts into the register if all these sets have it, or with [`LOOKUP_INVERTED`] have it not.
+fn drop_if(
+    batch: &mut Batch,
+    table: &str,
+    family: Family,
+    chain: &str,
+    lookups: &[(&str, u32, u32)],
+    load: impl FnOnce(&mut Batch),
+) {
     const APPEND: u16 = 0x800;
-    message(batch, NEW_RULE, CREATE | APPEND, sets.family);
+    message(batch, NEW_RULE, CREATE | APPEND, family);
     batch.put_text(1, table);
     batch.put_text(2, chain);
     batch.nest(4, |expressions| {
         load(expressions);
-        for (set, number, flags) in [
-            (sets.gated, sets.number, 0),
-            (sets.open, sets.number + 1, LOOKUP_INVERTED),
-        ] {
+        for (set, number, flags) in lookups {
             expression(expressions, "lookup", |lookup| {
                 lookup.put_text(1, set);
                 lookup.put_be32(2, REGISTER);
-                lookup.put_be32(4, number);
-                lookup.put_be32(5, flags);
+                lookup.put_be32(4, *number);
+                lookup.put_be32(5, *flags);
             });
         }
         expression(expressions, "immediate", |immediate| {
@@ -220,6 +274,17 @@ fn payload(batch: &mut Batch, base: u32, offset: u32, length: u32, register: u32
         payload.put_be32(2, base);
         payload.put_be32(3, offset);
         payload.put_be32(4, length);
+    });
+}
+
+/// Leaves these bits of one byte.
+fn masked(batch: &mut Batch, register: u32, bits: u8) {
+    expression(batch, "bitwise", |bitwise| {
+        bitwise.put_be32(1, register);
+        bitwise.put_be32(2, register);
+        bitwise.put_be32(3, 1);
+        bitwise.nest(4, |data| data.put(1, &[bits]));
+        bitwise.nest(5, |data| data.put(1, &[0]));
     });
 }
 

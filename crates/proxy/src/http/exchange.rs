@@ -191,7 +191,7 @@ impl Exchange {
         if self.buffer.len() < PASSING_BYTES {
             self.buffer.resize(PASSING_BYTES, 0);
         }
-        let close = self.request.close || connection.front.is_closing() || head.body == Framing::UntilClose;
+        let close = self.request.close || connection.front.sends_away() || head.body == Framing::UntilClose;
         let mut out = std::mem::take(&mut connection.out);
         out.clear();
         if close {

@@ -4,7 +4,7 @@
 use super::exchange::{Exchange, Failure, Try, with_close};
 use super::inbox::Inbox;
 use super::parse::{self, Plain, RequestHead};
-use super::{HEAD_BYTES_MAX, HEAD_TIMEOUT, SURELY_OPEN, not_repeated, unavailable_text};
+use super::{HEAD_BYTES_MAX, HEAD_TIMEOUT, PARTING_IDLE, SURELY_OPEN, not_repeated, unavailable_text};
 use crate::area::Area;
 use crate::connect::connect;
 use crate::flag::Watch;
@@ -60,6 +60,7 @@ pub(super) async fn serve(
 ) -> Option<(TcpStream, Vec<u8>)> {
     let mut connection = Connection {
         closing: front.watch_closing(),
+        parting: front.watch_parting(),
         closed: front.watch_cut(),
         front: Rc::clone(front),
         buffers,
@@ -103,6 +104,7 @@ pub(super) struct Connection {
     pub(super) out: Vec<u8>,
     pub(super) cuts: Vec<(usize, usize)>,
     closing: Watch,
+    parting: Watch,
     pub(super) closed: Watch,
     /// Whether a request has begun, and by when there must be more of it, or one at all.
     limit: Option<(bool, Instant)>,
@@ -170,12 +172,34 @@ impl Connection {
             if self.closed.poll(cx).is_ready() || (self.read.bytes().is_empty() && self.closing.poll(cx).is_ready()) {
                 return Poll::Ready(false);
             }
+            if self.read.bytes().is_empty() && self.poll_parting(cx).is_ready() {
+                let until = Instant::now() + PARTING_IDLE;
+                self.limit = self.limit.map(|(begun, limit)| (begun, limit.min(until)));
+            }
             match self.read.poll_fill(&mut self.client, cx) {
                 Poll::Ready(result) => Poll::Ready(matches!(result, Ok(1..))),
-                Poll::Pending => self.poll_alarm(cx).map(|()| false),
+                // What came while this thread had no turn is not known to the runtime yet.
+                Poll::Pending if self.poll_alarm(cx).is_pending() => Poll::Pending,
+                Poll::Pending if self.has_come() => {
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                Poll::Pending => Poll::Ready(false),
             }
         })
         .await
+    }
+
+    /// Whether something can be read, as the system has it.
+    fn has_come(&self) -> bool {
+        matches!(SockRef::from(&self.client).peek(&mut [MaybeUninit::uninit()]), Ok(1..))
+    }
+
+    fn poll_parting(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.parting.is_raised() && !self.front.sends_away() {
+            self.parting = self.front.watch_parting();
+        }
+        self.parting.poll(cx)
     }
 
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -298,7 +322,7 @@ impl Connection {
 
     /// Passes an answer on in one go.
     async fn pass_whole(&mut self, request: Plain, answer: &[u8], head_bytes: usize) -> End {
-        let close = request.close || self.front.is_closing();
+        let close = request.close || self.front.sends_away();
         let sent = if close {
             let mut whole = std::mem::take(&mut self.out);
             with_close(&mut whole, &answer[..head_bytes]);
@@ -334,7 +358,7 @@ impl Connection {
     async fn unavailable(&mut self, why: &dyn std::fmt::Display, request: Plain) -> End {
         self.front.counters.failed.add(1);
         let text = unavailable_text(&self.front.service, why);
-        let close = request.close || self.front.is_closing();
+        let close = request.close || self.front.sends_away();
         parse::write_unavailable(&mut self.out, &text, request.is_head, close);
         let out = std::mem::take(&mut self.out);
         let sent = self.write(&out, None).await;
@@ -411,6 +435,7 @@ mod tests {
             protocol: model::Protocol::Http,
             hold_timeout: Duration::ZERO,
             hold_max: 0,
+            parting: false,
         };
         let service = model::ServiceName::new("web").unwrap();
         let (events, _events) = unbounded_channel();

@@ -80,7 +80,7 @@ pub(super) async fn forward(client: &Rc<Client>, mut request: Request<Incoming>)
     } else {
         Upload::Once(Some(upload_of([].into(), body)))
     };
-    Forward {
+    let mut response = Forward {
         client,
         search: Search::new(Rc::clone(&client.front)),
         is_repeatable: template.is_idempotent() && matches!(upload, Upload::Whole(_)),
@@ -93,7 +93,13 @@ pub(super) async fn forward(client: &Rc<Client>, mut request: Request<Incoming>)
         stay: Some(stay),
     }
     .run()
-    .await
+    .await;
+    if !wants_http2 && response.status() != StatusCode::SWITCHING_PROTOCOLS && client.front.sends_away() {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 struct Forward<'a> {

@@ -1,7 +1,7 @@
 //! Connections that hyper serves: all that is not a plain GET over HTTP/1.1.
 
 use super::forward::{Client, forward};
-use super::{HEAD_BYTES_MAX, HEAD_TIMEOUT};
+use super::{HEAD_BYTES_MAX, HEAD_TIMEOUT, PARTING_IDLE};
 use crate::front::{Front, Open};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -46,6 +46,14 @@ pub(super) async fn serve(front: Rc<Front>, stream: TcpStream, read: Vec<u8>, pe
         async move { Ok::<_, std::convert::Infallible>(forward(&client, request).await) }
     });
     let mut closing = front.watch_closing();
+    let mut parting = front.watch_parting();
+    let mut parted = pin!(async {
+        parting.raised().await;
+        // HTTP/2 has a word for it that breaks off nothing; before, who is idle may have a request on the way.
+        if !is_http2 {
+            tokio::time::sleep(PARTING_IDLE).await;
+        }
+    });
     let mut cut = front.watch_cut();
     // Both kinds of connection have the same verbs, but no trait for them.
     macro_rules! run {
@@ -57,6 +65,10 @@ pub(super) async fn serve(front: Rc<Front>, stream: TcpStream, read: Vec<u8>, pe
                     // What is wrong with a client's connection is the client's to know.
                     _ = connection.as_mut() => return,
                     () = closing.raised(), if !is_closing => {
+                        is_closing = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    () = parted.as_mut(), if !is_closing => {
                         is_closing = true;
                         connection.as_mut().graceful_shutdown();
                     }

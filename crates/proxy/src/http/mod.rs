@@ -35,6 +35,10 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// A client that has not sent a whole head by then, or whose body stands still for this long, is sent away.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Clients that are to come back on new connections are told so with an answer; one that asks for nothing for so long is sent away
+/// without. A client that uses its connection hardly ever meets that end with a request on the way.
+const PARTING_IDLE: Duration = Duration::from_millis(500);
+
 /// Serves a client to its end.
 pub(crate) async fn serve(front: Rc<Front>, buffers: Rc<Buffers>, client: TcpStream, peer: SocketAddr, open: Open) {
     let handed_on = fast::serve(&front, buffers, client, peer, open.caller(), fast::Patience::default()).await;

@@ -8,6 +8,7 @@ mod control;
 mod http1;
 mod http2;
 mod measured;
+mod parting;
 mod processes;
 mod support;
 mod takeover;

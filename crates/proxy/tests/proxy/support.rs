@@ -77,6 +77,7 @@ pub(crate) fn serve(service: ServiceName, listen: SocketAddr, protocol: Protocol
         protocol,
         hold_timeout: Millis(hold.timeout),
         hold_max: hold.max,
+        parting: false,
     }
 }
 

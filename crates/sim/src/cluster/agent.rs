@@ -814,6 +814,17 @@ impl World {
             }
             Action::AskProof { instance, node, number } => self.ask(ix, &node, Ask::Prove { instance, number }),
             Action::AskMove { slot, node, to, drain } => self.ask(ix, &node, Ask::Move { slot, to, drain }),
+            Action::Part { instance, shut } => {
+                self.node_mut(ix).parting.insert(instance.clone(), shut);
+                // Some of them stay, and it is never said.
+                if self.rng.u32(0..8) > 0 {
+                    let after = self.pace.between(Duration::from_millis(1), Duration::from_millis(300));
+                    self.plan_task(ix, after, Task::Core(Box::new(Event::Parted { instance, shut })));
+                }
+            }
+            Action::Rejoin { instance } => {
+                self.node_mut(ix).parting.remove(&instance);
+            }
             Action::Write(write) => self.write_slot(ix, write),
             Action::Route {
                 service,
@@ -966,6 +977,8 @@ impl World {
         if self.node_mut(ix).agent.take().is_none() {
             return;
         }
+        // What it kept up ends by itself.
+        self.node_mut(ix).parting.clear();
         self.say(|| format!("n{ix:04}  its agent dies"));
         let back = Duration::from_millis([5, 50, 300, 1_500, 6_000][self.rng.usize(0..5)]);
         self.plan(back, Due::AgentStarts(ix));

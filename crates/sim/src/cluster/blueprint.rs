@@ -2,7 +2,7 @@
 
 use crate::blueprint::{check, hook, plain};
 use fastrand::Rng;
-use model::{Cluster, Millis, Profile, Service, ServiceName, StandbyMode, Timing};
+use model::{Cluster, FloatingAddress, Millis, Profile, Service, ServiceName, StandbyMode, Timing};
 use std::collections::BTreeMap;
 
 /// A cluster as a seed has it: its services, how many nodes, and the timing of sessions.
@@ -62,5 +62,13 @@ fn random_service(rng: &mut Rng, port: u16, first: bool) -> Service {
         }
     }
     service.drain_timeout = Millis(200);
+    // Some have clients who come to an address that moves; which is not for the generator to say, so that seeds mean what they did.
+    if service.exclusive && service.active == 1 && service.standby == 2 {
+        service.address = service.listen.map(|listen| FloatingAddress {
+            ip: listen.ip(),
+            prefix: 32,
+            interface: None,
+        });
+    }
     service
 }

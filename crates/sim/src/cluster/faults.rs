@@ -433,6 +433,7 @@ impl World {
         node.agent = None;
         node.noted = None::<Noted>;
         node.routes.clear();
+        node.parting.clear();
         node.gates.clear();
         node.unread.clear();
         node.acked = None;

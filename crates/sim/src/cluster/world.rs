@@ -143,6 +143,8 @@ pub(crate) struct Node {
     /// On tmpfs.
     pub(crate) noted: Option<Noted>,
     pub(crate) routes: BTreeMap<ServiceName, Route>,
+    /// Whose clients are asked to come back on new connections, and whether those are kept back. The agent keeps it up.
+    pub(crate) parting: BTreeMap<InstanceId, bool>,
     /// Until when the kernel lets traffic through, on its own clock.
     pub(crate) gates: BTreeMap<InstanceId, u64>,
     pub(crate) disk_stalls_until: Timestamp,
@@ -239,6 +241,7 @@ impl World {
                 agent: None,
                 noted: None,
                 routes: BTreeMap::new(),
+                parting: BTreeMap::new(),
                 gates: BTreeMap::new(),
                 disk_stalls_until: Timestamp(0),
                 disk_full_until: Timestamp(0),

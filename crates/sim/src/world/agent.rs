@@ -257,6 +257,8 @@ impl World {
             Action::AllStopped => self.tally.all_stopped = true,
             // There is one machine in this world, so nobody else can be asked.
             Action::Arm { .. }
+            | Action::Part { .. }
+            | Action::Rejoin { .. }
             | Action::AskProof { .. }
             | Action::Retire { .. }
             | Action::TellLeft { .. }

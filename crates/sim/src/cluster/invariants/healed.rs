@@ -18,7 +18,7 @@ pub(crate) fn missing(world: &World) -> Option<(&'static str, String)> {
             return problem;
         }
     }
-    sessions(world).or_else(|| binds(world))
+    sessions(world).or_else(|| parting(world)).or_else(|| binds(world))
 }
 
 fn unserved(
@@ -126,6 +126,16 @@ pub(crate) fn standbys(world: &World, name: &ServiceName) -> usize {
         .of(name)
         .filter(|(_, inst)| leader.is_some() && follows(inst))
         .count()
+}
+
+fn parting(world: &World) -> Option<(&'static str, String)> {
+    let of = |node: &crate::cluster::world::Node| node.parting.keys().next().cloned();
+    let left = world
+        .nodes
+        .iter()
+        .zip(0u16..)
+        .find_map(|(node, ix)| Some((ix, of(node)?)));
+    left.map(|(ix, id)| ("L8", format!("n{ix:04} still keeps clients of {id} away")))
 }
 
 fn misrouted(world: &World, name: &ServiceName, held: &[&SlotKnown]) -> Option<(&'static str, String)> {

@@ -1,0 +1,412 @@
+//! Parting with the clients of a floating address before it moves: a connection ends with the host that has the address, so none should be left.
+//!
+//! ```text
+//!   Part ──► the proxy asks clients to come back on new connections ──── those of before are gone ──► Parted
+//!   Part, shut ──► new connections are kept back, and who asks for one is noted ── none is left ──► Parted
+//!                     │  hold, demote, release, claim: another host has the address
+//!                     ▼
+//!   Rejoin ──► new connections are let in; who was noted is passed on to the new holder, or let in here if the address stays
+//! ```
+//! A task per address does it. Whether a client is left is asked of the kernel: it knows also those that the proxy has not accepted yet, and
+//! those that have not received all of their answer. The gate is renewed as long as the task lives and times out by itself if it does not.
+
+use crate::addresses::{Addresses, News};
+use crate::executor::chain;
+use crate::input::Input;
+use crate::journal::Inputs;
+use api::Severity;
+use decisions::Event;
+use drivers::address::{Connection, Heard, Latecomers, Mac, connections};
+use guard::gates::{Admission, Error as GateError};
+use model::{FloatingAddress, InstanceId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// The kernel is asked so often for connections: a request takes longer, as a rule. A first packet that was let in just before the gate was shut
+/// has become a connection by then.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// Where it takes longer, for there are very many connections on this host, it is asked for no more than about half of the time.
+const LOOK_PAUSE_MAX: Duration = Duration::from_millis(50);
+/// Whether the address came back to this node is looked at so often.
+const LOOK_HERE_EVERY: Duration = Duration::from_millis(5);
+/// Nobody is kept back for longer than this after an agent that died.
+const SHUT_FOR: Duration = Duration::from_secs(2);
+const RENEW_EVERY: Duration = Duration::from_millis(500);
+/// What is never told to end ends by itself: no planned change takes so long.
+const SHUT_FOR_MAX: Duration = Duration::from_secs(60);
+/// So long after the end of it the address may still come to somebody, as after a new holder that failed.
+const AWAIT_HOLDER: Duration = Duration::from_secs(5);
+/// Routers and hosts that have not taken notice of the new holder send here for so long.
+const PASS_ON_FOR: Duration = Duration::from_secs(3);
+
+/// Parting with clients of this node's floating addresses.
+pub(crate) struct Partings {
+    inputs: Inputs,
+    addresses: Addresses,
+    gate: Gate,
+    /// By whom has the address. One that has ended stays until its instance parts again.
+    all: BTreeMap<InstanceId, mpsc::UnboundedSender<Order>>,
+}
+
+enum Order {
+    Shut,
+    Rejoin,
+}
+
+impl Partings {
+    pub(crate) fn new(inputs: Inputs, addresses: Addresses) -> Self {
+        Self {
+            inputs,
+            addresses,
+            gate: Gate::default(),
+            all: BTreeMap::new(),
+        }
+    }
+
+    /// Lets in whom an earlier agent of this cluster kept back.
+    pub(crate) async fn forget_earlier(&self, cluster: &str) {
+        let cluster = cluster.to_owned();
+        let forgotten = self.gate.with(move |_| Admission::remove(&cluster)).await;
+        if let Err(error) = forgotten {
+            tracing::debug!(error = %chain(&error), "no gate of an earlier agent to be opened");
+        }
+    }
+
+    /// Begins to part, or goes on with keeping new connections back. Answered by `Parted`, once for each, if it comes about.
+    pub(crate) fn part(&mut self, cluster: &str, instance: &InstanceId, address: FloatingAddress, shut: bool) {
+        if !shut {
+            let (orders, queue) = mpsc::unbounded_channel();
+            let parting = Parting {
+                inputs: self.inputs.clone(),
+                began_with: self.addresses.holding(instance.service()),
+                addresses: self.addresses.clone(),
+                gate: self.gate.clone(),
+                cluster: cluster.to_owned(),
+                instance: instance.clone(),
+                address,
+                orders: queue,
+            };
+            self.all.insert(instance.clone(), orders);
+            tokio::spawn(parting.run());
+        } else if let Some(orders) = self.all.get(instance) {
+            // Without a task nothing is kept back: its time was over, and that of the decisions will be.
+            let _ = orders.send(Order::Shut);
+        }
+    }
+
+    /// It is over, however it went.
+    pub(crate) fn rejoin(&mut self, instance: &InstanceId) {
+        if let Some(orders) = self.all.remove(instance) {
+            let _ = orders.send(Order::Rejoin);
+        }
+    }
+}
+
+struct Parting {
+    inputs: Inputs,
+    addresses: Addresses,
+    /// The claim under which the address was here when it began.
+    began_with: Option<u64>,
+    gate: Gate,
+    cluster: String,
+    instance: InstanceId,
+    address: FloatingAddress,
+    orders: mpsc::UnboundedReceiver<Order>,
+}
+
+/// How keeping new connections back ended.
+enum Ended {
+    /// The decisions said so, or nobody is there who could.
+    Told,
+    /// The address is here anew: whoever comes is served.
+    Here,
+}
+
+impl Parting {
+    async fn run(mut self) {
+        // While clients are served still: both cost the kernel milliseconds.
+        let gate = self.gate.open(&self.cluster).await;
+        let latecomers = Latecomers::open(&self.address).await;
+        let latecomers = latecomers
+            .inspect_err(|error| tracing::warn!(instance = %self.instance, error = %chain(error), "who comes while its address moves has to ask again"))
+            .ok();
+        if !self.see_off().await {
+            return;
+        }
+        if let Err(error) = gate.and(self.gate.keep_back(self.address.ip).await) {
+            return self.cannot_keep_back(&error);
+        }
+        let mut noted = Noted::new(latecomers);
+        let ended = self.keep_back(&mut noted).await;
+        self.gate.admit(self.address.ip).await;
+        self.pass_on(noted, ended).await;
+    }
+
+    /// Waits until those who were connected when it began are gone, and then for the order to keep new ones back. False if that does not come.
+    async fn see_off(&mut self) -> bool {
+        let mut before = look(self.address.ip)
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error)));
+        let mut looks = Looks::new();
+        let mut told = false;
+        loop {
+            if let (Ok(left), false) = (&before, told)
+                && left.is_empty()
+            {
+                told = true;
+                self.tell(false);
+            }
+            tokio::select! {
+                biased;
+                order = self.orders.recv() => return matches!(order, Some(Order::Shut)),
+                now = looks.next(self.address.ip), if !told => before = match (before, now) {
+                    (Ok(before), Ok(now)) => Ok(before.intersection(&now).copied().collect()),
+                    (_, now) => now,
+                },
+            }
+        }
+    }
+
+    async fn keep_back(&mut self, noted: &mut Noted) -> Ended {
+        let began = Instant::now();
+        let mut renew_at = began + RENEW_EVERY;
+        let mut looks = Looks::new();
+        let mut told = false;
+        let mut here = tokio::time::interval(LOOK_HERE_EVERY);
+        while began.elapsed() < SHUT_FOR_MAX {
+            if self.is_here_anew() {
+                return Ended::Here;
+            }
+            tokio::select! {
+                biased;
+                // Rejoin, or an agent that ends.
+                order = self.orders.recv() => match order {
+                    Some(Order::Shut) => {}
+                    Some(Order::Rejoin) | None => break,
+                },
+                () = tokio::time::sleep_until(renew_at) => {
+                    renew_at = Instant::now() + RENEW_EVERY;
+                    if let Err(error) = self.gate.keep_back(self.address.ip).await {
+                        tracing::warn!(instance = %self.instance, error = %chain(&error), "new connections may come while its address moves");
+                    }
+                }
+                _ = here.tick() => {}
+                heard = noted.hear() => self.heard(noted, heard),
+                left = looks.next(self.address.ip), if !told => {
+                    if left.is_ok_and(|left| left.is_empty()) {
+                        told = true;
+                        self.tell(true);
+                    }
+                }
+            }
+        }
+        Ended::Told
+    }
+
+    /// Those who were noted go where the address is; and so do all who come here by mistake, for a while.
+    async fn pass_on(&mut self, mut noted: Noted, ended: Ended) {
+        let ended_at = Instant::now();
+        let mut until = ended_at + AWAIT_HOLDER;
+        let mut look = tokio::time::interval(LOOK_HERE_EVERY);
+        loop {
+            let is_here = match ended {
+                Ended::Here => true,
+                Ended::Told => self.addresses.holding(self.instance.service()).is_some(),
+            };
+            if is_here {
+                return noted.let_in(&self.instance);
+            }
+            if noted.passed_on {
+                until = until.min(ended_at + PASS_ON_FOR);
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                _ = look.tick() => {}
+                heard = noted.hear() => self.heard(&mut noted, heard),
+            }
+        }
+    }
+
+    fn heard(&self, noted: &mut Noted, heard: io::Result<Heard>) {
+        match heard {
+            Ok(Heard::Asker) => {}
+            // As long as we have it nobody else does, whatever he says: that is a conflict, and told as one.
+            Ok(Heard::Holder(_)) if self.addresses.holding(self.instance.service()).is_some() => {}
+            Ok(Heard::Holder(mac)) => noted.hand_to(mac, &self.instance),
+            Err(error) => noted.give_up(&error, &self.instance),
+        }
+    }
+
+    fn is_here_anew(&self) -> bool {
+        let now = self.addresses.holding(self.instance.service());
+        now.is_some() && now != self.began_with
+    }
+
+    fn tell(&self, shut: bool) {
+        let instance = self.instance.clone();
+        let _ = self
+            .inputs
+            .send(Input::Event(Event::Parted { instance, shut }, crate::clock::now()));
+    }
+
+    /// Then it moves as it would without: requests that begin in that moment are broken.
+    fn cannot_keep_back(&self, error: &GateError) {
+        let news = News {
+            instance: self.instance.clone(),
+            severity: Severity::Warning,
+            kind: "address-unguarded",
+            text: format!(
+                "new connections to {} of {} cannot be kept back while it moves: some requests may fail",
+                self.address, self.instance
+            ),
+            because: chain(error),
+        };
+        let _ = self.inputs.send(Input::Address(Box::new(news)));
+        self.tell(true);
+    }
+}
+
+/// Clients who asked for a connection that was kept back; nobody is noted where that cannot be done.
+struct Noted {
+    latecomers: Option<Latecomers>,
+    passed_on: bool,
+}
+
+impl Noted {
+    /// Of those who come from now on: who came before was let in.
+    fn new(mut latecomers: Option<Latecomers>) -> Self {
+        if let Some(latecomers) = &mut latecomers {
+            // If it fails now it fails again, and is told then.
+            let _ = latecomers.forget();
+        }
+        Self {
+            latecomers,
+            passed_on: false,
+        }
+    }
+
+    async fn hear(&mut self) -> io::Result<Heard> {
+        match &mut self.latecomers {
+            Some(latecomers) => latecomers.hear().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn hand_to(&mut self, mac: Mac, instance: &InstanceId) {
+        let Some(latecomers) = &mut self.latecomers else { return };
+        self.passed_on = true;
+        match latecomers.hand_to(mac) {
+            Ok(0) => {}
+            Ok(count) => {
+                tracing::info!(%instance, %mac, count, "clients that came meanwhile are passed on to the new holder")
+            }
+            Err(error) => self.give_up(&error, instance),
+        }
+    }
+
+    fn let_in(&mut self, instance: &InstanceId) {
+        let Some(latecomers) = &mut self.latecomers else { return };
+        match latecomers.let_in() {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(%instance, count, "clients that came meanwhile are let in"),
+            Err(error) => self.give_up(&error, instance),
+        }
+    }
+
+    fn give_up(&mut self, error: &io::Error, instance: &InstanceId) {
+        tracing::warn!(%instance, %error, "who comes while its address moves has to ask again");
+        self.latecomers = None;
+    }
+}
+
+/// Questions to the kernel for connections, one after the other.
+struct Looks {
+    at: Instant,
+    began: Instant,
+    under_way: Option<JoinHandle<io::Result<BTreeSet<Connection>>>>,
+}
+
+impl Looks {
+    fn new() -> Self {
+        let began = Instant::now();
+        Self {
+            at: began + LOOK_EVERY,
+            began,
+            under_way: None,
+        }
+    }
+
+    /// The connections of an address, when it is time to look again. May be given up at any time: the next call goes on with the question that
+    /// is under way, or clients who come all the time would keep it from ever being answered.
+    async fn next(&mut self, ip: IpAddr) -> io::Result<BTreeSet<Connection>> {
+        if self.under_way.is_none() {
+            tokio::time::sleep_until(self.at).await;
+            self.began = Instant::now();
+        }
+        let under_way = self.under_way.get_or_insert_with(|| look(ip));
+        let found = under_way.await;
+        self.under_way = None;
+        let now = Instant::now();
+        self.at = now + (now - self.began).clamp(LOOK_EVERY, LOOK_PAUSE_MAX);
+        found.map_err(io::Error::other)?
+    }
+}
+
+fn look(ip: IpAddr) -> JoinHandle<io::Result<BTreeSet<Connection>>> {
+    tokio::task::spawn_blocking(move || connections(ip))
+}
+
+/// The gate of this cluster, made when it is first needed. Clones are the same.
+#[derive(Clone, Default)]
+struct Gate(Arc<Mutex<Option<Admission>>>);
+
+impl Gate {
+    async fn open(&self, cluster: &str) -> Result<(), GateError> {
+        let cluster = cluster.to_owned();
+        self.with(move |gate| {
+            if gate.is_none() {
+                *gate = Some(Admission::open(&cluster)?);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn keep_back(&self, ip: IpAddr) -> Result<(), GateError> {
+        self.with(move |gate| match gate {
+            Some(gate) => gate.keep_back(ip, SHUT_FOR),
+            None => Ok(()),
+        })
+        .await
+    }
+
+    async fn admit(&self, ip: IpAddr) {
+        let admitted = self.with(move |gate| match gate {
+            Some(gate) => gate.admit(ip),
+            None => Ok(()),
+        });
+        if let Err(error) = admitted.await {
+            tracing::warn!(%ip, error = %chain(&error), "new connections are let in later, when the time of the gate is over");
+        }
+    }
+
+    /// Apart from the threads that everything else runs on: the kernel may take its time.
+    async fn with(
+        &self,
+        act: impl FnOnce(&mut Option<Admission>) -> Result<(), GateError> + Send + 'static,
+    ) -> Result<(), GateError> {
+        let gate = Arc::clone(&self.0);
+        let acted = tokio::task::spawn_blocking(move || {
+            // Nothing that is done under it can be left half-done.
+            act(&mut gate.lock().unwrap_or_else(PoisonError::into_inner))
+        });
+        // Only the end of the agent keeps it from coming back.
+        acted.await.unwrap_or(Ok(()))
+    }
+}
