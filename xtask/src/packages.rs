@@ -115,7 +115,7 @@ pub(crate) const FOR_TESTS: &[Program] = &[
 /// What `cargo xtask hosts` runs, and what runs on them.
 pub(crate) const FOR_HOSTS: &[Program] = &[IP, NFT, PGREP, FSFREEZE, MKFS, ETCD, SETPRIV];
 /// The peers of `cargo xtask bench failover`.
-pub(crate) const FOR_FAILOVER: &[Program] = &[KEEPALIVED, PACEMAKER, PACEMAKER_CLI, COROSYNC, RESOURCE_AGENTS];
+pub(crate) const FOR_FAILOVER: &[Program] = &[KEEPALIVED, PACEMAKER, PACEMAKER_CLI, COROSYNC, RESOURCE_AGENTS, CURL];
 /// What `cargo xtask bench` runs.
 pub(crate) const FOR_BENCHES: &[Program] = &[REDIS, REDIS_CLI, NGINX, HAPROXY, WRK, SCRAM];
 
