@@ -354,7 +354,7 @@ fn references(cell: &str) -> Vec<(String, Vec<String>)> {
     files.filter_map(of_file).collect()
 }
 
-/// Whether a source file has a test function of this name, or hands a function of this name to a macro that makes tests.
+/// Whether a source file has a test function of this name, or hands this name, or a function of it, to a macro that makes tests.
 fn is_test(source: &str, name: &str) -> bool {
     let lines: Vec<&str> = source.lines().map(str::trim).collect();
     let begins = |line: &str| {
@@ -376,6 +376,17 @@ fn is_test(source: &str, name: &str) -> bool {
         let mut words = blocks.flat_map(|block| block.split('}').next().unwrap_or("").split_whitespace());
         words.any(|word| word == name)
     };
+    // `name: what it is about;` in the list of a macro that is in the file itself.
+    let listed = || {
+        let makes_tests = source.contains("macro_rules!") && source.contains("#[test]");
+        let entry = |line: &&str| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(": ")) && line.ends_with([';', ','])
+        };
+        makes_tests && lines.iter().any(|line| entry(&line))
+    };
+    if listed() {
+        return true;
+    }
     let found: Vec<usize> = (0..lines.len()).filter(|index| begins(lines[*index])).collect();
     found.iter().any(|index| attributed(*index)) || (!found.is_empty() && by_macro())
 }

@@ -98,6 +98,10 @@ const RESOURCE_AGENTS: Program = Program {
     package: "resource-agents",
 };
 
+const FAKETIME: Program = Program {
+    name: "faketime",
+    package: "faketime",
+};
 const SCRAM: Program = Program {
     name: "scram",
     package: "scram",
@@ -106,12 +110,12 @@ const SCRAM: Program = Program {
 /// What `cargo xtask test` runs.
 pub(crate) const FOR_TESTS: &[Program] = &[
     REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV, IP, NFT, PING, PGREP, FSFREEZE, MKFS, ETCD, ETCDCTL, CURL, CHROMIUM,
-    SCRAM,
+    FAKETIME, SCRAM,
 ];
 /// What `cargo xtask hosts` runs, and what runs on them.
 pub(crate) const FOR_HOSTS: &[Program] = &[IP, NFT, PGREP, FSFREEZE, MKFS, ETCD, SETPRIV];
 /// The peers of `cargo xtask bench failover`.
-pub(crate) const FOR_FAILOVER: &[Program] = &[KEEPALIVED, PACEMAKER, PACEMAKER_CLI, COROSYNC, RESOURCE_AGENTS];
+pub(crate) const FOR_FAILOVER: &[Program] = &[KEEPALIVED, PACEMAKER, PACEMAKER_CLI, COROSYNC, RESOURCE_AGENTS, CURL];
 /// What `cargo xtask bench` runs.
 pub(crate) const FOR_BENCHES: &[Program] = &[REDIS, REDIS_CLI, NGINX, HAPROXY, WRK, SCRAM];
 

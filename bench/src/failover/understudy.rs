@@ -27,7 +27,7 @@ pub(crate) struct Understudy {
 
 impl Understudy {
     pub(crate) fn new(understudy: PathBuf, profile: &'static str) -> Result<Self> {
-        need(&[("etcd", "etcd-server"), ("nft", "nftables")])?;
+        need(&[("etcd", "etcd-server"), ("nft", "nftables"), ("curl", "curl")])?;
         Ok(Self {
             profile,
             understudy,
@@ -42,7 +42,7 @@ impl Understudy {
             r#"name = "{NAME}"
 
 [service.token]
-command = ["{server}", "serve", "--name", "{{node}}", "--listen", "0.0.0.0:{PORT}", "--control", "{CONTROL}", "--rings", "{rings}", "--every-us", "1000", "--answer-standby"]
+command = ["{server}", "serve", "--name", "{{node}}", "--listen", "0.0.0.0:{PORT}", "--control", "{CONTROL}", "--rings", "{rings}", "--every-us", "1000"]
 port = false
 active = 1
 standby = {standbys}
@@ -50,7 +50,8 @@ exclusive = true
 spread = "node"
 standby_mode = "warm"
 address = "{address}/24"
-check = {{ exec = ["{server}", "check", "127.0.0.1:{PORT}", "--timeout-ms", "300"], every = "500ms", timeout = "1s", fail_after = 1 }}
+# A standby answers with 503: whoever answers at all works.
+check = {{ exec = ["curl", "--silent", "--output", "/dev/null", "--max-time", "0.3", "http://127.0.0.1:{PORT}/"], every = "500ms", timeout = "1s", fail_after = 1 }}
 on_promote = ["{server}", "promote", "--control", "{CONTROL}", "{{epoch}}"]
 on_demote = ["{server}", "demote", "--control", "{CONTROL}"]
 "#

@@ -16,6 +16,8 @@ use tokio::time::MissedTickBehavior;
 
 /// Whoever empties the folder waits this long at most for an answer; a look is two calls of the kernel.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Of these looks, one also looks at the records, of which there may be a thousand.
+const LOOKS_PER_RECORDS: u32 = 2;
 /// A folder that cannot be made is told of once a minute.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
@@ -66,12 +68,15 @@ impl Folder {
     async fn watch(self, mut sockets: [Socket; 2]) {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told = None;
+        let (mut told, mut number) = (None, 0_u32);
         let mut node = Node::read(&self.layout.node()).ok().flatten();
         loop {
             looks.tick().await;
-            let _ = self.door.inputs.send(Input::LookAtRecords);
-            self.keep_node(&mut node);
+            number = number.wrapping_add(1);
+            if number % LOOKS_PER_RECORDS == 0 {
+                let _ = self.door.inputs.send(Input::LookAtRecords);
+                self.keep_node(&mut node);
+            }
             let there = |socket: &Socket| socket.file.is_some() && which(&socket.path) == socket.file;
             if sockets.iter().all(there) {
                 continue;

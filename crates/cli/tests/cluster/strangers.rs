@@ -10,7 +10,7 @@ const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 fn a_clock_that_is_an_hour_off_lets_nobody_join_and_uses_up_no_token() {
     assert!(
         std::path::Path::new(FAKETIME).exists(),
-        "apt-get install --no-install-recommends libfaketime"
+        "apt-get install --no-install-recommends faketime"
     );
     let land = Land::begun(&["a", "b"], &[]);
     let token = land.token("a", "member");

@@ -119,6 +119,7 @@ impl Driver {
                 let noted = Noted {
                     path: path.to_path_buf(),
                     record,
+                    length: std::fs::metadata(path).map_or(0, |metadata| metadata.len()),
                     removed: false,
                 };
                 let tree = tree_of(&noted.record);

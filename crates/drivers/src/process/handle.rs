@@ -44,6 +44,8 @@ struct Shared {
 pub(super) struct Noted {
     pub(super) path: PathBuf,
     pub(super) record: Record,
+    /// Of the file, in bytes.
+    pub(super) length: u64,
     /// Once the tree is gone the record is, and stays away.
     pub(super) removed: bool,
 }
@@ -223,20 +225,23 @@ impl Process {
         let mut noted = self.noted();
         noted.record.memo = memo;
         if noted.removed {
-            Ok(())
-        } else {
-            noted.record.write(&noted.path)
+            return Ok(());
         }
+        noted.length = noted.record.write(&noted.path)?;
+        Ok(())
     }
 
     /// Writes the record anew if somebody removed or shortened it; says whether that was so. Whoever has no record when the agent
     /// comes back is taken for a stray.
     pub fn keep_record(&self) -> io::Result<bool> {
-        let noted = self.noted();
-        if noted.removed || noted.record.lies_at(&noted.path) {
+        let mut noted = self.noted();
+        // Its length is looked at, not what is in it: this is done often, for many.
+        let lies = std::fs::metadata(&noted.path).is_ok_and(|metadata| metadata.len() == noted.length);
+        if noted.removed || lies {
             return Ok(false);
         }
-        noted.record.write(&noted.path).map(|()| true)
+        noted.length = noted.record.write(&noted.path)?;
+        Ok(true)
     }
 
     /// Waits for the end of its main process. May be called often and by many, also after the end.

@@ -117,24 +117,20 @@ impl Record {
         Ok(record)
     }
 
-    pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
+    /// Returns how long it is, in bytes.
+    pub(crate) fn write(&self, path: &Path) -> io::Result<u64> {
         let folder = path.parent().unwrap_or(Path::new("/"));
         let new = folder.join(format!(".{}.new", self.instance));
         let written = serde_json::to_vec(self).map_err(io::Error::other).and_then(|bytes| {
             fs::create_dir_all(folder)?;
-            fs::write(&new, bytes)?;
-            fs::rename(&new, path)
+            fs::write(&new, &bytes)?;
+            fs::rename(&new, path)?;
+            Ok(bytes.len() as u64)
         });
         if written.is_err() {
             let _ = fs::remove_file(&new);
         }
         written
-    }
-
-    /// Whether a file of its length lies there: cheap enough to look often.
-    pub(crate) fn lies_at(&self, path: &Path) -> bool {
-        let length = serde_json::to_vec(self).map(|bytes| bytes.len() as u64).ok();
-        fs::metadata(path).is_ok_and(|metadata| Some(metadata.len()) == length)
     }
 
     /// How its processes are known.

@@ -366,7 +366,7 @@ fn watch(
         memo: launch.memo,
         ..Record::new(&driver.cluster_id, launch.instance, launch.run, &driver.boot_id)
     };
-    record
+    let length = record
         .write(&launch.record)
         .map_err(|source| match Errno::from_io_error(&source) {
             Some(Errno::NOSPC | Errno::DQUOT) => StartError::DiskFull {
@@ -382,6 +382,7 @@ fn watch(
     let noted = Noted {
         path: launch.record,
         record,
+        length,
         removed: false,
     };
     let process = Process::watch(driver, tree, pidfd, noted, true).map_err(watch_failed)?;
