@@ -136,11 +136,7 @@ fn hosts_are_lost_and_the_page_moves_on() {
         SHOWN,
     )
     .unwrap();
-    land.rig.host("c").unwrap().boot().unwrap();
-    let daemon = format!("{PROGRAM} --state-dir /var/lib/understudy cluster start >/dev/null 2>&1 || true");
-    let _ = land.rig.host("c").unwrap().shell(&daemon);
-
-    // The one that shows the page dies: the page finds another, signed in as before.
+    // The one that shows the page dies too: the page finds the last one, signed in as before, although two of three are gone and no store answers.
     page.until("document.querySelector('#who').textContent === 'Sign out'", SHOWN)
         .unwrap();
     std::thread::sleep(Duration::from_secs(1));

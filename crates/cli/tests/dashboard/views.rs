@@ -378,7 +378,7 @@ async fn pictures_for_the_documents() {
     process::signal(pid, Signal::KILL).unwrap();
     shop.until_redundant();
     let page = shop.sign_in();
-    page.screen(1280, 900, false).unwrap();
+    page.screen(1120, 780, false).unwrap();
     page.prefers(&[("prefers-color-scheme", "light"), ("prefers-reduced-motion", "reduce")])
         .unwrap();
     tokio::time::sleep(Duration::from_secs(20)).await;
