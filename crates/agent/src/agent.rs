@@ -27,6 +27,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 /// Who asked for everything to be stopped is told after this long what is left.
 const DOWN_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// So many events are told to the one who measures each second; there are never so many.
+const EVENTS_A_LOOK: usize = 1_000;
+
 /// An agent at work.
 pub(crate) struct Agent {
     pub(crate) name: String,
@@ -377,8 +380,8 @@ impl Agent {
             Request::Status(answer) => {
                 let _ = answer.send(self.status(now));
             }
-            Request::Look(answer) => {
-                let _ = answer.send(self.look(now));
+            Request::Look { after, answer } => {
+                let _ = answer.send(self.look(after, now));
             }
             Request::Events {
                 after,
@@ -498,7 +501,7 @@ impl Agent {
     }
 
     /// What there is to be measured.
-    fn look(&self, now: Timestamp) -> Look {
+    fn look(&self, after: u64, now: Timestamp) -> Look {
         let status = self.status(now);
         let cluster = self.clustered.as_ref().map(|cluster| ClusterLook {
             controller: cluster.controller.as_ref().map(|(record, _)| record.node.clone()),
@@ -522,6 +525,9 @@ impl Agent {
             declared: Arc::clone(&self.cluster),
             cluster,
             status,
+            applied_ms: self.applied.as_ref().map(|applied| applied.at.0),
+            events: self.journal.after(after, EVENTS_A_LOOK, None).events,
+            last_event: self.journal.last(),
         }
     }
 

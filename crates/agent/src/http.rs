@@ -6,6 +6,7 @@ use crate::clock;
 use crate::executor::chain;
 use crate::input::{Input, LogSource, Request, done, refused};
 use crate::journal::{Inputs, timeline};
+use crate::measure::watch as measured;
 use crate::recover::StartError;
 use api::record::{self, Applied};
 use api::{
@@ -112,6 +113,12 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
         .routes(routes!(stream_logs))
         .routes(routes!(crate::measure::http::get_series))
         .routes(routes!(crate::measure::http::get_samples))
+        .routes(routes!(measured::get_alerts))
+        .routes(routes!(measured::post_silence))
+        .routes(routes!(measured::post_silence_end))
+        .routes(routes!(measured::get_metrics))
+        .routes(routes!(measured::get_healthz))
+        .routes(routes!(measured::get_readyz))
         .routes(routes!(post_plan))
         .routes(routes!(post_apply))
         .routes(routes!(get_history))
@@ -151,6 +158,7 @@ pub(crate) fn app(door: Door) -> axum::Router {
                 async move { Json((*document).clone()) }
             }),
         )
+        .route("/v1/counts", axum::routing::get(measured::get_counts))
         .fallback(|| async {
             Refused(
                 StatusCode::NOT_FOUND,

@@ -314,7 +314,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     };
     keeper.watch(&inputs);
     let changed = watch::Sender::new(0);
-    let measures = crate::measure::Measures::start(&layout, &inputs);
+    let measures = crate::measure::Measures::start(&layout, &inputs, Arc::clone(&store));
     let door = http::Door {
         inputs: inputs.clone(),
         changed: changed.subscribe(),

@@ -2,6 +2,7 @@
 //!
 //! A field may be added at any time; a field is never renamed or given another meaning within one `VERSION`.
 
+mod alerts;
 mod history;
 pub mod layout;
 pub mod node;
@@ -9,6 +10,7 @@ pub mod proxy;
 pub mod record;
 mod status;
 
+pub use alerts::{Alert, Alerts, ReceiverStatus, Silence, SilenceRequest};
 pub use history::{History, Latencies, Measure, Part, Sample, Samples, Series, Silent, Subject};
 pub use status::{
     ApplyRequest, Change, ChangeKind, DrillRequest, Event, EventPage, Explanation, Failover, FailoverStep, Floating,

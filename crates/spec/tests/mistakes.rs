@@ -1042,19 +1042,31 @@ fn objectives_and_alerts_that_make_no_sense_are_told_with_what_would_be_right() 
     let web = |more: &str| format!("[service.web]\ncommand = [\"./web\"]\nobjective = {{ {more} }}\n");
     let alerts = |more: &str| format!("[service.web]\ncommand = [\"./web\"]\n[alerts]\n{more}\n");
     for (file, said) in [
-        (web("availability = \"100%\""), "must be more than 0 % and less than 100 %"),
+        (
+            web("availability = \"100%\""),
+            "must be more than 0 % and less than 100 %",
+        ),
         (web("availability = 99.9"), "\"99.9%\""),
         (web("availability = \"0.999\""), "write `\"99.9%\"`"),
         (web("availability = \"99.9\""), "write `\"99.9%\"`"),
         (web("latency = \"0ms\""), "a duration from `1ms` to `1m`"),
         (web("latency_share = \"95%\""), "has a meaning only beside `latency`"),
         (web("availabilty = \"99%\""), "did you mean `availability`?"),
-        (alerts("webhook = [\"10.0.0.9:9000/hook\"]"), "write `\"http://10.0.0.9:9000/hook\"`"),
-        (alerts("webhook = [\"http://ann:secret@h/\"]"), "name it as `token_file`"),
+        (
+            alerts("webhook = [\"10.0.0.9:9000/hook\"]"),
+            "write `\"http://10.0.0.9:9000/hook\"`",
+        ),
+        (
+            alerts("webhook = [\"http://ann:secret@h/\"]"),
+            "name it as `token_file`",
+        ),
         (alerts("webhook = [\"http://\"]"), "has no host"),
         (alerts("alertmanager = [\"http://h:99999\"]"), "a port that is none"),
         (alerts("webhook = \"http://h/\""), "[\"http://h/\"]"),
-        (alerts("token_file = \"alerts.token\""), "must be the absolute path of a file"),
+        (
+            alerts("token_file = \"alerts.token\""),
+            "must be the absolute path of a file",
+        ),
         (alerts("repeat = \"1s\""), "a duration from `1m`"),
         (alerts("mail = [\"a@b\"]"), "not supported by this version"),
     ] {

@@ -1,5 +1,6 @@
 //! The thread that measures once a second.
 
+use super::alerting::disk_free;
 use super::{Look, Measures, Report, Seen, Watched};
 use crate::clock;
 use crate::input::{Input, Request};
@@ -30,6 +31,9 @@ pub(super) struct Sampler {
     inputs: Inputs,
     measures: Measures,
     reports: mpsc::Receiver<Report>,
+    changes: tokio::sync::mpsc::UnboundedSender<monitor::alert::Change>,
+    /// Events up to this one are known; `u64::MAX` before the first look, which is told of none.
+    last_event: u64,
     node: NodeReader,
     readers: BTreeMap<InstanceId, Watching>,
     buffer: Vec<u8>,
@@ -45,8 +49,16 @@ struct Watching {
 }
 
 impl Sampler {
-    pub(super) fn new(layout: &Layout, inputs: Inputs, measures: Measures, reports: mpsc::Receiver<Report>) -> Self {
+    pub(super) fn new(
+        layout: &Layout,
+        inputs: Inputs,
+        measures: Measures,
+        reports: mpsc::Receiver<Report>,
+        changes: tokio::sync::mpsc::UnboundedSender<monitor::alert::Change>,
+    ) -> Self {
         Self {
+            changes,
+            last_event: u64::MAX,
             inputs,
             measures,
             reports,
@@ -63,6 +75,7 @@ impl Sampler {
             let next = (now + 1_000_000 - WITHIN_SECOND_US) / 1_000_000 * 1_000_000 + WITHIN_SECOND_US;
             std::thread::sleep(Duration::from_micros(next.saturating_sub(now).max(1_000)));
             let Some(look) = self.look() else { return };
+            self.last_event = look.last_event;
             let second = clock::now().0 / 1_000_000;
             self.round(&look, second, runtime);
             let mut state = self.measures.state();
@@ -73,7 +86,12 @@ impl Sampler {
 
     fn look(&self) -> Option<Look> {
         let (answer, look) = oneshot::channel();
-        self.inputs.send(Input::Request(Request::Look(answer))).ok()?;
+        self.inputs
+            .send(Input::Request(Request::Look {
+                after: self.last_event,
+                answer,
+            }))
+            .ok()?;
         look.blocking_recv().ok()
     }
 
@@ -105,6 +123,7 @@ impl Sampler {
         for report in reports {
             let service = report.service.to_string();
             if let Some(passed) = state.flow.take(&service, report.totals, &report.measured) {
+                state.alerting.ledgers.note(&service, &passed, &look.declared);
                 state
                     .memory
                     .note(&of_service(&service), passed.second, &values(&passed));
@@ -124,7 +143,21 @@ impl Sampler {
         if second.is_multiple_of(FORGET_EVERY) {
             state.memory.forget(second);
         }
+        state.usages = self
+            .readers
+            .iter()
+            .filter_map(|(id, watching)| Some((id.clone(), watching.last?)))
+            .collect();
+        let now = super::moment();
+        state.alerting.hear(&look.events, second);
+        let free = disk_free(&state, &me);
+        for change in state.alerting.judge(look, free, now) {
+            // The teller lives as long as we do.
+            let _ = self.changes.send(change);
+        }
+        state.alerting.ledgers.keep(now);
         let seen = Seen {
+            applied_ms: look.applied_ms,
             me: look.me.clone(),
             proxy_is_up: look.proxy_is_up,
             status: Arc::new(look.status.clone()),
