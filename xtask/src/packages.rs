@@ -109,8 +109,23 @@ const ALERTMANAGER: Program = Program {
 
 /// What `cargo xtask test` runs.
 pub(crate) const FOR_TESTS: &[Program] = &[
-    REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV, IP, NFT, PING, PGREP, FSFREEZE, MKFS, ETCD, ETCDCTL, CURL,
-    PROMETHEUS, PROMTOOL, ALERTMANAGER,
+    REDIS,
+    REDIS_CLI,
+    NGINX,
+    PYTHON,
+    SETPRIV,
+    IP,
+    NFT,
+    PING,
+    PGREP,
+    FSFREEZE,
+    MKFS,
+    ETCD,
+    ETCDCTL,
+    CURL,
+    PROMETHEUS,
+    PROMTOOL,
+    ALERTMANAGER,
 ];
 /// What `cargo xtask hosts` runs, and what runs on them.
 pub(crate) const FOR_HOSTS: &[Program] = &[IP, NFT, PGREP, FSFREEZE, MKFS, ETCD, SETPRIV];

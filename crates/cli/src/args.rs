@@ -520,7 +520,12 @@ pub(crate) struct Log {
     #[arg(long = "log", value_name = "LEVEL", default_value = "info", env = "UNDERSTUDY_LOG")]
     pub(crate) level: tracing::Level,
     /// How each line is written
-    #[arg(long = "log-format", value_name = "FORMAT", default_value = "text", env = "UNDERSTUDY_LOG_FORMAT")]
+    #[arg(
+        long = "log-format",
+        value_name = "FORMAT",
+        default_value = "text",
+        env = "UNDERSTUDY_LOG_FORMAT"
+    )]
     pub(crate) format: LogFormat,
 }
 

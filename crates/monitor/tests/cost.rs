@@ -61,8 +61,14 @@ fn a_hundred_instances_cost_less_than_a_hundredth_of_a_core() {
             memory.note(&about, round, &node.read(round * 1_000_000, &mut buffer));
         }
         let each_us = (thread_us() - begun) / ROUNDS;
-        println!("{INSTANCES} instances, cgroups: {with_cgroups}: {each_us} µs each second, {:.2} % of a core", each_us as f64 / 1e4);
-        let read = instances.iter().filter(|one| one.last.is_some_and(|last| last.memory_bytes > Some(0) && last.cpu_us.is_some()));
+        println!(
+            "{INSTANCES} instances, cgroups: {with_cgroups}: {each_us} µs each second, {:.2} % of a core",
+            each_us as f64 / 1e4
+        );
+        let read = instances.iter().filter(|one| {
+            one.last
+                .is_some_and(|last| last.memory_bytes > Some(0) && last.cpu_us.is_some())
+        });
         assert_eq!(read.count(), INSTANCES);
         // The promise is of what is shipped; what is built for tests is a few times slower.
         let bound_us = if cfg!(debug_assertions) { 30_000 } else { 10_000 };

@@ -44,6 +44,8 @@ pub(crate) struct Control {
     /// Unbounded: the agent, who causes what goes in, waits for the answers.
     workers: Vec<UnboundedSender<Command>>,
     outbox: Vec<FromProxy>,
+    /// When traffic was looked at last, on CLOCK_BOOTTIME.
+    looked_us: u64,
 }
 
 struct Service {
@@ -77,6 +79,7 @@ impl Control {
             services: BTreeMap::new(),
             workers,
             outbox: Vec::new(),
+            looked_us: 0,
         }
     }
 
@@ -219,10 +222,11 @@ impl Control {
                 self.outbox.push(FromProxy::Traffic {
                     service: name.clone(),
                     totals,
-                    measured: Some(Box::new(measured(&service.counters))),
+                    measured: Some(Box::new(measured(&service.counters, self.looked_us))),
                 });
             }
         }
+        self.looked_us = now_us();
     }
 
     /// Accepts nothing more; the workers finish when their clients have, or after `drain`.

@@ -21,7 +21,9 @@ const EVERY: Duration = Duration::from_secs(1);
 const SILENCES_EVERY: Duration = Duration::from_secs(3);
 /// A store that takes longer does not hold up what is to be told.
 const STORE: Duration = Duration::from_secs(2);
-/// Others are asked this often for what they counted, by the node that tells.
+/// Whoever begins to tell has seen by then what is wrong: until then nothing is told as over.
+const SETTLED_AFTER: Duration = Duration::from_secs(15);
+/// A node that is asked each second in vain for so long is not heard of.
 const UNHEARD_AFTER_S: u64 = 5;
 
 /// What is kept in the store of alerts.
@@ -50,6 +52,8 @@ pub(super) struct Teller {
     store: Arc<dyn Store>,
     /// What was read from the store, or written to it last; `None` while it is not our turn.
     record: Option<Record>,
+    /// When that was.
+    began: Instant,
     silences_read: Option<Instant>,
     heard: BTreeMap<NodeName, Instant>,
     /// Fired and resolved alerts, for the log.
@@ -66,6 +70,7 @@ impl Teller {
             measures,
             store,
             record: None,
+            began: Instant::now(),
             silences_read: None,
             heard: BTreeMap::new(),
             changes,
@@ -230,8 +235,7 @@ impl Teller {
             };
             self.measures.state().alerting.book.go_on(record.firing.iter().cloned());
             self.record = Some(record);
-            // What goes on has to be seen once more before it is told that it does not.
-            return;
+            self.began = Instant::now();
         }
         let Some(record) = &mut self.record else { return };
         let config = &seen.declared.alerts;
@@ -245,9 +249,14 @@ impl Teller {
             )
         };
         record.sent.retain(config);
-        let mut keep = record.firing != kept;
-        record.firing = kept;
-        let dues = plan(&seen.declared.name, config, &firing, &record.sent, now.wall_ms);
+        // Who has just begun may not have seen yet what goes on.
+        let settled = self.began.elapsed() >= SETTLED_AFTER;
+        let mut keep = settled && record.firing != kept;
+        if settled {
+            record.firing = kept;
+            self.measures.state().alerting.book.settle();
+        }
+        let dues = plan(&seen.declared.name, config, &firing, &record.sent, settled, now.wall_ms);
         let outcomes = join_all(dues.iter().map(|due| deliver(&seen.declared.name, config, due))).await;
         for (due, outcome) in dues.iter().zip(outcomes) {
             let (key, kind) = (due.receiver.key(), due.receiver.kind());

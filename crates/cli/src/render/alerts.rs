@@ -5,9 +5,8 @@ use api::{Alert, Alerts, Severity, Silence};
 
 /// The whole answer, or what is about one name.
 pub(crate) fn page(alerts: &Alerts, about: Option<&str>, view: &View) -> String {
-    let wanted = |alert: &&Alert| {
-        about.is_none_or(|about| alert.about == about || alert.service.as_deref() == Some(about))
-    };
+    let wanted =
+        |alert: &&Alert| about.is_none_or(|about| alert.about == about || alert.service.as_deref() == Some(about));
     let firing: Vec<&Alert> = alerts.alerts.iter().filter(wanted).collect();
     let mut out = String::new();
     if firing.is_empty() {
@@ -21,7 +20,12 @@ pub(crate) fn page(alerts: &Alerts, about: Option<&str>, view: &View) -> String 
     }
     for receiver in &alerts.receivers {
         if let Some(why) = &receiver.failing {
-            let text = format!("{} {} cannot be told: {}", receiver.kind, clean(&receiver.to), clean(why));
+            let text = format!(
+                "{} {} cannot be told: {}",
+                receiver.kind,
+                clean(&receiver.to),
+                clean(why)
+            );
             out.push_str(&format!("\n{}", hanging("! ", &text, view.width)));
         }
     }
@@ -29,7 +33,10 @@ pub(crate) fn page(alerts: &Alerts, about: Option<&str>, view: &View) -> String 
         out.push_str("\nnobody is told: the file has no `[alerts]`\n");
     }
     if !alerts.sees_all {
-        let text = format!("as node {} sees it alone; the controller does not answer", clean(&alerts.judged_by));
+        let text = format!(
+            "as node {} sees it alone; the controller does not answer",
+            clean(&alerts.judged_by)
+        );
         out.push_str(&format!("\n{}", hanging("! ", &text, view.width)));
     }
     out
@@ -45,7 +52,11 @@ fn one(out: &mut String, alert: &Alert, alerts: &Alerts, view: &View) {
         out.push('\n');
     }
     let head = format!("{word} {}  {}", alert.code, clean(&alert.about));
-    out.push_str(&format!("{}  since {}\n", view.paint(tone, &head), ago(&alert.since, &alerts.at)));
+    out.push_str(&format!(
+        "{}  since {}\n",
+        view.paint(tone, &head),
+        ago(&alert.since, &alerts.at)
+    ));
     out.push_str(&hanging("  ", &alert.text, view.width));
     for (name, text) in [
         ("  users:   ", &alert.meaning),
@@ -64,7 +75,11 @@ fn one(out: &mut String, alert: &Alert, alerts: &Alerts, view: &View) {
 
 fn line_of(silence: &Silence, view: &View) -> String {
     let what = silence.code.as_deref().unwrap_or("every alert");
-    let about = silence.about.as_ref().map(|about| format!(" about {}", clean(about))).unwrap_or_default();
+    let about = silence
+        .about
+        .as_ref()
+        .map(|about| format!(" about {}", clean(about)))
+        .unwrap_or_default();
     format!(
         "silence {}: {what}{about} until {} by {}, because {}",
         silence.id,
@@ -146,7 +161,10 @@ mod tests {
     #[test]
     fn one_name_is_asked_for() {
         let page = page(&alerts(), Some("web"), &plain());
-        assert!(page.contains("not-redundant") && !page.contains("service-down"), "{page}");
+        assert!(
+            page.contains("not-redundant") && !page.contains("service-down"),
+            "{page}"
+        );
         let none = super::page(&alerts(), Some("x"), &plain());
         assert!(none.starts_with("no alert\n"), "{none}");
     }

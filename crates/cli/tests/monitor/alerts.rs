@@ -14,7 +14,11 @@ fn an_alert_is_told_once_to_each_and_once_when_it_is_over() {
     let path = |name: &str| folder.path().join(name).display().to_string();
     let webhook = Webhook::start();
     let (manager, nobody) = (rig::free_address().unwrap(), rig::free_address().unwrap());
-    std::fs::write(path("alertmanager.yml"), "route: { receiver: none }\nreceivers: [{ name: none }]\n").unwrap();
+    std::fs::write(
+        path("alertmanager.yml"),
+        "route: { receiver: none }\nreceivers: [{ name: none }]\n",
+    )
+    .unwrap();
     let arguments = [
         format!("--config.file={}", path("alertmanager.yml")),
         format!("--storage.path={}", path("am")),
@@ -44,18 +48,27 @@ heartbeat = "10s"
     );
     let rig = Rig::up(Path::new(PROGRAM), "shop", &file).unwrap();
     let socket = socket(&rig, "shop");
-    until("a heartbeat", SOON, || webhook.told("UnderstudyHeartbeat", "").first().cloned());
+    until("a heartbeat", SOON, || {
+        webhook.told("UnderstudyHeartbeat", "").first().cloned()
+    });
     assert!(webhook.told("UnderstudyServiceDown", "one").is_empty());
 
     std::fs::write(&bad, "").unwrap();
     let (_, pid) = rig::holder(&rig.status().unwrap(), "one", 0).unwrap();
     process::signal(pid, Signal::KILL).unwrap();
-    until("the webhook to be told", SOON, || webhook.told("UnderstudyServiceDown", "one").first().cloned());
+    until("the webhook to be told", SOON, || {
+        webhook.told("UnderstudyServiceDown", "one").first().cloned()
+    });
     let got = webhook.got.lock().unwrap().last().cloned().unwrap();
-    assert_eq!((got.body["version"].as_str(), got.body["status"].as_str()), (Some("4"), Some("firing")));
+    assert_eq!(
+        (got.body["version"].as_str(), got.body["status"].as_str()),
+        (Some("4"), Some("firing"))
+    );
     assert!(got.head.contains("authorization: bearer s3cret"), "{}", got.head);
     until("the command to be told", SOON, || {
-        std::fs::read_to_string(&told).ok().filter(|told| told.contains("UnderstudyServiceDown"))
+        std::fs::read_to_string(&told)
+            .ok()
+            .filter(|told| told.contains("UnderstudyServiceDown"))
     });
     let in_manager = || {
         let alerts = get_tcp(manager, "/api/v2/alerts")?;
@@ -63,13 +76,26 @@ heartbeat = "10s"
         Some(alerts.as_array()?.iter().find(down).cloned())
     };
     let alert = until("Alertmanager to be told", SOON, || in_manager()?);
-    assert_eq!((alert["labels"]["about"].as_str(), alert["labels"]["cluster"].as_str()), (Some("one"), Some("shop")));
-    assert!(alert["annotations"]["action"].as_str().unwrap().contains("understudy explain"), "{alert}");
+    assert_eq!(
+        (alert["labels"]["about"].as_str(), alert["labels"]["cluster"].as_str()),
+        (Some("one"), Some("shop"))
+    );
+    assert!(
+        alert["annotations"]["action"]
+            .as_str()
+            .unwrap()
+            .contains("understudy explain"),
+        "{alert}"
+    );
 
     // One receiver that is not there holds nobody up, and is named.
     let alerts = json(&socket, "/v1/alerts");
     let receivers = alerts["receivers"].as_array().unwrap();
-    let failing: Vec<&str> = receivers.iter().filter(|one| one["failing"].is_string()).filter_map(|one| one["to"].as_str()).collect();
+    let failing: Vec<&str> = receivers
+        .iter()
+        .filter(|one| one["failing"].is_string())
+        .filter_map(|one| one["to"].as_str())
+        .collect();
     assert_eq!(failing, [format!("http://{nobody}/")]);
 
     // An agent that is killed and comes back goes on from what was told.
@@ -80,34 +106,71 @@ heartbeat = "10s"
         let _ = process::is_alive(other.agent).then_some(())?;
         let said = rig.run(&["alerts", "--json"]).ok()?;
         let alerts: Value = serde_json::from_slice(&said.stdout).ok()?;
-        alerts["alerts"].as_array()?.iter().any(|one| one["code"] == "service-down").then_some(())
+        alerts["alerts"]
+            .as_array()?
+            .iter()
+            .any(|one| one["code"] == "service-down")
+            .then_some(())
     });
     std::thread::sleep(Duration::from_secs(4));
-    assert_eq!(webhook.told("UnderstudyServiceDown", "one"), ["firing"], "it was told anew");
+    assert_eq!(
+        webhook.told("UnderstudyServiceDown", "one"),
+        ["firing"],
+        "it was told anew"
+    );
 
     silences(&rig, &socket);
 
     std::fs::remove_file(&bad).unwrap();
-    until("the word that it is over", SOON, || webhook.told("UnderstudyServiceDown", "one").get(1).cloned());
+    until("the word that it is over", SOON, || {
+        webhook.told("UnderstudyServiceDown", "one").get(1).cloned()
+    });
     assert_eq!(webhook.told("UnderstudyServiceDown", "one"), ["firing", "resolved"]);
-    until("Alertmanager to forget it", SOON, || in_manager()?.is_none().then_some(()));
+    until("Alertmanager to forget it", SOON, || {
+        in_manager()?.is_none().then_some(())
+    });
 }
 
 fn silences(rig: &Rig, socket: &Path) {
     let refused = rig.run(&["silence", "servise-down", "--because", "x"]).unwrap();
     assert_eq!(refused.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("there are service-down"), "{refused:?}");
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("there are service-down"),
+        "{refused:?}"
+    );
     let done = rig
-        .run(&["silence", "service-down", "--about", "other", "--for", "1m", "--because", "disks are changed"])
+        .run(&[
+            "silence",
+            "service-down",
+            "--about",
+            "other",
+            "--for",
+            "1m",
+            "--because",
+            "disks are changed",
+        ])
         .unwrap();
     assert!(done.status.success(), "{done:?}");
     let alerts = json(socket, "/v1/alerts");
     let silence = &alerts["silences"][0];
-    assert_eq!((silence["code"].as_str(), silence["because"].as_str()), (Some("service-down"), Some("disks are changed")));
-    assert!(alerts["alerts"].as_array().unwrap().iter().all(|one| one["silenced"].is_null()), "{alerts}");
+    assert_eq!(
+        (silence["code"].as_str(), silence["because"].as_str()),
+        (Some("service-down"), Some("disks are changed"))
+    );
+    assert!(
+        alerts["alerts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|one| one["silenced"].is_null()),
+        "{alerts}"
+    );
     let shown = rig.run(&["alerts"]).unwrap();
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    assert!(shown.contains("critical service-down  one") && shown.contains("disks are changed"), "{shown}");
+    assert!(
+        shown.contains("critical service-down  one") && shown.contains("disks are changed"),
+        "{shown}"
+    );
     let ended = rig.run(&["unsilence", silence["id"].as_str().unwrap()]).unwrap();
     assert!(ended.status.success(), "{ended:?}");
     assert_eq!(json(socket, "/v1/alerts")["silences"].as_array().unwrap().len(), 0);

@@ -32,7 +32,9 @@ listen = "{tcp}"
 }
 
 fn shipped(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/monitoring").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../docs/monitoring")
+        .join(name)
 }
 
 fn promtool(arguments: &[&str], input: Option<&str>) -> String {
@@ -44,9 +46,18 @@ fn promtool(arguments: &[&str], input: Option<&str>) -> String {
         .stderr(Stdio::piped())
         .spawn()
         .expect("promtool, of Debian's package prometheus");
-    child.stdin.take().unwrap().write_all(input.unwrap_or_default().as_bytes()).unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.unwrap_or_default().as_bytes())
+        .unwrap();
     let output = child.wait_with_output().unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(output.status.success(), "promtool {arguments:?}: {said}");
     said
 }
@@ -71,8 +82,12 @@ async fn metrics_history_and_what_is_shipped_hold_together() {
     history(&socket);
     let page = until("failovers in the metrics", SOON, || {
         let (status, kind, page) = get(&socket, "/metrics", "text/plain");
-        assert_eq!((status, kind.as_str()), (200, "text/plain; version=0.0.4; charset=utf-8"));
-        page.contains("understudy_service_failovers_total{service=\"web\",result=\"done\"} 1").then_some(page)
+        assert_eq!(
+            (status, kind.as_str()),
+            (200, "text/plain; version=0.0.4; charset=utf-8")
+        );
+        page.contains("understudy_service_failovers_total{service=\"web\",result=\"done\"} 1")
+            .then_some(page)
     });
     assert_eq!(promtool(&["check", "metrics"], Some(&page)), "");
     for line in [
@@ -103,7 +118,12 @@ fn history(socket: &Path) {
             .find(|one| one["name"] == name && one["node"].as_str() == node && one["instance"].is_string() == instance)
             .unwrap_or_else(|| panic!("no {name} in {series}"));
         assert_eq!(one["step_ms"], 1_000);
-        one["values"].as_array().unwrap().iter().filter_map(Value::as_f64).collect()
+        one["values"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_f64)
+            .collect()
     };
     let requests: f64 = find("requests_per_second", None, false).iter().sum();
     // A report may come a little early or late; the sum of its rates is right to a few.
@@ -112,7 +132,12 @@ fn history(socket: &Path) {
     assert!(find("cpu_cores", Some("a"), true).iter().any(|cores| *cores > 0.0));
     assert!(find("memory_bytes", Some("a"), true).iter().all(|bytes| *bytes > 1e6));
     let samples = json(socket, "/v1/samples");
-    let ages: Vec<u64> = samples["samples"].as_array().unwrap().iter().filter_map(|one| one["age_ms"].as_u64()).collect();
+    let ages: Vec<u64> = samples["samples"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|one| one["age_ms"].as_u64())
+        .collect();
     assert!(ages.len() > 20 && ages.iter().any(|age| *age < 3_000), "{samples}");
     let since = series["now_ms"].as_i64().unwrap() - 2_000;
     let few = json(socket, &format!("/v1/series?service=web&name=inflight&since={since}"));
@@ -142,7 +167,10 @@ fn prometheus(rig: &Rig, agent: SocketAddr, page: &str) {
     let query = |expression: &str| get_tcp(at, &format!("/api/v1/query?query={}", encoded(expression)));
     until("Prometheus to read the agent", SOON, || {
         let answer = query("up{job=\"understudy\"} == 1 and on() understudy_service_up{service=\"web\"} == 1")?;
-        answer["data"]["result"].as_array().filter(|found| !found.is_empty()).map(drop)
+        answer["data"]["result"]
+            .as_array()
+            .filter(|found| !found.is_empty())
+            .map(drop)
     });
     let declared: BTreeSet<&str> = page
         .lines()
@@ -152,14 +180,23 @@ fn prometheus(rig: &Rig, agent: SocketAddr, page: &str) {
         let answer = query(&expression).unwrap_or_else(|| panic!("{of}: Prometheus refuses {expression}"));
         assert_eq!(answer["status"], "success", "{of}: {expression}");
         for name in names(&expression) {
-            let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(&name);
-            assert!(declared.contains(base) || declared.contains(name.as_str()), "{of}: {name} is no metric of ours");
+            let base = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|end| name.strip_suffix(end))
+                .unwrap_or(&name);
+            assert!(
+                declared.contains(base) || declared.contains(name.as_str()),
+                "{of}: {name} is no metric of ours"
+            );
         }
     }
     let rules = until("rules to be judged", SOON, || {
         let answer = get_tcp(at, "/api/v1/rules")?;
         let groups = answer["data"]["groups"].as_array()?.clone();
-        let rules: Vec<Value> = groups.iter().flat_map(|group| group["rules"].as_array().unwrap().clone()).collect();
+        let rules: Vec<Value> = groups
+            .iter()
+            .flat_map(|group| group["rules"].as_array().unwrap().clone())
+            .collect();
         (!rules.is_empty() && rules.iter().all(|rule| rule["health"] == "ok")).then_some(rules)
     });
     assert!(rules.len() >= 10, "{rules:?}");
@@ -172,21 +209,34 @@ fn expressions() -> Vec<(String, String)> {
     let dashboard: Value = serde_json::from_str(&text).unwrap();
     assert!(dashboard["schemaVersion"].as_u64().unwrap() >= 36 && dashboard["uid"].is_string());
     let variables = dashboard["templating"]["list"].as_array().unwrap();
-    assert!(variables.iter().any(|one| one["type"] == "datasource" && one["query"] == "prometheus"));
+    assert!(
+        variables
+            .iter()
+            .any(|one| one["type"] == "datasource" && one["query"] == "prometheus")
+    );
     let mut found = Vec::new();
     let mut ids = BTreeSet::new();
     for panel in dashboard["panels"].as_array().unwrap() {
         let title = panel["title"].as_str().unwrap().to_owned();
-        assert!(ids.insert(panel["id"].as_u64().unwrap()), "two panels of one id: {title}");
+        assert!(
+            ids.insert(panel["id"].as_u64().unwrap()),
+            "two panels of one id: {title}"
+        );
         let place = &panel["gridPos"];
-        assert!(place["x"].as_u64().unwrap() + place["w"].as_u64().unwrap() <= 24, "{title}");
+        assert!(
+            place["x"].as_u64().unwrap() + place["w"].as_u64().unwrap() <= 24,
+            "{title}"
+        );
         if panel["type"] == "row" {
             continue;
         }
         assert_eq!(panel["datasource"]["uid"], "${datasource}", "{title}");
         for target in panel["targets"].as_array().unwrap() {
             let expression = target["expr"].as_str().unwrap();
-            let filled = expression.replace("$service", "web").replace("$cluster", "shop").replace("$__rate_interval", "1m");
+            let filled = expression
+                .replace("$service", "web")
+                .replace("$cluster", "shop")
+                .replace("$__rate_interval", "1m");
             assert!(!filled.contains('$'), "{title}: {filled}");
             found.push((title.clone(), filled));
         }
@@ -197,5 +247,8 @@ fn expressions() -> Vec<(String, String)> {
 
 fn names(expression: &str) -> BTreeSet<String> {
     let words = expression.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-    words.filter(|word| word.starts_with("understudy_")).map(str::to_owned).collect()
+    words
+        .filter(|word| word.starts_with("understudy_"))
+        .map(str::to_owned)
+        .collect()
 }

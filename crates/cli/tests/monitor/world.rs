@@ -23,7 +23,11 @@ pub(crate) fn socket(rig: &Rig, cluster: &str) -> PathBuf {
 pub(crate) fn get(socket: &Path, path: &str, accept: &str) -> (u16, String, String) {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nConnection: close\r\n\r\n").unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     let answer = String::from_utf8(answer).unwrap();
@@ -31,10 +35,16 @@ pub(crate) fn get(socket: &Path, path: &str, accept: &str) -> (u16, String, Stri
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     let header = |name: &str| {
         let lines = head.lines().filter_map(|line| line.split_once(": "));
-        let mut found = lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned());
+        let mut found = lines
+            .filter(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.to_owned());
         found.next().unwrap_or_default()
     };
-    (status, header("content-type"), unchunked(body, &header("transfer-encoding")))
+    (
+        status,
+        header("content-type"),
+        unchunked(body, &header("transfer-encoding")),
+    )
 }
 
 /// The same, as JSON.
@@ -79,7 +89,9 @@ pub(crate) fn relay(socket: &Path) -> SocketAddr {
     let socket = socket.to_owned();
     std::thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
-            let Ok(server) = UnixStream::connect(&socket) else { continue };
+            let Ok(server) = UnixStream::connect(&socket) else {
+                continue;
+            };
             let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
             std::thread::spawn(move || {
                 let _ = std::io::copy(&mut from, &mut to);
@@ -130,7 +142,9 @@ impl Webhook {
         let got = self.got.lock().unwrap();
         let alerts = got.iter().flat_map(|one| one.body["alerts"].as_array().unwrap());
         alerts
-            .filter(|alert| alert["labels"]["alertname"] == alertname && (about.is_empty() || alert["labels"]["about"] == about))
+            .filter(|alert| {
+                alert["labels"]["alertname"] == alertname && (about.is_empty() || alert["labels"]["about"] == about)
+            })
             .map(|alert| alert["status"].as_str().unwrap().to_owned())
             .collect()
     }
