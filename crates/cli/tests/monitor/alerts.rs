@@ -103,7 +103,7 @@ heartbeat = "10s"
     process::signal(before, Signal::KILL).unwrap();
     until("another agent that knows of the alert", SOON, || {
         let other = rig.own().ok().filter(|own| own.agent != before)?;
-        let _ = process::is_alive(other.agent).then_some(())?;
+        process::is_alive(other.agent).then_some(())?;
         let said = rig.run(&["alerts", "--json"]).ok()?;
         let alerts: Value = serde_json::from_slice(&said.stdout).ok()?;
         alerts["alerts"]
