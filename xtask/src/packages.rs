@@ -106,11 +106,41 @@ const SCRAM: Program = Program {
     name: "scram",
     package: "scram",
 };
+const PROMETHEUS: Program = Program {
+    name: "prometheus",
+    package: "prometheus",
+};
+const PROMTOOL: Program = Program {
+    name: "promtool",
+    package: "prometheus",
+};
+const ALERTMANAGER: Program = Program {
+    name: "prometheus-alertmanager",
+    package: "prometheus-alertmanager",
+};
 
 /// What `cargo xtask test` runs.
 pub(crate) const FOR_TESTS: &[Program] = &[
-    REDIS, REDIS_CLI, NGINX, PYTHON, SETPRIV, IP, NFT, PING, PGREP, FSFREEZE, MKFS, ETCD, ETCDCTL, CURL, CHROMIUM,
-    FAKETIME, SCRAM,
+    REDIS,
+    REDIS_CLI,
+    NGINX,
+    PYTHON,
+    SETPRIV,
+    IP,
+    NFT,
+    PING,
+    PGREP,
+    FSFREEZE,
+    MKFS,
+    ETCD,
+    ETCDCTL,
+    CURL,
+    CHROMIUM,
+    FAKETIME,
+    SCRAM,
+    PROMETHEUS,
+    PROMTOOL,
+    ALERTMANAGER,
 ];
 /// What `cargo xtask hosts` runs, and what runs on them.
 pub(crate) const FOR_HOSTS: &[Program] = &[IP, NFT, PGREP, FSFREEZE, MKFS, ETCD, SETPRIV];

@@ -29,6 +29,8 @@ const DOWN_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The dashboard calls nothing old before this, whatever the timing: a busy machine is late now and then.
 const STALE_AFTER_MS_MIN: u64 = 2_500;
+/// So many events are told to the one who measures each second; there are never so many.
+const EVENTS_A_LOOK: usize = 1_000;
 
 /// An agent at work.
 pub(crate) struct Agent {
@@ -408,8 +410,8 @@ impl Agent {
             Request::Status(answer) => {
                 let _ = answer.send(self.status(now));
             }
-            Request::Look(answer) => {
-                let _ = answer.send(self.look(now));
+            Request::Look { after, answer } => {
+                let _ = answer.send(self.look(after, now));
             }
             Request::Seen(answer) => {
                 let _ = answer.send(crate::analysis::Seen::of(self, now));
@@ -603,6 +605,37 @@ impl Agent {
             self.own_problems(),
             self.clustered.as_ref().map(|cluster| &cluster.timing),
         )
+    }
+
+    /// What there is to be measured.
+    fn look(&self, after: u64, now: Timestamp) -> Look {
+        let status = self.status(now);
+        let cluster = self.clustered.as_ref().map(|cluster| ClusterLook {
+            controller: cluster.controller.as_ref().map(|(record, _)| record.node.clone()),
+            leads: self.core.is_controller() && cluster.session.is_some() && cluster.store_lost.is_none(),
+            store_lost_since: cluster.store_lost.as_ref().map(|(since, _)| since.0),
+            others: cluster
+                .members
+                .iter()
+                .filter(|(node, _)| **node != cluster.me)
+                .map(|(node, member)| (node.clone(), std::net::SocketAddr::new(member.host, member.agent_port)))
+                .collect(),
+        });
+        Look {
+            me: match &self.clustered {
+                Some(cluster) => cluster.me.to_string(),
+                // One machine, whatever nodes it pretends to be.
+                None => status.nodes.first().map(|node| node.name.clone()).unwrap_or_default(),
+            },
+            watched: self.executor.watched(),
+            proxy_is_up: self.proxy_is_up,
+            declared: Arc::clone(&self.cluster),
+            cluster,
+            status,
+            applied_ms: self.applied.as_ref().map(|applied| applied.at.0),
+            events: self.journal.after(after, EVENTS_A_LOOK, None).events,
+            last_event: self.journal.last(),
+        }
     }
 
     /// What is wrong with our own parts.

@@ -7,6 +7,7 @@ use crate::dashboard::{Desk, Feed};
 use crate::executor::chain;
 use crate::input::{Input, LogSource, Request, done, refused};
 use crate::journal::{Inputs, timeline};
+use crate::measure::watch as measured;
 use crate::recover::StartError;
 use api::record::{self, Applied};
 use api::{
@@ -121,6 +122,12 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
         .routes(routes!(crate::measure::http::get_samples))
         .routes(routes!(crate::measure::limits::get_bottleneck))
         .routes(routes!(crate::measure::limits::get_windows))
+        .routes(routes!(measured::get_alerts))
+        .routes(routes!(measured::post_silence))
+        .routes(routes!(measured::post_silence_end))
+        .routes(routes!(measured::get_metrics))
+        .routes(routes!(measured::get_healthz))
+        .routes(routes!(measured::get_readyz))
         .routes(routes!(post_plan))
         .routes(routes!(post_apply))
         .routes(routes!(get_history))
@@ -188,6 +195,7 @@ pub(crate) fn app(door: Door) -> axum::Router {
             }),
         )
         .merge(crate::dashboard::routes())
+        .route("/v1/counts", axum::routing::get(measured::get_counts))
         .fallback(|| async {
             Refused(
                 StatusCode::NOT_FOUND,

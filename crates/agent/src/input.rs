@@ -69,7 +69,11 @@ pub(crate) enum StartFailure {
 /// What an operator asks for. Each is answered.
 pub(crate) enum Request {
     /// What there is to be measured, once a second.
-    Look(oneshot::Sender<crate::measure::Look>),
+    Look {
+        /// The last event that is known.
+        after: u64,
+        answer: oneshot::Sender<crate::measure::Look>,
+    },
     Status(oneshot::Sender<api::Status>),
     /// All that an analysis looks at.
     Seen(oneshot::Sender<crate::analysis::Seen>),

@@ -137,6 +137,11 @@ impl Journal {
         self.push(event);
     }
 
+    /// The number of the newest event.
+    pub(crate) fn last(&self) -> u64 {
+        self.next_seq - 1
+    }
+
     /// Events after a given one, at most `limit` of the oldest of them.
     pub(crate) fn after(&self, after: u64, limit: usize, service: Option<&str>) -> EventPage {
         let wanted =

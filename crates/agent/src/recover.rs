@@ -352,7 +352,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         crate::dashboard::Desk::open(&config.cluster, me, &layout, node.as_ref()).map_err(StartError::Random)?,
     );
     let (feed, waiting) = crate::dashboard::Feed::new();
-    let measures = crate::measure::Measures::start(&layout, &inputs);
+    let measures = crate::measure::Measures::start(&layout, &inputs, Arc::clone(&store));
     let door = http::Door {
         inputs: inputs.clone(),
         changed: changed.subscribe(),

@@ -2,6 +2,7 @@
 //!
 //! A field may be added at any time; a field is never renamed or given another meaning within one `VERSION`.
 
+mod alerts;
 pub mod analysis;
 mod history;
 pub mod layout;
@@ -12,6 +13,7 @@ pub mod proxy;
 pub mod record;
 mod status;
 
+pub use alerts::{Alert, Alerts, ReceiverStatus, Silence, SilenceRequest};
 pub use history::{History, Latencies, Measure, Part, Sample, Samples, Series, Silent, Subject};
 pub use limits::{Bottleneck, Saturation, SlowService, Suspect, WindowPage};
 pub use live::{Beat, DashboardLink, Delta, Effect, Peer, Preview, ServiceDelta, SignIn, Snapshot, Viewer};

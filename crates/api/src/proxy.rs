@@ -212,6 +212,8 @@ pub struct Totals {
 pub struct Measured {
     /// When, on CLOCK_BOOTTIME.
     pub at_us: u64,
+    /// When it was looked before: nothing changed between the report before and then. 0 if it was never looked before.
+    pub since_us: u64,
     /// Process id of the proxy: another one counts from 0.
     pub pid: u32,
     /// Bytes read from clients: bodies and heads, as they are passed on.

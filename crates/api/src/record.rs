@@ -257,6 +257,12 @@ pub const CONTROLLER: &str = "controller";
 pub const ASKS: &str = "ask/";
 /// Prefix of answers to [`Ask`]s, by the node that asked: an [`Outcome`](crate::Outcome).
 pub const ANSWERS: &str = "answer/";
+/// Prefix of what is kept of alerts; only who tells of them looks at it.
+pub const ALERTS: &str = "alerts/";
+/// What receivers of alerts were told.
+pub const ALERTS_SENT: &str = "alerts/sent";
+/// Prefix of operators' silences, by number.
+pub const SILENCES: &str = "alerts/silence/";
 /// Prefix of what applications keep; agents do not look at it.
 pub const APPLICATIONS: &str = "app/";
 

@@ -79,6 +79,12 @@ pub(crate) enum Command {
     Dashboard(Dashboard),
     /// Show what happened; each failover as a timeline in microseconds
     Events(Events),
+    /// Show what is wrong: each alert with what it means and what to do
+    Alerts(Alerts),
+    /// Tell nobody of alerts for a while; they go on and are shown
+    Silence(Silence),
+    /// End a silence
+    Unsilence(Unsilence),
     /// Show the output of an instance, or of all instances of a service
     Logs(Logs),
     /// Move an active to a standby, planned and without a gap
@@ -249,6 +255,16 @@ pub(crate) struct Dashboard {
     pub(crate) json: bool,
 }
 
+/// `alerts`
+#[derive(Debug, Args)]
+pub(crate) struct Alerts {
+    /// Only those of this service, instance or node
+    pub(crate) about: Option<String>,
+    /// Print them as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// `load`
 #[derive(Debug, Args)]
 pub(crate) struct Load {
@@ -300,6 +316,35 @@ fn rate(text: &str) -> Result<f64, String> {
         Ok(rate) if rate > 0.0 && rate <= load::generator::RATE_MAX => Ok(rate),
         _ => Err("a number of requests a second, more than 0 and at most 100000".into()),
     }
+}
+
+/// `silence`
+#[derive(Debug, Args)]
+pub(crate) struct Silence {
+    /// The alert, as `alerts` names it: `service-down`; all if not given
+    pub(crate) code: Option<String>,
+    /// Only about this service, instance or node
+    #[arg(long, value_name = "NAME")]
+    pub(crate) about: Option<String>,
+    /// For how long
+    #[arg(long = "for", value_name = "SPAN", default_value = "1h", value_parser = span)]
+    pub(crate) span: Duration,
+    /// Why: others read it
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) because: String,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `unsilence`
+#[derive(Debug, Args)]
+pub(crate) struct Unsilence {
+    /// Its number, as `alerts` shows it
+    pub(crate) id: String,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `events`
@@ -605,6 +650,23 @@ pub(crate) struct Log {
     /// Log from this level up
     #[arg(long = "log", value_name = "LEVEL", default_value = "info", env = "UNDERSTUDY_LOG")]
     pub(crate) level: tracing::Level,
+    /// How each line is written
+    #[arg(
+        long = "log-format",
+        value_name = "FORMAT",
+        default_value = "text",
+        env = "UNDERSTUDY_LOG_FORMAT"
+    )]
+    pub(crate) format: LogFormat,
+}
+
+/// How a daemon writes its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object a line, with `timestamp`, `level`, `target`, `message` and fields.
+    Json,
 }
 
 /// `cluster`

@@ -58,7 +58,9 @@ impl Flow {
         };
         let bad = |totals: &Totals, measured: &Measured| totals.errors + totals.failed + measured.left;
         let errors = bad(&totals, measured).saturating_sub(bad(&last, &was));
-        let span_us = measured.at_us - was.at_us;
+        // After a time without traffic all of it came since the proxy looked last.
+        let begun_us = was.at_us.max(measured.since_us.min(measured.at_us));
+        let span_us = measured.at_us - begun_us;
         let inflight_us = measured.inflight_us.saturating_sub(was.inflight_us);
         Some(Passed {
             second: measured.at_us / 1_000_000,
@@ -121,6 +123,17 @@ mod tests {
         assert!((passed.per_second(passed.requests) - 150.0).abs() < 1e-9);
         assert!((passed.inflight - 0.5).abs() < 1e-9);
         assert_eq!(passed.latency.count(), 300);
+    }
+
+    #[test]
+    fn what_follows_a_quiet_time_is_of_the_last_second() {
+        let mut flow = Flow::default();
+        let (totals, measured) = report(5_500_000, 1_000, 0);
+        flow.take("web", totals, &measured);
+        let (totals, mut measured) = report(65_500_000, 1_100, 0);
+        measured.since_us = 64_500_000;
+        let passed = flow.take("web", totals, &measured).expect("two reports");
+        assert!((passed.per_second(passed.requests) - 100.0).abs() < 1e-9, "{passed:?}");
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub(crate) struct Control {
     /// Unbounded: the agent, who causes what goes in, waits for the answers.
     workers: Vec<UnboundedSender<Command>>,
     outbox: Vec<FromProxy>,
+    /// When traffic was looked at last, on CLOCK_BOOTTIME.
+    looked_us: u64,
 }
 
 struct Service {
@@ -67,8 +69,8 @@ struct Service {
 }
 
 impl Service {
-    fn measured(&self) -> Measured {
-        let mut measured = measured(&self.counters);
+    fn measured(&self, looked_us: u64) -> Measured {
+        let mut measured = measured(&self.counters, looked_us);
         let now = Instant::now();
         let works = |(target, shared): &(Target, Arc<Shared>)| Works {
             instance: target.instance.clone(),
@@ -93,6 +95,7 @@ impl Control {
             services: BTreeMap::new(),
             workers,
             outbox: Vec::new(),
+            looked_us: 0,
         }
     }
 
@@ -237,10 +240,11 @@ impl Control {
                 self.outbox.push(FromProxy::Traffic {
                     service: name.clone(),
                     totals,
-                    measured: Some(Box::new(service.measured())),
+                    measured: Some(Box::new(service.measured(self.looked_us))),
                 });
             }
         }
+        self.looked_us = now_us();
     }
 
     /// Accepts nothing more; the workers finish when their clients have, or after `drain`.

@@ -139,9 +139,10 @@ impl Counters {
 }
 
 /// What all workers counted of a service.
-pub(crate) fn measured(counters: &[Arc<Counters>]) -> Measured {
+pub(crate) fn measured(counters: &[Arc<Counters>], since_us: u64) -> Measured {
     let mut measured = Measured {
         at_us: now_us(),
+        since_us,
         pid: std::process::id(),
         ..Measured::default()
     };
@@ -223,7 +224,7 @@ mod tests {
             counters.answered(status);
         }
         counters.latency.record(1_000);
-        let measured = measured(&[Arc::clone(&counters), counters]);
+        let measured = measured(&[Arc::clone(&counters), counters], 0);
         assert_eq!(measured.status, [2, 4, 2, 2, 4]);
         assert_eq!(measured.latency.count(), 2);
     }

@@ -4,15 +4,22 @@
 //!  main loop ── Look (once a second) ──► sampler: a thread of its own ──► Shared ◄── http: history, samples
 //!  proxy's reports ── channel ──────────►        │
 //!                                        peers: parts of other nodes, asked when wanted
+//!                                        teller: alerts to receivers, if it is this node's turn
 //! ```
 //! The main loop never waits for any of this.
 
+mod alerting;
+mod deliver;
 mod eye;
 pub(crate) mod http;
+mod ledgers;
 pub(crate) mod limits;
+mod metrics;
 pub(crate) mod peers;
 mod sampler;
 pub(crate) mod slow;
+mod teller;
+pub(crate) mod watch;
 pub(crate) mod windows;
 
 use crate::clock;
@@ -39,6 +46,11 @@ pub(crate) struct Look {
     pub(crate) declared: Arc<Cluster>,
     /// What an agent of several knows of the others; `None` on one machine.
     pub(crate) cluster: Option<ClusterLook>,
+    /// When the file in force was applied, in milliseconds since 1970.
+    pub(crate) applied_ms: Option<i64>,
+    /// What happened since the last look, and the number of the newest of it.
+    pub(crate) events: Vec<api::Event>,
+    pub(crate) last_event: u64,
 }
 
 /// An instance that runs here.
@@ -79,6 +91,9 @@ pub(crate) struct State {
     /// Time that measuring itself took on a processor, in microseconds, and how often it was done.
     pub(crate) own_cpu_us: u64,
     pub(crate) rounds: u64,
+    pub(crate) alerting: alerting::Alerting,
+    /// Totals of each instance that runs here.
+    pub(crate) usages: BTreeMap<InstanceId, monitor::read::Usage>,
 }
 
 /// What is kept of a [`Look`].
@@ -89,6 +104,7 @@ pub(crate) struct Seen {
     pub(crate) status: Arc<api::Status>,
     pub(crate) declared: Arc<Cluster>,
     pub(crate) cluster: Option<ClusterLook>,
+    pub(crate) applied_ms: Option<i64>,
 }
 
 /// The way to what was measured. Clones are the same.
@@ -97,18 +113,23 @@ pub(crate) struct Measures {
     state: Arc<Mutex<State>>,
     reports: mpsc::Sender<Report>,
     pub(crate) peers: Peers,
+    told: teller::Shared,
 }
 
 impl Measures {
     /// Begins to measure, once a second, for as long as the main loop answers.
-    pub(crate) fn start(layout: &Layout, inputs: &Inputs) -> Self {
+    pub(crate) fn start(layout: &Layout, inputs: &Inputs, store: Arc<dyn store::Store>) -> Self {
         let (reports, incoming) = mpsc::channel();
         let measures = Self {
             state: Arc::default(),
             reports,
             peers: Peers::default(),
+            told: teller::Shared::default(),
         };
-        let sampler = sampler::Sampler::new(layout, inputs.clone(), measures.clone(), incoming);
+        measures.state().alerting.ledgers = ledgers::Ledgers::open(layout, moment());
+        let (changes, changed) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(teller::Teller::new(measures.clone(), store, changed).run());
+        let sampler = sampler::Sampler::new(layout, inputs.clone(), measures.clone(), incoming, changes);
         let runtime = tokio::runtime::Handle::current();
         let spawned = std::thread::Builder::new()
             .name("measure".into())
@@ -127,6 +148,11 @@ impl Measures {
             totals,
             measured,
         });
+    }
+
+    /// What the teller knows.
+    pub(crate) fn told(&self) -> MutexGuard<'_, teller::Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {

@@ -53,14 +53,31 @@ impl Peers {
         cluster: Option<&ClusterLook>,
         path: &str,
     ) -> (Vec<(NodeName, T)>, Vec<Silent>) {
+        let Some(cluster) = cluster else {
+            return (Vec::new(), Vec::new());
+        };
+        let paths = cluster
+            .others
+            .keys()
+            .map(|node| (node.clone(), path.to_owned()))
+            .collect();
+        self.ask_each(cluster, &paths).await
+    }
+
+    /// Asks others, each what is wanted of it.
+    pub(crate) async fn ask_each<T: DeserializeOwned + Send + 'static>(
+        &self,
+        cluster: &ClusterLook,
+        paths: &BTreeMap<NodeName, String>,
+    ) -> (Vec<(NodeName, T)>, Vec<Silent>) {
         let mut asking = JoinSet::new();
-        for (node, address) in cluster.into_iter().flat_map(|cluster| &cluster.others) {
-            let (peers, node, address, path) = (self.clone(), node.clone(), *address, path.to_owned());
+        for (node, path) in paths {
+            let Some(address) = cluster.others.get(node) else {
+                continue;
+            };
+            let (peers, node, address, path) = (self.clone(), node.clone(), *address, path.clone());
             asking.spawn(async move {
-                let answer = match tokio::time::timeout(PATIENCE, peers.ask::<T>(&node, address, &path)).await {
-                    Ok(answer) => answer,
-                    Err(_) => Err(format!("no answer within {} ms", PATIENCE.as_millis())),
-                };
+                let answer = peers.ask_one::<T>(&node, address, &path).await;
                 (node, answer)
             });
         }
@@ -84,6 +101,19 @@ impl Peers {
         }
         silent.sort_by(|a, b| a.node.cmp(&b.node));
         (answers, silent)
+    }
+
+    /// Asks one.
+    pub(crate) async fn ask_one<T: DeserializeOwned>(
+        &self,
+        node: &NodeName,
+        address: SocketAddr,
+        path: &str,
+    ) -> Result<T, String> {
+        match tokio::time::timeout(PATIENCE, self.ask(node, address, path)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(format!("no answer within {} ms", PATIENCE.as_millis())),
+        }
     }
 
     async fn ask<T: DeserializeOwned>(&self, node: &NodeName, address: SocketAddr, path: &str) -> Result<T, String> {

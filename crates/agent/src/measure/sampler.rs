@@ -1,5 +1,6 @@
 //! The thread that measures once a second.
 
+use super::alerting::disk_free;
 use super::eye::{Eye, Sights, Subject, Subjects};
 use super::windows::{Second, Windows};
 use super::{Look, Measures, Report, Seen, Watched};
@@ -34,6 +35,11 @@ pub(super) struct Sampler {
     inputs: Inputs,
     measures: Measures,
     reports: mpsc::Receiver<Report>,
+    changes: tokio::sync::mpsc::UnboundedSender<monitor::alert::Change>,
+    /// Events up to this one are known; `u64::MAX` before the first look, which is told of none.
+    last_event: u64,
+    /// The last second of which the proxy reported, by service.
+    reported: BTreeMap<String, u64>,
     node: NodeReader,
     readers: BTreeMap<InstanceId, Watching>,
     buffer: Vec<u8>,
@@ -56,11 +62,20 @@ struct Watching {
 }
 
 impl Sampler {
-    pub(super) fn new(layout: &Layout, inputs: Inputs, measures: Measures, reports: mpsc::Receiver<Report>) -> Self {
+    pub(super) fn new(
+        layout: &Layout,
+        inputs: Inputs,
+        measures: Measures,
+        reports: mpsc::Receiver<Report>,
+        changes: tokio::sync::mpsc::UnboundedSender<monitor::alert::Change>,
+    ) -> Self {
         Self {
+            changes,
+            last_event: u64::MAX,
             inputs,
             measures,
             reports,
+            reported: BTreeMap::new(),
             node: NodeReader::new(layout.root()),
             readers: BTreeMap::new(),
             buffer: Vec::new(),
@@ -77,6 +92,7 @@ impl Sampler {
             let next = (now + 1_000_000 - WITHIN_SECOND_US) / 1_000_000 * 1_000_000 + WITHIN_SECOND_US;
             std::thread::sleep(Duration::from_micros(next.saturating_sub(now).max(1_000)));
             let Some(look) = self.look() else { return };
+            self.last_event = look.last_event;
             let second = clock::now().0 / 1_000_000;
             self.round(&look, second, runtime);
             let mut state = self.measures.state();
@@ -87,7 +103,12 @@ impl Sampler {
 
     fn look(&self) -> Option<Look> {
         let (answer, look) = oneshot::channel();
-        self.inputs.send(Input::Request(Request::Look(answer))).ok()?;
+        self.inputs
+            .send(Input::Request(Request::Look {
+                after: self.last_event,
+                answer,
+            }))
+            .ok()?;
         look.blocking_recv().ok()
     }
 
@@ -121,10 +142,13 @@ impl Sampler {
         for report in reports {
             let service = report.service.to_string();
             if let Some(passed) = state.flow.take(&service, report.totals, &report.measured) {
-                state
-                    .memory
-                    .note(&of_service(&service), passed.second, &values(&passed));
-                state.memory.note_latencies(&service, passed.second, &passed.latency);
+                state.alerting.ledgers.note(&service, &passed, &look.declared);
+                for second in seconds_of(&passed, self.reported.get(&service).copied()) {
+                    state.memory.note(&of_service(&service), second, &values(&passed));
+                    self.reported.insert(service.clone(), second);
+                }
+                let second = self.reported.get(&service).copied().unwrap_or(passed.second);
+                state.memory.note_latencies(&service, second, &passed.latency);
                 reported.insert(service);
             }
         }
@@ -140,7 +164,21 @@ impl Sampler {
         if second.is_multiple_of(FORGET_EVERY) {
             state.memory.forget(second);
         }
+        state.usages = self
+            .readers
+            .iter()
+            .filter_map(|(id, watching)| Some((id.clone(), watching.last?)))
+            .collect();
+        let now = super::moment();
+        state.alerting.hear(&look.events, second);
+        let free = disk_free(&state, &me);
+        for change in state.alerting.judge(look, free, now) {
+            // The teller lives as long as we do.
+            let _ = self.changes.send(change);
+        }
+        state.alerting.ledgers.keep(now);
         let seen = Seen {
+            applied_ms: look.applied_ms,
             me: look.me.clone(),
             proxy_is_up: look.proxy_is_up,
             status: Arc::new(look.status.clone()),
@@ -264,6 +302,17 @@ fn inode(folder: &std::path::Path) -> Option<u64> {
     Some(std::fs::metadata(folder).ok()?.ino())
 }
 
+/// The seconds that a report is of: as a rule one. One that is late is of those that it covers; one that comes early is of the next, for nothing may be lost.
+fn seconds_of(passed: &Passed, last: Option<u64>) -> std::ops::RangeInclusive<u64> {
+    let covers = (passed.span_us + 500_000) / 1_000_000;
+    let begins = (passed.second + 1).saturating_sub(covers.max(1));
+    match last.filter(|last| *last >= begins) {
+        Some(last) if last >= passed.second => last + 1..=last + 1,
+        Some(last) => last + 1..=passed.second,
+        None => begins..=passed.second,
+    }
+}
+
 fn of_node(node: &str) -> About {
     About {
         node: Some(node.to_owned()),
@@ -312,4 +361,31 @@ fn values(passed: &Passed) -> Vec<(Measure, f64)> {
 fn own_cpu_us() -> u64 {
     let used = clock_gettime(ClockId::ThreadCPUTime);
     u64::try_from(used.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(used.tv_nsec).unwrap_or(0) / 1_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(second: u64, span_us: u64, last: Option<u64>) -> Vec<u64> {
+        let passed = Passed {
+            second,
+            span_us,
+            ..Passed::default()
+        };
+        seconds_of(&passed, last).collect()
+    }
+
+    #[test]
+    fn each_report_has_its_second_and_none_is_lost() {
+        assert_eq!(seconds(10, 1_000_000, Some(9)), [10]);
+        assert_eq!(seconds(10, 1_000_000, None), [10]);
+        // The one before was late, and this one comes in the same second.
+        assert_eq!(seconds(10, 400_000, Some(10)), [11]);
+        assert_eq!(seconds(11, 1_000_000, Some(11)), [12]);
+        // The proxy was held up for three seconds.
+        assert_eq!(seconds(13, 3_000_000, Some(10)), [11, 12, 13]);
+        // After a quiet time the report is of the last second alone.
+        assert_eq!(seconds(90, 1_000_000, Some(10)), [90]);
+    }
 }

@@ -234,12 +234,15 @@ fn named(session: &Session) -> Option<String> {
 /// Logs go to stderr, which whoever started the daemon keeps in a file.
 fn log_to_stderr(log: args::Log) {
     // A log on a full disk must not end a daemon: by default a line that cannot be written is told on stderr, which panics.
-    tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt()
         .log_internal_errors(false)
         .with_max_level(log.level)
         .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
+        .with_ansi(false);
+    match log.format {
+        args::LogFormat::Text => lines.init(),
+        args::LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
     keep_log();
 }
 

@@ -1,6 +1,7 @@
 //! One module per command, or per family of commands. Each says what it did on stdout and returns whether it was done.
 
 mod act;
+mod alerts;
 mod analyze;
 mod check;
 mod cluster;
@@ -213,6 +214,9 @@ async fn speak(session: &Session, command: Command) -> Result<Done, Error> {
         Command::Explain(args) => explain::run(session, &args).await,
         Command::Dashboard(args) => dashboard::run(session, &args).await,
         Command::Events(args) => events::run(session, &args).await,
+        Command::Alerts(args) => alerts::show(session, &args).await,
+        Command::Silence(args) => alerts::silence(session, &args).await,
+        Command::Unsilence(args) => alerts::unsilence(session, &args).await,
         Command::Logs(args) => logs::run(session, &args).await,
         Command::Switchover(args) => act::switchover(session, &args).await,
         Command::Drain(args) => act::node(session, "drain", &args).await,

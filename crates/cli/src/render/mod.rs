@@ -3,6 +3,7 @@
 //! Colour only repeats what words say. Lines fit [`View::width`] wherever names allow it: a name is never cut,
 //! since somebody may have to type it.
 
+pub(crate) mod alerts;
 pub(crate) mod analysis;
 pub(crate) mod change;
 pub(crate) mod check;

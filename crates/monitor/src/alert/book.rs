@@ -95,6 +95,11 @@ impl Book {
         }
     }
 
+    /// What another agent kept and has not been seen since is over.
+    pub fn settle(&mut self) {
+        self.before.clear();
+    }
+
     /// Takes in what is wrong now.
     pub fn update(&mut self, wrong: Vec<Wrong>, now_ms: i64) -> Vec<Change> {
         let mut changes = Vec::new();

@@ -91,8 +91,9 @@ pub struct Due {
     pub beat: bool,
 }
 
-/// Says who is to be told what at a moment, in milliseconds since 1970.
-pub fn plan(cluster: &str, alerts: &Alerts, firing: &[Firing], sent: &Sent, now_ms: i64) -> Vec<Due> {
+/// Says who is to be told what at a moment, in milliseconds since 1970. `settled` is false for one who has just begun and may not have seen yet what goes on:
+/// then nothing is told as over.
+pub fn plan(cluster: &str, alerts: &Alerts, firing: &[Firing], sent: &Sent, settled: bool, now_ms: i64) -> Vec<Due> {
     let all: BTreeSet<&str> = firing.iter().map(|one| one.fingerprint.as_str()).collect();
     let mut dues = Vec::new();
     for receiver in Receiver::all(alerts) {
@@ -123,7 +124,7 @@ pub fn plan(cluster: &str, alerts: &Alerts, firing: &[Firing], sent: &Sent, now_
         }
         for (_, over) in told
             .iter()
-            .filter(|(fingerprint, _)| !all.contains(fingerprint.as_str()))
+            .filter(|(fingerprint, _)| settled && !all.contains(fingerprint.as_str()))
         {
             due.keep = true;
             due.alerts.push(over.alert.clone().resolved(now_ms));
@@ -241,7 +242,7 @@ mod tests {
         let mut all = Vec::new();
         for minute in minutes {
             let now = minute * 60_000;
-            for due in plan("shop", &alerts(), firing, sent, now) {
+            for due in plan("shop", &alerts(), firing, sent, true, now) {
                 all.extend(
                     words(std::slice::from_ref(&due))
                         .into_iter()
@@ -304,7 +305,7 @@ mod tests {
         let mut tries = Vec::new();
         for second in 0..3_600 {
             let now = second * 1_000;
-            for due in plan("shop", &alerts(), &firing, &sent, now) {
+            for due in plan("shop", &alerts(), &firing, &sent, true, now) {
                 if due.receiver.kind() == "webhook" {
                     tries.push(second);
                     sent.failed(&due.receiver, now);
@@ -318,13 +319,22 @@ mod tests {
             tries.windows(2).all(|pair| pair[1] - pair[0] <= 300) && tries.len() < 25,
             "{tries:?}"
         );
-        let mut due = plan("shop", &alerts(), &firing, &sent, 4_000_000);
+        let mut due = plan("shop", &alerts(), &firing, &sent, true, 4_000_000);
         sent.done(&due.remove(0), 4_000_000);
         assert!(
-            !words(&plan("shop", &alerts(), &firing, &sent, 4_000_001))
+            !words(&plan("shop", &alerts(), &firing, &sent, true, 4_000_001))
                 .iter()
                 .any(|word| word.contains("webhook"))
         );
+    }
+
+    #[test]
+    fn who_has_just_begun_says_of_nothing_that_it_is_over() {
+        let mut sent = Sent::default();
+        play(&mut sent, 0..1, &[one("db")]);
+        let over = |settled| words(&plan("shop", &alerts(), &[], &sent, settled, 30_000));
+        assert_eq!(over(false), Vec::<String>::new());
+        assert_eq!(over(true), ["webhook db:off", "alertmanager db:off"]);
     }
 
     #[test]
@@ -336,7 +346,7 @@ mod tests {
         let mut sent = Sent::default();
         let mut beats = 0;
         for second in 0..600 {
-            for due in plan("shop", &alerts, &[], &sent, second * 1_000) {
+            for due in plan("shop", &alerts, &[], &sent, true, second * 1_000) {
                 beats += usize::from(due.beat);
                 assert!(!due.keep);
                 sent.done(&due, second * 1_000);
