@@ -605,6 +605,34 @@ impl Agent {
         )
     }
 
+    /// What there is to be measured.
+    fn look(&self, now: Timestamp) -> Look {
+        let status = self.status(now);
+        let cluster = self.clustered.as_ref().map(|cluster| ClusterLook {
+            controller: cluster.controller.as_ref().map(|(record, _)| record.node.clone()),
+            leads: self.core.is_controller() && cluster.session.is_some() && cluster.store_lost.is_none(),
+            store_lost_since: cluster.store_lost.as_ref().map(|(since, _)| since.0),
+            others: cluster
+                .members
+                .iter()
+                .filter(|(node, _)| **node != cluster.me)
+                .map(|(node, member)| (node.clone(), std::net::SocketAddr::new(member.host, member.agent_port)))
+                .collect(),
+        });
+        Look {
+            me: match &self.clustered {
+                Some(cluster) => cluster.me.to_string(),
+                // One machine, whatever nodes it pretends to be.
+                None => status.nodes.first().map(|node| node.name.clone()).unwrap_or_default(),
+            },
+            watched: self.executor.watched(),
+            proxy_is_up: self.proxy_is_up,
+            declared: Arc::clone(&self.cluster),
+            cluster,
+            status,
+        }
+    }
+
     /// What is wrong with our own parts.
     fn own_problems(&self) -> Vec<api::Problem> {
         let since = clock::shown_wall(clock::wall_now());
