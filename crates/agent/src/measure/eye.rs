@@ -1,6 +1,7 @@
 //! Looks, a few times a second, at what the kernel only tells of the moment: what threads wait for, and which connections wait for an answer.
 
 use drivers::sockets::{CgroupId, Sockets};
+use rustix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -9,8 +10,12 @@ use std::time::{Duration, Instant};
 
 /// Between two looks, unless they cost too much.
 const EVERY: Duration = Duration::from_millis(200);
-/// After a look that took so long, this many times as long is waited: a quarter of a percent of a processor.
-const REST: u32 = 400;
+/// After a look that took so much of a processor, this many times as long is waited: it takes a half percent of one …
+const REST: u32 = 200;
+/// … but no longer than this: what is seen less often than once a second is not of that second. [`THREADS_EACH_TIME`] bounds what that costs.
+const REST_MAX: Duration = Duration::from_secs(1);
+/// Threads looked at each time, of all instances.
+const THREADS_EACH_TIME: usize = 1_024;
 /// Instances looked at each time, in turns.
 const INSTANCES_EACH_TIME: usize = 32;
 /// Of an instance with more threads, only so many are looked at, and stand for all.
@@ -130,7 +135,7 @@ const RAN_OVER: Duration = Duration::from_millis(900);
 impl Looker {
     fn run(mut self) {
         while let Some(shared) = self.shared.upgrade() {
-            let begun = Instant::now();
+            let begun = processor_time();
             let subjects = shared.lock().unwrap_or_else(PoisonError::into_inner).subjects.clone();
             self.known
                 .retain(|name, _| subjects.instances.iter().any(|it| it.instance == *name));
@@ -140,23 +145,36 @@ impl Looker {
             note(&mut guard.sights, threads, outside);
             drop(guard);
             drop(shared);
-            std::thread::sleep(EVERY.max(begun.elapsed() * REST));
+            let spent = processor_time().saturating_sub(begun);
+            std::thread::sleep((spent * REST).clamp(EVERY, REST_MAX));
         }
     }
 
     fn threads(&mut self, subjects: &Subjects) -> Vec<(String, Threads)> {
         let count = subjects.instances.len();
         let mut seen = Vec::new();
+        let mut left = THREADS_EACH_TIME;
         for offset in 0..count.min(INSTANCES_EACH_TIME) {
             let subject = &subjects.instances[(self.turn + offset) % count];
             let known = self.known.entry(subject.instance.clone()).or_default();
-            seen.push((subject.instance.clone(), look_at(subject, known)));
+            let threads = look_at(subject, known);
+            left = left.saturating_sub((threads.threads as usize).min(THREADS_MAX));
+            seen.push((subject.instance.clone(), threads));
+            if left == 0 {
+                break;
+            }
         }
         if count > 0 {
-            self.turn = (self.turn + INSTANCES_EACH_TIME) % count;
+            self.turn = (self.turn + seen.len()) % count;
         }
         seen
     }
+}
+
+/// Of this thread.
+fn processor_time() -> Duration {
+    let used = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(used.tv_sec.unsigned_abs(), u32::try_from(used.tv_nsec).unwrap_or(0))
 }
 
 fn look_at(subject: &Subject, known: &mut Known) -> Threads {
