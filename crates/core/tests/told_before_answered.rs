@@ -82,6 +82,7 @@ fn holder_and_standby(now: Timestamp) -> Core {
         node: node(name),
         runs_services: true,
         member: true,
+        place: decisions::Place::default(),
     };
     let session = |name, number| ClusterEvent::Session {
         node: node(name),

@@ -91,7 +91,11 @@ impl Access {
 pub fn etcd_options(node: &Node, layout: &Layout) -> Result<etcd::Options, Error> {
     let timing = node.timing();
     let timeout = timing.request_timeout.duration();
-    let own = node.store.member.as_ref().map(|member| format!("https://{}", member.client));
+    let own = node
+        .store
+        .member
+        .as_ref()
+        .map(|member| format!("https://{}", member.client));
     let mut endpoints = node.store.endpoints.clone();
     endpoints.sort_by_key(|url| own.as_ref() != Some(url));
     let near = own.is_some_and(|own| endpoints.first() == Some(&own));
