@@ -87,11 +87,11 @@ fn a_node_without_a_zone_is_one_by_itself() {
 
 #[test]
 fn instances_are_only_where_the_file_wants_them() {
-    let (on, _) = placed("active = 2\nnodes = [\"b\", \"c\"]\n", &ROOMS);
+    let (on, _) = placed("active = 2\nstandby = 0\nnodes = [\"b\", \"c\"]\n", &ROOMS);
     assert_eq!(on, ["b", "c"]);
-    let (on, _) = placed("active = 3\navoid = [\"a\"]\n", &ROOMS);
+    let (on, _) = placed("active = 3\nstandby = 0\navoid = [\"a\"]\n", &ROOMS);
     assert!(!on.contains(&"a".to_owned()), "{on:?}");
-    let (on, unplaced) = placed("active = 1\nnodes = [\"z\"]\n", &ROOMS[..2]);
+    let (on, unplaced) = placed("active = 1\nstandby = 0\nnodes = [\"z\"]\n", &ROOMS[..2]);
     assert!(on.is_empty());
     let told = "1 of 1 instances find no node: a is not in `nodes`; b is not in `nodes`";
     assert_eq!(unplaced.as_deref(), Some(told));
@@ -100,14 +100,14 @@ fn instances_are_only_where_the_file_wants_them() {
 #[test]
 fn no_node_is_given_more_than_it_has() {
     let (on, unplaced) = placed(
-        "active = 5\nreserve = { memory = \"2GiB\", cpu = 100 }\n",
+        "active = 5\nstandby = 0\nreserve = { memory = \"2GiB\", cpu = 100 }\n",
         &[("a", ""), ("b", "")],
     );
     assert_eq!(on, ["a", "b", "a", "b"]);
     let told = "1 of 5 instances find no node: a has 0 bytes of memory left, 2147483648 are wanted; b has 0 bytes of memory left, \
                 2147483648 are wanted";
     assert_eq!(unplaced.as_deref(), Some(told));
-    let (on, _) = placed("active = 3\nreserve = { cpu = 250 }\n", &[("a", ""), ("b", "")]);
+    let (on, _) = placed("active = 3\nstandby = 0\nreserve = { cpu = 250 }\n", &[("a", ""), ("b", "")]);
     assert_eq!(on, ["a", "b"]);
 }
 

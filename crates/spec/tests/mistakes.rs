@@ -290,7 +290,7 @@ colour = "blue"
     10 | colour = "blue"
        | ^^^^^^
        |
-       = help: possible here: `command`, `active`, `standby`, `need`, `exclusive`, `standby_mode`, `listen`, `address`, `protocol`, `port`, `check`, `standby_check`, `needs`, `spread`, `on_promote`, `on_demote`, `on_follow`, `env`, `dir`, `user`, `limits`, `start_timeout`, `stop`, `restart`, `logs`, `drain_timeout`, `hold`
+       = help: possible here: `command`, `active`, `standby`, `need`, `exclusive`, `standby_mode`, `listen`, `address`, `protocol`, `port`, `check`, `standby_check`, `needs`, `spread`, `nodes`, `avoid`, `reserve`, `on_promote`, `on_demote`, `on_follow`, `env`, `dir`, `user`, `limits`, `start_timeout`, `stop`, `restart`, `logs`, `drain_timeout`, `hold`
     "#);
 }
 
