@@ -353,13 +353,23 @@ impl Agent {
                         let _ = waiting.send(answer.map_err(|refusal| refusal.to_string()));
                     }
                 }
+                Action::Rebalanced { service } => {
+                    self.wish(&rebalance_key(&service), None);
+                    let text = format!("every instance of {service} is where it would be put today");
+                    self.journal
+                        .tell(Severity::Info, "rebalanced", text, because.to_string());
+                }
                 Action::AllStopped if self.clustered.is_some() => self.close_session(),
                 Action::AllStopped => {
                     let text = format!("{} is down", self.name);
                     self.finish_down(&done(text));
                 }
                 Action::Create { instance, node } if self.clustered.is_some() => {
-                    self.executor.assign(instance, node);
+                    self.executor.assign(
+                        instance,
+                        node,
+                        self.clustered.as_ref().and_then(crate::cluster::controls),
+                    );
                 }
                 Action::Create { .. } | Action::Note(_) | Action::Report(_) => {}
                 Action::TellLeft { instance, node } => {
@@ -474,6 +484,9 @@ impl Agent {
             }
             Request::Drain { node, back, answer } => {
                 let _ = answer.send(self.drain(&node, back, now));
+            }
+            Request::Rebalance { service, answer } => {
+                let _ = answer.send(self.rebalance(&service, now));
             }
             Request::Pause { pause, answer } => {
                 self.wish(record::PAUSED, pause.then_some("1"));
@@ -824,6 +837,22 @@ impl Agent {
         )))
     }
 
+    fn rebalance(&mut self, name: &str, now: Timestamp) -> Result<Outcome, Outcome> {
+        let known = model::ServiceName::new(name).ok();
+        let known = known.filter(|service| self.core.service_view(service, now).is_some_and(|view| !view.removed));
+        let Some(service) = known else {
+            return Err(refused(
+                format!("there is no service `{name}`"),
+                Some("`understudy status` lists them".into()),
+            ));
+        };
+        self.wish(&rebalance_key(&service), Some("1"));
+        self.core.handle(Event::Rebalance { service, asked: true }, now);
+        Ok(done(format!(
+            "the instances of {name} move to where they would be put today, one by one: standbys first, actives by a switchover"
+        )))
+    }
+
     /// Keeps a wish of the operator's over the life of this agent, or forgets it.
     pub(crate) fn wish(&self, key: &str, value: Option<&str>) {
         let op = match value {
@@ -888,6 +917,10 @@ impl Agent {
         let path = PathBuf::from(path);
         path.is_absolute().then(|| path.parent().map(PathBuf::from)).flatten()
     }
+}
+
+fn rebalance_key(service: &model::ServiceName) -> String {
+    format!("{}{service}", record::REBALANCE)
 }
 
 pub(crate) fn node_key(node: &NodeName) -> String {

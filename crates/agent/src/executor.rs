@@ -10,7 +10,7 @@ use crate::measure::Watched;
 use crate::memo::{Memo, launch_digest, note};
 use crate::partings::Partings;
 use crate::ports::Ports;
-use crate::slots::{assign, forget, keep_record, retire, write_shared_slot, write_slot};
+use crate::slots::{Controls, Ground, assign, forget, keep_record, retire, write_shared_slot, write_slot};
 use crate::words::Words;
 use api::layout::Layout;
 use api::record;
@@ -367,7 +367,7 @@ impl Executor {
             }
             Action::Rejoin { instance } => self.partings.rejoin(&instance),
             Action::Retire { instance, node } => self.retire(instance, node),
-            Action::Forget { instance } => self.forget(instance),
+            Action::Forget { instance, theirs } => self.forget(instance, theirs),
             _ => {}
         }
     }
@@ -462,10 +462,17 @@ impl Executor {
     }
 
     /// Writes down that an instance shall exist, and on which node: nothing else makes that node start it.
-    pub(crate) fn assign(&self, instance: InstanceId, node: NodeName) {
+    pub(crate) fn assign(&self, instance: InstanceId, node: NodeName, controls: Option<Controls>) {
         let store = Arc::clone(&self.store);
+        let runs = self.live.get(&instance).is_some_and(|live| live.process.is_some());
+        let ground = match (runs, controls) {
+            (true, _) => Ground::Runs,
+            (false, Some(controls)) => Ground::Controls(controls),
+            // Another agent is the controller by now, and does it.
+            (false, None) => return,
+        };
         tokio::spawn(async move {
-            if let Err(error) = assign(store.as_ref(), &instance, &node).await {
+            if let Err(error) = assign(store.as_ref(), &instance, &node, &ground).await {
                 tracing::error!(%instance, error, "that it shall exist cannot be written down");
             }
         });
@@ -1129,12 +1136,12 @@ impl Executor {
         });
     }
 
-    fn forget(&mut self, instance: InstanceId) {
+    fn forget(&mut self, instance: InstanceId, theirs: bool) {
         self.remote.remove(&instance);
         self.ports.free(&instance);
         let store = Arc::clone(&self.store);
         tokio::spawn(async move {
-            if let Err(error) = forget(store.as_ref(), &instance).await {
+            if let Err(error) = forget(store.as_ref(), &instance, theirs).await {
                 tracing::warn!(%instance, error = %chain(&error), "the record of a removed instance stays in the store");
             }
         });

@@ -136,6 +136,7 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
         .routes(routes!(post_drill))
         .routes(routes!(post_drain))
         .routes(routes!(post_undrain))
+        .routes(routes!(post_rebalance))
         .routes(routes!(post_pause))
         .routes(routes!(post_resume))
         .routes(routes!(post_retry))
@@ -648,6 +649,12 @@ async fn post_drain(State(door): State<Door>, UrlPath(node): UrlPath<String>) ->
         })
         .await??,
     ))
+}
+
+/// Moves the instances of a service to where they would be put today.
+#[utoipa::path(post, path = "/v1/rebalance/{service}", params(("service" = String, Path, description = "A service")), responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
+async fn post_rebalance(State(door): State<Door>, UrlPath(service): UrlPath<String>) -> Answer<Outcome> {
+    Ok(Json(door.ask(|answer| Request::Rebalance { service, answer }).await??))
 }
 
 /// Lets a node run instances again.

@@ -120,6 +120,10 @@ pub(crate) enum Request {
         back: bool,
         answer: oneshot::Sender<Result<api::Outcome, api::Outcome>>,
     },
+    Rebalance {
+        service: String,
+        answer: oneshot::Sender<Result<api::Outcome, api::Outcome>>,
+    },
     Pause {
         pause: bool,
         answer: oneshot::Sender<api::Outcome>,

@@ -33,23 +33,61 @@ pub(crate) async fn keep_record(
         .map_err(|error| chain(&error))
 }
 
-pub(crate) async fn forget(store: &dyn Store, instance: &InstanceId) -> Result<(), store::Error> {
+pub(crate) async fn forget(store: &dyn Store, instance: &InstanceId, theirs: bool) -> Result<(), store::Error> {
     let number_key = format!("{}{}", record::NUMBERS, instance.service());
     let known = store.get(&number_key).await?;
     let known: u32 = known
         .and_then(|entry| String::from_utf8(entry.value).ok()?.parse().ok())
         .unwrap_or(0);
-    let mut txn = Txn::new()
+    let mut txn = Txn::new();
+    if theirs {
+        txn = txn.when(Compare::absent(format!("{}{instance}", record::BINDS)));
+    }
+    txn = txn
         .then(Op::delete(record::instance_key(instance)))
-        .then(Op::delete(crate::cluster::publish::live_key(instance)));
+        .then(Op::delete(crate::cluster::publish::live_key(instance)))
+        .then(Op::put(gone_key(instance), "1"));
+    if let Some(old) = instance.number().checked_sub(GONE_KEPT) {
+        txn = txn.then(Op::delete(gone_key(&InstanceId::new(instance.service().clone(), old))));
+    }
     if instance.number() > known {
         txn = txn.then(Op::put(number_key, instance.number().to_string()));
     }
     store.txn(txn).await.map(drop)
 }
 
-/// Writes down that an instance shall exist on a node, and that its number is used.
-pub(crate) async fn assign(store: &dyn Store, instance: &InstanceId, node: &NodeName) -> Result<(), String> {
+fn gone_key(instance: &InstanceId) -> String {
+    format!("{}{instance}", record::GONE)
+}
+
+/// Who says that an instance shall exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ground {
+    /// It runs here, and gets its record back.
+    Runs,
+    /// The controller, which knows all that was placed before.
+    Controls(Controls),
+}
+
+/// By what an agent is the controller: as long as this stands, nobody else places anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Controls {
+    /// Us.
+    pub(crate) me: NodeName,
+    /// Our session.
+    pub(crate) session: model::Revision,
+    /// The revision at which we were elected.
+    pub(crate) elected: model::Revision,
+}
+
+/// Writes down that an instance shall exist on a node, and that its number is used. One that is gone does not come back, however late this
+/// is carried out, and who is not the controller any more places nothing.
+pub(crate) async fn assign(
+    store: &dyn Store,
+    instance: &InstanceId,
+    node: &NodeName,
+    ground: &Ground,
+) -> Result<(), String> {
     let key = record::instance_key(instance);
     let record = record::Instance {
         node: node.clone(),
@@ -58,8 +96,17 @@ pub(crate) async fn assign(store: &dyn Store, instance: &InstanceId, node: &Node
     };
     let value = serde_json::to_vec(&record).map_err(|error| error.to_string())?;
     let number_key = format!("{}{}", record::NUMBERS, instance.service());
-    let txn = Txn::new()
-        .when(Compare::absent(&*key))
+    let mut txn = Txn::new().when(Compare::absent(&*key));
+    if let Ground::Controls(controls) = ground {
+        txn = txn
+            .when(Compare::absent(gone_key(instance)))
+            .when(Compare::modified(record::CONTROLLER, controls.elected))
+            .when(Compare::created(
+                store::session::session_key(&controls.me),
+                controls.session,
+            ));
+    }
+    let txn = txn
         .then(Op::put(&*key, value))
         .then(Op::put(number_key, instance.number().to_string()));
     again(|| store.txn(txn.clone())).await
@@ -84,6 +131,9 @@ pub(crate) async fn retire(store: &dyn Store, instance: &InstanceId, node: &Node
         .then(Op::put(&*key, value));
     again(|| store.txn(txn.clone())).await
 }
+
+/// Instances whose end is remembered: more than could be asked for while a write is under way.
+const GONE_KEPT: u32 = 1_000;
 
 /// Tries a write that may be done twice until the store answers.
 async fn again<'a>(

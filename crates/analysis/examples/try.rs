@@ -1,3 +1,5 @@
+//! Solves one Open-PSA file and tells how long it took.
+
 use analysis::openpsa::{Source, read};
 use analysis::solve::{Limits, solve};
 fn main() {

@@ -88,6 +88,12 @@ pub struct Member {
     pub machine: String,
     /// When it joined, for people.
     pub joined: WallTime,
+    /// Its processors, in percent of one; 0 if not known.
+    #[serde(default)]
+    pub cpu_percent: u32,
+    /// Its memory in bytes; 0 if not known.
+    #[serde(default)]
+    pub memory_bytes: u64,
 }
 
 /// `live/<id>`: what its node says of an instance. Void when that session is gone.
@@ -240,10 +246,17 @@ pub const INSTANCES: &str = "inst/";
 /// Prefix of the highest instance number ever used by a service, a decimal number.
 pub const NUMBERS: &str = "number/";
 
+/// Prefix of instances that are no more: no late write brings one back, for its number is never given again. The last thousand of a
+/// service are kept.
+pub const GONE: &str = "gone/";
+
 /// Key of an automatic action's pause: its value is "1"; absent when nothing is paused.
 pub const PAUSED: &str = "wish/paused";
 /// Prefix of nodes that are not online: `drained` or `lost`; absent when a node is online.
 pub const NODES: &str = "wish/node/";
+
+/// Prefix of services that the operator wants rebalanced: "1"; absent when that is done.
+pub const REBALANCE: &str = "wish/rebalance/";
 
 /// Prefix of [`Member`]s.
 pub const MEMBERS: &str = "member/";

@@ -97,6 +97,8 @@ pub(crate) enum Command {
     Drain(Node),
     /// Let a drained node run instances again
     Undrain(Node),
+    /// Move the instances of a service to where they would be put today
+    Rebalance(Service),
     /// Stop all automatic actions; services run on
     Pause(Plain),
     /// Let automatic actions run again
@@ -428,6 +430,16 @@ pub(crate) struct Rollback {
 pub(crate) struct Node {
     /// The node
     pub(crate) node: String,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `rebalance`
+#[derive(Debug, Args)]
+pub(crate) struct Service {
+    /// The service
+    pub(crate) service: String,
     /// Print the outcome as JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -42,6 +42,9 @@ pub enum Action {
     Forget {
         /// Which.
         instance: InstanceId,
+        /// It is of another node: not while the store says that it holds a slot, for what we know may be old, and it may have the only copy
+        /// of the data.
+        theirs: bool,
     },
     /// Start a process. `Started` or `StartFailed`.
     Start {
@@ -193,6 +196,11 @@ pub enum Action {
     },
     /// After `Shutdown`: nothing runs any more.
     AllStopped,
+    /// The instances of a service are where they would be put today: the operator's wish is fulfilled. No answer.
+    Rebalanced {
+        /// Which service.
+        service: ServiceName,
+    },
 }
 
 /// A compare-and-swap of a slot.

@@ -2,7 +2,7 @@
 
 use crate::peers::{ClusterEvent, Peer, Peers, lost_because};
 use crate::service::Service;
-use crate::{Core, Decision, Node, NodeState, Note, NoteKind, Reason, Report};
+use crate::{Core, Decision, Node, NodeState, Note, NoteKind, Place, Reason, Report};
 use model::{InstanceId, NodeName, Revision, ServiceName, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -117,6 +117,10 @@ impl Core {
             ClusterEvent::Still(still) => {
                 if let Some(peers) = &mut self.peers {
                     peers.still = still;
+                    // What was not placed meanwhile is now.
+                    if !still && peers.controller {
+                        self.reconcile_all(now);
+                    }
                 }
             }
             ClusterEvent::Session { node, session } => self.session(node, session, now),
@@ -153,7 +157,8 @@ impl Core {
                 node,
                 runs_services,
                 member,
-            } => self.member(node, runs_services, member, now),
+                place,
+            } => self.member(node, runs_services, member.then_some(place), now),
             ClusterEvent::Slot(known) => {
                 let name = known.slot.service.clone();
                 if let Some(service) = self.services.get_mut(&name) {
@@ -279,28 +284,30 @@ impl Core {
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
-    fn member(&mut self, node: NodeName, runs_services: bool, member: bool, now: Timestamp) {
+    fn member(&mut self, node: NodeName, runs_services: bool, place: Option<Place>, now: Timestamp) {
         let Some(peers) = &mut self.peers else { return };
         if peers.me != node {
-            if member {
+            if place.is_some() {
                 peers.others.entry(node.clone()).or_default().runs_services = runs_services;
             } else {
                 peers.others.remove(&node);
             }
         }
-        if member && runs_services {
+        if let Some(place) = place.filter(|_| runs_services) {
             let because = lost_because(peers, &node);
             let state = if peers.me == node || peers.lives(&node) {
                 NodeState::Online
             } else {
                 NodeState::Offline
             };
-            self.nodes.entry(node.clone()).or_insert(Node {
+            let fresh = || Node {
                 state,
                 since: now,
                 because,
                 drained: false,
-            });
+                place: Place::default(),
+            };
+            self.nodes.entry(node).or_insert_with(fresh).place = place;
         } else {
             self.nodes.remove(&node);
         }

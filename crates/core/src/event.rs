@@ -164,6 +164,13 @@ pub enum Event {
         /// Who; the first in the failover order if not given.
         to: Option<InstanceId>,
     },
+    /// The operator wants the instances of a service where they would be put today; or not any more.
+    Rebalance {
+        /// Which service.
+        service: ServiceName,
+        /// Whether it is wished for.
+        asked: bool,
+    },
     /// The guard will end an instance should our session run out; or it cannot, and then the instance may not act.
     Armed {
         /// Which.
@@ -209,9 +216,10 @@ impl Event {
             | Event::Armed { instance, .. }
             | Event::Retry { instance } => Some(instance.service()),
             Event::Committed { slot, .. } => Some(&slot.service),
-            Event::Routed { service, .. } | Event::ProxyReset { service, .. } | Event::Switchover { service, .. } => {
-                Some(service)
-            }
+            Event::Routed { service, .. }
+            | Event::ProxyReset { service, .. }
+            | Event::Switchover { service, .. }
+            | Event::Rebalance { service, .. } => Some(service),
         }
     }
 }

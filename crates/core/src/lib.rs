@@ -20,6 +20,7 @@ mod cluster;
 mod event;
 mod instance;
 mod peers;
+mod place;
 mod reason;
 mod reconcile;
 mod service;
@@ -31,6 +32,7 @@ pub mod lease;
 pub use action::{Action, Decision, Note, NoteKind, Refusal, RouteTarget, SlotWrite, Takeover};
 pub use event::{Adopted, Commit, Event, HookOutcome, ProbeOutcome, Recovered, SlotKnown};
 pub use peers::{ClusterEvent, Condemn, Report};
+pub use place::Place;
 pub use reason::Reason;
 pub use view::{InstancePhase, InstanceView, NodeView, ServiceView, SlotPhase, SlotView, View};
 
@@ -86,6 +88,7 @@ pub(crate) struct Node {
     pub(crate) because: Reason,
     /// In a cluster: the operator wants nothing to run there.
     pub(crate) drained: bool,
+    pub(crate) place: Place,
 }
 
 /// Whether a node may run anything.
@@ -106,7 +109,7 @@ pub(crate) struct Context<'a> {
     pub(crate) generation: u32,
     pub(crate) nodes: &'a BTreeMap<NodeName, Node>,
     /// Instances on each node, of all services: for placement. Counted only when it is asked for, for that takes a look at all of them.
-    pub(crate) load: Option<&'a BTreeMap<NodeName, u32>>,
+    pub(crate) load: Option<&'a place::Loads>,
     pub(crate) attempts: &'a mut u64,
     pub(crate) out: &'a mut VecDeque<Decision>,
     pub(crate) paused: bool,
@@ -134,6 +137,11 @@ impl Context<'_> {
             .is_none_or(|peers| peers.controller && peers.session.is_some())
     }
 
+    /// Whether we place and replace now: not while the store does not answer us, for what we know is old.
+    pub(crate) fn places(&self) -> bool {
+        self.is_controller() && self.peers.is_none_or(|peers| !peers.still)
+    }
+
     /// Whether an instance there counts as one that is there: one on a lost node does for a while, for it may come back.
     pub(crate) fn counts(&self, node: &NodeName) -> bool {
         let comes_back = |node: &Node| {
@@ -148,6 +156,14 @@ impl Context<'_> {
     /// Whether a node could take a slot now.
     pub(crate) fn can_act(&self, node: &NodeName) -> bool {
         self.online(node) && self.peers.is_none_or(|peers| peers.lives(node))
+    }
+
+    pub(crate) fn sites<'s>(&'s self, loads: &'s place::Loads) -> place::Sites<'s> {
+        place::Sites {
+            nodes: self.nodes,
+            peers: self.peers,
+            loads,
+        }
     }
 
     pub(crate) fn next_attempt(&mut self) -> u64 {
@@ -166,6 +182,7 @@ impl Core {
                 since: Timestamp(0),
                 because: Reason::AgentStarted,
                 drained: false,
+                place: Place::default(),
             };
             (name, fresh)
         };
@@ -376,12 +393,9 @@ impl Core {
         if node.state == state {
             return;
         }
-        *node = Node {
-            state,
-            since: now,
-            because: because.clone(),
-            drained: false,
-        };
+        node.state = state;
+        node.since = now;
+        node.because = because.clone();
         let kind = match state {
             NodeState::Online => NoteKind::NodeBack,
             NodeState::Drained => NoteKind::NodeDrained,
@@ -423,7 +437,7 @@ impl Core {
             // Who needs it matters only while everything stops.
             let needed = self.shutdown.is_some() && self.is_needed(&name);
             let wants = std::mem::take(&mut wants_load);
-            let load = (self.peers.is_none() || wants).then(|| self.load());
+            let load = (self.peers.is_none() || wants).then(|| self.loads());
             let Some(service) = self.services.get_mut(&name) else {
                 continue;
             };
@@ -495,22 +509,6 @@ impl Core {
         self.services
             .values()
             .any(|other| other.name != *name && other.declared.needs.contains(name) && !other.is_empty())
-    }
-
-    fn load(&self) -> BTreeMap<NodeName, u32> {
-        // Placement among several nodes is the only reader.
-        if self.nodes.len() < 2 {
-            return BTreeMap::new();
-        }
-        let mut load: BTreeMap<NodeName, u32> = self.nodes.keys().map(|node| (node.clone(), 0)).collect();
-        for instance in self.services.values().flat_map(|service| service.instances.values()) {
-            *load.entry(instance.node.clone()).or_default() += 1;
-        }
-        // What was asked for and is not there yet counts, too: else all of it would go to one node.
-        for (node, _) in self.services.values().flat_map(|service| service.asked_for.values()) {
-            *load.entry(node.clone()).or_default() += 1;
-        }
-        load
     }
 
     fn tell_shutdown(&mut self) {

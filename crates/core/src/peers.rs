@@ -9,7 +9,7 @@
 //! ```
 
 use crate::view::InstancePhase;
-use crate::{Reason, SlotKnown};
+use crate::{Place, Reason, SlotKnown};
 use model::{Epoch, Health, InstanceId, NodeName, Revision, RunId, Timestamp};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -68,6 +68,8 @@ pub enum ClusterEvent {
         runs_services: bool,
         /// Whether it is one.
         member: bool,
+        /// Where it stands, and what it has to give.
+        place: Place,
     },
     /// A slot as the store has it now.
     Slot(SlotKnown),

@@ -149,6 +149,10 @@ pub enum Reason {
         ready: u32,
         standby: u32,
     },
+    NotAllowedThere {
+        node: NodeName,
+    },
+    RebalanceAsked,
     NoNodeLeft {
         wanted: String,
     },
@@ -269,6 +273,8 @@ impl fmt::Display for Reason {
                     "{serving} of {active} actives serve, {ready} of {standby} standbys are ready"
                 )
             }
+            Reason::NotAllowedThere { node } => write!(f, "the file keeps it away from node {node}"),
+            Reason::RebalanceAsked => f.write_str("the operator wants it where it would be put today"),
             Reason::NoNodeLeft { wanted } => write!(f, "no node is left for it: {wanted}"),
             Reason::Suspected { instance } => write!(f, "the proxy could not reach {instance}"),
             Reason::Adopted => f.write_str("it ran when the agent came back and was adopted"),

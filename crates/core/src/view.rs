@@ -1,6 +1,7 @@
 //! What the core knows, for those who show it.
 
 use crate::instance::Phase;
+use crate::place::{Loads, Sites};
 use crate::service::Service;
 use crate::{Core, NodeState, Reason};
 use model::{Epoch, Health, InstanceId, NodeName, Role, RunId, ServiceName, ServiceState, Timestamp};
@@ -24,6 +25,8 @@ pub struct View {
 pub struct NodeView {
     /// Its name.
     pub name: NodeName,
+    /// Where it stands; its name if nobody said so.
+    pub zone: String,
     /// Whether it runs instances.
     pub state: NodeState,
     /// Since when.
@@ -57,6 +60,10 @@ pub struct ServiceView {
     pub removed: bool,
     /// Some processes run from an earlier declaration.
     pub rolling: bool,
+    /// Why instances are missing that the file declares: no node may have them.
+    pub unplaced: Option<String>,
+    /// Its instances are being moved to where they would be put today.
+    pub rebalancing: bool,
 }
 
 /// What a slot does.
@@ -144,14 +151,17 @@ pub struct InstanceView {
 impl Core {
     /// What is known, at a moment.
     pub fn view(&self, now: Timestamp) -> View {
+        let loads = self.loads();
+        let sites = self.sites(&loads);
         let node = |(name, node): (&NodeName, &crate::Node)| NodeView {
             name: name.clone(),
+            zone: sites.zone(name).to_owned(),
             state: node.state,
             since: node.since,
             because: node.because.clone(),
         };
         View {
-            services: self.services.values().map(|service| service.view(now)).collect(),
+            services: self.services.values().map(|service| service.view(sites, now)).collect(),
             nodes: self.nodes.iter().map(node).collect(),
             paused: self.paused,
             stopping: self.shutdown.is_some(),
@@ -165,12 +175,22 @@ impl Core {
 
     /// What is known of one service.
     pub fn service_view(&self, name: &ServiceName, now: Timestamp) -> Option<ServiceView> {
-        self.services.get(name).map(|service| service.view(now))
+        let loads = self.loads();
+        let sites = self.sites(&loads);
+        self.services.get(name).map(|service| service.view(sites, now))
+    }
+
+    fn sites<'s>(&'s self, loads: &'s Loads) -> Sites<'s> {
+        Sites {
+            nodes: &self.nodes,
+            peers: self.peers.as_ref(),
+            loads,
+        }
     }
 }
 
 impl Service {
-    fn view(&self, now: Timestamp) -> ServiceView {
+    fn view(&self, sites: Sites<'_>, now: Timestamp) -> ServiceView {
         let order = self.failover_order(None, now);
         let slot = |slot: &crate::slot::Slot| SlotView {
             slot: slot.id.slot,
@@ -220,6 +240,8 @@ impl Service {
             failover_order: order,
             removed: self.removed,
             rolling: self.instances.values().any(|instance| !instance.current),
+            unplaced: self.unplaced(sites),
+            rebalancing: self.rebalancing,
         }
     }
 }

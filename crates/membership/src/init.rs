@@ -304,7 +304,22 @@ pub(crate) fn member_record(node: &Node, votes: bool) -> record::Member {
         votes,
         machine: node.machine.clone(),
         joined: now(),
+        cpu_percent: processors(),
+        memory_bytes: memory(),
     }
+}
+
+/// Processors of this machine, in percent of one; 0 if it does not say.
+fn processors() -> u32 {
+    std::thread::available_parallelism().map_or(0, |count| u32::try_from(count.get()).unwrap_or(0).saturating_mul(100))
+}
+
+/// Memory of this machine in bytes; 0 if it does not say.
+fn memory() -> u64 {
+    let told = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = told.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = total.and_then(|total| total.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.unwrap_or(0).saturating_mul(1_024)
 }
 
 /// Another one for each machine that ever joined: a copy of a machine's disk is the same one, and is told apart by its boot.

@@ -2,7 +2,7 @@
 //!
 //! The `spec` crate makes these from a file; the store keeps them; the decisions read them.
 
-use crate::{Alerts, FloatingAddress, Millis, Objective, Reliability, ServiceName, Site};
+use crate::{Alerts, FloatingAddress, Millis, NodeName, Objective, Reliability, ServiceName, Site};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -52,8 +52,17 @@ pub struct Service {
     pub standby_check: Option<Check>,
     /// Services that must be up before this one starts.
     pub needs: BTreeSet<ServiceName>,
-    /// Nodes' worth of distance between copies.
+    /// How far copies keep apart.
     pub spread: Spread,
+    /// Nodes that its instances may be on; empty: any.
+    #[serde(default)]
+    pub nodes: BTreeSet<NodeName>,
+    /// Nodes that its instances are never on.
+    #[serde(default)]
+    pub avoid: BTreeSet<NodeName>,
+    /// What each instance keeps of its node's capacity.
+    #[serde(default)]
+    pub reserve: Reserve,
     /// Run when a standby becomes active, before clients reach it.
     pub on_promote: Option<Hook>,
     /// Run when an active becomes standby, after clients were kept away from it.
@@ -269,13 +278,29 @@ pub struct Logs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Spread {
-    /// On different nodes where there are enough, else together.
+    /// On different nodes where there are enough, in different zones if there are, else together.
     Prefer,
     /// Never two copies on one node; a copy without a node of its own stays away, and `status` says so.
     Node,
+    /// Never two copies in one zone: a node's whole path, such as `dc1/rack3`. The same for a copy without one.
+    Zone,
+}
+
+/// What an instance keeps for itself of its node, whether it uses it or not. Zero: nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reserve {
+    /// Percent of one processor.
+    pub cpu_percent: u32,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
 }
 
 impl Service {
+    /// Whether its instances may be on a node at all.
+    pub fn may_be_on(&self, node: &NodeName) -> bool {
+        (self.nodes.is_empty() || self.nodes.contains(node)) && !self.avoid.contains(node)
+    }
+
     /// Instances that should exist: actives and standbys.
     pub fn wanted(&self) -> u32 {
         self.active + self.standby

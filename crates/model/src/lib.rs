@@ -14,7 +14,7 @@ mod time;
 pub mod timing;
 
 pub use declared::{
-    Addressing, Check, CheckKind, Cluster, Hook, HookKind, Limits, Logs, Protocol, Restart, Service, Spread,
+    Addressing, Check, CheckKind, Cluster, Hook, HookKind, Limits, Logs, Protocol, Reserve, Restart, Service, Spread,
     StandbyMode, Stop, StopSignal,
 };
 pub use floating::FloatingAddress;

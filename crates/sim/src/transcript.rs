@@ -115,7 +115,7 @@ fn decision_in_words(decision: &Decision) -> String {
 fn action_in_words(action: &Action) -> String {
     match action {
         Action::Create { instance, node } => format!("create {instance} on {node}"),
-        Action::Forget { instance } => format!("forget {instance}"),
+        Action::Forget { instance, .. } => format!("forget {instance}"),
         Action::Start {
             instance,
             node,
@@ -181,6 +181,7 @@ fn action_in_words(action: &Action) -> String {
         Action::Unroute { service } => format!("close the address of {service}"),
         Action::Note(note) => note_in_words(note),
         Action::AllStopped => "everything is stopped".into(),
+        Action::Rebalanced { service } => format!("{service} is where it would be put today"),
         Action::Report(_) | Action::Answer { .. } => String::new(),
     }
 }

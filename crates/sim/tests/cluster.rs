@@ -3,23 +3,64 @@
 use sim::cluster::{ClusterMode, ClusterOptions, ClusterOutcome, ClusterSimulation, run_cluster, simulate_cluster};
 use std::time::Duration;
 
+/// Storms: more than a hundred and fifty thousand faults each, so that no test takes long on a busy machine.
+macro_rules! storms {
+    ($($test:ident: $seeds:expr,)*) => {
+        $(
+            #[test]
+            fn $test() {
+                let outcome = holds($seeds, 1_500, ClusterMode::Storm);
+                assert!(outcome.faults_total() >= 150_000, "only {} faults", outcome.faults_total());
+                assert!(
+                    outcome.failovers > 1_000 && outcome.fired > 100 && outcome.fenced > 100,
+                    "{outcome}"
+                );
+            }
+        )*
+    };
+}
+
+storms! {
+    no_promise_is_broken_by_storms_of_faults: 0..160,
+    no_promise_is_broken_by_a_second_lot_of_storms: 160..320,
+    no_promise_is_broken_by_a_third_lot_of_storms: 320..480,
+    no_promise_is_broken_by_a_fourth_lot_of_storms: 480..640,
+}
+
+/// Seeds that found something once: what it was is in the words beside them. They walk other ways by now, and still through bad country.
 #[test]
-#[ignore = "finds a violation since the parts came together: to be bisected before several machines are promised"]
-fn no_promise_is_broken_by_storms_of_faults() {
-    let outcome = holds(0..160, 1_500, ClusterMode::Storm);
-    assert!(
-        outcome.faults_total() >= 150_000,
-        "only {} faults",
-        outcome.faults_total()
-    );
-    assert!(
-        outcome.failovers > 1_000 && outcome.fired > 100 && outcome.fenced > 100,
-        "{outcome}"
-    );
+fn what_was_broken_once_stays_mended() {
+    let found = [
+        (18, 1_500, "half of what the store told at once was judged"),
+        (
+            98,
+            1_500,
+            "who held a slot was forgotten by a controller that had slept",
+        ),
+        (447, 1_500, "a controller that had slept ended who was needed"),
+        (886, 1_500, "a number was given again by a late write"),
+        (1_000_593, 100, "who was declared no more ran on"),
+        (
+            1_001_583,
+            100,
+            "the guard's answer for one slot was taken for another's",
+        ),
+        (1_001_959, 100, "a hook of an earlier agent went on"),
+        (1_002_649, 100, "a hook of an earlier process disarmed the present one"),
+        (2_002_582, 8, "who was declared no more ran on"),
+    ];
+    for (seed, faults, what) in found {
+        let options = ClusterOptions {
+            faults,
+            ..ClusterOptions::default()
+        };
+        let report = run_cluster(seed, &options);
+        assert_eq!(report.violation, None, "seed {seed}, {faults} faults ({what})");
+        assert!(!report.faults.is_empty());
+    }
 }
 
 #[test]
-#[ignore = "finds a violation since the parts came together: to be bisected before several machines are promised"]
 fn no_promise_is_broken_by_faults_that_overlap() {
     holds(1_000_000..1_000_400, 100, ClusterMode::Storm);
 }
@@ -36,7 +77,6 @@ fn without_faults_everything_comes_up_and_stays_quiet() {
 }
 
 #[test]
-#[ignore = "finds a violation since the parts came together: to be bisected before several machines are promised"]
 fn an_outage_of_the_store_of_up_to_ten_minutes_stops_and_moves_nobody() {
     let outcome = holds(4_000_000..4_000_200, 1, ClusterMode::StoreOutage);
     assert_eq!((outcome.fenced, outcome.fired), (0, 0), "{outcome}");

@@ -194,6 +194,7 @@ fn the_schema_takes_what_the_parser_takes_and_refuses_what_is_wrong_by_itself() 
             "address" => ("exclusive = true\naddress = { ip = \"10.0.0.1/8\", ", " }"),
             "hook" => ("on_follow = { command = [\"a\"], ", " }"),
             "limits" => ("limits = { ", " }"),
+            "reserve" => ("reserve = { ", " }"),
             "stop" => ("stop = { ", " }"),
             "restart" => ("restart = { ", " }"),
             "logs" => ("logs = { ", " }"),

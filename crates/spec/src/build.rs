@@ -4,8 +4,8 @@ use crate::keys::CHECK;
 use crate::tree::{Data, Table, Value};
 use crate::{site, text, walk};
 use model::{
-    Addressing, Alerts, Check, CheckKind, FloatingAddress, Hook, Limits, Logs, Millis, Objective, Protocol, Restart,
-    Service, ServiceName, Share, Spread, StandbyMode, Stop, StopSignal,
+    Addressing, Alerts, Check, CheckKind, FloatingAddress, Hook, Limits, Logs, Millis, NodeName, Objective, Protocol,
+    Reserve, Restart, Service, ServiceName, Share, Spread, StandbyMode, Stop, StopSignal,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,8 +41,15 @@ pub(crate) fn service(table: &Table, uses_port: bool) -> Service {
         needs: needs(table),
         spread: match table.text("spread") {
             Some("node") => Spread::Node,
+            Some("zone") => Spread::Zone,
             _ => Spread::Prefer,
         },
+        nodes: nodes(table, "nodes"),
+        avoid: nodes(table, "avoid"),
+        reserve: nested(table, "reserve", |reserve| Reserve {
+            cpu_percent: number(reserve, "cpu"),
+            memory_bytes: reserve.size("memory").unwrap_or(0),
+        }),
         on_promote,
         on_demote,
         on_follow,
@@ -134,6 +141,11 @@ fn status(table: &Table) -> BTreeSet<u16> {
 fn needs(table: &Table) -> BTreeSet<ServiceName> {
     let names = table.array("needs").iter().filter_map(Value::as_text);
     names.filter_map(|name| ServiceName::new(name).ok()).collect()
+}
+
+fn nodes(table: &Table, key: &str) -> BTreeSet<NodeName> {
+    let names = table.array(key).iter().filter_map(Value::as_text);
+    names.filter_map(|name| NodeName::new(name).ok()).collect()
 }
 
 fn hook(table: &Table, key: &str) -> Option<Hook> {

@@ -3,8 +3,8 @@
 use crate::mend::quoted;
 use crate::units::show_size;
 use model::{
-    Addressing, Check, CheckKind, Cluster, Hook, Limits, Logs, Objective, Protocol, Reliability, Restart, Service,
-    ServiceName, Spread, StandbyMode, Stop, StopSignal,
+    Addressing, Check, CheckKind, Cluster, Hook, Limits, Logs, NodeName, Objective, Protocol, Reliability, Reserve,
+    Restart, Service, ServiceName, Spread, StandbyMode, Stop, StopSignal,
 };
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -133,6 +133,9 @@ fn keys(service: &Service) -> Vec<(String, String)> {
         standby_check,
         needs,
         spread,
+        nodes,
+        avoid,
+        reserve,
         on_promote,
         on_demote,
         on_follow,
@@ -183,8 +186,18 @@ fn keys(service: &Service) -> Vec<(String, String)> {
         match spread {
             Spread::Prefer => "prefer",
             Spread::Node => "node",
+            Spread::Zone => "zone",
         },
     );
+    let names = |nodes: &BTreeSet<NodeName>| array(nodes.iter().map(NodeName::as_str));
+    keys.maybe("nodes", (!nodes.is_empty()).then(|| names(nodes)));
+    keys.maybe("avoid", (!avoid.is_empty()).then(|| names(avoid)));
+    let Reserve {
+        cpu_percent,
+        memory_bytes,
+    } = reserve;
+    keys.maybe("reserve.cpu", (*cpu_percent > 0).then_some(cpu_percent));
+    keys.maybe("reserve.memory", (*memory_bytes > 0).then(|| show_size(*memory_bytes)));
     keys.hook("on_promote", on_promote.as_ref());
     keys.hook("on_demote", on_demote.as_ref());
     keys.hook("on_follow", on_follow.as_ref());

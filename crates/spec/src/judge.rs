@@ -7,7 +7,7 @@ use crate::placeholders::{self, Listening};
 use crate::site;
 use crate::source::{Source, shown};
 use crate::tree::{Data, Entry, Table, Value};
-use model::{Addressing, CheckKind, Protocol, Service, StandbyMode};
+use model::{Addressing, CheckKind, Protocol, Service, Spread, StandbyMode};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -48,6 +48,7 @@ pub(crate) fn services<'a>(
         };
         judge.counts();
         judge.address();
+        judge.places();
         judge.port(use_of_port);
         judge.without_effect();
         judge.standbys();
@@ -143,6 +144,36 @@ impl Judge<'_> {
                 "an address leads to one host, so the other actives would never be reached: write `active = 1`, or use `listen`, which \
                  spreads clients over all actives",
             ));
+        }
+    }
+
+    /// Whether there can be a place for all instances at all.
+    fn places(&mut self) {
+        let Service { nodes, avoid, .. } = self.service;
+        if !self.is_sound(&["nodes", "avoid"]) {
+            return;
+        }
+        if let Some(node) = nodes.intersection(avoid).next() {
+            let error = self
+                .at("avoid", format!("`{node}` is in `nodes` and in `avoid`"))
+                .related(&self.table.span_of("nodes"), "its instances may be there");
+            self.found.push(error.help(format!(
+                "with `nodes` no other node is used anyway: take `{node}` out of one of the two"
+            )));
+            return;
+        }
+        let wanted = self.service.wanted() as usize;
+        if self.service.spread != Spread::Prefer && !nodes.is_empty() && nodes.len() < wanted {
+            let problem = format!(
+                "{wanted} instances that keep apart do not fit on {} node{}",
+                nodes.len(),
+                if nodes.len() == 1 { "" } else { "s" }
+            );
+            let error = self
+                .at("nodes", problem)
+                .related(&self.table.span_of("spread"), "they keep apart");
+            self.found
+                .push(error.help("name more nodes, declare fewer instances, or write `spread = \"prefer\"`"));
         }
     }
 

@@ -258,12 +258,37 @@ pub(crate) static SERVICE: TableKind = TableKind {
                         "node",
                         "never two on one node: an instance without a node of its own is not started",
                     ),
+                    (
+                        "zone",
+                        "never two in one zone: the whole path of the node counts, such as `dc1/rack3`; a node that joined without one is a zone of its own",
+                    ),
                 ],
-                later: &["zone", "feed", "switch", "rack"],
+                later: &["feed", "switch", "rack"],
             },
             default: Default::Is(r#""prefer""#),
-            doc: "How far the instances keep apart.",
-            example: r#""node""#,
+            doc: "How far the instances keep apart. Whatever is chosen, those nodes come first that have the least in common with the instances there are: another node, another zone, another first part of the zone's path.",
+            example: r#""zone""#,
+        },
+        Key {
+            name: "nodes",
+            kind: Kind::Array(&Kind::Text(TextRule::Name)),
+            default: Default::Is("[]"),
+            doc: "The nodes that instances may be on; any if none is named. An instance that is elsewhere when this is applied is moved.",
+            example: r#"["a", "b"]"#,
+        },
+        Key {
+            name: "avoid",
+            kind: Kind::Array(&Kind::Text(TextRule::Name)),
+            default: Default::Is("[]"),
+            doc: "Nodes that no instance may be on. One that is there when this is applied is moved.",
+            example: r#"["c"]"#,
+        },
+        Key {
+            name: "reserve",
+            kind: Kind::Table(&RESERVE),
+            default: Default::Is("{}"),
+            doc: "What each instance keeps of its node: none is placed where this is not left. It limits nothing; see `limits`.",
+            example: r#"{ cpu = 150, memory = "2GiB" }"#,
         },
         Key {
             name: "on_promote",
@@ -522,6 +547,31 @@ pub(crate) static HOOK: TableKind = TableKind {
     exactly_one: &[],
     only_beside: &[],
     later: &[],
+};
+
+pub(crate) static RESERVE: TableKind = TableKind {
+    name: "reserve",
+    heading: "`reserve`",
+    doc: "All instances on a node together never reserve more than the machine has. Nodes of one machine share it and are not counted.",
+    keys: &[
+        Key {
+            name: "cpu",
+            kind: Kind::Integer { min: 0, max: 1_000_000 },
+            default: Default::Is("0"),
+            doc: "Processor time, in percent of one processor.",
+            example: "150",
+        },
+        Key {
+            name: "memory",
+            kind: Kind::Size { min: 0, max: 1 << 50 },
+            default: Default::Is(r#""0B""#),
+            doc: "Memory.",
+            example: r#""2GiB""#,
+        },
+    ],
+    exactly_one: &[],
+    only_beside: &[],
+    later: &["disk"],
 };
 
 pub(crate) static LIMITS: TableKind = TableKind {

@@ -290,7 +290,7 @@ colour = "blue"
     10 | colour = "blue"
        | ^^^^^^
        |
-       = help: possible here: `command`, `active`, `standby`, `need`, `exclusive`, `standby_mode`, `listen`, `address`, `protocol`, `port`, `check`, `standby_check`, `needs`, `uses`, `mttf`, `mttr`, `spread`, `on_promote`, `on_demote`, `on_follow`, `env`, `dir`, `user`, `limits`, `start_timeout`, `stop`, `restart`, `logs`, `drain_timeout`, `hold`, `objective`
+       = help: possible here: `command`, `active`, `standby`, `need`, `exclusive`, `standby_mode`, `listen`, `address`, `protocol`, `port`, `check`, `standby_check`, `needs`, `uses`, `mttf`, `mttr`, `spread`, `nodes`, `avoid`, `reserve`, `on_promote`, `on_demote`, `on_follow`, `env`, `dir`, `user`, `limits`, `start_timeout`, `stop`, `restart`, `logs`, `drain_timeout`, `hold`, `objective`
     "#);
 }
 
@@ -503,7 +503,7 @@ fn a_key_of_a_later_version() {
 [service.web]
 systemd = "nginx"
 scale = { max = 6 }
-spread = "zone"
+spread = "rack"
 "#), @r#"
     error: `systemd` is not supported by this version
      --> shop.toml:2:1
@@ -521,13 +521,13 @@ spread = "zone"
       |
       = help: leave it out
 
-    error: `spread = "zone"` is not supported by this version
+    error: `spread = "rack"` is not supported by this version
      --> shop.toml:4:10
       |
-    4 | spread = "zone"
+    4 | spread = "rack"
       |          ^^^^^^
       |
-      = help: possible: `"prefer"` or `"node"`
+      = help: possible: `"prefer"`, `"node"` or `"zone"`
     "#);
 }
 
@@ -1073,4 +1073,46 @@ fn objectives_and_alerts_that_make_no_sense_are_told_with_what_would_be_right() 
         let errors = mistakes(&file);
         assert!(errors.contains(said), "{file}\n{errors}");
     }
+}
+
+#[test]
+fn a_node_that_is_wanted_and_not_wanted() {
+    assert_snapshot!(mistakes(r#"
+[service.web]
+command = ["web"]
+nodes = ["a", "b"]
+avoid = ["b"]
+"#), @r#"
+    error: `b` is in `nodes` and in `avoid`
+     --> shop.toml:4:9
+      |
+    3 | nodes = ["a", "b"]
+      |         ---------- its instances may be there
+    4 | avoid = ["b"]
+      |         ^^^^^
+      |
+      = help: with `nodes` no other node is used anyway: take `b` out of one of the two
+    "#);
+}
+
+#[test]
+fn more_instances_that_keep_apart_than_nodes() {
+    assert_snapshot!(mistakes(r#"
+[service.web]
+command = ["web"]
+active = 2
+standby = 1
+nodes = ["a", "b"]
+spread = "node"
+"#), @r#"
+    error: 3 instances that keep apart do not fit on 2 nodes
+     --> shop.toml:5:9
+      |
+    5 | nodes = ["a", "b"]
+      |         ^^^^^^^^^^
+    6 | spread = "node"
+      |          ------ they keep apart
+      |
+      = help: name more nodes, declare fewer instances, or write `spread = "prefer"`
+    "#);
 }

@@ -10,8 +10,8 @@ use crate::input::Input;
 use crate::slots::known_slot;
 use api::Severity;
 use api::record::{self, Applied, Live, Member};
-use decisions::{ClusterEvent, Event, InstancePhase, ProbeOutcome, Report};
-use model::{InstanceId, Millis, NodeName, Revision, Timestamp};
+use decisions::{ClusterEvent, Event, InstancePhase, Place, ProbeOutcome, Report};
+use model::{InstanceId, Millis, NodeName, Revision, ServiceName, Timestamp};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,12 +49,14 @@ impl Agent {
             }
             News::Frozen(Some(why)) => {
                 cluster.frozen = Some((why, now));
+                self.core.handle(Event::Cluster(ClusterEvent::Still(true)), now);
                 let text = "this node's exclusive actives stand still until the store answers".to_owned();
                 self.journal.tell(Severity::Error, "frozen", text, why.to_string());
             }
             News::Frozen(None) => {
                 if cluster.frozen.take().is_some() {
                     cluster.thawed_at = Some(now);
+                    self.core.handle(Event::Cluster(ClusterEvent::Still(false)), now);
                     let text = "this node's exclusive actives go on".to_owned();
                     let because = "the store acknowledged a renewal in time".to_owned();
                     self.journal.tell(Severity::Warning, "thawed", text, because);
@@ -180,6 +182,12 @@ impl Agent {
         gone.extend(cluster.lives.keys().map(super::publish::live_key));
         gone.extend(cluster.assigned.keys().map(record::instance_key));
         gone.extend(cluster.drained.iter().map(|node| format!("{}{node}", record::NODES)));
+        gone.extend(
+            cluster
+                .rebalancing
+                .iter()
+                .map(|name| format!("{}{name}", record::REBALANCE)),
+        );
         gone.extend(cluster.controller.iter().map(|_| record::CONTROLLER.to_owned()));
         gone.extend(cluster.paused.then(|| record::PAUSED.to_owned()));
         gone.retain(|key| !there.contains(key.as_str()));
@@ -220,6 +228,11 @@ impl Agent {
                 cluster.drained.insert(node.clone());
             }
             self.core.handle(Event::NodeDrained { node }, now);
+        } else if let Some(service) = key
+            .strip_prefix(record::REBALANCE)
+            .and_then(|service| ServiceName::new(service).ok())
+        {
+            self.rebalance_seen(service, true, now);
         } else if let Some(ask) = key.strip_prefix(record::ASKS) {
             self.asked(ask, entry, now);
         } else if let Some(answer) = key.strip_prefix(record::ANSWERS) {
@@ -269,6 +282,7 @@ impl Agent {
                 node,
                 runs_services: false,
                 member: false,
+                place: Place::default(),
             };
             self.core.handle(Event::Cluster(event), now);
         } else if let Some(node) = key
@@ -278,12 +292,28 @@ impl Agent {
             cluster.drained.remove(&node);
             let because = decisions::Reason::BackAsked;
             self.core.handle(Event::NodeBack { node, because }, now);
+        } else if let Some(service) = key
+            .strip_prefix(record::REBALANCE)
+            .and_then(|service| ServiceName::new(service).ok())
+        {
+            self.rebalance_seen(service, false, now);
         } else if key == record::PAUSED {
             self.pause_seen(false, now);
         } else if key == record::CONTROLLER {
             cluster.controller = None;
             self.consider_election(now);
         }
+    }
+
+    fn rebalance_seen(&mut self, service: ServiceName, asked: bool, now: Timestamp) {
+        if let Some(cluster) = &mut self.clustered {
+            if asked {
+                cluster.rebalancing.insert(service.clone());
+            } else {
+                cluster.rebalancing.remove(&service);
+            }
+        }
+        self.core.handle(Event::Rebalance { service, asked }, now);
     }
 
     fn pause_seen(&mut self, paused: bool, now: Timestamp) {
@@ -409,12 +439,13 @@ impl Agent {
             self.ending = Some(crate::EXIT_REFUSED);
             return;
         }
-        let runs_services = member.runs_services;
+        let (runs_services, place) = (member.runs_services, place_of(&member));
         cluster.members.insert(node.clone(), member);
         let event = ClusterEvent::Member {
             node,
             runs_services,
             member: true,
+            place,
         };
         self.core.handle(Event::Cluster(event), now);
     }
@@ -575,6 +606,15 @@ impl Agent {
             Ground::Expired,
             cluster.me.to_string(),
         );
+    }
+}
+
+/// Where a member stands, and what it has to give.
+pub(crate) fn place_of(member: &Member) -> Place {
+    Place {
+        zone: member.zone.clone(),
+        cpu_percent: member.cpu_percent,
+        memory_bytes: member.memory_bytes,
     }
 }
 

@@ -34,6 +34,7 @@ pub(crate) async fn list(store: &dyn Store, me: &NodeName) -> Result<(Vec<Entry>
         record::NUMBERS,
         record::PAUSED,
         record::NODES,
+        record::REBALANCE,
         record::INSTANCES,
         record::SLOTS,
         record::LIVES,

@@ -25,7 +25,7 @@ mod waiting;
 
 use api::record::{self, Live, Member};
 use decisions::lease::{Observer, Still};
-use model::{InstanceId, Mark, NodeName, Revision, SlotId, Timestamp, Timing};
+use model::{InstanceId, Mark, NodeName, Revision, ServiceName, SlotId, Timestamp, Timing};
 use publish::Publish;
 use session::SessionLink;
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +54,8 @@ pub(crate) struct Clustered {
     pub(crate) members: BTreeMap<NodeName, Member>,
     /// Nodes that the operator wants empty.
     pub(crate) drained: BTreeSet<NodeName>,
+    /// Services that the operator wants rebalanced.
+    pub(crate) rebalancing: BTreeSet<ServiceName>,
     /// Automatic actions are paused.
     pub(crate) paused: bool,
     /// What others say of their instances.
@@ -90,6 +92,17 @@ pub(crate) struct Clustered {
     pub(crate) store_trouble: upkeep::Trouble,
     /// This node goes down, and how far that is.
     pub(crate) leaving: Option<leave::Leaving>,
+}
+
+/// By what we are the controller, if we are.
+pub(crate) fn controls(cluster: &Clustered) -> Option<crate::slots::Controls> {
+    let (controller, elected) = cluster.controller.as_ref()?;
+    let session = cluster.session.filter(|session| *session == controller.session)?;
+    (controller.node == cluster.me).then(|| crate::slots::Controls {
+        me: cluster.me.clone(),
+        session,
+        elected: *elected,
+    })
 }
 
 /// What happens to a cluster's agent beside news of store and session.

@@ -1,7 +1,7 @@
 //! An agent of a cluster comes up: its store, its session, what the others do.
 
 use super::fence::Fence;
-use super::hear::report_of;
+use super::hear::{place_of, report_of};
 use super::mirror::{self, Seen};
 use super::papers::{OwnEtcd, Papers, Troubles, digest};
 use super::publish;
@@ -246,6 +246,7 @@ pub(crate) async fn join(
         expired: BTreeSet::new(),
         members: BTreeMap::new(),
         drained: BTreeSet::new(),
+        rebalancing: BTreeSet::new(),
         paused: false,
         lives: BTreeMap::new(),
         assigned: BTreeMap::new(),
@@ -320,6 +321,7 @@ impl Joined {
                         node,
                         runs_services: member.runs_services,
                         member: true,
+                        place: place_of(&member),
                     });
                 }
             } else if let Some(id) = key.strip_prefix(record::INSTANCES).and_then(|id| id.parse().ok()) {

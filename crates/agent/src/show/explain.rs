@@ -175,6 +175,10 @@ fn of_service(service: &ServiceView) -> Parts {
     if service.rolling {
         facts.push("a rollout is under way: some processes run from an earlier declaration".into());
     }
+    facts.extend(service.unplaced.clone());
+    if service.rebalancing {
+        facts.push("its instances move to where they would be put today, as the operator asked".into());
+    }
     let summary = format!(
         "{} is {} since {}, because {}",
         service.name,

@@ -14,6 +14,7 @@ pub(crate) fn answers(service: &ServiceView, instance: &InstanceView, known: &Kn
         "an instance goes where the service has the fewest copies, then where the fewest instances are, then to the first by name{}",
         match service.declared.spread {
             Spread::Node => "; `spread = \"node\"` allows one copy on a node",
+            Spread::Zone => "; `spread = \"zone\"` allows one copy in a zone",
             Spread::Prefer => "",
         }
     )];

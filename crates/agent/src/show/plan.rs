@@ -55,14 +55,35 @@ fn change(diff: &spec::ServiceDiff, old: &Cluster, new: &Cluster, view: &View) -
         }
         (None, None) => (ChangeKind::Update, 0, 0, None),
     };
+    let mut details = diff.lines.clone();
+    details.extend(moved(running, find(new).as_ref()));
     Change {
         service: name,
         kind,
-        details: diff.lines.clone(),
+        details,
         starts,
         stops,
         risk,
     }
+}
+
+/// Who is where the new file does not want it.
+fn moved(running: Option<&ServiceView>, new: Option<&Service>) -> Vec<String> {
+    let (Some(running), Some(new)) = (running, new) else {
+        return Vec::new();
+    };
+    let there = running
+        .instances
+        .iter()
+        .filter(|instance| !new.may_be_on(&instance.node));
+    let line = |instance: &decisions::InstanceView| {
+        let how = match instance.role {
+            model::Role::Active => "by a switchover, then replaced",
+            model::Role::Standby => "replaced elsewhere first",
+        };
+        format!("{} leaves {}: {how}", instance.id, instance.node)
+    };
+    there.map(line).collect()
 }
 
 fn started(service: &Service) -> u32 {

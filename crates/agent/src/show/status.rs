@@ -42,7 +42,7 @@ pub(crate) fn status(
 fn node_status(node: &decisions::NodeView) -> NodeStatus {
     NodeStatus {
         name: node.name.to_string(),
-        zone: node.name.to_string(),
+        zone: node.zone.clone(),
         state: match node.state {
             decisions::NodeState::Online => NodeState::Online,
             decisions::NodeState::Drained => NodeState::Drained,
@@ -138,6 +138,10 @@ fn because_of(service: &ServiceView) -> String {
         because.push_str("; the file no longer declares it");
     } else if service.rolling {
         because.push_str("; a rollout is under way");
+    }
+    if let Some(unplaced) = &service.unplaced {
+        because.push_str("; ");
+        because.push_str(unplaced);
     }
     because
 }

@@ -38,6 +38,14 @@ pub(super) async fn node(session: &Session, verb: &str, args: &args::Node) -> Re
     .await
 }
 
+/// `rebalance`
+pub(super) async fn rebalance(session: &Session, args: &args::Service) -> Result<Done, Error> {
+    let client = session.client().await?;
+    find(&client.status().await?, &args.service, &[Kind::Service])?;
+    let path = format!("/v1/rebalance/{}", segment(&args.service));
+    post(session, &client, &path, &(), args.json).await
+}
+
 /// `pause`, `resume`
 pub(super) async fn plain(session: &Session, verb: &str, json: bool) -> Result<Done, Error> {
     let client = session.client().await?;

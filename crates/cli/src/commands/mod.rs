@@ -221,6 +221,7 @@ async fn speak(session: &Session, command: Command) -> Result<Done, Error> {
         Command::Switchover(args) => act::switchover(session, &args).await,
         Command::Drain(args) => act::node(session, "drain", &args).await,
         Command::Undrain(args) => act::node(session, "undrain", &args).await,
+        Command::Rebalance(args) => act::rebalance(session, &args).await,
         Command::Pause(args) => act::plain(session, "pause", args.json).await,
         Command::Resume(args) => act::plain(session, "resume", args.json).await,
         Command::Retry(args) => act::retry(session, &args).await,

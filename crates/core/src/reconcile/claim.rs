@@ -110,7 +110,7 @@ impl Service {
         let reason = match planned.because {
             Reason::TooMany { .. } if self.is_surplus(index) => return true,
             Reason::TooMany { .. } => holder.retiring,
-            Reason::DrainAsked => !cx.online(&holder.node),
+            Reason::DrainAsked => !cx.online(&holder.node) || self.shall_leave(holder) || self.rebalancing,
             Reason::RolloutNeeds => !holder.current,
             _ => true,
         };
@@ -169,7 +169,7 @@ impl Service {
     }
 
     /// Who could take a slot now, best first.
-    fn candidates(&self, index: usize, cx: &Context<'_>) -> Vec<InstanceId> {
+    pub(super) fn candidates(&self, index: usize, cx: &Context<'_>) -> Vec<InstanceId> {
         let planned = self.slots[index].planned.as_ref();
         let wanted = planned.and_then(|planned| planned.to.as_ref());
         let order = self.failover_order(Some(index), cx.now);

@@ -2,15 +2,19 @@
 
 use crate::instance::{Instance, Phase};
 use crate::peers::WRITE_AGAIN;
-use crate::service::Service;
+use crate::service::{Asked, Service};
 use crate::slot::{self, Slot};
 use crate::{Action, Context, Decision, NodeState, Note, NoteKind, Reason};
-use model::{InstanceId, NodeName, SlotId, Spread};
-use std::collections::BTreeMap;
+use model::{InstanceId, SlotId, Timestamp};
 use std::time::Duration;
 
 /// The store says within this that an instance exists, or it is asked for again.
-const ASKED_FOR: Duration = Duration::from_secs(5);
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// After this long it is given up: its number may have been another's.
+const ASKED_FOR: Duration = Duration::from_secs(30);
+
+/// In a cluster: who is one too many for this long goes.
+const SURPLUS_FOR: Duration = Duration::from_secs(1);
 
 impl Service {
     /// As many instances as declared, on nodes that are there.
@@ -41,25 +45,33 @@ impl Service {
         }
         self.leave(cx);
         self.write_again(cx);
-        if !cx.is_controller() {
+        if !cx.places() {
+            self.surplus_since = None;
+            // Another controller begins anew.
+            self.moving = self.moving.take().filter(|_| cx.is_controller());
             return;
         }
         self.leave_nodes(cx);
         let wanted = self.declared.wanted() + u32::from(self.surge);
-        let counts = |instance: &Instance, cx: &Context<'_>| !instance.retiring && cx.counts(&instance.node);
+        let counts = |instance: &Instance, cx: &Context<'_>| {
+            !instance.retiring && cx.counts(&instance.node) && !self.shall_leave(instance)
+        };
         let mut have =
             u32::try_from(self.instances.values().filter(|instance| counts(instance, cx)).count()).unwrap_or(u32::MAX);
         self.wants_load |= have < wanted && cx.load.is_none();
-        let mut load: BTreeMap<NodeName, u32> = cx.load.cloned().unwrap_or_default();
+        let mut load = cx.load.cloned().unwrap_or_default();
         if self.wants_load {
             return;
         }
-        self.asked_for.retain(|_, (_, until)| cx.now < *until);
+        self.ask_again(cx);
         let mut have_soon = have + u32::try_from(self.asked_for.len()).unwrap_or(u32::MAX);
         while have_soon < wanted {
-            let Some(node) = self.place(&load, cx) else {
-                self.tell_unplaced(wanted - have_soon, cx);
-                break;
+            let node = match self.place(cx.sites(&load)) {
+                Ok(node) => node,
+                Err(why) => {
+                    self.tell_unplaced(wanted - have_soon, &why, cx);
+                    break;
+                }
             };
             self.numbers += 1;
             let id = InstanceId::new(self.name.clone(), self.numbers);
@@ -67,7 +79,7 @@ impl Service {
                 have: have_soon,
                 wanted,
             };
-            *load.entry(node.clone()).or_default() += 1;
+            load.entry(node.clone()).or_default().add(self.declared.reserve);
             cx.decide(
                 Action::Create {
                     instance: id.clone(),
@@ -78,7 +90,8 @@ impl Service {
             have_soon += 1;
             if cx.peers.is_some() {
                 // It is there when the store says so: another controller may be at it too.
-                self.asked_for.insert(id, (node, cx.now + ASKED_FOR));
+                let (again, until) = (cx.now + ASK_AGAIN, cx.now + ASKED_FOR);
+                self.asked_for.insert(id, Asked { node, again, until });
             } else {
                 self.instances
                     .insert(id.clone(), Instance::new(id, node, cx.now, because));
@@ -88,12 +101,40 @@ impl Service {
         if have >= wanted {
             self.told_unplaced = false;
         }
-        if have > wanted {
+        if have <= wanted {
+            self.surplus_since = None;
+        } else if self.surplus_is_settled(cx) {
             let surplus = self.surplus(have - wanted, cx);
             for id in surplus {
                 self.retire(&id, Reason::TooMany { wanted }, cx);
             }
         }
+    }
+
+    /// What the store does not have yet. By another number, or on another node, it would be there twice if the first write is done late.
+    fn ask_again(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now;
+        self.asked_for.retain(|_, asked| now < asked.until);
+        for (id, asked) in self.asked_for.iter_mut().filter(|(_, asked)| now >= asked.again) {
+            asked.again = now + ASK_AGAIN;
+            let (instance, node) = (id.clone(), asked.node.clone());
+            cx.out.push_back(Decision {
+                action: Action::Create { instance, node },
+                because: Reason::Declared,
+            });
+        }
+    }
+
+    /// Whether there have been too many for a while. One too many harms nobody, and who says so may have been standing still itself: by old
+    /// news an instance would be ended that is needed now.
+    fn surplus_is_settled(&mut self, cx: &Context<'_>) -> bool {
+        cx.peers.is_none() || cx.now >= *self.surplus_since.get_or_insert(cx.now) + SURPLUS_FOR
+    }
+
+    /// When it will have been.
+    pub(super) fn surplus_due(&self, cx: &Context<'_>) -> Option<Timestamp> {
+        let due = self.surplus_since.map(|since| since + SURPLUS_FOR);
+        due.filter(|at| *at > cx.now)
     }
 
     /// In a cluster: instances of ours that shall go away do.
@@ -125,7 +166,10 @@ impl Service {
             .instances
             .values()
             .filter(|instance| {
-                cx.online(&instance.node) && !self.bound.contains_key(&instance.id) && self.readiness(instance).is_ok()
+                cx.online(&instance.node)
+                    && !self.shall_leave(instance)
+                    && !self.bound.contains_key(&instance.id)
+                    && self.readiness(instance).is_ok()
             })
             .count();
         let spare = ready_elsewhere >= self.declared.standby as usize;
@@ -133,11 +177,18 @@ impl Service {
             .instances
             .values()
             .filter(|instance| {
-                !instance.retiring && !cx.online(&instance.node) && !self.bound.contains_key(&instance.id)
+                let leaves = !cx.online(&instance.node) || self.shall_leave(instance);
+                !instance.retiring && leaves && !self.bound.contains_key(&instance.id)
             })
-            .filter(|instance| cx.peers.is_none() || !cx.counts(&instance.node))
+            .filter(|instance| {
+                cx.peers.is_none()
+                    || !cx.counts(&instance.node)
+                    || (cx.online(&instance.node) && self.shall_leave(instance))
+            })
             .filter(|instance| match cx.nodes.get(&instance.node).map(|node| node.state) {
-                Some(NodeState::Drained) => spare && self.slots.iter().all(|slot| slot.serving().is_some()),
+                Some(NodeState::Drained | NodeState::Online) => {
+                    spare && self.slots.iter().all(|slot| slot.serving().is_some())
+                }
                 // Whoever was active last may have the only copy of the data: it waits for its node.
                 _ => !instance.has_process() && !self.data_only_with(&instance.id),
             })
@@ -149,6 +200,8 @@ impl Service {
             };
             let because = match cx.nodes.get(&node).map(|node| node.state) {
                 Some(NodeState::Drained) => Reason::DrainAsked,
+                Some(NodeState::Online) if self.declared.may_be_on(&node) => Reason::RebalanceAsked,
+                Some(NodeState::Online) => Reason::NotAllowedThere { node },
                 _ => Reason::NodeLost { node },
             };
             self.retire(&id, because, cx);
@@ -175,27 +228,10 @@ impl Service {
         declared.filter(|slot| slot.phase == slot::Phase::Vacant).any(holds)
     }
 
-    fn place(&self, load: &BTreeMap<NodeName, u32>, cx: &Context<'_>) -> Option<NodeName> {
-        let mut copies: BTreeMap<&NodeName, u32> = BTreeMap::new();
-        for instance in self.instances.values().filter(|instance| !instance.retiring) {
-            *copies.entry(&instance.node).or_default() += 1;
-        }
-        for (node, _) in self.asked_for.values() {
-            *copies.entry(node).or_default() += 1;
-        }
-        let own = |name: &NodeName| copies.get(name).copied().unwrap_or(0);
-        cx.nodes
-            .keys()
-            .filter(|name| cx.can_act(name))
-            .filter(|name| self.declared.spread == Spread::Prefer || own(name) == 0)
-            .min_by_key(|name| (own(name), load.get(*name).copied().unwrap_or(0), (*name).clone()))
-            .cloned()
-    }
-
-    fn tell_unplaced(&mut self, missing: u32, cx: &mut Context<'_>) {
+    fn tell_unplaced(&mut self, missing: u32, why: &str, cx: &mut Context<'_>) {
         if !self.told_unplaced {
             self.told_unplaced = true;
-            let wanted = format!("{missing} of {} instances find no node", self.declared.wanted());
+            let wanted = format!("{missing} of {} instances find no node: {why}", self.declared.wanted());
             cx.out.push_back(Decision::note(
                 Note::about_service(NoteKind::Unplaced, self.name.clone()),
                 Reason::NoNodeLeft { wanted },
@@ -270,10 +306,11 @@ impl Service {
             wanted: self.declared.wanted(),
         };
         self.take_back(cx);
-        for (id, (_, at)) in self.forgotten.iter_mut().filter(|(_, (_, at))| now >= *at) {
+        for (id, (gone, at)) in self.forgotten.iter_mut().filter(|(_, (_, at))| now >= *at) {
             *at = again;
             let instance = id.clone();
-            cx.decide(Action::Forget { instance }, because.clone());
+            let theirs = self.me.as_ref() != Some(&gone.node);
+            cx.decide(Action::Forget { instance, theirs }, because.clone());
         }
         if !controller {
             self.as_written();
@@ -359,7 +396,7 @@ impl Service {
     }
 
     /// When that is due.
-    pub(super) fn write_again_at(&self, cx: &Context<'_>) -> Option<model::Timestamp> {
+    pub(super) fn write_again_at(&self, cx: &Context<'_>) -> Option<Timestamp> {
         cx.peers.filter(|peers| peers.session.is_some())?;
         let unseen = |instance: &&Instance| {
             let wished = cx.is_controller() && (!instance.created || (instance.retiring && !instance.retiring_seen));

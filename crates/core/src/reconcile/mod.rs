@@ -136,8 +136,10 @@ impl Service {
             .chain(of_instances)
             .chain(stuck)
             .chain(self.replacement_due(cx))
-            .chain(self.asked_for.values().map(|(_, until)| *until))
+            .chain(self.asked_for.values().map(|asked| asked.again.min(asked.until)))
+            .chain(self.rebalancing.then_some(self.rebalanced_again))
             .chain(self.write_again_at(cx))
+            .chain(self.surplus_due(cx))
             .chain(
                 self.instances
                     .values()

@@ -1,6 +1,7 @@
 //! Processes of an earlier declaration, and actives on nodes that are emptied, are moved on one by one.
 
 use crate::instance::Phase;
+use crate::peers::WRITE_AGAIN;
 use crate::service::{Change, Rolling, Service};
 use crate::{Action, Context, Decision, Note, NoteKind, Reason};
 use model::{InstanceId, Timestamp};
@@ -15,7 +16,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 impl Service {
     /// One step of a rollout, or of emptying a node: one instance at a time, and only from a state that can bear it.
     pub(super) fn move_on(&mut self, cx: &mut Context<'_>) {
-        if !cx.is_controller() {
+        if !cx.places() {
             return;
         }
         let outdated: Vec<InstanceId> = self
@@ -26,7 +27,11 @@ impl Service {
             .collect();
         self.tell_rolling(outdated.is_empty(), cx);
         let misplaced = (0..self.slots.len()).find(|index| self.is_misplaced(*index, cx));
-        if (outdated.is_empty() && misplaced.is_none()) || !self.is_calm(cx) {
+        if outdated.is_empty() && misplaced.is_none() {
+            self.rebalance(cx);
+            return;
+        }
+        if !self.is_calm(cx) {
             return;
         }
         // A broken one loses nothing by being replaced first.
@@ -37,16 +42,12 @@ impl Service {
             self.renew(broken, cx);
             return;
         }
-        let settled = self
-            .instances
-            .values()
-            .filter(|i| i.current && cx.online(&i.node))
-            .all(|i| self.bound.contains_key(&i.id) || self.readiness(i).is_ok());
-        if !settled {
+        if !self.is_settled(cx) {
             return;
         }
         if let Some(index) = misplaced {
-            let to = self.candidate(index, cx);
+            let stays = |id: &InstanceId| self.instances.get(id).is_some_and(|to| !self.shall_leave(to));
+            let to = self.candidates(index, cx).into_iter().find(stays);
             if to.is_some() {
                 self.move_slot(index, Change::unasked(to, Reason::DrainAsked), cx);
             }
@@ -116,7 +117,56 @@ impl Service {
         let holder = self.slots[index]
             .serving()
             .and_then(|holder| self.instances.get(holder));
-        holder.is_some_and(|holder| !cx.online(&holder.node))
+        holder.is_some_and(|holder| !cx.online(&holder.node) || self.shall_leave(holder))
+    }
+
+    /// Everybody who could take over does so if asked.
+    fn is_settled(&self, cx: &Context<'_>) -> bool {
+        let mut there = self.instances.values().filter(|i| i.current && cx.online(&i.node));
+        there.all(|i| self.bound.contains_key(&i.id) || self.readiness(i).is_ok())
+    }
+
+    /// Where the operator asked for it, one instance at a time goes where it would be put today: standbys first, then actives, which hand
+    /// their slots over before. Each gets a replacement first.
+    fn rebalance(&mut self, cx: &mut Context<'_>) {
+        if !self.rebalancing {
+            return;
+        }
+        if let Some(moving) = &self.moving {
+            let there = self.instances.get(moving).is_some_and(|instance| !instance.retiring);
+            if there && !self.told_unplaced {
+                return;
+            }
+            self.moving = None;
+            self.look_again = true;
+        }
+        if !self.is_calm(cx) || !self.is_settled(cx) || !self.asked_for.is_empty() || !self.forgotten.is_empty() {
+            return;
+        }
+        let Some(loads) = cx.load else {
+            self.wants_load = true;
+            return;
+        };
+        let there = self.instances.values();
+        let there = there.filter(|instance| !instance.retiring && cx.can_act(&instance.node));
+        let mut better: Vec<&InstanceId> = there
+            .map(|instance| &instance.id)
+            .filter(|id| self.is_better_elsewhere(id, cx.sites(loads)))
+            .collect();
+        better.sort_by_key(|id| (self.bound.contains_key(*id), id.number()));
+        if let Some(first) = better.first() {
+            self.moving = Some((*first).clone());
+            self.look_again = true;
+            return;
+        }
+        // Where agents share a store, the wish is over when that says so.
+        if cx.now < self.rebalanced_again {
+            return;
+        }
+        self.rebalancing = cx.peers.is_some();
+        self.rebalanced_again = cx.now + WRITE_AGAIN;
+        let service = self.name.clone();
+        cx.decide(Action::Rebalanced { service }, Reason::RebalanceAsked);
     }
 
     /// Every slot is served and nothing is changing.

@@ -219,6 +219,13 @@ impl Service {
                     false
                 }
             },
+            Event::Rebalance { asked, .. } => {
+                let changed = self.rebalancing != asked;
+                self.rebalancing = asked;
+                self.rebalanced_again = now;
+                self.moving = self.moving.take().filter(|_| asked);
+                changed
+            }
             Event::Retry { instance } => {
                 let Some(instance) = self.instances.get_mut(&instance) else {
                     return false;

@@ -35,7 +35,7 @@ pub(crate) struct Service {
     pub(crate) numbers: u32,
     /// In a cluster: instances that we, as the controller, asked the store for, and until when they are awaited. What the store has
     /// then may be another controller's wish.
-    pub(crate) asked_for: BTreeMap<InstanceId, (NodeName, Timestamp)>,
+    pub(crate) asked_for: BTreeMap<InstanceId, Asked>,
     /// The highest epoch of any of its slots: each claim gets a higher one, so that with it an instance knows its slot too.
     pub(crate) epoch: Epoch,
     /// An instance more than declared, for a rollout of a service without standbys.
@@ -60,6 +60,14 @@ pub(crate) struct Service {
     /// It was never up: that it is down is no news.
     pub(crate) is_new: bool,
     pub(crate) told_unplaced: bool,
+    /// In a cluster: since when there have been more instances than declared, as far as we know.
+    pub(crate) surplus_since: Option<Timestamp>,
+    /// The operator wants its instances where they would be put today.
+    pub(crate) rebalancing: bool,
+    /// Of these, the one that is being moved.
+    pub(crate) moving: Option<InstanceId>,
+    /// When it is told again that nothing is left to be moved, until the wish is gone.
+    pub(crate) rebalanced_again: Timestamp,
     /// It has to know how much runs on each node, to place instances.
     pub(crate) wants_load: bool,
     /// A rollout is under way; it got on last at that time, and nobody was told yet that it does not.
@@ -67,6 +75,16 @@ pub(crate) struct Service {
     /// Something was begun or completed that an earlier step of the reconciler has to see.
     pub(crate) look_again: bool,
     pub(crate) wakeup: Option<Timestamp>,
+}
+
+/// An instance that the store was asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) node: NodeName,
+    /// When it is asked for again, under the same number and on the same node: what was given up may still be carried out.
+    pub(crate) again: Timestamp,
+    /// When it is given up.
+    pub(crate) until: Timestamp,
 }
 
 /// How a rollout gets on.
@@ -106,6 +124,10 @@ impl Service {
             told_state: false,
             is_new: true,
             told_unplaced: false,
+            surplus_since: None,
+            rebalancing: false,
+            moving: None,
+            rebalanced_again: Timestamp(0),
             wants_load: false,
             rolling: None,
             look_again: false,
@@ -253,14 +275,13 @@ impl Service {
     /// Drops what is known of an instance, and has its record removed. What is written to a store of several machines may be lost on
     /// the way: it is asked for again until the store says that the record is gone.
     pub(crate) fn forget(&mut self, id: InstanceId, because: Reason, cx: &mut crate::Context<'_>) {
-        let gone = self
-            .instances
-            .remove(&id)
-            .filter(|instance| instance.created && cx.peers.is_some());
+        let gone = self.instances.remove(&id);
+        let theirs = gone.as_ref().is_some_and(|gone| !self.is_mine(gone));
+        let gone = gone.filter(|instance| instance.created && cx.peers.is_some());
         if let Some(gone) = gone {
             let again = cx.now + crate::peers::WRITE_AGAIN;
             self.forgotten.insert(id.clone(), (Box::new(gone), again));
         }
-        cx.decide(crate::Action::Forget { instance: id }, because);
+        cx.decide(crate::Action::Forget { instance: id, theirs }, because);
     }
 }

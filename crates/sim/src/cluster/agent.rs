@@ -101,6 +101,7 @@ pub(crate) enum Purpose {
     },
     ForgetRead {
         instance: InstanceId,
+        theirs: bool,
     },
     /// Nobody waits for it.
     Loose,
@@ -155,6 +156,7 @@ pub(crate) struct Clustered {
     pub(crate) expired: BTreeSet<NodeIx>,
     pub(crate) members: BTreeSet<NodeIx>,
     pub(crate) drained: BTreeSet<NodeIx>,
+    pub(crate) rebalancing: BTreeSet<model::ServiceName>,
     pub(crate) lives: BTreeMap<InstanceId, Report>,
     pub(crate) assigned: BTreeMap<InstanceId, (NodeIx, bool)>,
     pub(crate) published: BTreeMap<InstanceId, Report>,
@@ -210,6 +212,7 @@ impl World {
             expired: BTreeSet::new(),
             members: BTreeSet::new(),
             drained: BTreeSet::new(),
+            rebalancing: BTreeSet::new(),
             lives: BTreeMap::new(),
             assigned: BTreeMap::new(),
             published: BTreeMap::new(),
@@ -624,13 +627,17 @@ impl World {
                     .then(records::put(key, value));
                 self.write_until(ix, txn);
             }
-            (Purpose::ForgetRead { instance }, Reply::Txn(outcome)) => {
+            (Purpose::ForgetRead { instance, theirs }, Reply::Txn(outcome)) => {
                 let known = outcome.reads.into_iter().flatten().next();
                 let known = known.map_or(0, |entry| match &*entry.value {
                     Value::Number(number) => *number,
                     _ => 0,
                 });
-                let mut txn = Txn::new()
+                let mut txn = Txn::new();
+                if theirs {
+                    txn = txn.when(Compare::Created(Key::Bind(instance.clone()), Revision(0)));
+                }
+                txn = txn
                     .then(Op::Delete(Key::Instance(instance.clone())))
                     .then(Op::Delete(Key::Live(instance.clone())))
                     .then(records::put(Key::Gone(instance.clone()), Value::Gone));
@@ -716,7 +723,15 @@ impl World {
                 let key = Key::Instance(instance.clone());
                 let mut txn = Txn::new().when(Compare::Created(key.clone(), Revision(0)));
                 // One of ours that runs gets its record back.
-                if node != ix || self.process(&instance).is_none() {
+                let runs = |inst: &super::machine::Inst| inst.node == ix && inst.process.is_some();
+                if node != ix || !self.instances.get(&instance).is_some_and(runs) {
+                    // Whoever is the controller knows all that earlier ones wrote: a late write of theirs is none of its own.
+                    let clustered = self.node(ix).agent.as_ref().map(|agent| &agent.clustered);
+                    let ours = clustered.and_then(|clustered| clustered.controller.filter(|(node, ..)| *node == ix));
+                    let Some((_, session, elected)) = ours else { return };
+                    txn = txn
+                        .when(Compare::Modified(Key::Controller, elected))
+                        .when(Compare::Created(Key::Session(ix), session));
                     txn = txn.when(Compare::Created(Key::Gone(instance.clone()), Revision(0)));
                 }
                 let txn = txn
@@ -727,11 +742,11 @@ impl World {
                     ));
                 self.write_until(ix, txn);
             }
-            Action::Forget { instance } => {
+            Action::Forget { instance, theirs } => {
                 let txn = Txn::new().then(Op::Get(Key::Number(instance.service().clone())));
                 self.call(
                     ix,
-                    Purpose::ForgetRead { instance },
+                    Purpose::ForgetRead { instance, theirs },
                     Asked::Txn(Rc::new(txn)),
                     CALL_TIMEOUT,
                 );
@@ -869,6 +884,9 @@ impl World {
                     let end = takeover.routed.or(takeover.promoted).unwrap_or(takeover.detected);
                     self.tally.worst_failover = self.tally.worst_failover.max(end.since(takeover.detected));
                 }
+            }
+            Action::Rebalanced { service } => {
+                self.write_loose(ix, Txn::new().then(Op::Delete(Key::Rebalance(service))));
             }
             Action::Note(_) | Action::Answer { .. } | Action::AllStopped => {}
         }

@@ -1,8 +1,9 @@
 //! Clusters of several machines to be broken.
 
 use crate::blueprint::{check, hook, plain};
+use decisions::Place;
 use fastrand::Rng;
-use model::{Cluster, FloatingAddress, Millis, Profile, Service, ServiceName, StandbyMode, Timing};
+use model::{Cluster, FloatingAddress, Millis, Profile, Service, ServiceName, Spread, StandbyMode, Timing};
 use std::collections::BTreeMap;
 
 /// A cluster as a seed has it: its services, how many nodes, and the timing of sessions.
@@ -23,6 +24,46 @@ pub(crate) fn random(rng: &mut Rng) -> (Cluster, usize, Timing) {
         site: model::Site::default(),
     };
     (cluster, nodes, profile.timing())
+}
+
+/// Gives some clusters zones, and some of their services wishes about where they are; such that everything finds a place when all nodes are
+/// there. By numbers of its own: what a seed is otherwise stays so.
+pub(crate) fn places(seed: u64, cluster: &mut Cluster, nodes: usize) -> Vec<Place> {
+    let rng = &mut Rng::with_seed(seed ^ 0x0020_7ace);
+    if rng.u32(0..100) < 50 {
+        return Vec::new();
+    }
+    let zones = rng.usize(2..=nodes);
+    let names = ["east/r1", "east/r2", "west/r1", "west/r2", "north"];
+    let room = 200;
+    let place = |ix: usize| Place {
+        zone: names[ix % zones].into(),
+        cpu_percent: 0,
+        memory_bytes: room,
+    };
+    let mut keeps = true;
+    for service in cluster.services.values_mut() {
+        let wanted = service.wanted() as usize;
+        service.spread = match rng.u32(0..3) {
+            0 if wanted <= zones => Spread::Zone,
+            1 if wanted <= nodes => Spread::Node,
+            _ => Spread::Prefer,
+        };
+        let free = match service.spread {
+            Spread::Zone => zones == nodes && wanted < zones,
+            _ => wanted < nodes,
+        };
+        if free && rng.bool() {
+            service.avoid.extend(super::world::node_name(rng.usize(0..nodes)));
+        } else if keeps && rng.bool() && service.spread != Spread::Prefer {
+            keeps = false;
+            service.reserve.memory_bytes = room / 2 + 1;
+        } else if keeps && wanted <= nodes && rng.bool() {
+            keeps = false;
+            service.reserve.memory_bytes = room / 2;
+        }
+    }
+    (0..nodes).map(place).collect()
 }
 
 /// One exclusive active with a database's hooks, two standbys.

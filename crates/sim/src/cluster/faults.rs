@@ -569,7 +569,15 @@ impl World {
                 self.change_clocks(ix, 1.0, 1.0);
             }
             Undo::Undrain(ix) => {
-                let txn = Txn::new().then(Op::Delete(Key::Drained(ix)));
+                let was_drained = self.server.model.get(&Key::Drained(ix)).is_some();
+                let mut txn = Txn::new().then(Op::Delete(Key::Drained(ix)));
+                // Nothing comes back by itself; where places matter somebody asks for it.
+                if was_drained && !self.node(ix).place.zone.is_empty() {
+                    self.tally.rebalanced = true;
+                    for service in self.declared.keys() {
+                        txn = txn.then(records::put(Key::Rebalance(service.clone()), records::Value::Rebalance));
+                    }
+                }
                 self.operator(&txn);
             }
         }

@@ -76,6 +76,12 @@ impl World {
         gone.extend(clustered.sessions.keys().map(|node| Key::Session(*node)));
         gone.extend(clustered.members.iter().map(|node| Key::Member(*node)));
         gone.extend(clustered.drained.iter().map(|node| Key::Drained(*node)));
+        gone.extend(
+            clustered
+                .rebalancing
+                .iter()
+                .map(|service| Key::Rebalance(service.clone())),
+        );
         gone.extend(clustered.lives.keys().map(|id| Key::Live(id.clone())));
         gone.extend(clustered.assigned.keys().map(|id| Key::Instance(id.clone())));
         gone.extend(clustered.controller.iter().map(|_| Key::Controller));
@@ -138,6 +144,7 @@ impl World {
                 if let Some(agent) = self.agent(ix) {
                     agent.clustered.members.insert(*node);
                 }
+                let place = self.node(*node).place.clone();
                 let node = self.node(*node).name.clone();
                 self.handle(
                     ix,
@@ -145,6 +152,7 @@ impl World {
                         node,
                         runs_services: true,
                         member: true,
+                        place,
                     }),
                 );
             }
@@ -154,6 +162,13 @@ impl World {
                 }
                 let node = self.node(*node).name.clone();
                 self.handle(ix, Event::NodeDrained { node });
+            }
+            (Key::Rebalance(service), _) => {
+                if let Some(agent) = self.agent(ix) {
+                    agent.clustered.rebalancing.insert(service.clone());
+                }
+                let (service, asked) = (service.clone(), true);
+                self.handle(ix, Event::Rebalance { service, asked });
             }
             (Key::Ask(node, _), Value::Ask(ask)) if *node == ix => self.asked(ix, &entry.key, ask.clone()),
             (Key::Controller, Value::Controller { node, session }) => {
@@ -205,6 +220,11 @@ impl World {
                 let node = self.node(*node).name.clone();
                 let because = decisions::Reason::BackAsked;
                 self.handle(ix, Event::NodeBack { node, because });
+            }
+            Key::Rebalance(service) => {
+                clustered.rebalancing.remove(service);
+                let (service, asked) = (service.clone(), false);
+                self.handle(ix, Event::Rebalance { service, asked });
             }
             Key::Controller => {
                 clustered.controller = None;

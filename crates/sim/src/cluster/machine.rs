@@ -939,6 +939,7 @@ impl World {
                     node: self.node(*node).name.clone(),
                     runs_services: true,
                     member: true,
+                    place: self.node(*node).place.clone(),
                 }),
                 (Key::Number(service), Value::Number(number)) => recovered.numbers.push((service.clone(), *number)),
                 (Key::Instance(id), Value::Instance { node, retiring }) => {

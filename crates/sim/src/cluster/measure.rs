@@ -212,6 +212,7 @@ fn world(seed: u64, services: BTreeMap<ServiceName, Service>, nodes: usize, prof
             site: model::Site::default(),
         },
         nodes,
+        places: Vec::new(),
         timing: profile.timing(),
         schedule: Vec::new(),
         broken: None,
@@ -345,6 +346,7 @@ pub fn core_alone(nodes: usize, per_node: usize) -> Option<(Duration, Duration, 
             node: name.clone(),
             runs_services: true,
             member: true,
+            place: decisions::Place::default(),
         });
         if number > 0 {
             elsewhere.push(ClusterEvent::Session {

@@ -54,6 +54,7 @@ pub(crate) struct Tally {
     pub(crate) freezes: u64,
     pub(crate) fired: u64,
     pub(crate) drained: bool,
+    pub(crate) rebalanced: bool,
     /// Real time that cores worked.
     pub(crate) busy: Duration,
 }

@@ -14,6 +14,8 @@ pub(crate) enum Key {
     Session(NodeIx),
     Number(ServiceName),
     Drained(NodeIx),
+    /// The operator wants its instances where they would be put today.
+    Rebalance(ServiceName),
     Instance(InstanceId),
     Slot(SlotId),
     Live(InstanceId),
@@ -32,6 +34,7 @@ pub(crate) enum Value {
     Session(Session),
     Number(u32),
     Drained,
+    Rebalance,
     Instance { node: NodeIx, retiring: bool },
     Slot(SlotKnown),
     Live(Box<Report>),

@@ -2,14 +2,14 @@
 
 use super::faults::{self, ClusterFault, Draw};
 use super::invariants::healed;
-use super::records::{Key, Value};
+use super::records::{Key, NodeIx, Value};
 use super::sabotage::ClusterRule;
 use super::world::{Setup, World};
 use super::{Tally, blueprint};
 use crate::Violation;
 use decisions::SlotKnown;
 use fastrand::Rng;
-use model::{ServiceName, SlotId, Timestamp};
+use model::{InstanceId, ServiceName, SlotId, Timestamp};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -39,6 +39,8 @@ pub struct ClusterOptions {
     pub only: Option<Vec<usize>>,
     /// A rule to be broken.
     pub broken: Option<ClusterRule>,
+    /// Some clusters have zones, and wishes about where instances are.
+    pub placed: bool,
     /// Keep what happened in words.
     pub transcript: bool,
     /// And what each core was told.
@@ -52,6 +54,7 @@ impl Default for ClusterOptions {
             faults: crate::FAULTS,
             only: None,
             broken: None,
+            placed: false,
             transcript: false,
             events: false,
         }
@@ -92,7 +95,11 @@ pub struct ClusterReport {
 /// Carries a run out.
 pub fn run_cluster(seed: u64, options: &ClusterOptions) -> ClusterReport {
     let mut rng = Rng::with_seed(seed);
-    let (cluster, nodes, timing) = blueprint::random(&mut rng);
+    let (mut cluster, nodes, timing) = blueprint::random(&mut rng);
+    let places = match options.placed {
+        true => blueprint::places(seed, &mut cluster, nodes),
+        false => Vec::new(),
+    };
     let schedule = match options.mode {
         ClusterMode::Storm => faults::random(&mut rng, options.faults),
         ClusterMode::StoreOutage => Vec::new(),
@@ -103,6 +110,7 @@ pub fn run_cluster(seed: u64, options: &ClusterOptions) -> ClusterReport {
         seed,
         cluster,
         nodes,
+        places,
         timing,
         schedule,
         broken: options.broken,
@@ -246,6 +254,16 @@ impl World {
                 _ => None,
             });
         slots.filter(|slot| slot.held).collect()
+    }
+
+    /// All instances of which the store says that they shall exist: where, and whether they shall go away.
+    pub(crate) fn placed(&self) -> Vec<(InstanceId, NodeIx, bool)> {
+        let entries = self.server.model.entries_from(&Key::Drained(NodeIx::MAX));
+        let placed = entries.filter_map(|entry| match (&entry.key, &*entry.value) {
+            (Key::Instance(id), Value::Instance { node, retiring }) => Some((id.clone(), *node, *retiring)),
+            _ => None,
+        });
+        placed.collect()
     }
 
     /// How many instances of a service shall exist.

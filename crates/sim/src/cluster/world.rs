@@ -126,6 +126,7 @@ pub(crate) struct Route {
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) name: NodeName,
+    pub(crate) place: decisions::Place,
     pub(crate) up: bool,
     /// Counts its boots.
     pub(crate) boot: u32,
@@ -201,6 +202,8 @@ pub(crate) struct Setup {
     pub(crate) seed: u64,
     pub(crate) cluster: Cluster,
     pub(crate) nodes: usize,
+    /// Where they stand; if fewer are given, the others stand alone.
+    pub(crate) places: Vec<decisions::Place>,
     pub(crate) timing: Timing,
     pub(crate) schedule: Vec<Draw>,
     pub(crate) broken: Option<ClusterRule>,
@@ -227,8 +230,14 @@ impl World {
             } else {
                 1.0
             };
+            let ix = name
+                .as_str()
+                .trim_start_matches('n')
+                .parse::<usize>()
+                .unwrap_or(usize::MAX);
             Node {
                 name: name.clone(),
+                place: setup.places.get(ix).cloned().unwrap_or_default(),
                 up: true,
                 boot: 1,
                 clocks: Clocks::boot(Timestamp(0), rate, 1_700_000_000_000_000_000),

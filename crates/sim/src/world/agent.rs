@@ -140,7 +140,7 @@ impl World {
     fn carry_out(&mut self, decision: &Decision) {
         match &decision.action {
             Action::Create { instance, node } => self.create(instance, node),
-            Action::Forget { instance } => self.forget(instance),
+            Action::Forget { instance, .. } => self.forget(instance),
             Action::Start {
                 instance,
                 run,
@@ -254,6 +254,7 @@ impl World {
                     self.violate("L5", format!("request {request} of the operator is answered twice"));
                 }
             }
+            Action::Rebalanced { .. } => {}
             Action::AllStopped => self.tally.all_stopped = true,
             // There is one machine in this world, so nobody else can be asked.
             Action::Arm { .. }

@@ -18,7 +18,17 @@ pub(crate) fn missing(world: &World) -> Option<(&'static str, String)> {
             return problem;
         }
     }
-    sessions(world).or_else(|| parting(world)).or_else(|| binds(world))
+    sessions(world)
+        .or_else(|| parting(world))
+        .or_else(|| binds(world))
+        .or_else(|| wishes(world))
+}
+
+/// What an operator asked for is done.
+fn wishes(world: &World) -> Option<(&'static str, String)> {
+    let wished = |service: &&ServiceName| world.server.model.get(&Key::Rebalance((*service).clone())).is_some();
+    let service = world.declared.keys().find(wished)?;
+    Some(("L5", format!("{service} is still being rebalanced")))
 }
 
 fn unserved(

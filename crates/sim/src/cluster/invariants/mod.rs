@@ -14,6 +14,7 @@ mod i7_one_slot_each;
 mod i8_armed_then_promoted;
 mod i9_no_write_lost;
 mod no_unasked_restart;
+mod placed_as_declared;
 mod quiet;
 
 pub(crate) mod healed;
@@ -57,6 +58,7 @@ impl Invariants {
     pub(crate) fn all() -> Self {
         Self {
             all: vec![
+                Box::new(placed_as_declared::PlacedAsDeclared),
                 Box::new(i1_one_active::OneActive),
                 Box::new(i2_epochs_rise::EpochsRise::default()),
                 Box::new(i4_covered::Covered),

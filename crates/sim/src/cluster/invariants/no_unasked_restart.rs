@@ -62,6 +62,7 @@ fn justified(world: &World, ix: NodeIx, decision: &Decision, id: &InstanceId, pr
         // The store has another session of the node than its agent acts under, or the guard has fired.
         Reason::OwnSessionLost => true,
         Reason::DrainAsked => world.server.model.get(&Key::Drained(ix)).is_some() || world.tally.drained,
+        Reason::RebalanceAsked => world.tally.rebalanced,
         Reason::ColdStandby => declared.standby_mode == StandbyMode::Cold,
         Reason::TooMany { .. } if evidence.unassigned => true,
         Reason::TooMany { .. } => match world
