@@ -670,6 +670,6 @@ pub(crate) static HOLD: TableKind = TableKind {
 };
 
 /// Every table, in the order of the reference.
-pub(crate) static TABLES: [&TableKind; 10] = [
-    &FILE, &SERVICE, &ADDRESS, &CHECK, &HOOK, &LIMITS, &STOP, &RESTART, &LOGS, &HOLD,
+pub(crate) static TABLES: [&TableKind; 11] = [
+    &FILE, &SERVICE, &ADDRESS, &CHECK, &HOOK, &RESERVE, &LIMITS, &STOP, &RESTART, &LOGS, &HOLD,
 ];
