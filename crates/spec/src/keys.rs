@@ -1023,7 +1023,7 @@ pub(crate) static RATES: TableKind = TableKind {
 };
 
 /// Every table, in the order of the reference.
-pub(crate) static TABLES: [&TableKind; 16] = [
-    &FILE, &SERVICE, &ADDRESS, &CHECK, &HOOK, &LIMITS, &STOP, &RESTART, &LOGS, &HOLD, &OBJECTIVE, &ALERTS, &NODE,
-    &SWITCH, &RATE, &RATES,
+pub(crate) static TABLES: [&TableKind; 17] = [
+    &FILE, &SERVICE, &ADDRESS, &CHECK, &HOOK, &RESERVE, &LIMITS, &STOP, &RESTART, &LOGS, &HOLD, &OBJECTIVE, &ALERTS,
+    &NODE, &SWITCH, &RATE, &RATES,
 ];

@@ -32,7 +32,7 @@ pub(crate) fn answers(service: &ServiceView, instance: &InstanceView, known: &Kn
         Some(NodeState::Offline) => {
             "its node is lost: it is replaced elsewhere, and comes back only if it has the only copy of the data".into()
         }
-        _ => "who runs is never moved to tidy up: only a drain, a loss or a change of the file moves it".into(),
+        _ => "who runs is never moved to tidy up: only a drain, a loss, a change of the file or `understudy rebalance` moves it".into(),
     });
     let mut answers = vec![Answer {
         question: "why here".into(),
@@ -62,6 +62,10 @@ fn not_there(service: &ServiceView, node: &NodeView, instance: &InstanceView, kn
                 service.name
             )
         }
+        NodeState::Online if !service.declared.nodes.is_empty() && !service.declared.nodes.contains(&node.name) => {
+            "`nodes` does not name it".into()
+        }
+        NodeState::Online if service.declared.avoid.contains(&node.name) => "`avoid` names it".into(),
         NodeState::Online => {
             let here = known.view.nodes.iter().find(|here| here.name == instance.node);
             let better = here.is_some_and(|here| {

@@ -67,6 +67,7 @@ pub(crate) fn holder_and_standby(file: &str, now: Timestamp) -> Core {
         node: node(name),
         runs_services: true,
         member: true,
+        place: decisions::Place::default(),
     };
     let session = |name, number| ClusterEvent::Session {
         node: node(name),
