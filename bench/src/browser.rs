@@ -196,6 +196,7 @@ impl Wire {
         lock(&self.to).write_all(&bytes).context("chromium is gone")
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what is sent is handed over")]
     fn call(&self, session: Option<&str>, method: &str, params: Value) -> Result<Value> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (told, answer) = channel();

@@ -379,10 +379,10 @@ fn is_test(source: &str, name: &str) -> bool {
     // `name: what it is about;` in the list of a macro that is in the file itself.
     let listed = || {
         let makes_tests = source.contains("macro_rules!") && source.contains("#[test]");
-        let entry = |line: &&str| {
+        let entry = |line: &str| {
             line.strip_prefix(name).is_some_and(|rest| rest.starts_with(": ")) && line.ends_with([';', ','])
         };
-        makes_tests && lines.iter().any(|line| entry(&line))
+        makes_tests && lines.iter().copied().any(entry)
     };
     if listed() {
         return true;

@@ -304,7 +304,7 @@ impl Noted {
         match latecomers.hand_to(mac) {
             Ok(0) => {}
             Ok(count) => {
-                tracing::info!(%instance, %mac, count, "clients that came meanwhile are passed on to the new holder")
+                tracing::info!(%instance, %mac, count, "clients that came meanwhile are passed on to the new holder");
             }
             Err(error) => self.give_up(&error, instance),
         }

@@ -283,7 +283,6 @@ impl Core {
         self.reconcile_all(now);
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     fn member(&mut self, node: NodeName, runs_services: bool, place: Option<Place>, now: Timestamp) {
         let Some(peers) = &mut self.peers else { return };
         if peers.me != node {

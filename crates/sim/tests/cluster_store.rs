@@ -1,7 +1,5 @@
 //! The model of the store does what the store's own twin in memory does.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot do its part has failed")]
-
 use fastrand::Rng;
 use model::Revision;
 use sim::cluster::store as modelled;

@@ -552,7 +552,7 @@ pub(crate) static HOOK: TableKind = TableKind {
 pub(crate) static RESERVE: TableKind = TableKind {
     name: "reserve",
     heading: "`reserve`",
-    doc: "All instances on a node together never reserve more than the machine has. Nodes of one machine share it and are not counted.",
+    doc: "An instance is placed only where this is left of what the machine had when it joined. After faults that overlap, a node may hold more than it has: nobody is stopped for that. Nodes of one machine share it and are not counted.",
     keys: &[
         Key {
             name: "cpu",

@@ -248,7 +248,10 @@ mod tests {
                     [service.b]\ncommand = [\"b\"]\n[service.c]\ncommand = [\"c\"]\n[service.d]\ncommand = [\"d\"]\n";
         let cluster = crate::parse(text, "x.toml").unwrap().cluster;
         let a = cluster.services.values().next().unwrap();
-        assert_eq!(a.needs.iter().map(|need| need.as_str()).collect::<Vec<_>>(), ["b"]);
+        assert_eq!(
+            a.needs.iter().map(model::ServiceName::as_str).collect::<Vec<_>>(),
+            ["b"]
+        );
         assert_eq!(a.reliability.externals.iter().collect::<Vec<_>>(), ["pay"]);
         assert_eq!(a.reliability.any_of.len(), 1);
         assert_eq!(a.reliability.unavailable_ppb_max, Some(1_000_000));

@@ -182,10 +182,7 @@ impl World {
         let first = self.now + self.exponential(1.0 / rate);
         self.at(first, ARRIVAL);
         let mut next_window = self.now + 1.0;
-        loop {
-            let Some(Reverse((at, _, what))) = self.events.pop() else {
-                break;
-            };
+        while let Some(Reverse((at, _, what))) = self.events.pop() {
             let at = f64::from_bits(at);
             while next_window <= at {
                 self.now = next_window;

@@ -109,7 +109,6 @@ fn open_psa(session: &Session, args: &args::Analyze) -> Result<Done, Error> {
         // Half a gigabyte and a minute at the worst; a benchmark tree of 283 gates and events takes a quarter of it.
         nodes: 3_000_000,
         steps: 40_000_000,
-        ..Limits::default()
     };
     let solved = solved(&model, &solve(&model.tree, model.top, &limits), args.order);
     if args.json {

@@ -139,20 +139,21 @@ mod tests {
     #[test]
     fn each_alert_says_what_it_means_and_what_to_do() {
         insta::assert_snapshot!(page(&alerts(), None, &plain()), @r"
-        critical service-down  db  since 3m
+        critical service-down  db  since 3m12s
           db is wrong
           users:   Its clients wait.
           manager: It tries.
           do:      Look.
 
-        warning not-redundant  web  since 3m
+        warning not-redundant  web  since 3m12s
           web is wrong
           users:   Its clients wait.
           manager: It tries.
           do:      Look.
-          silence 18c: not-redundant until 2026-01-01 13:00:00 by ann, because new disks
+          silence 18c: not-redundant until 2026-01-01 13:00:00 UTC by ann, because new
+          disks
 
-        silence 18c: not-redundant until 2026-01-01 13:00:00 by ann, because new disks
+        silence 18c: not-redundant until 2026-01-01 13:00:00 UTC by ann, because new disks
 
         ! webhook http://h/ cannot be told: connection refused
         ");

@@ -63,7 +63,7 @@ pub(crate) fn welcome(program: &str, status: &Status, dashboard: Option<&str>) -
     }
     if let Some(url) = dashboard {
         next.push((
-            clean(url).into(),
+            clean(url),
             format!("see it live; `{program} dashboard` signs you in to act"),
         ));
     }

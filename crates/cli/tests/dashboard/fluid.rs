@@ -20,7 +20,7 @@ const CHANGING: usize = 20;
 const LOOKED_FOR: Duration = Duration::from_secs(10);
 
 fn instance(service: usize, number: usize, tick: usize) -> InstanceStatus {
-    let dies = (service * EACH + number + tick * 37) % (SERVICES * EACH / CHANGING) == 0;
+    let dies = (service * EACH + number + tick * 37).is_multiple_of(SERVICES * EACH / CHANGING);
     InstanceStatus {
         id: format!("s{service:02}-{number}"),
         node: format!("n{}", (service + number) % NODES),

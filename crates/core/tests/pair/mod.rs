@@ -97,6 +97,7 @@ pub(crate) fn holder_and_standby(file: &str, now: Timestamp) -> Core {
             numbers: Vec::new(),
             routes: Vec::new(),
             elsewhere: vec![
+                ClusterEvent::OwnSession(Some(Revision(1))),
                 session("b", 2),
                 member("a"),
                 member("b"),

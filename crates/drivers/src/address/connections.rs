@@ -161,6 +161,11 @@ mod tests {
         let (peer, own) = connect(&listeners[0], one);
         assert_eq!(connections(one.parse().unwrap()).unwrap().len(), 3);
         drop(own);
+        // The peer's kernel may take some 40 ms to say that it knows.
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(2);
+        while connections(one.parse().unwrap()).unwrap() != before && std::time::Instant::now() < until {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
         assert_eq!(connections(one.parse().unwrap()).unwrap(), before);
         let ended = reset_now(one.parse().unwrap()).unwrap();
         drop(peer);

@@ -182,7 +182,7 @@ async fn what_one_agent_wrote_another_shows_and_a_lock_has_one_holder_over_all()
         .expect("nobody wrote in between");
     let lost = one.cas("primary", "db-3", written).await;
     assert!(
-        matches!(lost, Err(Error::Lost { .. })),
+        matches!(lost, Err(Error::Mismatch { .. })),
         "the other one was first: {lost:?}"
     );
     loop {
