@@ -3,9 +3,8 @@
 use crate::diagnostic::Diagnostic;
 use crate::mend;
 use crate::source::{Source, shown};
-use crate::text;
 use crate::tree::{Data, Entry, Table, Value};
-use model::{NodeName, Place, Rate, RateKind, Reliability, Site, Switch};
+use model::{NodeName, Place, Rate, RateKind, Reliability, Share, Site, Switch};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -53,8 +52,8 @@ pub(crate) fn site(file: &Table, source: &Arc<Source>, found: &mut Vec<Diagnosti
     judge.zones(file, &site);
     if let Some(rates) = file.table("rates") {
         site.rates = judge.rates_of_kinds(rates);
-        let coverage = rates.text("coverage").and_then(|text| text::percent(text).ok());
-        site.coverage_ppm = coverage.map(|lost| 1_000_000 - u32::try_from(lost / 1_000).unwrap_or(1_000_000));
+        let coverage = rates.text("coverage").and_then(Share::parse);
+        site.coverage_ppm = coverage.map(|share| share.0);
         site.by_hand = rates.duration("by_hand");
     }
     site
@@ -73,7 +72,8 @@ pub(crate) fn reliability(table: &Table) -> Reliability {
         uses: texts(table.array("uses")),
         unavailable_ppb_max: objective
             .and_then(|objective| objective.text("availability"))
-            .and_then(|text| text::percent(text).ok()),
+            .and_then(Share::parse)
+            .map(|share| u64::from(Share::ALL - share.0) * 1_000),
         distance_min: objective
             .and_then(|objective| objective.integer("distance"))
             .and_then(|distance| u32::try_from(distance).ok()),

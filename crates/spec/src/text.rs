@@ -226,34 +226,6 @@ fn zone_problem(text: &str) -> Option<(String, Option<String>)> {
     ))
 }
 
-/// Reads `99.95%` as the share that is left, in parts of a billion.
-pub(crate) fn percent(text: &str) -> Result<u64, (String, Option<String>)> {
-    const PARTS: u64 = 1_000_000_000;
-    let help = || Some("for example `\"99.95%\"`".to_owned());
-    let Some(number) = text.strip_suffix('%') else {
-        return Err(("must end with `%`".into(), help()));
-    };
-    let number = number.trim_end();
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(whole) || !digits(fraction) {
-        return Err(("is not a number with `%`".into(), help()));
-    }
-    if fraction.len() > 7 {
-        return Err(("has more than 7 digits after the point".into(), help()));
-    }
-    let fraction: u64 = format!("{fraction:0<7}").parse().unwrap_or_default();
-    let whole: u64 = whole.parse().unwrap_or(100);
-    let share = whole.saturating_mul(PARTS / 100).saturating_add(fraction);
-    if share == 0 || share >= PARTS {
-        return Err((
-            "must be more than 0% and less than 100%: nothing is always there".into(),
-            help(),
-        ));
-    }
-    Ok(PARTS - share)
-}
-
 fn interface_problem(text: &str) -> Option<(String, Option<String>)> {
     const BYTES_MAX: usize = 15;
     let problem = match text {
