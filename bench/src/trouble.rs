@@ -151,6 +151,14 @@ impl Trouble {
         })
     }
 
+    /// Whether the host then does nothing that is asked of it, such as to harm one of its processes: it is begun last.
+    pub fn stops_the_host(&self) -> bool {
+        matches!(
+            self,
+            Trouble::PowerLoss { .. } | Trouble::Pause { .. } | Trouble::DiskStall { .. }
+        )
+    }
+
     /// The hosts that it concerns.
     pub fn names(&self) -> Vec<&str> {
         match self {
@@ -193,12 +201,14 @@ impl Begun {
     }
 }
 
-/// Mends all, power first: what else was wrong with a host may have gone with it.
-pub fn heal_all(begun: Vec<Begun>, cluster: &Cluster) -> Result<()> {
-    let (power, other): (Vec<Begun>, Vec<Begun>) = begun
-        .into_iter()
-        .partition(|begun| matches!(begun.trouble, Trouble::PowerLoss { .. }));
-    power.into_iter().chain(other).try_for_each(|begun| begun.heal(cluster))
+/// Mends all. Power first, for what else was wrong with a host may have gone with it; then what keeps a host from doing what mends the rest.
+pub fn heal_all(mut begun: Vec<Begun>, cluster: &Cluster) -> Result<()> {
+    begun.sort_by_key(|begun| match begun.trouble {
+        Trouble::PowerLoss { .. } => 0,
+        Trouble::Pause { .. } | Trouble::DiskStall { .. } => 1,
+        _ => 2,
+    });
+    begun.into_iter().try_for_each(|begun| begun.heal(cluster))
 }
 
 impl fmt::Display for Trouble {

@@ -160,7 +160,9 @@ pub fn play(
     let began_ns = hosts::now_ns();
     let mut begun: Vec<Begun> = Vec::new();
     let mut result = Ok(());
-    for trouble in &troubles {
+    let (last, first): (Vec<&Trouble>, Vec<&Trouble>) =
+        troubles.iter().partition(|trouble| trouble.stops_the_host());
+    for trouble in first.into_iter().chain(last) {
         match trouble.begin(cluster) {
             Ok(one) => begun.push(one),
             Err(error) => {
