@@ -160,8 +160,7 @@ pub fn play(
     let began_ns = hosts::now_ns();
     let mut begun: Vec<Begun> = Vec::new();
     let mut result = Ok(());
-    let (last, first): (Vec<&Trouble>, Vec<&Trouble>) =
-        troubles.iter().partition(|trouble| trouble.stops_the_host());
+    let (last, first): (Vec<&Trouble>, Vec<&Trouble>) = troubles.iter().partition(|trouble| trouble.stops_the_host());
     for trouble in first.into_iter().chain(last) {
         match trouble.begin(cluster) {
             Ok(one) => begun.push(one),

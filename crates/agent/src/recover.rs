@@ -253,7 +253,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     executor.give_state(state.clone());
     let joined = match node.as_ref().zip(connected.as_ref()) {
         Some((node, connected)) => {
-            Some(cluster::start::join(node, &layout, &connected.ways, &inputs, &mut queue, &mut executor).await?)
+            Some(cluster::start::join(node, &layout, connected, &inputs, &mut queue, &mut executor).await?)
         }
         None => None,
     };

@@ -9,6 +9,7 @@ use api::layout::Layout;
 use api::node::{Member as StoreMember, Node, StorePlace};
 use api::record::{self, Meta};
 use etcd::server::binary::Etcd;
+use etcd::server::config::Initial;
 use etcd::server::{PATIENCE, Server, measure, propose};
 use identity::rotation::TrustRecord;
 use identity::{
@@ -149,7 +150,8 @@ pub async fn init(init: &Init, tell: Progress<'_>) -> Result<Place, Error> {
     };
     let place = Place { layout, node };
     let server = match server_config(&place.node, &place.layout) {
-        Some(config) => {
+        Some(mut config) => {
+            config.initial = Initial::New;
             tell("starting etcd");
             // Dropped, it goes on; the agent adopts it.
             Some(Server::start(config).await?)

@@ -32,7 +32,7 @@ pub use error::Error;
 pub use init::{Init, init};
 pub use join::{Join, join};
 pub use place::{Place, connect, etcd_options, server_config};
-pub use records::{Access, REVOKED, Settings, TRUST, issued_key, token_key};
+pub use records::{Access, REVOKED, Settings, TRUST, issued_key, members, token_key};
 pub use remove::remove;
 pub use renew::{forget_old_keys, issued_by, lacks_keys_of, note_own, renew, renew_alone, renew_for};
 pub use report::{Ending, MemberReport, Report, report};

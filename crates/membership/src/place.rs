@@ -146,6 +146,7 @@ pub fn server_config(node: &Node, layout: &Layout) -> Option<etcd::server::Confi
         member.peer.port(),
     );
     config.data_dir = layout.etcd();
+    config.initial = etcd::server::config::Initial::Present;
     config.log = layout.own_log("etcd");
     config.record = layout.run().join("etcd.json");
     config.address = member.client.ip();

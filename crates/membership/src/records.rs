@@ -101,7 +101,8 @@ pub(crate) async fn sealed(store: &dyn Store, key: &str) -> Result<Option<(Seale
     Ok(Some((decode(key, &entry.value)?, entry.modified)))
 }
 
-pub(crate) async fn members(store: &dyn Store) -> Result<Vec<(NodeName, Member)>, Error> {
+/// All nodes that belong to the cluster, with what is known of each for good.
+pub async fn members(store: &dyn Store) -> Result<Vec<(NodeName, Member)>, Error> {
     let mut members = Vec::new();
     for entry in store.list(record::MEMBERS).await?.0 {
         if let Some(node) = entry

@@ -191,6 +191,16 @@ pub async fn report(place: &Place) -> Result<Report, Error> {
             });
         }
     }
+    let silent = stores.iter().filter(|(_, (state, _))| state == "does not answer");
+    let silent: Vec<&str> = silent.map(|(name, _)| name.as_str()).collect();
+    if !silent.is_empty() && answering >= needed {
+        says.push(format!(
+            "the member of the store on {} does not answer. It is started again, and made anew if its data cannot be used, as soon as the \
+             machine runs and is reached; if the machine is lost for good: `understudy cluster remove {}`",
+            silent.join(" and "),
+            silent[0]
+        ));
+    }
     if votes > 0 && answering < needed {
         says.push(format!(
             "only {answering} of {votes} members of the store answer, {needed} are needed: nothing is decided until {} more come{} back. \

@@ -14,6 +14,7 @@ pub(crate) mod fence;
 mod hear;
 pub(crate) mod leave;
 pub(crate) mod mirror;
+mod own_etcd;
 pub(crate) mod papers;
 pub(crate) mod publish;
 pub(crate) mod reach;
@@ -90,6 +91,8 @@ pub(crate) struct Clustered {
     pub(crate) papers: papers::Troubles,
     /// What is wrong with the members of the store.
     pub(crate) store_trouble: upkeep::Trouble,
+    /// Whether the data of this node's own member can be used.
+    pub(crate) own_trouble: upkeep::Trouble,
     /// This node goes down, and how far that is.
     pub(crate) leaving: Option<leave::Leaving>,
 }

@@ -9,6 +9,7 @@
 //!                                └──► etcd: restarted once for each change of the authorities
 //! ```
 
+use super::own_etcd::{OwnEtcd, digest};
 use super::reach::Ways;
 use crate::clock;
 use crate::executor::chain;
@@ -18,8 +19,6 @@ use identity::{Peer, Purpose, RevocationList, Sealed, Tls};
 use membership::{Place, REVOKED, TRUST};
 use model::WallTime;
 use serde::de::DeserializeOwned;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use store::Store;
@@ -36,67 +35,6 @@ const RENEW_RETRY_MAX: Duration = Duration::from_secs(60);
 /// While the authority is being replaced.
 const REPLACE_RETRY: Duration = Duration::from_secs(5);
 const LOOK_AT_ETCD: Duration = Duration::from_millis(200);
-
-/// The member of the store that this node runs, and which authorities it was started with: etcd reads those only then.
-pub(crate) struct OwnEtcd {
-    server: etcd::server::Server,
-    /// Process, and digest of the authorities, for the next agent of this boot.
-    noted: PathBuf,
-    trusts: Mutex<Option<u64>>,
-}
-
-impl OwnEtcd {
-    /// `known` is the [`digest`] of the authorities that were in the folder before etcd was started or found.
-    pub(crate) fn new(server: etcd::server::Server, noted: PathBuf, known: Option<u64>) -> Self {
-        let trusts = match server.state() {
-            etcd::server::State::Running { adopted: false, .. } => known,
-            // What it was started with says the note of whoever started it; without one nobody knows.
-            etcd::server::State::Running { pid, .. } => read_note(&noted, pid),
-            _ => None,
-        };
-        let own = Self {
-            server,
-            noted,
-            trusts: Mutex::new(trusts),
-        };
-        own.note();
-        own
-    }
-
-    fn trusts(&self) -> Option<u64> {
-        *self.trusts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn restart(&self, trusts: u64) -> Result<(), String> {
-        let restarted = self.server.restart(etcd::server::PATIENCE).await;
-        restarted.map_err(|error| error.to_string())?;
-        *self.trusts.lock().unwrap_or_else(PoisonError::into_inner) = Some(trusts);
-        self.note();
-        Ok(())
-    }
-
-    fn note(&self) {
-        let (Some(version), etcd::server::State::Running { pid, .. }) = (self.trusts(), self.server.state()) else {
-            return;
-        };
-        if let Err(error) = std::fs::write(&self.noted, format!("{pid} {version}")) {
-            tracing::warn!(%error, "which authorities etcd was started with cannot be noted");
-        }
-    }
-}
-
-/// Tells sets of trusted authorities apart. Not only their numbers: a replacement that was given up has that of the next one.
-pub(crate) fn digest(trust: &TrustRecord) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    trust.authorities().for_each(|certs| certs.store_pem.hash(&mut hasher));
-    hasher.finish()
-}
-
-fn read_note(path: &std::path::Path, pid: u32) -> Option<u64> {
-    let text = std::fs::read_to_string(path).ok()?;
-    let (of, version) = text.split_once(' ')?;
-    (of.parse() == Ok(pid)).then(|| version.trim().parse().ok())?
-}
 
 /// What is wrong with certificates, for the status.
 pub(crate) type Troubles = Arc<Mutex<Vec<api::Problem>>>;
@@ -409,21 +347,4 @@ async fn all_well(cluster: &mut etcd::server::cluster::Cluster) -> bool {
 
 fn now() -> WallTime {
     clock::wall_now()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_etcd_was_started_with_is_known_only_of_the_process_that_it_was_noted_of() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("etcd-trusts");
-        assert_eq!(read_note(&path, 7), None);
-        std::fs::write(&path, "7 3").expect("a note");
-        assert_eq!(read_note(&path, 7), Some(3));
-        assert_eq!(read_note(&path, 8), None);
-        std::fs::write(&path, "nonsense").expect("a note");
-        assert_eq!(read_note(&path, 7), None);
-    }
 }

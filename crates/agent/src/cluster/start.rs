@@ -3,7 +3,8 @@
 use super::fence::Fence;
 use super::hear::{place_of, report_of};
 use super::mirror::{self, Seen};
-use super::papers::{OwnEtcd, Papers, Troubles, digest};
+use super::own_etcd::{self, OwnEtcd};
+use super::papers::{Papers, Troubles};
 use super::publish;
 use super::reach::Ways;
 use super::session::{News, Noted, PROTOCOL, SessionLink, Setup};
@@ -67,7 +68,7 @@ pub(crate) async fn connect(node: &Node, layout: &Layout) -> Result<Connected, S
         }
     }
     let etcd = match membership::server_config(node, layout) {
-        Some(config) => Some(keep_etcd(config, &place).await?),
+        Some(config) => Some(OwnEtcd::start(config, &place).await?),
         None => None,
     };
     let options = options(node, layout)?;
@@ -142,37 +143,6 @@ fn are_ours(place: &membership::Place) -> Result<(), StartError> {
     }
 }
 
-/// Keeps the node's member of the store running for as long as the agent lives; it outlives the agent.
-async fn keep_etcd(config: etcd::server::Config, place: &membership::Place) -> Result<Arc<OwnEtcd>, StartError> {
-    // Read before: etcd may know more than is said of it, never less.
-    let folder = place.folder().ok();
-    let trusts = folder.and_then(|folder| Some(digest(&identity::Tls::load(&folder).ok()?.trusted())));
-    let server = match etcd::server::Server::start(config).await {
-        Ok(server) => server,
-        Err(error) => {
-            let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-            return Err(StartError::Join(format!("{}{hint}", crate::executor::chain(&error))));
-        }
-    };
-    let mut changes = server.watch();
-    tokio::spawn(async move {
-        loop {
-            match changes.borrow_and_update().clone() {
-                etcd::server::State::Running { pid, adopted, .. } => tracing::info!(pid, adopted, "etcd runs"),
-                state => tracing::error!(?state, "etcd does not run"),
-            }
-            if changes.changed().await.is_err() {
-                return;
-            }
-        }
-    });
-    Ok(Arc::new(OwnEtcd::new(
-        server,
-        place.layout.run().join("etcd-trusts"),
-        trusts,
-    )))
-}
-
 /// Begins to answer other machines, and to look after this node's certificates.
 pub(crate) async fn open_door(
     connected: &Connected,
@@ -203,7 +173,7 @@ fn options(node: &Node, layout: &Layout) -> Result<etcd::Options, StartError> {
 pub(crate) async fn join(
     node: &Node,
     layout: &Layout,
-    ways: &Arc<Ways>,
+    Connected { ways, etcd }: &Connected,
     inputs: &Inputs,
     queue: &mut mpsc::UnboundedReceiver<Input>,
     executor: &mut Executor,
@@ -226,6 +196,11 @@ pub(crate) async fn join(
     let (upkeep, wanted) = watch::channel(Wanted::default());
     let store_trouble = upkeep::Trouble::default();
     tokio::spawn(upkeep::run(Arc::clone(ways), wanted, Arc::clone(&store_trouble)));
+    let own_trouble = upkeep::Trouble::default();
+    if let Some(own) = etcd {
+        let trouble = Arc::clone(&own_trouble);
+        tokio::spawn(own_etcd::keep_usable(Arc::clone(ways), Arc::clone(own), trouble));
+    }
     let store: &Arc<dyn Store> = &(Arc::clone(&ways.store) as Arc<dyn Store>);
     executor.join(node.host, link.clone(), timing.hard_deadline);
     let (publisher, told) = mpsc::unbounded_channel();
@@ -240,6 +215,7 @@ pub(crate) async fn join(
         link,
         publisher,
         store_trouble,
+        own_trouble,
         session: None,
         sessions: BTreeMap::new(),
         heard: BTreeMap::new(),

@@ -80,6 +80,12 @@ impl Agent {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         problems.extend(trouble.clone().filter(|_| cluster.store_lost.is_none()));
         drop(trouble);
+        let own = cluster
+            .own_trouble
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        problems.extend(own.clone());
+        drop(own);
         let mut add = |code: &str, text: String, hint: &str, since: Timestamp| {
             problems.push(api::Problem {
                 code: code.into(),

@@ -80,6 +80,8 @@ pub enum Initial {
     New,
     /// It was added to one that runs: name and peer URL of all others.
     Join(Vec<(String, String)>),
+    /// It belongs to one already. Without its data it is not started: etcd would begin a cluster of its own, under the address of this one.
+    Present,
 }
 
 /// What is wrong with a configuration.
@@ -299,7 +301,7 @@ impl Initial {
     fn word(&self) -> &'static str {
         match self {
             Initial::New => "new",
-            Initial::Join(_) => "existing",
+            Initial::Join(_) | Initial::Present => "existing",
         }
     }
 }

@@ -11,7 +11,7 @@
 //! Dropping a [`Server`] leaves etcd running: the next one, of the next agent, adopts it.
 
 use super::binary::{self, Etcd};
-use super::config::{Config, Invalid};
+use super::config::{Config, Initial, Invalid};
 use super::diagnosis::{Cause, Diagnosis};
 use super::lock::{self, LockError};
 use super::process::{Exit, Process, SpawnError, StopError, Stopped};
@@ -89,6 +89,12 @@ pub enum StartError {
     /// Another etcd has the data.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// It belongs to a cluster, and what it kept is not there.
+    #[error("there are no data of etcd in `{}`", dir.display())]
+    NoData {
+        /// Where they should be.
+        dir: std::path::PathBuf,
+    },
     /// The start itself.
     #[error(transparent)]
     Spawn(#[from] SpawnError),
@@ -112,6 +118,9 @@ impl StartError {
                 Some(pid) => format!("see what it is with `ps -fp {pid}`, and end it if it is not ours"),
                 None => "see who has it open with `fuser`, and end it if it is not ours".into(),
             }),
+            StartError::NoData { .. } => {
+                Some("a running agent gets them from the other members; alone, restore a backup: `understudy cluster restore FILE`".into())
+            }
             StartError::Lock(LockError::Io { .. }) | StartError::Spawn(_) | StartError::Record { .. } => {
                 Some("the folder must exist on a local disk with free space, and belong to this user".into())
             }
@@ -243,6 +252,11 @@ fn start_or_adopt(config: &Config, more: &[&str]) -> Result<(Process, bool), Sta
 }
 
 fn start(config: &Config, more: &[&str]) -> Result<Process, StartError> {
+    if config.initial == Initial::Present && !config.has_data() {
+        return Err(StartError::NoData {
+            dir: config.data_dir.clone(),
+        });
+    }
     let etcd = Etcd::find(config.program.as_deref())?;
     let lock = lock::take(&config.lock(), &config.data_dir)?;
     head(config, &etcd);
@@ -375,8 +389,9 @@ impl Keeper {
             }
             Err(error) => {
                 tracing::warn!(%error, "etcd could not be started again");
+                let gone = matches!(error, StartError::NoData { .. });
                 Next::Wait(Diagnosis {
-                    cause: Cause::Other,
+                    cause: if gone { Cause::Damaged } else { Cause::Other },
                     exit: None,
                     said: Some(error.to_string()),
                 })

@@ -73,6 +73,14 @@ pub enum Error {
         /// What was typed.
         typed: String,
     },
+    /// The data that cannot be used could not be moved out of the way.
+    #[error("failed to move `{}` aside: {what}", dir.display())]
+    Aside {
+        /// The data.
+        dir: std::path::PathBuf,
+        /// What went wrong.
+        what: String,
+    },
     /// A certificate could not be read.
     #[error("cannot read `{}`: {source}", path.display())]
     Certificate {
@@ -111,6 +119,7 @@ impl Error {
             )),
             Error::Refused(refusal) => Some(refusal.hint().into()),
             Error::NotConfirmed { name, .. } => Some(format!("type `{name}` to insist")),
+            Error::Aside { .. } => Some("the disk must be writable: see `dmesg`, and whether it is full".into()),
             Error::Certificate { .. } => {
                 Some("make the certificates anew, or run as the user that may read them".into())
             }

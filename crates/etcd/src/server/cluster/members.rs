@@ -84,7 +84,7 @@ impl Cluster {
         &mut self,
         mut config: Config,
         patience: Duration,
-        tell: &mut (dyn FnMut(Progress) + Send),
+        tell: &mut (dyn FnMut(Progress) + Send + Sync),
     ) -> Result<Server, Error> {
         config.check().map_err(crate::server::StartError::from)?;
         let mut attempt = Attempt {
@@ -143,7 +143,7 @@ impl Cluster {
         force: Option<&str>,
         config: Config,
         patience: Duration,
-        tell: &mut (dyn FnMut(Progress) + Send),
+        tell: &mut (dyn FnMut(Progress) + Send + Sync),
     ) -> Result<Server, Error> {
         refuse_data(&config)?;
         let view = self.look().await?;
@@ -151,6 +151,36 @@ impl Cluster {
             insist(Refusal::Lives { name: dead.into() }, dead, force)?;
         }
         self.remove(dead, force).await?;
+        self.join(config, patience, tell).await
+    }
+
+    /// Makes this node's own member anew when its data cannot be used any more, or are gone: takes its vote, moves what is left of the
+    /// data aside, and lets it join again. Refused where the others could not decide anything without it. What was cut off in between is
+    /// taken up where it was.
+    pub async fn make_anew(
+        &mut self,
+        config: Config,
+        patience: Duration,
+        tell: &mut (dyn FnMut(Progress) + Send + Sync),
+    ) -> Result<Server, Error> {
+        let view = self.look().await?;
+        match Standing::of(&view, &config) {
+            Standing::Stranger => {}
+            // What a learner has copied is as worthless, and its id must not come back with less than it had.
+            Standing::Added(id) if config.has_data() => {
+                self.take_out(id).await;
+            }
+            Standing::Added(_) => {}
+            Standing::Member(_) => self.remove(&config.name, None).await?,
+        }
+        if config.has_data() {
+            let kept =
+                crate::server::restore::move_aside(&config.data_dir, "unusable").map_err(|source| Error::Aside {
+                    dir: config.data_dir.clone(),
+                    what: source.to_string(),
+                })?;
+            tracing::warn!(kept = %kept.display(), "the data of etcd that cannot be used were moved aside");
+        }
         self.join(config, patience, tell).await
     }
 

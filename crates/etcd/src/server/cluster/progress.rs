@@ -53,7 +53,7 @@ pub(super) struct Attempt<'a> {
     pub(super) begun: Instant,
     pub(super) patience: Duration,
     pub(super) told: Option<Progress>,
-    pub(super) tell: &'a mut (dyn FnMut(Progress) + Send),
+    pub(super) tell: &'a mut (dyn FnMut(Progress) + Send + Sync),
 }
 
 impl Attempt<'_> {
