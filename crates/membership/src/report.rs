@@ -153,10 +153,19 @@ pub async fn report(place: &Place) -> Result<Report, Error> {
     let needed = votes / 2 + 1;
     let store = etcd::Etcd::on(client.clone());
     let answers = matches!(tokio::time::timeout(ASK, store.revision()).await, Ok(Ok(_)));
+    // It may go away while it is read: then it is as if it had not answered.
+    let read = async {
+        let sessions = store.list(SESSIONS).await.ok()?.0;
+        Some((sessions, members(&store).await.ok()?))
+    };
+    let known = match answers {
+        true => tokio::time::timeout(ASK, read).await.ok().flatten(),
+        false => None,
+    };
+    let answers = known.is_some();
     let mut reports = Vec::new();
-    if answers {
-        let sessions = store.list(SESSIONS).await?.0;
-        for (name, member) in members(&store).await? {
+    if let Some((sessions, known)) = known {
+        for (name, member) in known {
             let (state, status) = stores.get(name.as_str()).cloned().unzip();
             let status = status.flatten();
             reports.push(MemberReport {
@@ -201,12 +210,16 @@ pub async fn report(place: &Place) -> Result<Report, Error> {
             silent[0]
         ));
     }
-    if votes > 0 && answering < needed {
+    let there = stores
+        .values()
+        .filter(|(state, _)| !matches!(state.as_str(), "does not answer" | "learner"));
+    let there = there.count();
+    if votes > 0 && there < needed {
         says.push(format!(
-            "only {answering} of {votes} members of the store answer, {needed} are needed: nothing is decided until {} more come{} back. \
+            "only {there} of {votes} members of the store answer, {needed} are needed: nothing is decided until {} more come{} back. \
              What runs goes on as each service's policy says; exclusive actives stand still",
-            needed - answering,
-            if needed - answering == 1 { "s" } else { "" }
+            needed - there,
+            if needed - there == 1 { "s" } else { "" }
         ));
         says.push(
             "start the missing machines. If they are lost for good: `understudy cluster recover` on one node that is left makes it \
@@ -223,7 +236,11 @@ pub async fn report(place: &Place) -> Result<Report, Error> {
     } else if votes == 1 && reports.len() <= 1 {
         says.push("this is the only node so far: `understudy cluster token` lets another one in".into());
     }
-    let (authority, ending) = papers(place, answers.then_some(&store), &mut says).await?;
+    let (authority, ending) = match papers(place, answers.then_some(&store), &mut says).await {
+        // The store went away while it was read: what lies on this node can still be told.
+        Err(_) if answers => papers(place, None, &mut says).await?,
+        told => told?,
+    };
     let timing = node.timing();
     let commit = Duration::from_millis(20);
     Ok(Report {

@@ -232,6 +232,10 @@ impl Cluster {
                 Err(crate::Error::Member(because @ (MemberError::TooManyLearners | MemberError::Unhealthy { .. }))) => {
                     because.to_string()
                 }
+                // etcd makes the id of the address and the second. Who was removed in this same second has it, and for good.
+                Err(crate::Error::Member(MemberError::NotFound)) => {
+                    "it was taken out a moment ago, and its number is not given twice".into()
+                }
                 Err(because @ crate::Error::Unavailable { .. }) => because.to_string(),
                 Err(error) => return Err(Error::etcd("add a member")(error)),
             };
