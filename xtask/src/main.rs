@@ -124,8 +124,29 @@ fn test(root: &Path, no_install: bool, filter: Option<&str>) -> Result<()> {
     cargo(root, &words)?;
     if has_nextest && filter.is_none() {
         cargo(root, &["test", "--doc", "--workspace", "--quiet"])?;
+        break_hosts(root)?;
     }
     Ok(())
+}
+
+/// What it takes to make hosts out of namespaces with a disk and a packet filter of their own.
+const HOSTS_NEED: &str = "nft add table inet understudy && mount -t tmpfs none /mnt && losetup --find";
+
+/// Three hosts and forty real faults, after all else: they want both processors for themselves.
+fn break_hosts(root: &Path) -> Result<()> {
+    let possible = Command::new("unshare")
+        .args(["--net", "--mount", "--pid", "--fork", "sh", "-c", HOSTS_NEED])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !possible {
+        println!(
+            "no forty faults on three hosts: this user, or this machine, may make none (as root: `{HOSTS_NEED}` in a namespace)"
+        );
+        return Ok(());
+    }
+    let words = ["nextest", "run", "--workspace", "--ignore-default-filter"];
+    let only = ["-E", "package(understudy-cli) & binary(chaos)"];
+    cargo(root, &[words.as_slice(), only.as_slice()].concat())
 }
 
 fn check(root: &Path) -> Result<()> {
