@@ -23,7 +23,6 @@ macro_rules! storms {
 
 storms! {
     no_promise_is_broken_by_storms_of_faults: 0..160,
-    #[ignore = "seed 210 finds I1 since placement and partings came together: to be bisected"]
     no_promise_is_broken_by_a_second_lot_of_storms: 160..320,
     no_promise_is_broken_by_a_third_lot_of_storms: 320..480,
     no_promise_is_broken_by_a_fourth_lot_of_storms: 480..640,
@@ -38,6 +37,11 @@ fn what_was_broken_once_stays_mended() {
             98,
             1_500,
             "who held a slot was forgotten by a controller that had slept",
+        ),
+        (
+            210,
+            1_500,
+            "who was being promoted when its agent died counted as a standby",
         ),
         (447, 1_500, "a controller that had slept ended who was needed"),
         (886, 1_500, "a number was given again by a late write"),

@@ -40,6 +40,7 @@ impl Inst {
 #[derive(Debug, Clone, Copy, Default)]
 struct Memo {
     promoted: Option<Epoch>,
+    acts: Option<Epoch>,
     followed: Option<Epoch>,
     stands_by: Option<bool>,
     was_fit: bool,
@@ -254,6 +255,7 @@ impl World {
         }
         inst.memo = Memo {
             promoted: active_at.as_ref().map(|(_, epoch)| *epoch),
+            acts: active_at.as_ref().map(|(_, epoch)| *epoch),
             ..Memo::default()
         };
         inst.process = Some(Process {
@@ -477,8 +479,10 @@ impl World {
             return;
         };
         inst.memo.was_fit = true;
-        if hook == HookKind::Demote {
-            inst.memo.promoted = None;
+        match hook {
+            HookKind::Promote => inst.memo.acts = Some(epoch),
+            HookKind::Demote => inst.memo.promoted = None,
+            HookKind::Follow => {}
         }
         let stuck = inst
             .process
@@ -556,6 +560,7 @@ impl World {
         if let Some(inst) = self.instances.get_mut(id).filter(now_runs) {
             match hook.hook {
                 HookKind::Promote if done => inst.memo.promoted = Some(hook.epoch),
+                HookKind::Demote if done => inst.memo.acts = None,
                 HookKind::Follow if done => inst.memo.followed = Some(hook.epoch),
                 _ => {}
             }
@@ -614,18 +619,21 @@ impl World {
     pub(crate) fn note_serving(&mut self, ix: NodeIx, id: &InstanceId, epoch: Epoch) {
         if let Some(inst) = self.instances.get_mut(id).filter(|inst| inst.node == ix) {
             inst.memo.promoted = Some(epoch);
+            inst.memo.acts = Some(epoch);
             inst.memo.was_fit = true;
         }
     }
 
     pub(crate) fn note_standing_by(&mut self, ix: NodeIx, id: &InstanceId) {
-        // An exclusive one may act until its demote hook is through or it is dead, wherever clients are sent.
-        let shared = self
+        // As in the agent: an exclusive one may act until its demote hook is through or it is dead, wherever clients are sent; and a demote
+        // hook is due until it was run.
+        let over = self
             .declared
             .get(id.service())
-            .is_some_and(|declared| !declared.exclusive);
-        if let Some(inst) = self.instances.get_mut(id).filter(|inst| inst.node == ix && shared) {
+            .is_some_and(|declared| !declared.exclusive && declared.on_demote.is_none());
+        if let Some(inst) = self.instances.get_mut(id).filter(|inst| inst.node == ix && over) {
             inst.memo.promoted = None;
+            inst.memo.acts = None;
         }
     }
 
@@ -958,6 +966,7 @@ impl World {
                                 running: false,
                                 current: true,
                                 promoted: None,
+                                acts: None,
                                 followed: None,
                                 stands_by: None,
                                 healthy: true,
@@ -990,6 +999,7 @@ impl World {
             adopted.run = process.run;
             adopted.running = true;
             adopted.promoted = inst.memo.promoted;
+            adopted.acts = inst.memo.acts;
             adopted.followed = inst.memo.followed;
             adopted.stands_by = inst.memo.stands_by;
             adopted.healthy = unchecked || process.evidence.passed_once || inst.memo.was_fit;
