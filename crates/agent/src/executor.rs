@@ -15,7 +15,7 @@ use crate::words::Words;
 use api::layout::Layout;
 use api::record;
 use appstate::AppState;
-use decisions::{Action, Event, HookOutcome, ProbeOutcome, Reason, SlotWrite};
+use decisions::{Action, ClusterEvent, Event, HookOutcome, ProbeOutcome, Reason, SlotWrite};
 use drivers::hook::{self, HookCommand};
 use drivers::preflight::{self, PreflightEnv};
 use drivers::probe::{ExecEnv, ProbeResult, Prober, ProberHandle};
@@ -380,10 +380,15 @@ impl Executor {
             .session
             .clone()
             .map(|session| (session, self.cgroup_for(&instance, run)));
-        let live = self.live.get(&instance);
-        let port = live
-            .and_then(|live| live.memo.port)
-            .or_else(|| self.ports.of(&instance));
+        let service = self.cluster.services.get(instance.service());
+        let port = match self.live.get(&instance) {
+            Some(live) => live.memo.port,
+            // About to be started, with this one.
+            None if service.is_some_and(|service| service.addressing == Addressing::Port) => {
+                self.ports.give(&instance).ok()
+            }
+            None => None,
+        };
         let claim = address.map(|address| self.addresses.begin(&instance, address));
         let inputs = self.inputs.clone();
         let under = self.session.as_ref().map(SessionLink::session).unwrap_or_default();
@@ -471,9 +476,15 @@ impl Executor {
             // Another agent is the controller by now, and does it.
             (false, None) => return,
         };
+        let inputs = self.inputs.clone();
         tokio::spawn(async move {
-            if let Err(error) = assign(store.as_ref(), &instance, &node, &ground).await {
-                tracing::error!(%instance, error, "that it shall exist cannot be written down");
+            match assign(store.as_ref(), &instance, &node, &ground).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    let event = Event::Cluster(ClusterEvent::Unassigned { instance });
+                    let _ = inputs.send(Input::Event(event, clock::now()));
+                }
+                Err(error) => tracing::error!(%instance, error, "that it shall exist cannot be written down"),
             }
         });
     }
@@ -840,6 +851,17 @@ impl Executor {
         if self.live.get(instance).is_some_and(|live| live.run == run) {
             self.live.remove(instance);
             self.disarm(instance);
+            self.change_port(instance);
+        }
+    }
+
+    /// A proxy that is cut off goes by what it was told last. The next process of an exclusive service must not be where the one before was, or
+    /// clients of that proxy come to it while it is being promoted, and what they write is lost if that fails.
+    fn change_port(&mut self, instance: &InstanceId) {
+        let service = self.cluster.services.get(instance.service());
+        let behind_proxies = service.is_some_and(|service| service.exclusive && service.listen.is_some());
+        if self.session.is_some() && behind_proxies {
+            self.ports.doubt(instance);
         }
     }
 

@@ -32,6 +32,11 @@ storms! {
 #[test]
 fn what_was_broken_once_stays_mended() {
     let found = [
+        (
+            38,
+            1_500,
+            "what the store was asked for and did late was not counted any more",
+        ),
         (18, 1_500, "half of what the store told at once was judged"),
         (
             98,
@@ -45,6 +50,12 @@ fn what_was_broken_once_stays_mended() {
         ),
         (447, 1_500, "a controller that had slept ended who was needed"),
         (886, 1_500, "a number was given again by a late write"),
+        (
+            1_000_346,
+            100,
+            "a node that could not do what it was asked for was not asked again",
+        ),
+        (1_000_421, 100, "an old route led to a process that was being promoted"),
         (1_000_593, 100, "who was declared no more ran on"),
         (
             1_001_583,

@@ -159,7 +159,7 @@ impl World {
         let writer = self.of(service).find_map(|(id, inst)| {
             let process = inst.process.as_ref()?;
             let acts = process.acting.is_some() && self.executes(inst) && self.gate_is_open(id, inst);
-            let routed = declared.listen.is_none() || self.is_reached(service, id, inst.node);
+            let routed = declared.listen.is_none() || self.is_reached(service, id, process.run, inst.node);
             (acts && routed && self.answers(id)).then(|| (id.clone(), process.run, inst.node))
         });
         let Some((id, run, node)) = writer else { return };
@@ -186,15 +186,16 @@ impl World {
         }
     }
 
-    /// Whether some proxy sends clients to an instance, and reaches it.
-    fn is_reached(&self, service: &ServiceName, id: &InstanceId, node: NodeIx) -> bool {
+    /// Whether some proxy sends clients to that process of an instance, and reaches it: each has an address of its own.
+    fn is_reached(&self, service: &ServiceName, id: &InstanceId, run: RunId, node: NodeIx) -> bool {
+        let leads_there = |target: &RouteTarget| target.instance == *id && target.run == run;
         self.nodes.iter().zip(0..).any(|(at, ix)| {
             at.up
                 && self.net.joins(ix, node)
                 && at
                     .routes
                     .get(service)
-                    .is_some_and(|route| route.targets.iter().any(|target| target.instance == *id))
+                    .is_some_and(|route| route.targets.iter().any(leads_there))
         })
     }
 
