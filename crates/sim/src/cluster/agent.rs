@@ -40,7 +40,10 @@ pub(crate) enum Task {
     },
     DiskProbe(Option<Mark>),
     Guard(super::session::Fenced),
+    GuardSays(decisions::lease::GuardEvent),
     GuardLost,
+    WatchWake(Timestamp),
+    Beat,
     Answer(u64, Reply),
     NoAnswer(u64),
     Again(Box<Purpose>),
@@ -330,7 +333,10 @@ impl World {
             Task::Health { ok, at } => self.session_health(ix, ok, at),
             Task::DiskProbe(began) => self.disk_probe(ix, began),
             Task::Guard(fenced) => self.hear_fence(ix, fenced),
+            Task::GuardSays(event) => self.watch_tell(ix, event),
             Task::GuardLost => self.fence_lost(ix),
+            Task::WatchWake(at) => self.watch_wakes(ix, at),
+            Task::Beat => self.beat(ix),
             Task::Answer(call, reply) => {
                 let purpose = self.agent(ix).and_then(|agent| agent.calls.remove(&call));
                 if let Some(purpose) = purpose {
@@ -626,10 +632,10 @@ impl World {
                 self.tell(ix, Event::Committed { slot, attempt, result });
             }
             // It was there, and is gone for good.
-            (Purpose::Create { instance, .. }, Reply::Txn(outcome)) => {
-                if !outcome.succeeded && matches!(outcome.reads.as_slice(), [None, Some(_)]) {
-                    self.tell(ix, Event::Cluster(decisions::ClusterEvent::Unassigned { instance }));
-                }
+            (Purpose::Create { instance, .. }, Reply::Txn(outcome))
+                if !outcome.succeeded && matches!(outcome.reads.as_slice(), [None, Some(_)]) =>
+            {
+                self.tell(ix, Event::Cluster(decisions::ClusterEvent::Unassigned { instance }));
             }
             (Purpose::RetireRead { instance, node }, Reply::Txn(outcome)) => {
                 let Some(Some(entry)) = outcome.reads.into_iter().next() else {
