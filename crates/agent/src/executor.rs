@@ -15,7 +15,7 @@ use crate::words::Words;
 use api::layout::Layout;
 use api::record;
 use appstate::AppState;
-use decisions::{Action, Event, HookOutcome, ProbeOutcome, Reason, SlotWrite};
+use decisions::{Action, ClusterEvent, Event, HookOutcome, ProbeOutcome, Reason, SlotWrite};
 use drivers::hook::{self, HookCommand};
 use drivers::preflight::{self, PreflightEnv};
 use drivers::probe::{ExecEnv, ProbeResult, Prober, ProberHandle};
@@ -380,10 +380,15 @@ impl Executor {
             .session
             .clone()
             .map(|session| (session, self.cgroup_for(&instance, run)));
-        let live = self.live.get(&instance);
-        let port = live
-            .and_then(|live| live.memo.port)
-            .or_else(|| self.ports.of(&instance));
+        let service = self.cluster.services.get(instance.service());
+        let port = match self.live.get(&instance) {
+            Some(live) => live.memo.port,
+            // About to be started, with this one.
+            None if service.is_some_and(|service| service.addressing == Addressing::Port) => {
+                self.ports.give(&instance).ok()
+            }
+            None => None,
+        };
         let claim = address.map(|address| self.addresses.begin(&instance, address));
         let inputs = self.inputs.clone();
         let under = self.session.as_ref().map(SessionLink::session).unwrap_or_default();
@@ -471,9 +476,15 @@ impl Executor {
             // Another agent is the controller by now, and does it.
             (false, None) => return,
         };
+        let inputs = self.inputs.clone();
         tokio::spawn(async move {
-            if let Err(error) = assign(store.as_ref(), &instance, &node, &ground).await {
-                tracing::error!(%instance, error, "that it shall exist cannot be written down");
+            match assign(store.as_ref(), &instance, &node, &ground).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    let event = Event::Cluster(ClusterEvent::Unassigned { instance });
+                    let _ = inputs.send(Input::Event(event, clock::now()));
+                }
+                Err(error) => tracing::error!(%instance, error, "that it shall exist cannot be written down"),
             }
         });
     }
@@ -602,6 +613,7 @@ impl Executor {
             launch: launch_digest(&service),
             started_active: role == Role::Active,
             promoted: epoch.filter(|_| role == Role::Active),
+            acts: epoch.filter(|_| role == Role::Active),
             since: Some(clock::wall_now()),
             floating: epoch.zip(service.address.clone()).filter(|_| role == Role::Active),
             ..Memo::default()
@@ -839,6 +851,17 @@ impl Executor {
         if self.live.get(instance).is_some_and(|live| live.run == run) {
             self.live.remove(instance);
             self.disarm(instance);
+            self.change_port(instance);
+        }
+    }
+
+    /// A proxy that is cut off goes by what it was told last. The next process of an exclusive service must not be where the one before was, or
+    /// clients of that proxy come to it while it is being promoted, and what they write is lost if that fails.
+    fn change_port(&mut self, instance: &InstanceId) {
+        let service = self.cluster.services.get(instance.service());
+        let behind_proxies = service.is_some_and(|service| service.exclusive && service.listen.is_some());
+        if self.session.is_some() && behind_proxies {
+            self.ports.doubt(instance);
         }
     }
 
@@ -882,6 +905,8 @@ impl Executor {
     fn run_hook(&mut self, instance: InstanceId, run: RunId, kind: HookKind, epoch: Epoch, active: Option<InstanceId>) {
         let active = active.and_then(|active| self.address(&active));
         let command = self.hook_command(&instance, kind, epoch, active);
+        let declared = self.cluster.services.get(instance.service());
+        let exclusive = declared.is_some_and(|service| service.exclusive);
         let instance_of_hook = instance.clone();
         let Some(live) = self.live.get_mut(&instance).filter(|live| live.run == run) else {
             return;
@@ -898,6 +923,7 @@ impl Executor {
             }
             HookKind::Promote => {
                 live.memo.followed = None;
+                live.memo.acts = Some(epoch);
                 live.standby_checks = None;
             }
             HookKind::Follow => {
@@ -914,7 +940,10 @@ impl Executor {
                 live.memo.since = Some(clock::wall_now());
             }
             HookKind::Follow => live.memo.followed = Some(epoch),
-            HookKind::Demote => live.memo.since = Some(clock::wall_now()),
+            HookKind::Demote => {
+                live.memo.acts = None;
+                live.memo.since = Some(clock::wall_now());
+            }
         }
         let after = live.memo.clone();
         if kind == HookKind::Promote {
@@ -924,12 +953,24 @@ impl Executor {
         if kind == HookKind::Follow {
             live.memo.followed = None;
         }
+        if kind == HookKind::Demote {
+            // And until this one is through it may act.
+            live.memo.acts = before.acts;
+        }
         let (inputs, addresses) = (self.inputs.clone(), self.addresses.clone());
         let task = tokio::spawn(async move {
             let ran = async {
                 let command = command?;
-                if kind == HookKind::Demote {
-                    note(&process, &before)?;
+                // Should this agent die within the hook, the next one must know that it was begun.
+                let noted = match kind {
+                    HookKind::Follow => Ok(()),
+                    HookKind::Promote | HookKind::Demote => note(&process, &before),
+                };
+                match noted {
+                    Err(error) if kind == HookKind::Promote && !exclusive => {
+                        tracing::warn!(error, "a promotion begins and that cannot be written down");
+                    }
+                    noted => noted?,
                 }
                 hook::run(command).await.map_err(|error| chain(&error))?;
                 if kind == HookKind::Demote {
@@ -1027,7 +1068,10 @@ impl Executor {
         };
         match hook {
             HookKind::Promote => live.memo.promoted = Some(*epoch),
-            HookKind::Demote => live.memo.promoted = None,
+            HookKind::Demote => {
+                live.memo.promoted = None;
+                live.memo.acts = None;
+            }
             HookKind::Follow => live.memo.followed = Some(*epoch),
         }
         live.hook = None;
@@ -1065,6 +1109,7 @@ impl Executor {
             return;
         };
         live.memo.promoted = Some(epoch);
+        live.memo.acts = Some(epoch);
         live.memo.since = Some(clock::wall_now());
         live.memo.healthy = true;
         live.standby_checks = None;
@@ -1107,13 +1152,15 @@ impl Executor {
     /// An instance serves no more: it stands by, and is checked as a standby.
     pub(crate) fn stands_by(&mut self, instance: &InstanceId) {
         let service = self.cluster.services.get(instance.service());
-        // Until its demote hook runs, the next agent must know that it is due.
-        if service.is_some_and(|service| service.on_demote.is_some()) {
+        // Until its demote hook runs, the next agent must know that it is due; and an exclusive one may act until it is dead, wherever
+        // clients are sent.
+        if service.is_some_and(|service| service.exclusive || service.on_demote.is_some()) {
             return;
         }
         let live = self.live.get_mut(instance);
         if let Some(live) = live.filter(|live| live.memo.promoted.is_some()) {
             live.memo.promoted = None;
+            live.memo.acts = None;
             live.memo.since = Some(clock::wall_now());
             self.check(instance);
         }

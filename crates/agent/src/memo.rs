@@ -11,6 +11,9 @@ pub(crate) struct Memo {
     pub(crate) port: Option<u16>,
     /// Epoch for which the promote hook went through.
     pub(crate) promoted: Option<Epoch>,
+    /// Epoch at which it may act: noted before its promote hook begins, until a demotion went through.
+    #[serde(default)]
+    pub(crate) acts: Option<Epoch>,
     /// The floating address that it was given, and at which epoch.
     #[serde(default)]
     pub(crate) floating: Option<(Epoch, FloatingAddress)>,

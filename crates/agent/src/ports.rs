@@ -1,4 +1,4 @@
-//! Ports for instances: each keeps its own over restarts while it stays free.
+//! Ports for instances: each keeps its own over restarts while it stays free, unless it is told to take another one.
 
 use model::InstanceId;
 use std::collections::{BTreeMap, BTreeSet};

@@ -633,6 +633,7 @@ async fn adopt(
             running: false,
             current: true,
             promoted: None,
+            acts: None,
             followed: None,
             stands_by: None,
             healthy: true,
@@ -667,6 +668,7 @@ async fn adopt(
                     running: true,
                     current: true,
                     promoted: None,
+                    acts: None,
                     followed: None,
                     stands_by: None,
                     healthy: true,
@@ -676,6 +678,7 @@ async fn adopt(
                 entry.running = true;
                 entry.current = is_launched_from(&memo.launch, service);
                 entry.promoted = memo.promoted;
+                entry.acts = memo.acts;
                 entry.followed = memo.followed;
                 entry.stands_by = memo.stands_by.map(|(passed, at)| passed && is_fresh(service, at));
                 entry.healthy = service.check.is_none() || memo.healthy;

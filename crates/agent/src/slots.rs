@@ -81,13 +81,13 @@ pub(crate) struct Controls {
 }
 
 /// Writes down that an instance shall exist on a node, and that its number is used. One that is gone does not come back, however late this
-/// is carried out, and who is not the controller any more places nothing.
+/// is carried out, and who is not the controller any more places nothing. Returns false if it was there and is gone for good.
 pub(crate) async fn assign(
     store: &dyn Store,
     instance: &InstanceId,
     node: &NodeName,
     ground: &Ground,
-) -> Result<(), String> {
+) -> Result<bool, String> {
     let key = record::instance_key(instance);
     let record = record::Instance {
         node: node.clone(),
@@ -108,8 +108,12 @@ pub(crate) async fn assign(
     }
     let txn = txn
         .then(Op::put(&*key, value))
-        .then(Op::put(number_key, instance.number().to_string()));
-    again(|| store.txn(txn.clone())).await
+        .then(Op::put(number_key, instance.number().to_string()))
+        .otherwise(Op::get(&*key))
+        .otherwise(Op::get(gone_key(instance)));
+    let result = again(|| store.txn(txn.clone())).await?;
+    let gone = matches!(result.reads.as_slice(), [None, Some(_)]);
+    Ok(result.succeeded || !gone)
 }
 
 /// Writes down that an instance shall go away, if it is still that of this node.
@@ -129,7 +133,7 @@ pub(crate) async fn retire(store: &dyn Store, instance: &InstanceId, node: &Node
     let txn = Txn::new()
         .when(Compare::modified(&*key, entry.modified))
         .then(Op::put(&*key, value));
-    again(|| store.txn(txn.clone())).await
+    again(|| store.txn(txn.clone())).await.map(drop)
 }
 
 /// Instances whose end is remembered: more than could be asked for while a write is under way.
@@ -138,11 +142,11 @@ const GONE_KEPT: u32 = 1_000;
 /// Tries a write that may be done twice until the store answers.
 async fn again<'a>(
     write: impl Fn() -> store::BoxFuture<'a, Result<store::TxnResult, store::Error>>,
-) -> Result<(), String> {
+) -> Result<store::TxnResult, String> {
     let mut last = String::new();
     for _ in 0..UNKNOWN_RETRIES {
         match write().await {
-            Ok(_) => return Ok(()),
+            Ok(result) => return Ok(result),
             Err(error) => last = chain(&error),
         }
         tokio::time::sleep(UNKNOWN_RETRY * 4).await;

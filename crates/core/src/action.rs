@@ -243,6 +243,8 @@ pub struct RouteTarget {
     pub slot: u32,
     /// Who.
     pub instance: InstanceId,
+    /// Which start of it: another process may have another address.
+    pub run: RunId,
     /// Its epoch.
     pub epoch: Epoch,
 }

@@ -151,6 +151,10 @@ impl Core {
                 if let Some(peers) = &mut self.peers {
                     peers.controller = controller;
                 }
+                if !controller {
+                    // Elected anew, none of it is carried out any more.
+                    self.services.values_mut().for_each(|service| service.asked_for.clear());
+                }
                 self.reconcile_all(now);
             }
             ClusterEvent::Member {

@@ -330,6 +330,9 @@ pub struct Adopted {
     /// Epoch at which this process became active: by its promote hook, by having been started so, or without either by being sent
     /// clients; and it was not demoted since. An active of which that was not noted claims its slot anew, at a higher epoch.
     pub promoted: Option<Epoch>,
+    /// Epoch at which this process may act as an active: its promote hook was begun, or it is active, and no demotion went through since.
+    /// An agent that died within a hook cannot know how far that came.
+    pub acts: Option<Epoch>,
     /// Epoch of the active that this process follows: its follow hook went through.
     pub followed: Option<Epoch>,
     /// What its standby check said last, not long before the earlier agent died.

@@ -64,6 +64,7 @@ fn runs_here(name: &str, promoted: Option<u64>) -> Adopted {
         running: true,
         current: true,
         promoted: promoted.map(Epoch),
+        acts: promoted.map(Epoch),
         followed: None,
         stands_by: None,
         healthy: true,

@@ -147,3 +147,38 @@ fn who_is_where_the_file_does_not_want_it_any_more_is_replaced_first() {
     };
     assert!(!decided.iter().any(leaves), "its replacement is not ready: {decided:?}");
 }
+
+/// What the controller asks the store for.
+fn asked(core: &mut Core) -> Vec<String> {
+    let decided = std::iter::from_fn(|| core.poll_decision());
+    let asked = decided.filter_map(|decision| match decision.action {
+        Action::Create { instance, node } => Some(format!("{instance} on {node}")),
+        _ => None,
+    });
+    asked.collect()
+}
+
+#[test]
+fn what_the_store_was_asked_for_is_awaited_until_it_says_what_became_of_it() {
+    let keys = "active = 1\nstandby = 0\n";
+    let mut core = controller(keys, &ROOMS);
+    assert_eq!(asked(&mut core), ["db-1 on a"]);
+    // The store is away for long, and carries out what it was asked for when it is back.
+    for minute in 1..=10 {
+        core.handle(Event::Tick, NOW + Duration::from_secs(60 * minute));
+        assert_eq!(
+            asked(&mut core),
+            ["db-1 on a"],
+            "the same once more, and nothing beside it"
+        );
+    }
+    // It was there, and is gone for good.
+    let later = NOW + Duration::from_secs(601);
+    let instance = "db-1".parse().unwrap();
+    core.handle(Event::Cluster(ClusterEvent::Unassigned { instance }), later);
+    assert_eq!(asked(&mut core), ["db-2 on a"]);
+    // Who is elected anew goes by what the store has.
+    core.handle(Event::Cluster(ClusterEvent::Controller(false)), later);
+    core.handle(Event::Cluster(ClusterEvent::Controller(true)), later);
+    assert_eq!(asked(&mut core), ["db-3 on a"]);
+}

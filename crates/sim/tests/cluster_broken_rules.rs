@@ -58,6 +58,7 @@ rules! {
     a_release_before_the_end_is_caught: ReleaseBeforeDead,
     a_bind_that_is_not_compared_is_caught: BindNotCompared,
     an_own_deadline_that_is_not_checked_is_caught: DeadlineNotChecked,
+    a_guard_that_hangs_unnoticed_is_caught: HungGuardNotNoticed,
 }
 
 #[test]

@@ -3,7 +3,9 @@
 //! A thread of its own listens to the guard. The moment that ends, everything armed is frozen from here, and stays so until
 //! another guard has armed it anew.
 
+use super::clock::mark;
 use api::layout::Layout;
+use decisions::lease::{GuardAction, GuardEvent, GuardWatch, Hangs};
 use guard::client::{Client, Receiver};
 use guard::fence::protocol::{Armament, Floating, Reply, What};
 use guard::fence::words::Policy;
@@ -12,19 +14,13 @@ use model::{Epoch, InstanceId, Mark, Millis, Revision, SlotId, Timing};
 use rustix::process::Pid;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 /// A frozen active waits for the store this long before it is killed.
 const FROZEN_MAX: Duration = guard::fence::words::FROZEN_MAX;
 /// A guard that died is started anew within milliseconds: looked for this often.
 const GUARD_LOOK: Duration = Duration::from_millis(10);
-
-/// A guard that answers no heartbeat for this long hangs: it has nothing to do that takes longer.
-const GUARD_SILENT: Duration = Duration::from_millis(1_500);
-
-/// The guard freezes within microseconds of the soft deadline, and says so. If it has not after this long, we freeze.
-const GUARD_ACTS: Duration = Duration::from_millis(30);
 
 /// What lets traffic of an instance through, and closes by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +54,8 @@ struct Armed {
     instance: InstanceId,
     armament: Armament,
     waiting: Option<oneshot::Sender<Result<(), String>>>,
+    /// It is being ended, with the session that it was armed in: no other guard may arm it again.
+    over: bool,
 }
 
 /// The guard.
@@ -77,30 +75,8 @@ pub(crate) struct Fence {
     why_not: String,
     /// Its process.
     guard: Option<Pid>,
-    /// Since when a heartbeat is not answered.
-    beat_since: Option<Instant>,
-    /// What the guard said stands still or has ended.
-    still: BTreeSet<SlotId>,
-    /// The soft deadline has passed and the guard has not said that everything stands still.
-    overdue: Option<Overdue>,
-}
-
-/// How a guard that does not act is dealt with. Freezing what should stand still anyway does no harm; that the guard hangs is only
-/// concluded when it had until the hard deadline to do its duty.
-#[derive(Debug, Clone, Copy)]
-enum Overdue {
-    /// We freeze then.
-    Freeze(Instant),
-    /// We froze; then the guard is replaced.
-    Replace(Instant),
-}
-
-impl Overdue {
-    fn due(self) -> Instant {
-        match self {
-            Overdue::Freeze(at) | Overdue::Replace(at) => at,
-        }
-    }
+    /// Whether it does its duty.
+    watch: GuardWatch,
 }
 
 impl Fence {
@@ -124,9 +100,7 @@ impl Fence {
             ready: false,
             why_not: "the guard has not said yet whether it can fence".into(),
             guard: None,
-            beat_since: None,
-            still: BTreeSet::new(),
-            overdue: None,
+            watch: GuardWatch::new(timing),
         })
     }
 
@@ -136,7 +110,7 @@ impl Fence {
             if let Some(told) = self.told.pop_front() {
                 return told;
             }
-            let Some(overdue) = self.overdue else {
+            let Some(due) = self.watch.next_wakeup() else {
                 match self.heard.recv().await {
                     Some(heard) => self.hear(heard),
                     None => std::future::pending().await,
@@ -150,57 +124,42 @@ impl Fence {
                     Some(heard) => self.hear(heard),
                     None => std::future::pending().await,
                 },
-                () = tokio::time::sleep_until(overdue.due().into()) => self.act_for_the_guard(overdue),
+                () = tokio::time::sleep(until(due)) => self.decide(GuardEvent::Tick),
             }
         }
     }
 
     /// The soft deadline has passed: everything armed must stand still, and the guard say so. One that hangs does neither.
     pub(crate) fn expect_still(&mut self) {
-        if !self.all_still() && self.overdue.is_none() {
-            self.overdue = Some(Overdue::Freeze(Instant::now() + GUARD_ACTS));
-        }
+        self.decide(GuardEvent::MustStandStill);
     }
 
     /// A renewal was acknowledged: what stood still may go on, and the guard lets it. What we froze in its place only goes on when a guard
     /// that is awake has armed it anew.
     pub(crate) fn may_go_on(&mut self) {
-        if let Some(Overdue::Replace(_)) = self.overdue.take() {
-            self.replace_guard("the guard did not act at the soft deadline");
-        }
+        self.decide(GuardEvent::MayGoOn);
     }
 
-    fn all_still(&self) -> bool {
-        self.armed.keys().all(|slot| self.still.contains(slot))
-    }
-
-    fn act_for_the_guard(&mut self, overdue: Overdue) {
-        if self.all_still() {
-            self.overdue = None;
-            return;
-        }
-        match overdue {
-            Overdue::Freeze(at) => {
-                tracing::error!("the guard has not acted at the soft deadline; freezing in its place");
-                self.freeze_all();
-                let soft = self.timing.soft_deadline.duration();
-                let rest = self.timing.hard_deadline.duration().saturating_sub(soft);
-                self.overdue = Some(Overdue::Replace(at + rest));
-            }
-            Overdue::Replace(_) => {
-                self.overdue = None;
-                self.replace_guard("the guard did not act at the soft deadline");
+    /// Carries out what the watch of the guard decided.
+    fn decide(&mut self, event: GuardEvent) {
+        self.watch.handle(event, mark());
+        while let Some(action) = self.watch.poll() {
+            match action {
+                GuardAction::Freeze => {
+                    tracing::error!("the guard has not acted at the soft deadline; freezing in its place");
+                    self.freeze_all();
+                }
+                GuardAction::Replace(why) => self.replace_guard(why),
             }
         }
     }
 
-    fn replace_guard(&mut self, why: &str) {
+    fn replace_guard(&mut self, why: Hangs) {
         if let Some(guard) = self.guard.take() {
-            tracing::error!(guard = guard.as_raw_nonzero(), why, "the guard hangs; ending it");
+            tracing::error!(guard = guard.as_raw_nonzero(), %why, "the guard hangs; ending it");
             let _ = rustix::process::kill_process(guard, rustix::process::Signal::KILL);
         }
-        self.beat_since = None;
-        self.lose(why.into());
+        self.lose(why.to_string());
     }
 
     /// Has an instance ended should the session run out. The answer comes when it is armed, or cannot be.
@@ -239,7 +198,7 @@ impl Fence {
         };
         self.empty = false;
         self.inherited.remove(slot);
-        self.still.remove(slot);
+        self.decide(GuardEvent::Armed(slot.clone()));
         self.send(|client| client.arm(armament.clone()));
         self.armed.insert(
             slot.clone(),
@@ -247,6 +206,7 @@ impl Fence {
                 instance: instance.clone(),
                 armament,
                 waiting: Some(answer),
+                over: false,
             },
         );
     }
@@ -261,7 +221,7 @@ impl Fence {
             .collect();
         for slot in slots {
             self.armed.remove(&slot);
-            self.still.remove(&slot);
+            self.decide(GuardEvent::Disarmed(slot.clone()));
             self.send(|client| client.disarm(slot.clone()));
         }
     }
@@ -290,13 +250,8 @@ impl Fence {
 
     /// The agent goes round; the guard answers. One that does not for a while hangs: it is ended, and another one started.
     pub(crate) fn heartbeat(&mut self) {
-        let hangs = self.beat_since.is_some_and(|since| since.elapsed() >= GUARD_SILENT);
-        if hangs && self.client.is_some() {
-            self.replace_guard("the guard answers no heartbeat");
-            return;
-        }
         if self.client.is_some() {
-            self.beat_since.get_or_insert_with(Instant::now);
+            self.decide(GuardEvent::Asked);
         }
         self.send(Client::heartbeat);
     }
@@ -308,6 +263,7 @@ impl Fence {
 
     /// Ends everything armed at once: the session is lost.
     pub(crate) fn kill_all(&mut self) {
+        self.armed.values_mut().for_each(|armed| armed.over = true);
         for cgroup in self.cgroups() {
             if let Err(error) = kill_now([cgroup.as_path()]) {
                 tracing::error!(cgroup = %cgroup.display(), %error, "cannot end an exclusive active; the guard will");
@@ -342,13 +298,21 @@ impl Fence {
     fn lose(&mut self, why: String) {
         self.client = None;
         self.ready = false;
-        self.overdue = None;
-        self.still.clear();
+        self.watch.handle(GuardEvent::Gone, mark());
         self.freeze_all();
-        for armed in self.armed.values_mut() {
-            if let Some(waiting) = armed.waiting.take() {
+        // Who is told that it is not armed must not be armed by the next guard: its slot may be another's by then.
+        let refused: Vec<SlotId> = self
+            .armed
+            .iter_mut()
+            .filter_map(|(slot, armed)| {
+                let waiting = armed.waiting.take()?;
                 let _ = waiting.send(Err(why.clone()));
-            }
+                Some(slot.clone())
+            })
+            .collect();
+        for slot in refused {
+            self.armed.remove(&slot);
+            self.watch.handle(GuardEvent::Disarmed(slot), mark());
         }
         self.why_not = why.clone();
         self.told.push_back(Fenced::NotReady(why));
@@ -365,7 +329,7 @@ impl Fence {
                 self.client = Some(client);
                 let timing = self.timing;
                 self.send(|client| client.timing(timing));
-                self.beat_since = None;
+                self.watch.handle(GuardEvent::Gone, mark());
                 let (known, slots) = match *registered {
                     Reply::Registered { session, guard, slots } => {
                         self.guard = i32::try_from(guard).ok().and_then(Pid::from_raw);
@@ -387,7 +351,8 @@ impl Fence {
                     // Another agent than the one that told it: the first renewal of ours need not say it again.
                     None => self.session = known.map(|session| (session, Mark::default())),
                 }
-                let armaments: Vec<Armament> = self.armed.values().map(|armed| armed.armament.clone()).collect();
+                let armed = self.armed.values().filter(|armed| !armed.over);
+                let armaments: Vec<Armament> = armed.map(|armed| armed.armament.clone()).collect();
                 for armament in armaments {
                     self.send(|client| client.arm(armament));
                 }
@@ -420,6 +385,7 @@ impl Fence {
             }
             Reply::Refused { slot: Some(slot), why } => {
                 if let Some(mut armed) = self.armed.remove(&slot) {
+                    self.decide(GuardEvent::Disarmed(slot.clone()));
                     match armed.waiting.take() {
                         Some(waiting) => drop(waiting.send(Err(why))),
                         // Armed before, and not any more: it must not go on.
@@ -434,8 +400,8 @@ impl Fence {
             Reply::Event { slot, what, .. } => {
                 tracing::warn!(%slot, ?what, "the guard acts");
                 match what {
-                    What::Frozen | What::Fired | What::Gone => drop(self.still.insert(slot.clone())),
-                    What::Thawed { .. } | What::Resumed => drop(self.still.remove(&slot)),
+                    What::Frozen | What::Fired | What::Gone => self.decide(GuardEvent::Still(slot.clone())),
+                    What::Thawed { .. } | What::Resumed => self.decide(GuardEvent::GoesOn(slot.clone())),
                     What::Quiesce | What::Failed { .. } => {}
                 }
                 let Some(instance) = self.armed.get(&slot).map(|armed| armed.instance.clone()) else {
@@ -456,10 +422,18 @@ impl Fence {
                     | What::Failed { .. } => {}
                 }
             }
-            Reply::Alive => self.beat_since = None,
+            Reply::Alive => self.decide(GuardEvent::Answered),
             Reply::Registered { .. } | Reply::Done { .. } => {}
         }
     }
+}
+
+/// As soon as either clock gets there.
+fn until(at: Mark) -> Duration {
+    let now = mark();
+    let boot = at.boot_ns.saturating_sub(now.boot_ns);
+    let raw = at.raw_ns.saturating_sub(now.raw_ns);
+    Duration::from_nanos(boot.min(raw))
 }
 
 /// Connects to the guard, tells what it says, and begins anew when it is gone. Ends with the agent.
@@ -503,7 +477,7 @@ fn listen(path: &Path, tell: &mpsc::UnboundedSender<Heard>) {
 
 fn connect(path: &Path) -> Result<(Client, Receiver, Reply), String> {
     // The time of its start: larger than that of every earlier agent of this boot.
-    let incarnation = super::clock::mark().boot_ns;
+    let incarnation = mark().boot_ns;
     let (client, mut receiver) = Client::connect(path, incarnation).map_err(|error| error.to_string())?;
     match receiver.receive(Some(Duration::from_secs(1))) {
         Ok(Some(registered @ Reply::Registered { .. })) => Ok((client, receiver, registered)),

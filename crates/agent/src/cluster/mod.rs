@@ -66,6 +66,9 @@ pub(crate) struct Clustered {
     /// What we told of our instances.
     pub(crate) published: BTreeMap<InstanceId, Live>,
     pub(crate) controller: Option<(record::Controller, Revision)>,
+    /// By a record as old as this we are not the controller, whatever it says: what an earlier agent asked for in its name, or we did before we
+    /// were it no more, may still be carried out under it, and is not known to us.
+    pub(crate) elected_before: Revision,
     /// When we try to become the controller.
     pub(crate) elect_at: Option<Timestamp>,
     /// Whether the guard can fence, or why not.
@@ -101,7 +104,7 @@ pub(crate) struct Clustered {
 pub(crate) fn controls(cluster: &Clustered) -> Option<crate::slots::Controls> {
     let (controller, elected) = cluster.controller.as_ref()?;
     let session = cluster.session.filter(|session| *session == controller.session)?;
-    (controller.node == cluster.me).then(|| crate::slots::Controls {
+    (controller.node == cluster.me && *elected > cluster.elected_before).then(|| crate::slots::Controls {
         me: cluster.me.clone(),
         session,
         elected: *elected,

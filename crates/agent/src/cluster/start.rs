@@ -229,6 +229,10 @@ pub(crate) async fn join(
         slots: BTreeMap::new(),
         published: BTreeMap::new(),
         controller: None,
+        elected_before: entries
+            .iter()
+            .find(|entry| entry.key == record::CONTROLLER)
+            .map_or(Revision(0), |entry| entry.modified),
         elect_at: None,
         fencing: Err("the guard has not said yet whether it can fence".into()),
         frozen: None,

@@ -204,9 +204,9 @@ impl Agent {
     /// Whoever has a session and finds no controller with one becomes it, the first by name at once.
     pub(crate) fn consider_election(&mut self, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
-        let lives = |node: &NodeName, session: Revision| {
+        let lives = |node: &NodeName, session: Revision, elected: Revision| {
             if *node == cluster.me {
-                cluster.session == Some(session)
+                cluster.session == Some(session) && elected > cluster.elected_before
             } else {
                 cluster.sessions.get(node).is_some_and(|known| known.id == session)
             }
@@ -214,7 +214,7 @@ impl Agent {
         let there = cluster
             .controller
             .as_ref()
-            .is_some_and(|(controller, _)| lives(&controller.node, controller.session));
+            .is_some_and(|(controller, elected)| lives(&controller.node, controller.session, *elected));
         let ours = there
             && cluster
                 .controller
@@ -228,6 +228,9 @@ impl Agent {
             cluster.elect_at = Some(now + ELECTION_STAGGER * rank);
         }
         if self.core.is_controller() != ours {
+            if !ours && let Some((_, elected)) = &cluster.controller {
+                cluster.elected_before = *elected;
+            }
             let event = ClusterEvent::Controller(ours);
             self.core.handle(Event::Cluster(event), now);
         }

@@ -1,8 +1,8 @@
 //! Leases: when a node may act on its own session, and when another may end it.
 //!
-//! [`Holder`] looks after the node's own session, [`Observer`] after those of the others. Both are told the time as a
-//! [`Mark`](model::Mark) and hold no lock, clock or socket, so the agent, the simulator and the exhaustive model run the
-//! same rules. The letters R, T, A, G, D, W and H are those of `docs/takeover-protocol.md`, which also says why they are
+//! [`Holder`] looks after the node's own session, [`Observer`] after those of the others, [`GuardWatch`] after the guard. They are told the
+//! time as a [`Mark`](model::Mark) and hold no lock, clock or socket, so the agent and the simulator, and of the first two the exhaustive
+//! model, run the same rules. The letters R, T, A, G, D, W and H are those of `docs/takeover-protocol.md`, which also says why they are
 //! enough.
 //!
 //! ```text
@@ -13,10 +13,12 @@
 //!                                    frozen: probe first, then renew ──▶ open
 //! ```
 
+mod guard_watch;
 mod holder;
 mod observer;
 mod outline;
 pub mod txn;
 
+pub use guard_watch::{GUARD_ACTS, GUARD_SILENT, GuardAction, GuardEvent, GuardWatch, Hangs};
 pub use holder::{Covered, Holder, HolderAction, HolderEvent, HolderOptions, Lost, Still};
 pub use observer::{Condemn, Observer, Wait, Why};

@@ -10,8 +10,6 @@ use std::time::Duration;
 
 /// The store says within this that an instance exists, or it is asked for again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
-/// After this long it is given up: its number may have been another's.
-const ASKED_FOR: Duration = Duration::from_secs(30);
 
 /// In a cluster: who is one too many for this long goes.
 const SURPLUS_FOR: Duration = Duration::from_secs(1);
@@ -90,8 +88,8 @@ impl Service {
             have_soon += 1;
             if cx.peers.is_some() {
                 // It is there when the store says so: another controller may be at it too.
-                let (again, until) = (cx.now + ASK_AGAIN, cx.now + ASKED_FOR);
-                self.asked_for.insert(id, Asked { node, again, until });
+                let again = cx.now + ASK_AGAIN;
+                self.asked_for.insert(id, Asked { node, again });
             } else {
                 self.instances
                     .insert(id.clone(), Instance::new(id, node, cx.now, because));
@@ -111,10 +109,10 @@ impl Service {
         }
     }
 
-    /// What the store does not have yet. By another number, or on another node, it would be there twice if the first write is done late.
+    /// What the store does not have yet. By another number, or on another node, it would be there twice if the first write is done late, and
+    /// it may be done as long as we are the controller: it is asked for until the store says that it is there, or was and is gone.
     fn ask_again(&mut self, cx: &mut Context<'_>) {
         let now = cx.now;
-        self.asked_for.retain(|_, asked| now < asked.until);
         for (id, asked) in self.asked_for.iter_mut().filter(|(_, asked)| now >= asked.again) {
             asked.again = now + ASK_AGAIN;
             let (instance, node) = (id.clone(), asked.node.clone());

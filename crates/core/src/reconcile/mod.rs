@@ -136,7 +136,10 @@ impl Service {
             .chain(of_instances)
             .chain(stuck)
             .chain(self.replacement_due(cx))
-            .chain(self.asked_for.values().map(|asked| asked.again.min(asked.until)))
+            .chain(self.asked_for.values().map(|asked| asked.again))
+            // Another node that was asked for something may not have been ready to do it: it is asked again.
+            .chain(self.slots.iter().map(|slot| slot.ask_again))
+            .chain(self.instances.values().map(|instance| instance.ask_again))
             .chain(self.rebalancing.then_some(self.rebalanced_again))
             .chain(self.write_again_at(cx))
             .chain(self.surplus_due(cx))

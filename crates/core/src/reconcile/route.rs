@@ -35,6 +35,11 @@ impl Service {
             .filter(|(_, (id, _))| if any_fit { fit(id) } else { alive(id) })
             .map(|(slot, (instance, epoch))| RouteTarget {
                 slot,
+                run: self
+                    .instances
+                    .get(instance)
+                    .map(|instance| instance.run)
+                    .unwrap_or_default(),
                 instance: instance.clone(),
                 epoch: *epoch,
             })

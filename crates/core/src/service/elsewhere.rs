@@ -105,8 +105,9 @@ impl Service {
 
     pub(crate) fn unassigned(&mut self, id: &InstanceId) -> bool {
         self.forgotten.remove(id);
+        let asked = self.asked_for.remove(id).is_some();
         let Some(instance) = self.instances.get(id) else {
-            return false;
+            return asked;
         };
         if self.is_mine(instance) && instance.has_process() {
             // Replaced elsewhere while we were away: it ends here, unless it holds a slot. Then its record is written again, for others

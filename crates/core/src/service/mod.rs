@@ -33,8 +33,7 @@ pub(crate) struct Service {
     /// In a cluster: instances that are no more, until the store says so too; and when that is asked for again.
     pub(crate) forgotten: BTreeMap<InstanceId, (Box<Instance>, Timestamp)>,
     pub(crate) numbers: u32,
-    /// In a cluster: instances that we, as the controller, asked the store for, and until when they are awaited. What the store has
-    /// then may be another controller's wish.
+    /// In a cluster: instances that we, as the controller, asked the store for and that it did not show yet.
     pub(crate) asked_for: BTreeMap<InstanceId, Asked>,
     /// The highest epoch of any of its slots: each claim gets a higher one, so that with it an instance knows its slot too.
     pub(crate) epoch: Epoch,
@@ -83,8 +82,6 @@ pub(crate) struct Asked {
     pub(crate) node: NodeName,
     /// When it is asked for again, under the same number and on the same node: what was given up may still be carried out.
     pub(crate) again: Timestamp,
-    /// When it is given up.
-    pub(crate) until: Timestamp,
 }
 
 /// How a rollout gets on.

@@ -40,6 +40,7 @@ impl Service {
         self.numbers_used(adopted.instance.number());
         let id = adopted.instance.clone();
         let (running, promoted, healthy) = (adopted.running, adopted.promoted, adopted.healthy);
+        let acted = adopted.acts.or(promoted);
         let mut instance = Instance::adopted(adopted, now);
         if running && instance.current {
             instance.launched_from = Some(Arc::clone(&self.declared));
@@ -102,13 +103,13 @@ impl Service {
                 slot.set(slot::Phase::Promoting { holder: id.clone() }, now, Reason::Adopted);
             }
         }
-        // It lost its slot, and the earlier agent died before it was demoted.
+        // It lost its slot, and the earlier agent died before it was demoted: or within the hook that would have promoted it.
         if !holds && instance.phase == Phase::Running && self.declared.on_demote.is_some() {
-            instance.demote = promoted;
+            instance.demote = acted;
         }
         if !holds {
             // Among several machines its slot may have been taken elsewhere while no agent was here: it is an active nevertheless.
-            let stray = self.me.is_some() && self.declared.exclusive && running && promoted.is_some();
+            let stray = self.me.is_some() && self.declared.exclusive && running && acted.is_some();
             instance.promoted = None;
             instance.acts = instance.demote.is_some() || stray;
         }

@@ -90,6 +90,7 @@ pub(crate) fn holder_and_standby(file: &str, now: Timestamp) -> Core {
                 running: true,
                 current: true,
                 promoted: Some(Epoch(1)),
+                acts: Some(Epoch(1)),
                 followed: None,
                 stands_by: None,
                 healthy: true,

@@ -8,6 +8,7 @@ use model::{InstanceId, RunId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 /// Version of the record; another one is not understood.
@@ -121,16 +122,17 @@ impl Record {
     pub(crate) fn write(&self, path: &Path) -> io::Result<u64> {
         let folder = path.parent().unwrap_or(Path::new("/"));
         let new = folder.join(format!(".{}.new", self.instance));
-        let written = serde_json::to_vec(self).map_err(io::Error::other).and_then(|bytes| {
-            fs::create_dir_all(folder)?;
-            fs::write(&new, &bytes)?;
-            fs::rename(&new, path)?;
-            Ok(bytes.len() as u64)
-        });
-        if written.is_err() {
+        let bytes = serde_json::to_vec(self).map_err(io::Error::other)?;
+        let written = fs::create_dir_all(folder)
+            .and_then(|()| fs::write(&new, &bytes))
+            .and_then(|()| fs::rename(&new, path));
+        if let Err(error) = written {
             let _ = fs::remove_file(&new);
+            if error.kind() != io::ErrorKind::StorageFull || overwrite(path, &bytes).is_err() {
+                return Err(error);
+            }
         }
-        written
+        Ok(bytes.len() as u64)
     }
 
     /// How its processes are known.
@@ -142,6 +144,14 @@ impl Record {
             marker: marker.into(),
         }
     }
+}
+
+/// Writes into the blocks that a file has already: a full disk has no room for another file. The process that it tells of is lost with
+/// the power, so that half of it is never read after that.
+fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = fs::OpenOptions::new().write(true).open(path)?;
+    file.write_all_at(bytes, 0)?;
+    file.set_len(bytes.len() as u64)
 }
 
 /// What [`MARKER`] says in the processes of a run.
@@ -157,6 +167,20 @@ pub(crate) fn marker_entry(cluster_id: &str, instance: &InstanceId, run: RunId) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_noted_anew_needs_no_room_on_a_full_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("web-1.json");
+        let mut record = Record::new("c1", "web-1".parse().unwrap(), RunId(3), "boot");
+        record.memo = serde_json::json!({"epoch": 7, "followed": 6});
+        record.write(&path).unwrap();
+        record.memo = serde_json::json!({"epoch": 8});
+        overwrite(&path, &serde_json::to_vec(&record).unwrap()).unwrap();
+        assert_eq!(Record::read(&path, "c1").unwrap(), record);
+        let missing = overwrite(&dir.path().join("web-2.json"), b"{}").unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound, "none is begun");
+    }
 
     #[test]
     fn a_record_is_read_back_and_what_is_none_is_refused_by_name() {

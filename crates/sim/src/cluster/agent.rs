@@ -40,7 +40,10 @@ pub(crate) enum Task {
     },
     DiskProbe(Option<Mark>),
     Guard(super::session::Fenced),
+    GuardSays(decisions::lease::GuardEvent),
     GuardLost,
+    WatchWake(Timestamp),
+    Beat,
     Answer(u64, Reply),
     NoAnswer(u64),
     Again(Box<Purpose>),
@@ -87,6 +90,12 @@ pub(crate) enum Purpose {
     Probe,
     Slot {
         write: Box<SlotWrite>,
+        txn: Rc<Txn>,
+        tries: u32,
+    },
+    /// That an instance shall exist, written until it is answered.
+    Create {
+        instance: InstanceId,
         txn: Rc<Txn>,
         tries: u32,
     },
@@ -162,6 +171,8 @@ pub(crate) struct Clustered {
     pub(crate) published: BTreeMap<InstanceId, Report>,
     pub(crate) controller: Option<(NodeIx, Revision, Revision)>,
     pub(crate) elect_at: Option<Timestamp>,
+    /// As in the agent: by a record as old as this we are not the controller.
+    pub(crate) elected_before: Revision,
     pub(crate) frozen: bool,
     pub(crate) taken: Option<Seen>,
     pub(crate) told_fast: Option<bool>,
@@ -218,6 +229,7 @@ impl World {
             published: BTreeMap::new(),
             controller: None,
             elect_at: None,
+            elected_before: Revision(0),
             frozen: false,
             taken: None,
             told_fast: None,
@@ -321,7 +333,10 @@ impl World {
             Task::Health { ok, at } => self.session_health(ix, ok, at),
             Task::DiskProbe(began) => self.disk_probe(ix, began),
             Task::Guard(fenced) => self.hear_fence(ix, fenced),
+            Task::GuardSays(event) => self.watch_tell(ix, event),
             Task::GuardLost => self.fence_lost(ix),
+            Task::WatchWake(at) => self.watch_wakes(ix, at),
+            Task::Beat => self.beat(ix),
             Task::Answer(call, reply) => {
                 let purpose = self.agent(ix).and_then(|agent| agent.calls.remove(&call));
                 if let Some(purpose) = purpose {
@@ -338,6 +353,10 @@ impl World {
                 Purpose::Slot { write, txn, tries } => {
                     let ask = Asked::Txn(Rc::clone(&txn));
                     self.call(ix, Purpose::Slot { write, txn, tries }, ask, CALL_TIMEOUT);
+                }
+                Purpose::Create { instance, txn, tries } => {
+                    let ask = Asked::Txn(Rc::clone(&txn));
+                    self.call(ix, Purpose::Create { instance, txn, tries }, ask, CALL_TIMEOUT);
                 }
                 Purpose::Until { txn, tries } => {
                     let ask = Asked::Txn(Rc::clone(&txn));
@@ -548,6 +567,8 @@ impl World {
             return;
         };
         agent.clustered.session = session;
+        let elected = entries.iter().find(|entry| entry.key == Key::Controller);
+        agent.clustered.elected_before = elected.map_or(Revision(0), |entry| entry.modified);
         let life = agent.life;
         let recovered = self.recovered(ix, &entries);
         let wall_us = (self.mark(ix).boot_ns / 1_000).wrapping_add_signed(self.node(ix).clocks.wall_ns / 1_000);
@@ -609,6 +630,12 @@ impl World {
                 let result = commit_of(&write, &outcome);
                 let (slot, attempt) = (write.slot, write.attempt);
                 self.tell(ix, Event::Committed { slot, attempt, result });
+            }
+            // It was there, and is gone for good.
+            (Purpose::Create { instance, .. }, Reply::Txn(outcome))
+                if !outcome.succeeded && matches!(outcome.reads.as_slice(), [None, Some(_)]) =>
+            {
+                self.tell(ix, Event::Cluster(decisions::ClusterEvent::Unassigned { instance }));
             }
             (Purpose::RetireRead { instance, node }, Reply::Txn(outcome)) => {
                 let Some(Some(entry)) = outcome.reads.into_iter().next() else {
@@ -691,6 +718,11 @@ impl World {
                 let (slot, attempt) = (write.slot, write.attempt);
                 self.tell(ix, Event::Committed { slot, attempt, result });
             }
+            Purpose::Create { instance, txn, tries } if tries < UNKNOWN_RETRIES => {
+                let tries = tries + 1;
+                let again = Task::Again(Box::new(Purpose::Create { instance, txn, tries }));
+                self.plan_task(ix, UNKNOWN_RETRY * 4, again);
+            }
             Purpose::Until { txn, tries } if tries < UNKNOWN_RETRIES => {
                 let tries = tries + 1;
                 let again = Task::Again(Box::new(Purpose::Until { txn, tries }));
@@ -702,7 +734,11 @@ impl World {
                 }
                 self.plan_task(ix, PUBLISH_RETRY, Task::Publish);
             }
-            Purpose::Until { .. } | Purpose::RetireRead { .. } | Purpose::ForgetRead { .. } | Purpose::Loose => {}
+            Purpose::Create { .. }
+            | Purpose::Until { .. }
+            | Purpose::RetireRead { .. }
+            | Purpose::ForgetRead { .. }
+            | Purpose::Loose => {}
         }
     }
 
@@ -721,13 +757,22 @@ impl World {
             Action::Create { instance, node } => {
                 let node = self.ix(&node);
                 let key = Key::Instance(instance.clone());
-                let mut txn = Txn::new().when(Compare::Created(key.clone(), Revision(0)));
+                let mut txn = Txn::new()
+                    .when(Compare::Created(key.clone(), Revision(0)))
+                    .otherwise(Op::Get(key.clone()));
                 // One of ours that runs gets its record back.
                 let runs = |inst: &super::machine::Inst| inst.node == ix && inst.process.is_some();
                 if node != ix || !self.instances.get(&instance).is_some_and(runs) {
                     // Whoever is the controller knows all that earlier ones wrote: a late write of theirs is none of its own.
                     let clustered = self.node(ix).agent.as_ref().map(|agent| &agent.clustered);
-                    let ours = clustered.and_then(|clustered| clustered.controller.filter(|(node, ..)| *node == ix));
+                    let ours =
+                        |(node, _, elected): &(NodeIx, Revision, Revision), before| *node == ix && *elected > before;
+                    let ours = clustered.and_then(|clustered| {
+                        let controller = clustered.controller.as_ref();
+                        controller
+                            .filter(|known| ours(known, clustered.elected_before))
+                            .copied()
+                    });
                     let Some((_, session, elected)) = ours else { return };
                     txn = txn
                         .when(Compare::Modified(Key::Controller, elected))
@@ -739,8 +784,20 @@ impl World {
                     .then(records::put(
                         Key::Number(instance.service().clone()),
                         Value::Number(instance.number()),
-                    ));
-                self.write_until(ix, txn);
+                    ))
+                    .otherwise(Op::Get(Key::Gone(instance.clone())));
+                let txn = Rc::new(txn);
+                let ask = Asked::Txn(Rc::clone(&txn));
+                self.call(
+                    ix,
+                    Purpose::Create {
+                        instance,
+                        txn,
+                        tries: 0,
+                    },
+                    ask,
+                    CALL_TIMEOUT,
+                );
             }
             Action::Forget { instance, theirs } => {
                 let txn = Txn::new().then(Op::Get(Key::Number(instance.service().clone())));

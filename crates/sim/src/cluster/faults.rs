@@ -104,6 +104,8 @@ faults! {
     DiskFull: "a disk is full",
     /// An operator drains a node, and takes that back.
     Drain: "an operator drains a node",
+    /// SIGSTOP of a guard, and its node does not reach the store.
+    GuardStopsAndCut: "a guard is stopped and its node cut off",
 }
 
 /// A fault to come.
@@ -212,6 +214,16 @@ impl World {
                     let agent = self.stop_agent(ix, span);
                     self.stop_guard(ix, span) || agent
                 }
+            }
+            ClusterFault::GuardStopsAndCut => {
+                // Where something is kept it hurts.
+                let ix = self.running(rng).map_or(ix, |id| self.instances[&id].node);
+                let stops = self.node(ix).up && !self.node(ix).paused && self.stop_guard(ix, span);
+                if stops {
+                    self.cut_to_store(ix, span);
+                    self.cut_from_store(ix, span);
+                }
+                stops
             }
             ClusterFault::PowerLoss => self.node(ix).up && self.power_loss(ix, Duration::from_millis(300) + span),
             ClusterFault::NodePauses => is_up && self.pause_node(ix, span),
@@ -529,6 +541,13 @@ impl World {
                     return;
                 };
                 agent.stopped = false;
+                let late = self.timing.guard_jitter.0 + self.timing.kill_budget.0;
+                let node = self.node_mut(ix);
+                // It has yet to act in the place of a guard that stands still, too.
+                node.excused = node
+                    .excused
+                    .max(now + Duration::from_millis(late) + decisions::lease::GUARD_ACTS);
+                let Some(agent) = self.agent(ix) else { return };
                 for due in std::mem::take(&mut agent.deferred) {
                     self.plan_at(now, due);
                 }

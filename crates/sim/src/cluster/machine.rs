@@ -40,6 +40,7 @@ impl Inst {
 #[derive(Debug, Clone, Copy, Default)]
 struct Memo {
     promoted: Option<Epoch>,
+    acts: Option<Epoch>,
     followed: Option<Epoch>,
     stands_by: Option<bool>,
     was_fit: bool,
@@ -158,7 +159,7 @@ impl World {
         let writer = self.of(service).find_map(|(id, inst)| {
             let process = inst.process.as_ref()?;
             let acts = process.acting.is_some() && self.executes(inst) && self.gate_is_open(id, inst);
-            let routed = declared.listen.is_none() || self.is_reached(service, id, inst.node);
+            let routed = declared.listen.is_none() || self.is_reached(service, id, process.run, inst.node);
             (acts && routed && self.answers(id)).then(|| (id.clone(), process.run, inst.node))
         });
         let Some((id, run, node)) = writer else { return };
@@ -185,15 +186,16 @@ impl World {
         }
     }
 
-    /// Whether some proxy sends clients to an instance, and reaches it.
-    fn is_reached(&self, service: &ServiceName, id: &InstanceId, node: NodeIx) -> bool {
+    /// Whether some proxy sends clients to that process of an instance, and reaches it: each has an address of its own.
+    fn is_reached(&self, service: &ServiceName, id: &InstanceId, run: RunId, node: NodeIx) -> bool {
+        let leads_there = |target: &RouteTarget| target.instance == *id && target.run == run;
         self.nodes.iter().zip(0..).any(|(at, ix)| {
             at.up
                 && self.net.joins(ix, node)
                 && at
                     .routes
                     .get(service)
-                    .is_some_and(|route| route.targets.iter().any(|target| target.instance == *id))
+                    .is_some_and(|route| route.targets.iter().any(leads_there))
         })
     }
 
@@ -254,6 +256,7 @@ impl World {
         }
         inst.memo = Memo {
             promoted: active_at.as_ref().map(|(_, epoch)| *epoch),
+            acts: active_at.as_ref().map(|(_, epoch)| *epoch),
             ..Memo::default()
         };
         inst.process = Some(Process {
@@ -477,8 +480,10 @@ impl World {
             return;
         };
         inst.memo.was_fit = true;
-        if hook == HookKind::Demote {
-            inst.memo.promoted = None;
+        match hook {
+            HookKind::Promote => inst.memo.acts = Some(epoch),
+            HookKind::Demote => inst.memo.promoted = None,
+            HookKind::Follow => {}
         }
         let stuck = inst
             .process
@@ -556,6 +561,7 @@ impl World {
         if let Some(inst) = self.instances.get_mut(id).filter(now_runs) {
             match hook.hook {
                 HookKind::Promote if done => inst.memo.promoted = Some(hook.epoch),
+                HookKind::Demote if done => inst.memo.acts = None,
                 HookKind::Follow if done => inst.memo.followed = Some(hook.epoch),
                 _ => {}
             }
@@ -614,18 +620,21 @@ impl World {
     pub(crate) fn note_serving(&mut self, ix: NodeIx, id: &InstanceId, epoch: Epoch) {
         if let Some(inst) = self.instances.get_mut(id).filter(|inst| inst.node == ix) {
             inst.memo.promoted = Some(epoch);
+            inst.memo.acts = Some(epoch);
             inst.memo.was_fit = true;
         }
     }
 
     pub(crate) fn note_standing_by(&mut self, ix: NodeIx, id: &InstanceId) {
-        // An exclusive one may act until its demote hook is through or it is dead, wherever clients are sent.
-        let shared = self
+        // As in the agent: an exclusive one may act until its demote hook is through or it is dead, wherever clients are sent; and a demote
+        // hook is due until it was run.
+        let over = self
             .declared
             .get(id.service())
-            .is_some_and(|declared| !declared.exclusive);
-        if let Some(inst) = self.instances.get_mut(id).filter(|inst| inst.node == ix && shared) {
+            .is_some_and(|declared| !declared.exclusive && declared.on_demote.is_none());
+        if let Some(inst) = self.instances.get_mut(id).filter(|inst| inst.node == ix && over) {
             inst.memo.promoted = None;
+            inst.memo.acts = None;
         }
     }
 
@@ -958,6 +967,7 @@ impl World {
                                 running: false,
                                 current: true,
                                 promoted: None,
+                                acts: None,
                                 followed: None,
                                 stands_by: None,
                                 healthy: true,
@@ -990,6 +1000,7 @@ impl World {
             adopted.run = process.run;
             adopted.running = true;
             adopted.promoted = inst.memo.promoted;
+            adopted.acts = inst.memo.acts;
             adopted.followed = inst.memo.followed;
             adopted.stands_by = inst.memo.stands_by;
             adopted.healthy = unchecked || process.evidence.passed_once || inst.memo.was_fit;

@@ -39,7 +39,7 @@ pub struct ClusterOptions {
     pub only: Option<Vec<usize>>,
     /// A rule to be broken.
     pub broken: Option<ClusterRule>,
-    /// Some clusters have zones, and wishes about where instances are.
+    /// Half of the clusters have zones, and wishes about where instances are.
     pub placed: bool,
     /// Keep what happened in words.
     pub transcript: bool,
@@ -54,7 +54,7 @@ impl Default for ClusterOptions {
             faults: crate::FAULTS,
             only: None,
             broken: None,
-            placed: false,
+            placed: true,
             transcript: false,
             events: false,
         }

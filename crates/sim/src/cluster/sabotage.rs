@@ -29,11 +29,13 @@ pub enum ClusterRule {
     BindNotCompared,
     /// After a claim nobody looks whether the own session still covers it.
     DeadlineNotChecked,
+    /// Nobody acts in the place of a guard that stands still.
+    HungGuardNotNoticed,
 }
 
 impl ClusterRule {
     /// All of them.
-    pub const ALL: [ClusterRule; 12] = [
+    pub const ALL: [ClusterRule; 13] = [
         ClusterRule::NoGuard,
         ClusterRule::ClaimTooEarly,
         ClusterRule::EpochNotRaised,
@@ -46,6 +48,7 @@ impl ClusterRule {
         ClusterRule::ReleaseBeforeDead,
         ClusterRule::BindNotCompared,
         ClusterRule::DeadlineNotChecked,
+        ClusterRule::HungGuardNotNoticed,
     ];
 
     /// The promises that notice.
@@ -62,7 +65,8 @@ impl ClusterRule {
             | ClusterRule::SessionsNotCompared
             | ClusterRule::TakeWithoutCondemn
             | ClusterRule::ReleaseBeforeDead
-            | ClusterRule::DeadlineNotChecked => &["I1", "I4", "I6", "I11"],
+            | ClusterRule::DeadlineNotChecked
+            | ClusterRule::HungGuardNotNoticed => &["I1", "I4", "I6", "I11"],
         }
     }
 }
@@ -81,6 +85,7 @@ impl fmt::Display for ClusterRule {
             ClusterRule::RenewPlainPut => "a renewal is a plain put",
             ClusterRule::ReleaseBeforeDead => "a slot is released before its holder is dead",
             ClusterRule::BindNotCompared => "an instance may be bound twice",
+            ClusterRule::HungGuardNotNoticed => "a guard that hangs is not noticed",
             ClusterRule::DeadlineNotChecked => "the own deadline is not checked after a claim",
         })
     }

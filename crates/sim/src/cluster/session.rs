@@ -6,7 +6,9 @@ use super::sabotage::ClusterRule;
 use super::wire::Ask as Asked;
 use super::world::{Due, Noted, World};
 use decisions::Event;
-use decisions::lease::{Covered, Holder, HolderAction, HolderEvent, HolderOptions, Lost, Still};
+use decisions::lease::{
+    Covered, GuardAction, GuardEvent, GuardWatch, Holder, HolderAction, HolderEvent, HolderOptions, Lost, Still,
+};
 use guard::fence::words::{Act, Told};
 use model::{Epoch, InstanceId, Mark, Millis, Revision, RunId, SlotId, Timestamp};
 use std::collections::BTreeMap;
@@ -59,7 +61,12 @@ pub(crate) enum ToGuard {
         epoch: Epoch,
     },
     Disarm(SlotId),
+    /// Whether it is there.
+    Beat,
 }
+
+/// As in the agent: how often its main loop has the guard asked.
+const BEAT_EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 struct Armed {
@@ -82,6 +89,17 @@ pub(crate) struct Keeper {
     /// The session that the guard knows, and the newest renewal.
     told_guard: Option<(Revision, Mark)>,
     pub(crate) ready: bool,
+    /// Whether the guard does its duty.
+    watch: GuardWatch,
+    watch_wakes: Option<Timestamp>,
+}
+
+impl Keeper {
+    /// Whether the guard was asked to keep that process.
+    pub(crate) fn keeps(&self, id: &InstanceId, run: RunId) -> bool {
+        let kept = |armed: &Armed| armed.member.0 == *id && armed.member.1 == run && !armed.waiting;
+        self.ready && self.armed.values().any(kept)
+    }
 }
 
 impl World {
@@ -116,7 +134,10 @@ impl World {
             armed: BTreeMap::new(),
             told_guard: None,
             ready: false,
+            watch: GuardWatch::new(&timing),
+            watch_wakes: None,
         });
+        self.plan_task(ix, BEAT_EVERY, Task::Beat);
         if guard_runs {
             let after = self.pace.span(3_000);
             self.plan_task(ix, after, Task::Guard(Fenced::Up));
@@ -237,10 +258,13 @@ impl World {
                 self.say(|| format!("n{ix:04}  stands still: {why}"));
                 if why == Still::NoGuard {
                     self.freeze_all(ix);
+                } else {
+                    self.watch_tell(ix, GuardEvent::MustStandStill);
                 }
                 self.news(ix, News::Frozen(Some(why)));
             }
             HolderAction::Thawed => {
+                self.watch_tell(ix, GuardEvent::MayGoOn);
                 self.say(|| format!("n{ix:04}  goes on"));
                 self.news(ix, News::Frozen(None));
             }
@@ -410,6 +434,7 @@ impl World {
                     over: false,
                 };
                 keeper.armed.insert(slot.clone(), armed);
+                self.watch_tell(ix, GuardEvent::Armed(slot.clone()));
                 self.tell_guard(ix, ToGuard::Arm { slot, member, epoch });
             }
             Order::Disarm(instance) => {
@@ -420,6 +445,7 @@ impl World {
                     if let Some(keeper) = self.keeper(ix) {
                         keeper.armed.remove(&slot);
                     }
+                    self.watch_tell(ix, GuardEvent::Disarmed(slot.clone()));
                     self.tell_guard(ix, ToGuard::Disarm(slot));
                 }
             }
@@ -445,6 +471,7 @@ impl World {
                     Some(_) => {}
                     None => keeper.told_guard = known.map(|session| (session, Mark::default())),
                 }
+                self.watch_tell(ix, GuardEvent::Gone);
                 let Some(keeper) = self.keeper(ix) else { return };
                 keeper.ready = true;
                 let armed = keeper.armed.iter().filter(|(_, armed)| !armed.over);
@@ -472,14 +499,20 @@ impl World {
         }
         keeper.ready = false;
         let mut refused = Vec::new();
+        let mut disarmed = Vec::new();
         // Who is told that it is not armed must not be armed by the next guard: its slot may be another's by then.
-        keeper.armed.retain(|_, armed| {
+        keeper.armed.retain(|slot, armed| {
             if armed.waiting {
+                disarmed.push(slot.clone());
                 refused.push((armed.member.0.clone(), armed.epoch));
             }
             !armed.waiting
         });
+        self.watch_tell(ix, GuardEvent::Gone);
         self.freeze_all(ix);
+        for slot in disarmed {
+            self.watch_tell(ix, GuardEvent::Disarmed(slot));
+        }
         for (instance, epoch) in refused {
             let result = Err("the guard is gone".into());
             self.tell(
@@ -492,6 +525,72 @@ impl World {
             );
         }
         self.session_tell(ix, HolderEvent::GuardReady(false));
+    }
+
+    /// What has to do with the guard, and what is done about it.
+    pub(crate) fn watch_tell(&mut self, ix: NodeIx, event: GuardEvent) {
+        if self.broken == Some(ClusterRule::HungGuardNotNoticed) {
+            return;
+        }
+        let now = self.mark(ix);
+        let Some(keeper) = self.keeper(ix) else { return };
+        keeper.watch.handle(event, now);
+        while let Some(action) = self.keeper(ix).and_then(|keeper| keeper.watch.poll()) {
+            match action {
+                GuardAction::Freeze => {
+                    self.say(|| format!("n{ix:04}  its agent freezes in the guard's place"));
+                    self.freeze_all(ix);
+                }
+                GuardAction::Replace(why) => {
+                    self.say(|| format!("n{ix:04}  its agent ends the guard: {why}"));
+                    self.replace_guard(ix);
+                }
+            }
+        }
+        let now = self.now;
+        let Some(wanted) = self.keeper(ix).and_then(|keeper| keeper.watch.next_wakeup()) else {
+            return;
+        };
+        let wait = self.wait_for(ix, wanted);
+        let at = now + wait;
+        let Some(keeper) = self.keeper(ix) else { return };
+        if keeper
+            .watch_wakes
+            .is_some_and(|planned| planned <= at && planned >= now)
+        {
+            return;
+        }
+        keeper.watch_wakes = Some(at);
+        self.plan_task(ix, wait, Task::WatchWake(at));
+    }
+
+    pub(crate) fn watch_wakes(&mut self, ix: NodeIx, at: Timestamp) {
+        if let Some(keeper) = self.keeper(ix).filter(|keeper| keeper.watch_wakes == Some(at)) {
+            keeper.watch_wakes = None;
+            self.watch_tell(ix, GuardEvent::Tick);
+        }
+    }
+
+    /// The main loop goes round, and the guard is asked whether it does.
+    pub(crate) fn beat(&mut self, ix: NodeIx) {
+        self.plan_task(ix, BEAT_EVERY, Task::Beat);
+        if self.agent(ix).is_none_or(|agent| agent.core.is_none()) {
+            return;
+        }
+        if self.keeper(ix).is_some_and(|keeper| keeper.ready) {
+            self.watch_tell(ix, GuardEvent::Asked);
+        }
+        self.tell_guard(ix, ToGuard::Beat);
+    }
+
+    /// SIGKILL of a guard that hangs: whoever did it knows it at once.
+    fn replace_guard(&mut self, ix: NodeIx) {
+        let starts = Duration::from_micros(self.rng.u64(10_000..300_000));
+        let node = self.node_mut(ix);
+        node.guard.runs = false;
+        node.unread.clear();
+        self.fence_lost(ix);
+        self.plan(starts, Due::GuardStarts(ix));
     }
 
     fn members(&self, ix: NodeIx) -> Vec<(InstanceId, RunId)> {
@@ -534,6 +633,7 @@ impl World {
         match message {
             ToGuard::Session(session, mark) => self.node_mut(ix).guard.session(session, mark, now),
             ToGuard::Renewed(session, mark) => self.node_mut(ix).guard.renewed(session, mark, now),
+            ToGuard::Beat => self.guard_says(ix, GuardEvent::Answered),
             ToGuard::Arm { slot, member, epoch } => {
                 let mut guard = std::mem::take(&mut self.node_mut(ix).guard);
                 let result = guard.arm(&slot, member, epoch, now, |member| self.is_empty(member));
@@ -553,7 +653,6 @@ impl World {
         self.guard_acts(ix);
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     /// What the guard answered to being asked to arm.
     fn armed(&mut self, ix: NodeIx, slot: SlotId, epoch: Epoch, refused: Option<String>) {
         let Some(keeper) = self.keeper(ix) else { return };
@@ -577,6 +676,7 @@ impl World {
             return;
         };
         keeper.armed.remove(&slot);
+        self.watch_tell(ix, GuardEvent::Disarmed(slot));
         if waited {
             let result = Err(why);
             self.tell(
@@ -641,14 +741,22 @@ impl World {
                 Act::Tell(Told::Fired { .. }) => {
                     self.tally.fired += 1;
                     self.say(|| format!("n{ix:04}  the guard fires at {instance}, epoch {epoch}"));
+                    self.guard_says(ix, GuardEvent::Still(slot.clone()));
                     self.fired.insert((slot, epoch));
                     let after = self.pace.span(500);
                     self.plan_task(ix, after, Task::Guard(Fenced::Fired));
                 }
+                Act::Tell(Told::Frozen { .. }) => self.guard_says(ix, GuardEvent::Still(slot)),
+                Act::Tell(Told::Thawed { .. } | Told::Resumed) => self.guard_says(ix, GuardEvent::GoesOn(slot)),
                 Act::Tell(_) => {}
             }
         }
         self.plan_guard(ix);
+    }
+
+    fn guard_says(&mut self, ix: NodeIx, event: GuardEvent) {
+        let after = self.pace.span(500);
+        self.plan_task(ix, after, Task::GuardSays(event));
     }
 
     /// It wakes a little late: it counts in ticks, and may have to wait for a processor.

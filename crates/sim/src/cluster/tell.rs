@@ -94,9 +94,9 @@ impl World {
         let now = self.node(ix).clocks.decisions(self.now);
         let Some(agent) = self.agent(ix) else { return };
         let clustered = &mut agent.clustered;
-        let there = clustered.controller.is_some_and(|(node, session, _)| {
+        let there = clustered.controller.is_some_and(|(node, session, elected)| {
             if node == ix {
-                clustered.session == Some(session)
+                clustered.session == Some(session) && elected > clustered.elected_before
             } else {
                 clustered.sessions.get(&node).is_some_and(|known| known.id == session)
             }
@@ -110,6 +110,9 @@ impl World {
             clustered.elect_at = Some(now + ELECTION_STAGGER * rank);
         }
         if agent.core.as_ref().is_some_and(|core| core.is_controller() != ours) {
+            if !ours && let Some((.., elected)) = clustered.controller {
+                clustered.elected_before = elected;
+            }
             self.handle(ix, Event::Cluster(ClusterEvent::Controller(ours)));
         }
     }

@@ -441,13 +441,17 @@ impl World {
         node.up && !node.paused && inst.process.as_ref().is_some_and(|process| !process.frozen)
     }
 
-    /// Whether user code of an instance may run on though it should not: its machine or its guard stood still, or the guard and the agent
-    /// died together and nobody told the next guard what to keep. Traffic may not even then.
+    /// Whether user code of an instance may run on though it should not: its machine stood still, or its guard did and the agent, which acts
+    /// in its place, was not there either; or both died together and nobody told the next guard what to keep. Traffic may not even then.
     pub(crate) fn is_excused(&self, id: &InstanceId, inst: &Inst) -> bool {
         let node = &self.nodes[inst.node as usize];
-        let (Some(process), true) = (&inst.process, node.guard.works()) else {
-            return true;
-        };
+        let Some(process) = &inst.process else { return true };
+        if !node.guard.works() {
+            let agent = node.agent.as_ref().filter(|agent| node.guard.runs && !agent.stopped);
+            let keeper = agent.and_then(|agent| agent.keeper.as_ref());
+            let stood_in_for = keeper.is_some_and(|keeper| keeper.keeps(id, process.run));
+            return self.now <= node.excused || !stood_in_for;
+        }
         let known = process.acting.is_some_and(|acting| {
             let slot = SlotId {
                 service: id.service().clone(),

@@ -213,12 +213,16 @@ impl World {
                 for target in targets {
                     if let Some(instance) = self.truth.instances.get_mut(&target.instance) {
                         instance.memo.promoted = Some(target.epoch);
+                        instance.memo.acts = Some(target.epoch);
                         instance.memo.was_fit = true;
                     }
                 }
-                for (instance, _) in leaving {
-                    if let Some(instance) = self.truth.instances.get_mut(instance) {
+                for (id, _) in leaving {
+                    let declared = self.truth.declared.get(id.service());
+                    let tells_more = declared.is_some_and(|service| service.exclusive || service.on_demote.is_some());
+                    if let Some(instance) = self.truth.instances.get_mut(id).filter(|_| !tells_more) {
                         instance.memo.promoted = None;
+                        instance.memo.acts = None;
                     }
                 }
                 let run = |target: &RouteTarget| self.truth.process(&target.instance).map(|process| process.run);

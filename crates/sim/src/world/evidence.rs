@@ -32,7 +32,8 @@ impl World {
                 match (hook, outcome) {
                     (HookKind::Promote, HookOutcome::Done) => instance.memo.promoted = Some(*epoch),
                     (HookKind::Follow, HookOutcome::Done) => instance.memo.followed = Some(*epoch),
-                    (HookKind::Demote, HookOutcome::Done) | (HookKind::Follow, HookOutcome::Failed(_)) => {}
+                    (HookKind::Demote, HookOutcome::Done) => instance.memo.acts = None,
+                    (HookKind::Follow, HookOutcome::Failed(_)) => {}
                     (_, HookOutcome::Failed(_)) => process.evidence.hook_failed = true,
                 }
             }

@@ -58,6 +58,7 @@ impl World {
         // Noted before the process runs: it acts from its first instruction.
         instance.memo = Memo {
             promoted: spawn.active_at,
+            acts: spawn.active_at,
             followed: None,
             stands_by: None,
             was_fit: false,
@@ -207,8 +208,12 @@ impl World {
         let timeout = declared.map_or(Duration::from_secs(1), |hook| hook.timeout.duration());
         let trouble = self.truth.hook_trouble(id.service(), hook);
         let hung = self.truth.process(id).is_some_and(|process| process.hung);
-        if let Some(instance) = self.truth.instances.get_mut(id).filter(|_| hook == HookKind::Demote) {
-            instance.memo.promoted = None;
+        if let Some(instance) = self.truth.instances.get_mut(id) {
+            match hook {
+                HookKind::Promote => instance.memo.acts = Some(epoch),
+                HookKind::Demote => instance.memo.promoted = None,
+                HookKind::Follow => {}
+            }
         }
         let usual = self.pace.span(HOOK_US);
         let (after, error) = match trouble {

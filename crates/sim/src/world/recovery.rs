@@ -86,6 +86,7 @@ impl World {
                     .zip(declared)
                     .is_none_or(|(process, declared)| process.from.launch() == declared.launch()),
                 promoted: instance.memo.promoted.filter(|_| process.is_some()),
+                acts: instance.memo.acts.filter(|_| process.is_some()),
                 followed: instance.memo.followed.filter(|_| process.is_some()),
                 healthy: process.is_some_and(|process| {
                     let unchecked = declared.is_none_or(|declared| declared.check.is_none());

@@ -64,6 +64,7 @@ pub(crate) struct Instance {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Memo {
     pub(crate) promoted: Option<Epoch>,
+    pub(crate) acts: Option<Epoch>,
     pub(crate) followed: Option<Epoch>,
     /// What its standby check said last.
     pub(crate) stands_by: Option<bool>,

@@ -24,10 +24,13 @@ impl Invariant for PlacedAsDeclared {
             return Ok(());
         };
         // It was placed before, and forgotten while its node was away. A node writes such a record again for a process of its own that has
-        // a slot, or may have one: that says what runs and has the data, and places nothing. No controller can, for the number is gone.
-        if world.server.model.get(&Key::Gone(id.clone())).is_some() {
+        // a slot, or may have one: that says what runs and has the data, and places nothing. No controller can, for the number is gone. Nor
+        // does it stand against what a controller places who has not heard of it yet.
+        let came_back = |id: &InstanceId| world.server.model.get(&Key::Gone(id.clone())).is_some();
+        if came_back(id) {
             return Ok(());
         }
+        let placed: Vec<_> = world.placed().into_iter().filter(|(id, ..)| !came_back(id)).collect();
         let name = &world.node(*node).name;
         if !declared.may_be_on(name) {
             return Err(format!("{id} is placed on {name}, where the file does not want it"));
@@ -40,12 +43,12 @@ impl Invariant for PlacedAsDeclared {
             let near = |(other, ix, retiring): &(InstanceId, NodeIx, bool)| {
                 other.service() == id.service() && other != id && !retiring && zone(*ix) == zone(*node)
             };
-            if let Some((other, ..)) = world.placed().iter().find(|other| near(other)) {
+            if let Some((other, ..)) = placed.iter().find(|other| near(other)) {
                 return Err(format!("{id} and {other} are both placed in {}", zone(*node)));
             }
         }
         let room = world.node(*node).place.memory_bytes;
-        let here = world.placed().into_iter().filter(|(_, ix, _)| ix == node);
+        let here = placed.iter().filter(|(_, ix, _)| ix == node);
         let kept: u64 = here
             .filter_map(|(other, ..)| Some(world.declared.get(other.service())?.reserve.memory_bytes))
             .sum();
