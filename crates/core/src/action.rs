@@ -226,6 +226,8 @@ pub struct SlotWrite {
     pub data: Option<(InstanceId, Epoch)>,
     /// Who held it until now, if somebody did.
     pub previous: Option<InstanceId>,
+    /// Somebody is to act at a new epoch: not while the slot is parked.
+    pub claims: bool,
     /// Number of the session of the new holder's node; none on one machine.
     pub session: Option<Revision>,
     /// These nodes must have these sessions (0: none).

@@ -1,6 +1,6 @@
 //! One of the N places for an active.
 
-use crate::{Action, Decision, Reason, Refusal, SlotKnown, Takeover};
+use crate::{Action, Decision, Parked, Reason, Refusal, SlotKnown, Takeover};
 use model::{Epoch, InstanceId, Millis, NodeName, Revision, RunId, SlotId, Timestamp};
 use std::collections::{BTreeSet, VecDeque};
 
@@ -129,6 +129,8 @@ pub(crate) struct Slot {
     /// Claims in a row that the store refused.
     pub(crate) conflicts: u32,
     pub(crate) told_held_back: bool,
+    /// The operator wants nobody to hold it.
+    pub(crate) parked: Option<Parked>,
 }
 
 impl Slot {
@@ -164,6 +166,7 @@ impl Slot {
             write_after: Timestamp(0),
             conflicts: 0,
             told_held_back: false,
+            parked: None,
         }
     }
 
@@ -236,6 +239,7 @@ impl Slot {
 
     pub(crate) fn state_name(&self) -> &'static str {
         match &self.phase {
+            _ if self.is_parked() => "parked",
             Phase::Vacant | Phase::Clearing { .. } => "vacant",
             Phase::Releasing => "releasing",
             Phase::Claiming { .. } => "claiming",

@@ -188,6 +188,7 @@ impl Agent {
                 .iter()
                 .map(|name| format!("{}{name}", record::REBALANCE)),
         );
+        gone.extend(self.core.parks().keys().map(record::park_key));
         gone.extend(cluster.controller.iter().map(|_| record::CONTROLLER.to_owned()));
         gone.extend(cluster.paused.then(|| record::PAUSED.to_owned()));
         gone.retain(|key| !there.contains(key.as_str()));
@@ -233,6 +234,13 @@ impl Agent {
             .and_then(|service| ServiceName::new(service).ok())
         {
             self.rebalance_seen(service, true, now);
+        } else if let Some(slot) = record::park_of_key(key) {
+            match serde_json::from_slice(&entry.value) {
+                Ok(parked) => self.park_seen(slot, Some(&parked), now),
+                Err(error) => tracing::error!(%slot, %error, "why it is parked cannot be read"),
+            }
+        } else if key.starts_with(record::DEEDS) {
+            self.deed_seen(entry);
         } else if let Some(ask) = key.strip_prefix(record::ASKS) {
             self.asked(ask, entry, now);
         } else if let Some(answer) = key.strip_prefix(record::ANSWERS) {
@@ -297,6 +305,8 @@ impl Agent {
             .and_then(|service| ServiceName::new(service).ok())
         {
             self.rebalance_seen(service, false, now);
+        } else if let Some(slot) = record::park_of_key(key) {
+            self.park_seen(slot, None, now);
         } else if key == record::PAUSED {
             self.pause_seen(false, now);
         } else if key == record::CONTROLLER {
@@ -314,6 +324,19 @@ impl Agent {
             }
         }
         self.core.handle(Event::Rebalance { service, asked }, now);
+    }
+
+    /// What was taken by force is told on every node, for nothing but somebody's word keeps from two actives then.
+    fn deed_seen(&mut self, entry: &Entry) {
+        match serde_json::from_slice::<record::Deed>(&entry.value) {
+            Ok(deed) if deed.what == "force" => {
+                let text = format!("{} {}", deed.by, deed.text);
+                let because = format!("the operator asked node {} for it", deed.through);
+                self.journal.tell(Severity::Error, "forced", text, because);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "what an operator did cannot be read"),
+        }
     }
 
     fn pause_seen(&mut self, paused: bool, now: Timestamp) {

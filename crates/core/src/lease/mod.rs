@@ -13,10 +13,12 @@
 //!                                    frozen: probe first, then renew ──▶ open
 //! ```
 
+mod force;
 mod holder;
 mod observer;
 mod outline;
 pub mod txn;
 
+pub use force::{Forcing, NotForced, is_stated, may_force, statement};
 pub use holder::{Covered, Holder, HolderAction, HolderEvent, HolderOptions, Lost, Still};
 pub use observer::{Condemn, Observer, Wait, Why};

@@ -38,6 +38,9 @@ impl Service {
     }
 
     fn pass(&mut self, cx: &mut Context<'_>) {
+        for slot in &mut self.slots {
+            slot.park_as(cx.parks);
+        }
         self.refresh_bound();
         self.mirror(cx);
         self.lose_slots(cx);
@@ -95,6 +98,9 @@ impl Service {
         };
         let because = match &cx.missing {
             Some(need) if state == ServiceState::Down => Reason::WaitsForNeed { need: need.clone() },
+            _ if state != ServiceState::Redundant && self.parked_slot().is_some() => {
+                self.parked_slot().unwrap_or(Reason::Declared)
+            }
             _ => Reason::Serving {
                 serving,
                 active: declared.active,
