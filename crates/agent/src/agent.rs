@@ -354,6 +354,16 @@ impl Agent {
                         let _ = waiting.send(answer.map_err(|refusal| refusal.to_string()));
                     }
                 }
+                Action::Rebind { ref instance, .. } => {
+                    if let Some(cluster) = &mut self.clustered {
+                        // What a check saw of it while it stood still says nothing of it.
+                        cluster.thawed_at = Some(clock::now());
+                    }
+                    let text = format!("{instance} goes on under the next session of this node");
+                    self.journal
+                        .tell(Severity::Warning, "rebound", text, because.to_string());
+                    self.executor.carry_out(action, &because);
+                }
                 Action::Rebalanced { service } => {
                     self.wish(&rebalance_key(&service), None);
                     let text = format!("every instance of {service} is where it would be put today");
@@ -490,7 +500,7 @@ impl Agent {
             Request::Rebalance { service, answer } => {
                 let _ = answer.send(self.rebalance(&service, now));
             }
-            Request::Park { request, parks, answer } => self.park(request, parks, answer, now),
+            Request::Park { request, parks, answer } => self.park(&request, parks, answer, now),
             Request::Force { request, answer } => self.force(&request, answer, now),
             Request::Pause { pause, answer } => {
                 self.wish(record::PAUSED, pause.then_some("1"));

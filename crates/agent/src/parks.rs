@@ -54,12 +54,12 @@ impl Agent {
     /// Parks a slot, or lets it be held again.
     pub(crate) fn park(
         &mut self,
-        request: ParkRequest,
+        request: &ParkRequest,
         parks: bool,
         answer: oneshot::Sender<Result<Outcome, Outcome>>,
         now: Timestamp,
     ) {
-        let slot = match self.parkable(&request, parks, now) {
+        let slot = match self.parkable(request, parks, now) {
             Ok(slot) => slot,
             Err(refused) => return drop(answer.send(Err(refused))),
         };
@@ -108,7 +108,7 @@ impl Agent {
                     }))
                 }
                 Ok(false) => Err(refused(format!("slot {slot} is parked already"), None)),
-                Err(error) => Err(not_written(error)),
+                Err(error) => Err(not_written(&error)),
             };
             let _ = answer.send(outcome);
         });
@@ -230,7 +230,7 @@ async fn write_with(store: &dyn Store, txn: Txn, deed: &Deed) -> Result<bool, St
     }
 }
 
-fn not_written(error: String) -> Outcome {
+fn not_written(error: &str) -> Outcome {
     refused(
         format!("it could not be written: {error}"),
         Some("nothing was changed, unless the store carries it out late; `understudy status` shows it then".into()),

@@ -119,6 +119,15 @@ pub enum Action {
         /// can only be a late echo of that.
         takes_over: bool,
     },
+    /// An active that stands still goes on: its slot belongs to our present session. `Armed`.
+    Rebind {
+        /// Which.
+        instance: InstanceId,
+        /// For which slot.
+        slot: SlotId,
+        /// At which epoch: as before.
+        epoch: Epoch,
+    },
     /// An instance on another node shall go away: note it with its record. No answer.
     Retire {
         /// Which.

@@ -111,6 +111,7 @@ pub enum Reason {
         node: NodeName,
     },
     OwnSessionLost,
+    StoodStill,
     SessionOpen {
         node: NodeName,
     },
@@ -249,6 +250,9 @@ impl fmt::Display for Reason {
             Reason::SessionEnded { node } => write!(f, "node {node} has no session"),
             Reason::SessionExpired { node } => write!(f, "the session of node {node} ran out"),
             Reason::OwnSessionLost => f.write_str("this node's session ran out"),
+            Reason::StoodStill => {
+                f.write_str("it stood still while this node had no session, and nobody took its slot")
+            }
             Reason::SessionOpen { node } => write!(f, "node {node} has its session"),
             Reason::NotFenced { instance, error } => write!(f, "{instance} may not act on its node: {error}"),
             Reason::ProofNeeded { instance } => write!(f, "{instance} is about to take over"),

@@ -1,5 +1,6 @@
 //! One of the N places for an active.
 
+use crate::reconcile::Kept;
 use crate::{Action, Decision, Parked, Reason, Refusal, SlotKnown, Takeover};
 use model::{Epoch, InstanceId, Millis, NodeName, Revision, RunId, SlotId, Timestamp};
 use std::collections::{BTreeSet, VecDeque};
@@ -131,6 +132,8 @@ pub(crate) struct Slot {
     pub(crate) told_held_back: bool,
     /// The operator wants nobody to hold it.
     pub(crate) parked: Option<Parked>,
+    /// In a cluster: its holder stands still, frozen since before our session ended, and goes on under the next one if nobody took it.
+    pub(crate) kept: Option<Kept>,
 }
 
 impl Slot {
@@ -167,6 +170,7 @@ impl Slot {
             conflicts: 0,
             told_held_back: false,
             parked: None,
+            kept: None,
         }
     }
 

@@ -81,6 +81,10 @@ pub(crate) struct Fence {
     beat_since: Option<Instant>,
     /// What the guard said stands still or has ended.
     still: BTreeSet<SlotId>,
+    /// Of these, what it froze, and neither thawed nor ended since.
+    frozen: BTreeSet<SlotId>,
+    /// Of these, what waits for its slot to be bound to the next session: no guard may let it go on before that.
+    kept: BTreeSet<SlotId>,
     /// The soft deadline has passed and the guard has not said that everything stands still.
     overdue: Option<Overdue>,
 }
@@ -126,6 +130,8 @@ impl Fence {
             guard: None,
             beat_since: None,
             still: BTreeSet::new(),
+            frozen: BTreeSet::new(),
+            kept: BTreeSet::new(),
             overdue: None,
         })
     }
@@ -240,6 +246,8 @@ impl Fence {
         self.empty = false;
         self.inherited.remove(slot);
         self.still.remove(slot);
+        self.frozen.remove(slot);
+        self.kept.remove(slot);
         self.send(|client| client.arm(armament.clone()));
         self.armed.insert(
             slot.clone(),
@@ -262,6 +270,8 @@ impl Fence {
         for slot in slots {
             self.armed.remove(&slot);
             self.still.remove(&slot);
+            self.frozen.remove(&slot);
+            self.kept.remove(&slot);
             self.send(|client| client.disarm(slot.clone()));
         }
     }
@@ -306,8 +316,35 @@ impl Fence {
         self.send(Client::leave);
     }
 
+    /// The session is lost. Says whether all that is armed stands still for certain, and so may wait for the next one: frozen by the guard, and
+    /// past the hard deadline, at which it ends whatever the kernel has not confirmed to be frozen.
+    pub(crate) fn keep(&mut self) -> bool {
+        let hard = self.timing.hard_deadline.duration();
+        let settled = |(_, renewed): (Revision, Mark)| super::clock::mark().held_for(renewed) >= hard + GUARD_ACTS;
+        let frozen = |(slot, armed): (&SlotId, &Armed)| self.frozen.contains(slot) && armed.waiting.is_none();
+        let all = !self.armed.is_empty() && self.armed.iter().all(frozen);
+        let guarded = self.ready && self.client.is_some() && self.overdue.is_none();
+        if !(all && guarded && self.session.is_some_and(settled)) {
+            return false;
+        }
+        self.kept = self.armed.keys().cloned().collect();
+        true
+    }
+
+    /// The slot of what was kept is bound to the present session: the guard lets it go on. The answer comes when it has, or does not.
+    pub(crate) fn rebind(&mut self, slot: &SlotId, epoch: Epoch, answer: oneshot::Sender<Result<(), String>>) {
+        let known = self.armed.get_mut(slot).filter(|armed| armed.armament.epoch == epoch);
+        let Some(armed) = known.filter(|_| self.ready && self.kept.remove(slot)) else {
+            let _ = answer.send(Err("it does not wait for its slot any more".into()));
+            return;
+        };
+        armed.waiting = Some(answer);
+        self.send(|client| client.rebind(slot.clone(), epoch));
+    }
+
     /// Ends everything armed at once: the session is lost.
     pub(crate) fn kill_all(&mut self) {
+        self.kept.clear();
         for cgroup in self.cgroups() {
             if let Err(error) = kill_now([cgroup.as_path()]) {
                 tracing::error!(cgroup = %cgroup.display(), %error, "cannot end an exclusive active; the guard will");
@@ -344,6 +381,16 @@ impl Fence {
         self.ready = false;
         self.overdue = None;
         self.still.clear();
+        self.frozen.clear();
+        // The next guard would let it go on as soon as it is armed.
+        for slot in std::mem::take(&mut self.kept) {
+            let Some(armed) = self.armed.remove(&slot) else {
+                continue;
+            };
+            if let Err(error) = kill_now([armed.armament.cgroup.as_path()]) {
+                tracing::error!(%slot, %error, "cannot end what stood still for want of a session");
+            }
+        }
         self.freeze_all();
         for armed in self.armed.values_mut() {
             if let Some(waiting) = armed.waiting.take() {
@@ -434,6 +481,14 @@ impl Fence {
             Reply::Event { slot, what, .. } => {
                 tracing::warn!(%slot, ?what, "the guard acts");
                 match what {
+                    What::Frozen => drop(self.frozen.insert(slot.clone())),
+                    What::Fired | What::Gone | What::Thawed { .. } | What::Resumed => {
+                        self.frozen.remove(&slot);
+                        self.kept.remove(&slot);
+                    }
+                    What::Quiesce | What::Failed { .. } => {}
+                }
+                match what {
                     What::Frozen | What::Fired | What::Gone => drop(self.still.insert(slot.clone())),
                     What::Thawed { .. } | What::Resumed => drop(self.still.remove(&slot)),
                     What::Quiesce | What::Failed { .. } => {}
@@ -457,7 +512,13 @@ impl Fence {
                 }
             }
             Reply::Alive => self.beat_since = None,
-            Reply::Registered { .. } | Reply::Done { .. } => {}
+            // What was asked of a slot that somebody waits for was to bind it: arming is answered otherwise.
+            Reply::Done { slot: Some(slot) } => {
+                if let Some(waiting) = self.armed.get_mut(&slot).and_then(|armed| armed.waiting.take()) {
+                    let _ = waiting.send(Ok(()));
+                }
+            }
+            Reply::Registered { .. } | Reply::Done { slot: None } => {}
         }
     }
 }

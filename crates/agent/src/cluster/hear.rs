@@ -33,7 +33,7 @@ impl Agent {
                 cluster.observer.write_ok(sent, clock::mark());
                 cluster.taken = None;
                 if cluster.session != Some(session) {
-                    self.own_session(Some(session), now);
+                    self.own_session(Some(session), ClusterEvent::OwnSession(Some(session)), now);
                 }
             }
             News::Failed => cluster.observer.write_failed(),
@@ -42,10 +42,20 @@ impl Agent {
                 let by = Millis(u64::try_from(by.as_millis()).unwrap_or(u64::MAX));
                 tracing::warn!(%by, "this agent itself was late");
             }
-            News::Lost { why } => {
-                let text = "this node's exclusive actives were ended".to_owned();
-                self.journal.tell(Severity::Error, "fenced", text, why.to_string());
-                self.own_session(None, now);
+            News::Lost { why, kept } => {
+                let text = match kept {
+                    false => "this node's exclusive actives were ended",
+                    true => {
+                        "this node's exclusive actives stand still until it has a session again; who was replaced meanwhile is ended then"
+                    }
+                };
+                self.journal
+                    .tell(Severity::Error, "fenced", text.to_owned(), why.to_string());
+                let event = match kept {
+                    true => ClusterEvent::OwnSessionKept,
+                    false => ClusterEvent::OwnSession(None),
+                };
+                self.own_session(None, event, now);
             }
             News::Frozen(Some(why)) => {
                 cluster.frozen = Some((why, now));
@@ -121,7 +131,7 @@ impl Agent {
         }
     }
 
-    fn own_session(&mut self, session: Option<Revision>, now: Timestamp) {
+    fn own_session(&mut self, session: Option<Revision>, event: ClusterEvent, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         cluster.session = session;
         cluster.link.decides_under(session);
@@ -134,7 +144,7 @@ impl Agent {
         cluster.frozen = None;
         cluster.published.clear();
         let _ = cluster.publisher.send(Publish::Session(session));
-        self.core.handle(Event::Cluster(ClusterEvent::OwnSession(session)), now);
+        self.core.handle(Event::Cluster(event), now);
         if session.is_some() {
             self.core.tell_all();
         }

@@ -246,7 +246,7 @@ fn problems(service: &ServiceView) -> Vec<Problem> {
                     format!("{name} is {}: {}", service.state, service.because),
                     format!("nobody takes it before `understudy unpark {name}`"),
                     service.since,
-                )
+                );
             }
             ServiceState::Down => add(
                 "service-down",

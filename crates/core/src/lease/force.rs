@@ -149,7 +149,6 @@ impl fmt::Display for Forcing {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot do its part has failed")]
 mod tests {
     use super::*;
     use model::Profile;

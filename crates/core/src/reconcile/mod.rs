@@ -8,10 +8,13 @@ mod lose;
 mod mirror;
 mod promote;
 mod prove;
+mod rebind;
 mod rollout;
 mod route;
 mod start;
 mod wind_down;
+
+pub(crate) use rebind::Kept;
 
 use crate::instance::{Instance, Phase, SETTLE};
 use crate::peers::LOST_GRACE;
@@ -43,6 +46,7 @@ impl Service {
         }
         self.refresh_bound();
         self.mirror(cx);
+        self.rebind(cx);
         self.lose_slots(cx);
         self.after_end(cx);
         let winding_down = self.removed || (cx.stopping && !cx.needed);
