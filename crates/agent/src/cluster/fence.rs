@@ -58,6 +58,8 @@ struct Armed {
     instance: InstanceId,
     armament: Armament,
     waiting: Option<oneshot::Sender<Result<(), String>>>,
+    /// Whoever waits does so for it to be bound to the present session, and not for it to be armed.
+    rebinds: bool,
 }
 
 /// The guard.
@@ -255,6 +257,7 @@ impl Fence {
                 instance: instance.clone(),
                 armament,
                 waiting: Some(answer),
+                rebinds: false,
             },
         );
     }
@@ -339,6 +342,7 @@ impl Fence {
             return;
         };
         armed.waiting = Some(answer);
+        armed.rebinds = true;
         self.send(|client| client.rebind(slot.clone(), epoch));
     }
 
@@ -512,10 +516,14 @@ impl Fence {
                 }
             }
             Reply::Alive => self.beat_since = None,
-            // What was asked of a slot that somebody waits for was to bind it: arming is answered otherwise.
+            // To have disarmed it before it was armed anew is answered so too, and says nothing of what is waited for then.
             Reply::Done { slot: Some(slot) } => {
-                if let Some(waiting) = self.armed.get_mut(&slot).and_then(|armed| armed.waiting.take()) {
-                    let _ = waiting.send(Ok(()));
+                let binds = |armed: &&mut Armed| armed.rebinds;
+                if let Some(armed) = self.armed.get_mut(&slot).filter(binds) {
+                    armed.rebinds = false;
+                    if let Some(waiting) = armed.waiting.take() {
+                        let _ = waiting.send(Ok(()));
+                    }
                 }
             }
             Reply::Registered { .. } | Reply::Done { slot: None } => {}
