@@ -245,6 +245,7 @@ impl Agent {
                     now,
                 );
             }
+            Input::Parked(slot, parked) => self.park_seen(slot, parked.as_ref(), now),
             Input::Applied(written) => apply::written(self, *written),
             Input::Request(request) => self.serve(request, now),
             // The services go on; whoever starts the agent again finds them.
@@ -353,6 +354,16 @@ impl Agent {
                         let _ = waiting.send(answer.map_err(|refusal| refusal.to_string()));
                     }
                 }
+                Action::Rebind { ref instance, .. } => {
+                    if let Some(cluster) = &mut self.clustered {
+                        // What a check saw of it while it stood still says nothing of it.
+                        cluster.thawed_at = Some(clock::now());
+                    }
+                    let text = format!("{instance} goes on under the next session of this node");
+                    self.journal
+                        .tell(Severity::Warning, "rebound", text, because.to_string());
+                    self.executor.carry_out(action, &because);
+                }
                 Action::Rebalanced { service } => {
                     self.wish(&rebalance_key(&service), None);
                     let text = format!("every instance of {service} is where it would be put today");
@@ -439,7 +450,8 @@ impl Agent {
             }
             Request::Preview { intent, answer } => {
                 let view = self.core.view(now);
-                let _ = answer.send(show::preview(&intent, &self.known(&view)));
+                let preview = self.preview(&intent, &view, now);
+                let _ = answer.send(preview);
             }
             Request::Explain { name, if_dies, answer } => {
                 let view = self.core.view(now);
@@ -488,6 +500,8 @@ impl Agent {
             Request::Rebalance { service, answer } => {
                 let _ = answer.send(self.rebalance(&service, now));
             }
+            Request::Park { request, parks, answer } => self.park(&request, parks, answer, now),
+            Request::Force { request, answer } => self.force(&request, answer, now),
             Request::Pause { pause, answer } => {
                 self.wish(record::PAUSED, pause.then_some("1"));
                 self.core.handle(Event::Paused(pause), now);
@@ -540,6 +554,20 @@ impl Agent {
         }
     }
 
+    fn preview(
+        &self,
+        intent: &crate::dashboard::Intent,
+        view: &decisions::View,
+        now: Timestamp,
+    ) -> Result<api::Preview, Outcome> {
+        let mut known = self.known(view);
+        if let crate::dashboard::Intent::Force { name, slot, node } = intent {
+            let slot = slot.as_deref().and_then(|slot| slot.parse().ok());
+            known.forcing = Some(self.forcing_named(name, slot, node, now)?);
+        }
+        show::preview(intent, &known)
+    }
+
     /// What is known beside the decisions, for those who explain them.
     fn known<'a>(&'a self, view: &'a decisions::View) -> show::Known<'a> {
         let voters = self.clustered.as_ref().map(|cluster| {
@@ -555,6 +583,7 @@ impl Agent {
             journal: &self.journal,
             timing: self.clustered.as_ref().map(|cluster| &cluster.timing),
             voters: voters.unwrap_or_default(),
+            forcing: None,
         }
     }
 

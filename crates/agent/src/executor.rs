@@ -359,6 +359,7 @@ impl Executor {
                 epoch,
                 takes_over,
             } => self.arm(instance, run, slot, epoch, takes_over),
+            Action::Rebind { instance, slot, epoch } => self.rebind(instance, slot, epoch),
             Action::Part { instance, shut } => {
                 let declared = self.cluster.services.get(instance.service());
                 if let Some(address) = declared.and_then(|service| service.address.clone()) {
@@ -427,6 +428,29 @@ impl Executor {
                 }
             };
             let result = armed.await;
+            let event = Event::Armed {
+                instance,
+                epoch,
+                result,
+            };
+            let _ = inputs.send(Input::Event(event, clock::now()));
+        });
+    }
+
+    /// Has the guard let an instance go on that stood still while this node had no session, and tells the decisions whether it did.
+    fn rebind(&self, instance: InstanceId, slot: model::SlotId, epoch: Epoch) {
+        let Some(session) = self.session.clone() else { return };
+        let inputs = self.inputs.clone();
+        let under = session.session();
+        let (answer, bound) = tokio::sync::oneshot::channel();
+        session.order(Order::Rebind {
+            slot,
+            epoch,
+            session: under,
+            answer,
+        });
+        tokio::spawn(async move {
+            let result = bound.await.unwrap_or_else(|_| Err("the agent is ending".into()));
             let event = Event::Armed {
                 instance,
                 epoch,

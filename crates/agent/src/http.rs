@@ -137,6 +137,10 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
         .routes(routes!(post_drain))
         .routes(routes!(post_undrain))
         .routes(routes!(post_rebalance))
+        .routes(routes!(post_park))
+        .routes(routes!(post_unpark))
+        .routes(routes!(post_force))
+        .routes(routes!(get_deeds))
         .routes(routes!(post_pause))
         .routes(routes!(post_resume))
         .routes(routes!(post_retry))
@@ -655,6 +659,47 @@ async fn post_drain(State(door): State<Door>, UrlPath(node): UrlPath<String>) ->
 #[utoipa::path(post, path = "/v1/rebalance/{service}", params(("service" = String, Path, description = "A service")), responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
 async fn post_rebalance(State(door): State<Door>, UrlPath(service): UrlPath<String>) -> Answer<Outcome> {
     Ok(Json(door.ask(|answer| Request::Rebalance { service, answer }).await??))
+}
+
+/// Keeps a slot without a holder until it is unparked. Answered when that is written.
+#[utoipa::path(post, path = "/v1/park", request_body = api::ParkRequest, responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
+async fn post_park(State(door): State<Door>, Json(request): Json<api::ParkRequest>) -> Answer<Outcome> {
+    let parks = true;
+    Ok(Json(
+        door.ask(|answer| Request::Park { request, parks, answer }).await??,
+    ))
+}
+
+/// Lets a parked slot be held again.
+#[utoipa::path(post, path = "/v1/unpark", request_body = api::ParkRequest, responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
+async fn post_unpark(State(door): State<Door>, Json(request): Json<api::ParkRequest>) -> Answer<Outcome> {
+    let parks = false;
+    Ok(Json(
+        door.ask(|answer| Request::Park { request, parks, answer }).await??,
+    ))
+}
+
+/// Takes a slot from a node that is off, at the operator's word, before its session has run out.
+#[utoipa::path(post, path = "/v1/force", request_body = api::ForceRequest, responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
+async fn post_force(State(door): State<Door>, Json(request): Json<api::ForceRequest>) -> Answer<Outcome> {
+    Ok(Json(door.ask(|answer| Request::Force { request, answer }).await??))
+}
+
+/// What operators did by hand against what the cluster does by itself, oldest first.
+#[utoipa::path(get, path = "/v1/deeds", responses((status = 200, body = Vec<api::Deed>)))]
+async fn get_deeds(State(door): State<Door>) -> Answer<Vec<api::Deed>> {
+    let listed = door.store.list(api::record::DEEDS).await;
+    let (entries, _) = listed.map_err(|error| crate::agent::refused_by(&error, None))?;
+    let read = |entry: &store::Entry| serde_json::from_slice::<api::record::Deed>(&entry.value).ok();
+    let deeds = entries.iter().filter_map(read).map(|deed| api::Deed {
+        at: clock::shown_wall(deed.at),
+        by: deed.by,
+        through: deed.through,
+        what: deed.what,
+        about: deed.about,
+        text: deed.text,
+    });
+    Ok(Json(deeds.collect()))
 }
 
 /// Lets a node run instances again.

@@ -31,6 +31,8 @@ pub(crate) enum Input {
     ProxyDown,
     /// A file was written to the store, or could not be.
     Applied(Box<crate::apply::Written>),
+    /// A slot is parked, or not any more: that is written.
+    Parked(model::SlotId, Option<api::record::Parked>),
     /// A request of an operator.
     Request(Request),
     /// News of this node's session.
@@ -130,6 +132,15 @@ pub(crate) enum Request {
     },
     Retry {
         instance: String,
+        answer: oneshot::Sender<Result<api::Outcome, api::Outcome>>,
+    },
+    Park {
+        request: api::ParkRequest,
+        parks: bool,
+        answer: oneshot::Sender<Result<api::Outcome, api::Outcome>>,
+    },
+    Force {
+        request: api::ForceRequest,
         answer: oneshot::Sender<Result<api::Outcome, api::Outcome>>,
     },
     /// Logs to be looked at: where, how large, how many to keep.

@@ -171,6 +171,8 @@ struct Found {
     instances: BTreeMap<InstanceId, record::Instance>,
     numbers: Vec<(ServiceName, u32)>,
     paused: bool,
+    /// Slots that nobody shall hold.
+    parks: Vec<(model::SlotId, record::Parked)>,
     /// Nodes that an operator took away, and how.
     away: Vec<(NodeName, String)>,
     /// There are other nodes, whose instances are none of ours.
@@ -328,6 +330,10 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     }
     if found.paused {
         core.handle(Event::Paused(true), clock::now());
+    }
+    for (slot, parked) in &found.parks {
+        let (slot, parked) = (slot.clone(), Some(crate::parks::known_park(parked)));
+        core.handle(Event::Parked { slot, parked }, clock::now());
     }
     core.handle(Event::Recovered(recovered), clock::now());
     executor.check_all();
@@ -574,6 +580,11 @@ async fn read(store: &dyn Store) -> Result<Found, StartError> {
         numbers.extend(service.zip(number));
     }
     let paused = store.get(record::PAUSED).await?.is_some();
+    let mut parks = Vec::new();
+    for entry in store.list(record::PARKS).await?.0 {
+        let parked: record::Parked = parse(&entry.key, &entry.value)?;
+        parks.extend(record::park_of_key(&entry.key).map(|slot| (slot, parked)));
+    }
     let wish = |entry: store::Entry| {
         let node = entry.key.strip_prefix(record::NODES)?.parse().ok()?;
         Some((node, String::from_utf8(entry.value).ok()?))
@@ -592,6 +603,7 @@ async fn read(store: &dyn Store) -> Result<Found, StartError> {
         instances,
         numbers,
         paused,
+        parks,
         away,
         several: false,
     })

@@ -228,6 +228,10 @@ async fn write_on(store: &dyn Store, write: SlotWrite, because: String, terms: T
     } else {
         Compare::modified(&*key, write.expect)
     };
+    let terms = match write.claims {
+        true => terms.when(Compare::absent(record::park_key(&write.slot))),
+        false => terms,
+    };
     let txn = terms
         .when(expected)
         .then(Op::put(&*key, value))

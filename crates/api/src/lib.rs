@@ -18,9 +18,10 @@ pub use history::{History, Latencies, Measure, Part, Sample, Samples, Series, Si
 pub use limits::{Bottleneck, Saturation, SlowService, Suspect, WindowPage};
 pub use live::{Beat, DashboardLink, Delta, Effect, Peer, Preview, ServiceDelta, SignIn, Snapshot, Viewer};
 pub use status::{
-    Answer, ApplyRequest, Change, ChangeKind, DrillRequest, Event, EventPage, Explanation, Failover, FailoverStep,
-    Floating, HistoryEntry, InstanceStatus, LogLine, NodeState, NodeStatus, Outcome, Plan, Problem, RollbackRequest,
-    ServiceStatus, Severity, SlotStatus, Status, Step, SwitchoverRequest, Traffic,
+    Answer, ApplyRequest, Change, ChangeKind, Deed, DrillRequest, Event, EventPage, Explanation, Failover,
+    FailoverStep, Floating, ForceRequest, HistoryEntry, InstanceStatus, LogLine, NodeState, NodeStatus, Outcome,
+    ParkRequest, Parked, Plan, Problem, RollbackRequest, ServiceStatus, Severity, SlotStatus, Status, Step,
+    SwitchoverRequest, Traffic,
 };
 
 /// Version of the JSON; goes up when a program that reads the earlier one could go wrong.

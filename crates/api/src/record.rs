@@ -214,6 +214,34 @@ pub enum Ask {
     },
 }
 
+/// `wish/park/<service>/<n>`: nobody shall hold that slot. Each claim of it compares that this is absent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parked {
+    /// When it was parked.
+    pub since: WallTime,
+    /// By whom: the user name of the caller.
+    pub by: String,
+    /// Why; empty if that was not said.
+    pub why: String,
+}
+
+/// `audit/<time>-<node>`: something that an operator did against what the cluster does by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deed {
+    /// When.
+    pub at: WallTime,
+    /// Who: the user name of the caller.
+    pub by: String,
+    /// Through the agent of which node.
+    pub through: String,
+    /// `park`, `unpark` or `force`.
+    pub what: String,
+    /// To what: a slot.
+    pub about: String,
+    /// In words, with what was stated.
+    pub text: String,
+}
+
 /// `spec/current` and `spec/<n>`: an applied file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
@@ -258,6 +286,11 @@ pub const NODES: &str = "wish/node/";
 /// Prefix of services that the operator wants rebalanced: "1"; absent when that is done.
 pub const REBALANCE: &str = "wish/rebalance/";
 
+/// Prefix of slots that nobody shall hold: [`Parked`]; absent for all others.
+pub const PARKS: &str = "wish/park/";
+/// Prefix of [`Deed`]s; sorts by time.
+pub const DEEDS: &str = "audit/";
+
 /// Prefix of [`Member`]s.
 pub const MEMBERS: &str = "member/";
 /// Prefix of [`Live`]s.
@@ -284,9 +317,28 @@ pub fn slot_key(slot: &SlotId) -> String {
     format!("{SLOTS}{}/{}", slot.service, slot.slot)
 }
 
+/// The key under which it is written that nobody shall hold a slot.
+pub fn park_key(slot: &SlotId) -> String {
+    format!("{PARKS}{}/{}", slot.service, slot.slot)
+}
+
+/// The slot that such a key is about, if it is one.
+pub fn park_of_key(key: &str) -> Option<SlotId> {
+    slot_below(key, PARKS)
+}
+
+/// The key of what an operator did through the agent of a node; sorts by time.
+pub fn deed_key(at: WallTime, through: &str) -> String {
+    format!("{DEEDS}{:015}-{through}", at.0.max(0))
+}
+
 /// The slot of a key, if it is one.
 pub fn slot_of_key(key: &str) -> Option<SlotId> {
-    let (service, slot) = key.strip_prefix(SLOTS)?.split_once('/')?;
+    slot_below(key, SLOTS)
+}
+
+fn slot_below(key: &str, prefix: &str) -> Option<SlotId> {
+    let (service, slot) = key.strip_prefix(prefix)?.split_once('/')?;
     Some(SlotId {
         service: ServiceName::new(service).ok()?,
         slot: slot.parse().ok()?,

@@ -81,7 +81,7 @@ pub struct Floating {
 pub struct SlotStatus {
     /// Counted from 0.
     pub slot: u32,
-    /// `serving`, `promoting`, `claiming`, `releasing` or `vacant`.
+    /// `serving`, `promoting`, `claiming`, `releasing`, `vacant` or `parked`.
     pub state: String,
     /// Who holds it.
     pub instance: Option<String>,
@@ -93,6 +93,20 @@ pub struct SlotStatus {
     pub since: String,
     /// Why.
     pub because: String,
+    /// The operator wants nobody to hold it; there as soon as that is wished for, while its holder still gives it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<Parked>,
+}
+
+/// Why nobody holds a slot, on purpose.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Parked {
+    /// Since when.
+    pub since: String,
+    /// Who wants it so.
+    pub by: String,
+    /// Why; empty if that was not said.
+    pub why: String,
 }
 
 /// A running copy of a service.
@@ -396,6 +410,52 @@ pub struct SwitchoverRequest {
     pub slot: Option<u32>,
     /// Who shall take over; the first in the failover order if not given.
     pub to: Option<String>,
+}
+
+/// `POST /v1/park`, `POST /v1/unpark`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ParkRequest {
+    /// The service.
+    pub service: String,
+    /// Which slot; must be given where there are several.
+    pub slot: Option<u32>,
+    /// Who asks.
+    pub by: String,
+    /// Why: shown for as long as it is parked.
+    #[serde(default)]
+    pub why: String,
+}
+
+/// `POST /v1/force`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ForceRequest {
+    /// The service.
+    pub service: String,
+    /// Which slot; must be given where there are several.
+    pub slot: Option<u32>,
+    /// The node that holds it, and is off.
+    pub node: String,
+    /// In words: `host NODE is off`.
+    pub statement: String,
+    /// Who states that.
+    pub by: String,
+}
+
+/// What an operator did against what the cluster does by itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Deed {
+    /// When.
+    pub at: String,
+    /// Who.
+    pub by: String,
+    /// Through the agent of which node.
+    pub through: String,
+    /// `park`, `unpark` or `force`.
+    pub what: String,
+    /// To what: a slot.
+    pub about: String,
+    /// In words, with what was stated.
+    pub text: String,
 }
 
 /// `POST /v1/plan`, `POST /v1/apply`

@@ -99,6 +99,19 @@ pub(crate) enum Command {
     Undrain(Node),
     /// Move the instances of a service to where they would be put today
     Rebalance(Service),
+    /// Leave a slot without a holder, on purpose, until `unpark`
+    ///
+    /// Its holder gives it up as in a switchover, and nobody takes it: over restarts of agents, losses of nodes and new files. `status`
+    /// says since when, because of what, and who wanted it.
+    Park(Park),
+    /// Let a parked slot be held again
+    Unpark(Unpark),
+    /// Take a slot from a node that is off, at your word, before its session has run out
+    ///
+    /// For the one case in which waiting does not do: the node that holds the slot is off, and the cluster cannot know it, because too many
+    /// nodes fell silent at once or because its lease is long. Go and look at the machine first. If it is not off, two may act at once.
+    /// All that the node holds is free then. Refused while the node renews its session, and while the store does not answer.
+    Force(Force),
     /// Stop all automatic actions; services run on
     Pause(Plain),
     /// Let automatic actions run again
@@ -407,6 +420,9 @@ pub(crate) struct History {
     /// Print the file of this revision
     #[arg(long, value_name = "REVISION")]
     pub(crate) show: Option<u64>,
+    /// List what operators did by hand instead: `park`, `unpark`, `force`
+    #[arg(long, conflicts_with = "show")]
+    pub(crate) deeds: bool,
     /// Print it as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -440,6 +456,51 @@ pub(crate) struct Node {
 pub(crate) struct Service {
     /// The service
     pub(crate) service: String,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `park`
+#[derive(Debug, Args)]
+pub(crate) struct Park {
+    /// The slot: `db`, or `web/1` of a service with several
+    #[arg(value_name = "SERVICE[/SLOT]")]
+    pub(crate) slot: String,
+    /// Why: shown for as long as it is parked
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) because: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `unpark`
+#[derive(Debug, Args)]
+pub(crate) struct Unpark {
+    /// The slot: `db`, or `web/1` of a service with several
+    #[arg(value_name = "SERVICE[/SLOT]")]
+    pub(crate) slot: String,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `force`
+#[derive(Debug, Args)]
+pub(crate) struct Force {
+    /// The slot: `db`, or `web/1` of a service with several
+    #[arg(value_name = "SERVICE[/SLOT]")]
+    pub(crate) slot: String,
+    /// The node that holds it, and is off
+    #[arg(long, value_name = "NODE")]
+    pub(crate) node_is_off: String,
+    /// The same in words, `host NODE is off`; asked for if not given
+    #[arg(long, value_name = "WORDS")]
+    pub(crate) statement: Option<String>,
     /// Print the outcome as JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -25,6 +25,15 @@ pub(crate) enum Consent {
     NoTerminal,
 }
 
+/// What the operator wrote as an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// A line, without the space around it.
+    Words(String),
+    /// There is nobody to ask.
+    NoTerminal,
+}
+
 impl Output {
     /// As asked for, and as the terminal is.
     pub(crate) fn new(choice: ColorChoice) -> Self {
@@ -89,6 +98,21 @@ impl Output {
             text.push_str(&format!("\n  {} {hint}", self.talk.paint(Tone::Strong, "hint:")));
         }
         self.say(&text);
+    }
+
+    /// Asks for a line of words.
+    pub(crate) fn ask_for_words(&self, question: &str) -> Said {
+        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            return Said::NoTerminal;
+        }
+        let mut stderr = io::stderr().lock();
+        let _ = write!(stderr, "{question}: ");
+        let _ = stderr.flush();
+        let mut line = String::new();
+        match io::stdin().lock().read_line(&mut line) {
+            Ok(_) => Said::Words(line.trim().to_owned()),
+            Err(_) => Said::Words(String::new()),
+        }
     }
 
     /// Asks for a yes. Anything else is a no.

@@ -119,6 +119,15 @@ pub enum Action {
         /// can only be a late echo of that.
         takes_over: bool,
     },
+    /// An active that stands still goes on: its slot belongs to our present session. `Armed`.
+    Rebind {
+        /// Which.
+        instance: InstanceId,
+        /// For which slot.
+        slot: SlotId,
+        /// At which epoch: as before.
+        epoch: Epoch,
+    },
     /// An instance on another node shall go away: note it with its record. No answer.
     Retire {
         /// Which.
@@ -226,6 +235,8 @@ pub struct SlotWrite {
     pub data: Option<(InstanceId, Epoch)>,
     /// Who held it until now, if somebody did.
     pub previous: Option<InstanceId>,
+    /// Somebody is to act at a new epoch: not while the slot is parked.
+    pub claims: bool,
     /// Number of the session of the new holder's node; none on one machine.
     pub session: Option<Revision>,
     /// These nodes must have these sessions (0: none).

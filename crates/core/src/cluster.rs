@@ -66,13 +66,15 @@ impl Core {
         Some(instance.node.clone())
     }
 
-    /// Exclusive instances of ours that may act now, whatever the store says.
+    /// Exclusive instances of ours that may act now, whatever the store says: but for those that stand still until their slot is bound to our
+    /// next session.
     pub fn acting_exclusive(&self) -> Vec<InstanceId> {
         let acting = |service: &Service| {
             let acts = service
                 .instances
                 .values()
-                .filter(|instance| service.is_mine(instance) && instance.acts && instance.has_process());
+                .filter(|instance| service.is_mine(instance) && instance.acts && instance.has_process())
+                .filter(|instance| !service.is_kept(&instance.id));
             acts.map(|instance| instance.id.clone()).collect::<Vec<_>>()
         };
         let exclusive = self.services.values().filter(|service| service.declared.exclusive);
@@ -85,7 +87,7 @@ impl Core {
         let service = self
             .services
             .get(id.service())
-            .filter(|service| still && service.declared.exclusive);
+            .filter(|service| service.declared.exclusive && (still || service.is_kept(id)));
         let instance = service.and_then(|service| service.instances.get(id));
         instance.is_some_and(|instance| instance.acts)
     }
@@ -113,7 +115,8 @@ impl Core {
             return;
         }
         match event {
-            ClusterEvent::OwnSession(session) => self.own_session(session, now),
+            ClusterEvent::OwnSession(session) => self.own_session(session, false, now),
+            ClusterEvent::OwnSessionKept => self.own_session(None, true, now),
             ClusterEvent::Still(still) => {
                 if let Some(peers) = &mut self.peers {
                     peers.still = still;
@@ -241,7 +244,7 @@ impl Core {
         self.peers.as_mut()?.others.get_mut(node)
     }
 
-    fn own_session(&mut self, session: Option<Revision>, now: Timestamp) {
+    fn own_session(&mut self, session: Option<Revision>, keeps: bool, now: Timestamp) {
         let Some(peers) = &mut self.peers else { return };
         if peers.session == session {
             return;
@@ -253,7 +256,10 @@ impl Core {
         if lost {
             peers.controller = false;
             for service in self.services.values_mut() {
-                service.fence(now, &mut self.decisions);
+                match keeps {
+                    true => service.keep(now, &mut self.decisions),
+                    false => service.fence(now, &mut self.decisions),
+                }
             }
             let note = Note::about_node(NoteKind::NodeLost, me);
             self.decisions.push_back(Decision::note(note, Reason::OwnSessionLost));

@@ -1,6 +1,6 @@
 //! What the core is told.
 
-use crate::{ClusterEvent, Reason};
+use crate::{ClusterEvent, Parked, Reason};
 use model::{Cluster, Epoch, HookKind, InstanceId, Millis, NodeName, Revision, RunId, ServiceName, SlotId, Timestamp};
 
 /// Something that happened. Events about a process carry its run, so that late news of an earlier one is ignored.
@@ -8,13 +8,20 @@ use model::{Cluster, Epoch, HookKind, InstanceId, Millis, NodeName, Revision, Ru
 pub enum Event {
     /// The time asked for by `next_wakeup` has come.
     Tick,
-    /// The agent came (back) up: what the store and the machine say. Before it only `NodeLost`, `NodeDrained` and `Paused`, for what
-    /// was so when the last agent died: nothing must be started where nothing may run. Hooks of an earlier agent have ended.
+    /// The agent came (back) up: what the store and the machine say. Before it only `NodeLost`, `NodeDrained`, `Paused` and `Parked`,
+    /// for what was so when the last agent died: nothing must be started where nothing may run. Hooks of an earlier agent have ended.
     Recovered(Recovered),
     /// This file is in force from now on.
     Applied(Cluster),
     /// Automatic actions stop (or go on).
     Paused(bool),
+    /// The operator wants nobody to hold a slot (or somebody again).
+    Parked {
+        /// Which.
+        slot: SlotId,
+        /// Since when, who and why; nothing: it is not parked any more.
+        parked: Option<Parked>,
+    },
     /// Stop everything, in reverse start order.
     Shutdown,
     /// A node is lost with all that ran on it; `Gone` follows for each of its instances.
@@ -197,6 +204,7 @@ impl Event {
             | Event::Recovered(_)
             | Event::Applied(_)
             | Event::Paused(_)
+            | Event::Parked { .. }
             | Event::Shutdown
             | Event::NodeLost { .. }
             | Event::NodeDrained { .. }

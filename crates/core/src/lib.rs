@@ -19,6 +19,7 @@ mod action;
 mod cluster;
 mod event;
 mod instance;
+mod park;
 mod peers;
 mod place;
 mod reason;
@@ -31,12 +32,13 @@ pub mod lease;
 
 pub use action::{Action, Decision, Note, NoteKind, Refusal, RouteTarget, SlotWrite, Takeover};
 pub use event::{Adopted, Commit, Event, HookOutcome, ProbeOutcome, Recovered, SlotKnown};
+pub use park::Parked;
 pub use peers::{ClusterEvent, Condemn, Report};
 pub use place::Place;
 pub use reason::Reason;
 pub use view::{InstancePhase, InstanceView, NodeView, ServiceView, SlotPhase, SlotView, View};
 
-use model::{Cluster, Epoch, InstanceId, NodeName, ServiceName, Timestamp};
+use model::{Cluster, Epoch, InstanceId, NodeName, ServiceName, SlotId, Timestamp};
 use service::Service;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -53,6 +55,8 @@ pub struct Core {
     decisions: VecDeque<Decision>,
     attempts: u64,
     paused: Option<Timestamp>,
+    /// Slots that the operator wants nobody to hold.
+    parks: BTreeMap<SlotId, Parked>,
     shutdown: Option<Timestamp>,
     shutdown_told: bool,
     /// In a cluster: us, and the others.
@@ -113,6 +117,7 @@ pub(crate) struct Context<'a> {
     pub(crate) attempts: &'a mut u64,
     pub(crate) out: &'a mut VecDeque<Decision>,
     pub(crate) paused: bool,
+    pub(crate) parks: &'a BTreeMap<SlotId, Parked>,
     pub(crate) stopping: bool,
     /// Services that it needs and that are not up.
     pub(crate) missing: Option<ServiceName>,
@@ -196,6 +201,7 @@ impl Core {
             decisions: VecDeque::new(),
             attempts: attempt,
             paused: None,
+            parks: BTreeMap::new(),
             shutdown: None,
             shutdown_told: false,
             peers: None,
@@ -214,6 +220,7 @@ impl Core {
                 self.paused = paused.then_some(now);
                 self.reconcile_all(now);
             }
+            Event::Parked { slot, parked } => self.park(slot, parked, now),
             Event::Shutdown => {
                 self.shutdown.get_or_insert(now);
                 self.paused = None;
@@ -452,6 +459,7 @@ impl Core {
                 attempts: &mut self.attempts,
                 out: &mut self.decisions,
                 paused: self.paused.is_some(),
+                parks: &self.parks,
                 stopping: self.shutdown.is_some(),
                 missing,
                 needed,

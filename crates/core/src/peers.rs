@@ -25,6 +25,9 @@ pub(crate) const WRITE_AGAIN: Duration = Duration::from_secs(5);
 pub enum ClusterEvent {
     /// Our own session: open under this number, or lost. Once lost, nothing exclusive of ours may act.
     OwnSession(Option<Revision>),
+    /// Our own session is lost, and all that is exclusive of ours stands still, frozen and gated by the guard: who served may go on under the
+    /// next session, if nobody took its slot.
+    OwnSessionKept,
     /// Whether our exclusive actives stand still until the store answers: that they do not answer checks meanwhile says nothing of them.
     Still(bool),
     /// Another node's session: open under this number, or gone.

@@ -87,6 +87,15 @@ pub enum Reason {
         epoch: Epoch,
     },
     SwitchoverAsked,
+    Parked {
+        by: String,
+        why: String,
+    },
+    SlotParked {
+        slot: u32,
+        by: String,
+        why: String,
+    },
     RolloutNeeds,
     DrainAsked,
     DrillAsked,
@@ -102,6 +111,7 @@ pub enum Reason {
         node: NodeName,
     },
     OwnSessionLost,
+    StoodStill,
     SessionOpen {
         node: NodeName,
     },
@@ -229,6 +239,8 @@ impl fmt::Display for Reason {
                 write!(f, "{instance} is active at epoch {epoch}")
             }
             Reason::SwitchoverAsked => f.write_str("the operator asked for a switchover"),
+            Reason::Parked { by, why } => write!(f, "{by} parked it{}", reason_given(why)),
+            Reason::SlotParked { slot, by, why } => write!(f, "{by} parked slot {slot}{}", reason_given(why)),
             Reason::RolloutNeeds => f.write_str("it runs from an earlier declaration"),
             Reason::DrainAsked => f.write_str("the operator drains the node"),
             Reason::DrillAsked => f.write_str("the operator drills its loss"),
@@ -238,6 +250,9 @@ impl fmt::Display for Reason {
             Reason::SessionEnded { node } => write!(f, "node {node} has no session"),
             Reason::SessionExpired { node } => write!(f, "the session of node {node} ran out"),
             Reason::OwnSessionLost => f.write_str("this node's session ran out"),
+            Reason::StoodStill => {
+                f.write_str("it stood still while this node had no session, and nobody took its slot")
+            }
             Reason::SessionOpen { node } => write!(f, "node {node} has its session"),
             Reason::NotFenced { instance, error } => write!(f, "{instance} may not act on its node: {error}"),
             Reason::ProofNeeded { instance } => write!(f, "{instance} is about to take over"),
@@ -280,6 +295,13 @@ impl fmt::Display for Reason {
             Reason::Adopted => f.write_str("it ran when the agent came back and was adopted"),
             Reason::AllReplaced => f.write_str("every process runs from the present declaration"),
         }
+    }
+}
+
+fn reason_given(why: &str) -> String {
+    match why {
+        "" => String::new(),
+        why => format!(": {why}"),
     }
 }
 

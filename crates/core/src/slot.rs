@@ -1,6 +1,7 @@
 //! One of the N places for an active.
 
-use crate::{Action, Decision, Reason, Refusal, SlotKnown, Takeover};
+use crate::reconcile::Kept;
+use crate::{Action, Decision, Parked, Reason, Refusal, SlotKnown, Takeover};
 use model::{Epoch, InstanceId, Millis, NodeName, Revision, RunId, SlotId, Timestamp};
 use std::collections::{BTreeSet, VecDeque};
 
@@ -129,6 +130,10 @@ pub(crate) struct Slot {
     /// Claims in a row that the store refused.
     pub(crate) conflicts: u32,
     pub(crate) told_held_back: bool,
+    /// The operator wants nobody to hold it.
+    pub(crate) parked: Option<Parked>,
+    /// In a cluster: its holder stands still, frozen since before our session ended, and goes on under the next one if nobody took it.
+    pub(crate) kept: Option<Kept>,
 }
 
 impl Slot {
@@ -164,6 +169,8 @@ impl Slot {
             write_after: Timestamp(0),
             conflicts: 0,
             told_held_back: false,
+            parked: None,
+            kept: None,
         }
     }
 
@@ -236,6 +243,7 @@ impl Slot {
 
     pub(crate) fn state_name(&self) -> &'static str {
         match &self.phase {
+            _ if self.is_parked() => "parked",
             Phase::Vacant | Phase::Clearing { .. } => "vacant",
             Phase::Releasing => "releasing",
             Phase::Claiming { .. } => "claiming",

@@ -3,7 +3,7 @@
 use crate::instance::Phase;
 use crate::place::{Loads, Sites};
 use crate::service::Service;
-use crate::{Core, NodeState, Reason};
+use crate::{Core, NodeState, Parked, Reason};
 use model::{Epoch, Health, InstanceId, NodeName, Role, RunId, ServiceName, ServiceState, Timestamp};
 use std::sync::Arc;
 
@@ -71,6 +71,8 @@ pub struct ServiceView {
 pub enum SlotPhase {
     /// Nobody may act.
     Vacant,
+    /// Nobody may act, as the operator wants it.
+    Parked,
     /// The old holder is being ended.
     Releasing,
     /// Being written.
@@ -98,6 +100,8 @@ pub struct SlotView {
     pub since: Timestamp,
     /// Why.
     pub because: Reason,
+    /// The operator wants nobody to hold it: told also while its holder is still giving it up.
+    pub parked: Option<Parked>,
 }
 
 /// What an instance's process does.
@@ -195,6 +199,7 @@ impl Service {
         let slot = |slot: &crate::slot::Slot| SlotView {
             slot: slot.id.slot,
             phase: match slot.phase {
+                _ if slot.is_parked() => SlotPhase::Parked,
                 crate::slot::Phase::Vacant | crate::slot::Phase::Clearing { .. } => SlotPhase::Vacant,
                 crate::slot::Phase::Releasing => SlotPhase::Releasing,
                 crate::slot::Phase::Claiming { .. } => SlotPhase::Claiming,
@@ -204,8 +209,15 @@ impl Service {
             instance: slot.bound().cloned(),
             last_holder: slot.last_holder().cloned(),
             epoch: slot.epoch(),
-            since: slot.since,
-            because: slot.because.clone(),
+            since: match &slot.parked {
+                Some(parked) if slot.is_parked() => parked.since,
+                _ => slot.since,
+            },
+            because: match &slot.parked {
+                Some(parked) if slot.is_parked() => parked.reason(),
+                _ => slot.because.clone(),
+            },
+            parked: slot.parked.clone(),
         };
         let mut instances: Vec<_> = self.instances.values().collect();
         instances.sort_by_key(|instance| instance.id.number());

@@ -11,6 +11,8 @@ const ACTIONS = {
   undrain: { word: "Let back", key: "d", send: (name) => post(`/v1/undrain/${enc(name)}`), undo: (name) => ({ word: `Drain node ${name} again`, send: () => post(`/v1/drain/${enc(name)}`) }) },
   "drill-node": { word: "Drill its loss", key: "x", send: (name) => post("/v1/drill", { what: "node", name, back_after_ms: null }), undo: (name) => ({ word: `Let node ${name} back`, send: () => post(`/v1/undrain/${enc(name)}`) }) },
   "drill-instance": { word: "Drill its death", key: "x", send: (name) => post("/v1/drill", { what: "instance", name, back_after_ms: null }) },
+  park: { word: "Park", send: (name) => post("/v1/park", { service: name, slot: null, by: "the dashboard", why: "" }), undo: (name) => ({ word: `Unpark ${name}`, send: () => post("/v1/unpark", { service: name, slot: null, by: "the dashboard" }) }) },
+  unpark: { word: "Unpark", send: (name) => post("/v1/unpark", { service: name, slot: null, by: "the dashboard" }), undo: (name) => ({ word: `Park ${name} again`, send: () => post("/v1/park", { service: name, slot: null, by: "the dashboard", why: "" }) }) },
   retry: { word: "Try again now", send: (name) => post(`/v1/retry/${enc(name)}`) },
   pause: { word: "Pause", key: "p", send: () => post("/v1/pause"), undo: () => ({ word: "Resume", send: () => post("/v1/resume") }) },
   resume: { word: "Resume", key: "p", send: () => post("/v1/resume"), undo: () => ({ word: "Pause again", send: () => post("/v1/pause") }) },
@@ -19,7 +21,7 @@ const ACTIONS = {
 /** The buttons of a thing's page. */
 export function buttons(what, name) {
   if (!model.viewer.may_act) return [h("span", { class: "soft" }, "sign in to act")];
-  const of = { service: () => ["switchover"], instance: () => { const known = model.instances.get(name); return known && known.instance.state !== "running" ? ["retry"] : ["drill-instance"]; }, node: () => { const node = model.nodes.get(name); return node && node.state === "online" ? ["drain", "drill-node"] : ["undrain"]; } };
+  const of = { service: () => { const known = model.services.get(name); return known && known.slots.some((slot) => slot.parked) ? ["unpark"] : ["switchover", "park"]; }, instance: () => { const known = model.instances.get(name); return known && known.instance.state !== "running" ? ["retry"] : ["drill-instance"]; }, node: () => { const node = model.nodes.get(name); return node && node.state === "online" ? ["drain", "drill-node"] : ["undrain"]; } };
   return of[what]().map((action) => h("button", { type: "button", "data-action": action, "aria-keyshortcuts": ACTIONS[action].key || null, onclick: () => begin(action, name) }, ACTIONS[action].word + "…"));
 }
 

@@ -5,7 +5,7 @@ import { charts, newest, want } from "./charts.js";
 import { buttons } from "./actions.js";
 import { kind, word } from "./picture.js";
 
-const TONES = { redundant: "ok", degraded: "warn", down: "bad", online: "ok", drained: "warn", offline: "bad", serving: "ok", vacant: "bad" };
+const TONES = { redundant: "ok", degraded: "warn", down: "bad", online: "ok", drained: "warn", offline: "bad", serving: "ok", vacant: "bad", parked: "warn" };
 const KINDS = { active: "ok", standby: "ok", unready: "warn", starting: "warn", failed: "bad" };
 const SEVERITY = { info: "calm", warning: "warn", error: "bad" };
 const STEPS = { detected: "noticed", confirmed_dead: "old one is gone", claimed: "slot claimed, on disk", promoted: "promoted", routed: "clients go there", first_answer: "first answer" };

@@ -114,6 +114,8 @@ const ACTIONS: &[&str] = &[
     "/v1/drill",
     "/v1/pause",
     "/v1/resume",
+    "/v1/park",
+    "/v1/unpark",
     "/v1/drain/",
     "/v1/undrain/",
     "/v1/retry/",
@@ -276,6 +278,8 @@ mod tests {
             "/v1/drain/a",
             "/v1/drill",
             "/v1/pause",
+            "/v1/park",
+            "/v1/unpark",
             "/v1/retry/db-1",
         ] {
             let asked = post(path);
@@ -297,6 +301,7 @@ mod tests {
             "/v1/plan",
             "/v1/rollback",
             "/v1/down",
+            "/v1/force",
             "/v1/dashboard",
             "/v1/state/web/x",
         ] {

@@ -201,6 +201,7 @@ mod tests {
             listen: None,
             floating: None,
             slots: vec![SlotStatus {
+                parked: None,
                 slot: 0,
                 state: "serving".into(),
                 instance: Some(format!("{name}-1")),

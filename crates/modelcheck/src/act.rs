@@ -145,6 +145,17 @@ impl World {
                 }
                 self.agent_tick(node, config);
             }
+            Action::PowerOff(_) => {
+                self.left.offs -= 1;
+                let this = &mut self.nodes[usize::from(node)];
+                this.instance = Instance::None;
+                this.guard = None;
+                this.saved = None;
+                this.truth = None;
+                this.boot += 1;
+                this.answers.clear();
+                this.agent = Agent::Down;
+            }
             Action::Reboot(_) => {
                 self.left.reboots -= 1;
                 let this = &mut self.nodes[usize::from(node)];
@@ -198,6 +209,9 @@ impl World {
             Step::EditLine(_) => self.left.edits -= 1,
             Step::Announce { .. } => self.left.announcements -= 1,
             Step::Close { .. } => self.left.closes -= 1,
+            Step::Park { .. } => self.left.parks -= 1,
+            Step::Unpark { .. } => self.left.unparks -= 1,
+            Step::Force { .. } => self.left.forces -= 1,
             _ => {}
         }
         let this = self.node_mut(node);
@@ -286,15 +300,22 @@ impl World {
         {
             self.broken.insert(Broken::DeadSession);
         }
-        if let Some((victim, _)) = condemns(step) {
+        let trusted = matches!(step, Step::Force { .. }) && config.is(Mutation::ForcedAlive);
+        if let Some((victim, _)) = condemns(step).filter(|_| !trusted) {
             self.judge(victim, config);
         }
         let epochs: Vec<_> = self.store.slots.iter().map(|slot| slot.epoch).collect();
+        let parked = self.store.parked.clone();
         self.store.apply(step, by, config);
-        for (slot, before) in self.store.slots.iter().zip(epochs) {
+        for (slot, before) in self.store.slots.iter().zip(epochs.iter().copied()) {
             if slot.epoch < before {
                 self.broken.insert(Broken::Epoch);
             }
+        }
+        let risen = |(slot, before): (&crate::Slot, &u8)| slot.epoch > *before;
+        let mut changes = self.store.slots.iter().zip(&epochs).map(risen).zip(&parked);
+        if changes.any(|(risen, parked)| risen && parked.is_some()) {
+            self.broken.insert(Broken::ParkedTaken);
         }
         for node in config.node_ids().filter(|node| config.sharp[usize::from(*node)]) {
             self.look(node, config);
@@ -363,6 +384,7 @@ fn node_of(action: Action) -> Option<NodeId> {
         | Action::Resume(node)
         | Action::Stall(node)
         | Action::Wake(node)
-        | Action::Reboot(node) => Some(node),
+        | Action::Reboot(node)
+        | Action::PowerOff(node) => Some(node),
     }
 }

@@ -61,6 +61,8 @@ pub enum Action {
     Wake(NodeId),
     /// The machine boots.
     Reboot(NodeId),
+    /// The machine loses its power.
+    PowerOff(NodeId),
 }
 
 impl World {
@@ -142,6 +144,9 @@ impl World {
         if left.reboots > 0 {
             out.push(Action::Reboot(node));
         }
+        if left.offs > 0 && !this.is_off() {
+            out.push(Action::PowerOff(node));
+        }
         let old = this.age().is_some_and(|age| age >= SOFT);
         match this.instance {
             Instance::Running(_) => {
@@ -221,7 +226,36 @@ impl World {
                 self.slot_steps(node, slot, brain, config, &mut steps);
             }
         }
+        self.operators(node, brain, config, &mut steps);
         out.extend(steps.into_iter().map(|step| Action::Send(node, step)));
+    }
+
+    /// What an operator asks this agent for.
+    fn operators(&self, node: NodeId, brain: &Brain, config: &Config, steps: &mut Vec<Step>) {
+        for (slot, record) in (0..config.slots).zip(&brain.view.slots) {
+            let parked = brain.view.parked[usize::from(slot)].is_some();
+            if self.left.parks > 0 && !parked {
+                steps.push(Step::Park { slot });
+            }
+            if self.left.unparks > 0 && parked {
+                steps.push(Step::Unpark { slot });
+            }
+            let Some((holder, session)) = record.holder.filter(|(holder, _)| *holder != node) else {
+                continue;
+            };
+            let known = brain.view.sessions[usize::from(holder)].filter(|known| known.created == session);
+            // Whoever states it has gone to look.
+            let off = self.node(holder).is_off() || config.is(Mutation::ForcedAlive);
+            if let Some(known) = known.filter(|_| self.left.forces > 0 && off) {
+                steps.push(Step::Force {
+                    slot,
+                    seen: record.modified,
+                    node: holder,
+                    session,
+                    modified: known.modified,
+                });
+            }
+        }
     }
 
     fn condemnations(&self, node: NodeId, other: NodeId, brain: &Brain, config: &Config) -> Option<Step> {

@@ -368,7 +368,8 @@ impl Node {
 /// Whether the step is by a node in its own name, and which session it rests on.
 pub(crate) fn in_whose_name(step: &Step) -> Option<(NodeId, Revision)> {
     match *step {
-        Step::Open { .. } | Step::Condemn { .. } => None,
+        // An operator asks for the last three, through whichever agent.
+        Step::Open { .. } | Step::Condemn { .. } | Step::Park { .. } | Step::Unpark { .. } | Step::Force { .. } => None,
         Step::Renew { node, session } | Step::Close { node, session } | Step::Announce { node, session, .. } => {
             Some((node, session))
         }
@@ -385,6 +386,7 @@ pub(crate) fn in_whose_name(step: &Step) -> Option<(NodeId, Revision)> {
 pub(crate) fn condemns(step: &Step) -> Option<(NodeId, Revision)> {
     match *step {
         Step::Condemn { node, session, .. } if step.transition() == Transition::T4e => Some((node, session)),
+        Step::Force { node, session, .. } => Some((node, session)),
         Step::Take {
             from: From::Expired { node, session, .. },
             ..

@@ -34,7 +34,7 @@ pub struct Found {
 }
 
 /// Every transition that the model knows.
-const TRANSITIONS: [Transition; 14] = [
+const TRANSITIONS: [Transition; 16] = [
     Transition::T1,
     Transition::T2,
     Transition::T3,
@@ -48,6 +48,8 @@ const TRANSITIONS: [Transition; 14] = [
     Transition::T8,
     Transition::T9,
     Transition::T10,
+    Transition::T11,
+    Transition::T12,
     Transition::Announce,
 ];
 
@@ -106,7 +108,7 @@ fn always(name: &'static str) -> Property<Takeover> {
             [$((|_, world| (ALWAYS[$n].1)(world)) as fn(&Takeover, &World) -> bool),*]
         };
     }
-    let conditions = nth!(0 1 2 3 4 5 6 7 8 9 10 11 12);
+    let conditions = nth!(0 1 2 3 4 5 6 7 8 9 10 11 12 13);
     let at = ALWAYS.iter().position(|(known, _)| *known == name).unwrap_or(0);
     Property::always(name, conditions[at])
 }
@@ -120,7 +122,7 @@ fn sometimes() -> Vec<Property<Takeover>> {
             )),*]
         };
     }
-    reached!(T1 T2 T3 T4e T4r T5 T6a T6b T6c T7 T8 T9 T10)
+    reached!(T1 T2 T3 T4e T4r T5 T6a T6b T6c T7 T8 T9 T10 T11 T12)
 }
 
 /// Visits every state, or stops at the first that breaks a property.

@@ -35,6 +35,10 @@ pub enum Mutation {
     AnnounceWhileHolding,
     /// What was handed over is started although it was given up meanwhile.
     StartAfterRelease,
+    /// A take does not compare that its slot is not parked.
+    TakeParked,
+    /// The operator's word is false: the host of which it is said that it is off is not. No rule of ours; what rests on it alone must show.
+    ForcedAlive,
     /// Liveness: condemn at once when the store is back.
     NoHoldOff,
     /// Liveness: renew without an answered probe after missed answers.
@@ -81,6 +85,14 @@ pub struct Budget {
     pub announcements: u8,
     /// Sessions closed.
     pub closes: u8,
+    /// Machines that lose their power; they boot some time.
+    pub offs: u8,
+    /// Slots parked.
+    pub parks: u8,
+    /// And let be held again.
+    pub unparks: u8,
+    /// Sessions ended at an operator's word.
+    pub forces: u8,
 }
 
 /// A run.

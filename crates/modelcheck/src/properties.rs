@@ -7,7 +7,7 @@ use crate::world::{Broken, Instance, LEASE, Node, World};
 pub type Named = (&'static str, fn(&World) -> bool);
 
 /// All of safety, and what of liveness can be said of a single state.
-pub const ALWAYS: [Named; 13] = [
+pub const ALWAYS: [Named; 14] = [
     ("I1n: at most one active per slot with its gate open", one_acts),
     ("I1x: at most one active per slot executes", one_executes),
     ("I2: epochs rise, and each is started once", |world| {
@@ -28,6 +28,9 @@ pub const ALWAYS: [Named; 13] = [
         "I11: what the guard has killed acts only at a new epoch",
         killed_stays_killed,
     ),
+    ("T11: a parked slot gets no holder", |world| {
+        !world.has(Broken::ParkedTaken)
+    }),
     (
         "store: epochs of the store and of what acts agree",
         acting_epoch_is_known,

@@ -6,7 +6,7 @@ use crate::config::{Budget, Config, Start};
 pub type Scenario = (&'static str, fn() -> Config);
 
 /// All of them.
-pub const ALL: [Scenario; 19] = [
+pub const ALL: [Scenario; 21] = [
     ("expiry", expiry),
     ("expiry with drift", drift),
     ("condemned first", condemned),
@@ -26,6 +26,8 @@ pub const ALL: [Scenario; 19] = [
     ("three nodes", three_nodes),
     ("outage", outage),
     ("no answers", deaf),
+    ("parked", parked),
+    ("taken by force", force),
 ];
 
 fn held(session: [u8; 3], steps: [u8; 3]) -> Config {
@@ -211,5 +213,24 @@ pub fn deaf() -> Config {
         config.prompt = true;
         config.deaf = Some(0);
         config.ticks = Some(12);
+    })
+}
+
+/// The slot is parked. Its holder gives it up or starts anew, and a standby would take it.
+pub fn parked() -> Config {
+    with(held([0, 0, 0], [2, 1, 0]), |config| {
+        config.budget.parks = 1;
+        config.budget.ends = 1;
+        config.sharp = [true, true, false];
+    })
+}
+
+/// The holder's machine may lose its power, and boot. It is taken from at an operator's word, who has looked at it.
+pub fn force() -> Config {
+    with(held([1, 0, 0], [0, 2, 0]), |config| {
+        config.budget.offs = 1;
+        config.budget.forces = 1;
+        config.quick = true;
+        config.sharp = [true, true, false];
     })
 }

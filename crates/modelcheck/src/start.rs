@@ -48,6 +48,7 @@ impl World {
                 sessions: vec![None; nodes],
                 slots: vec![nothing; usize::from(config.slots)],
                 instances: vec![unannounced; nodes],
+                parked: vec![None; usize::from(config.slots)],
             },
             nodes: vec![down; nodes],
             left: config.budget,

@@ -16,6 +16,8 @@ pub struct Store {
     pub slots: Vec<Slot>,
     /// By instance; each node has the one of its number.
     pub instances: Vec<Instance>,
+    /// By slot: since which revision nobody shall hold it.
+    pub parked: Vec<Option<Revision>>,
 }
 
 /// A session.
@@ -124,6 +126,8 @@ impl Store {
                     slot.epoch = by.epoch;
                 }),
                 Write::EditLine(slot) => self.change(slot, attempt, |_| {}),
+                Write::Park(slot) => self.parked[usize::from(slot)] = Some(revision),
+                Write::Unpark(slot) => self.parked[usize::from(slot)] = None,
                 Write::Announce(_, instance, session) => {
                     self.instances[usize::from(instance)] = Instance {
                         modified: revision,
@@ -170,6 +174,7 @@ impl Store {
             Key::Slot(slot) => (Revision(1), self.slots[usize::from(slot)].modified),
             Key::Instance(instance) => (Revision(1), self.instances[usize::from(instance)].modified),
             Key::Fence(..) => (Revision(0), Revision(0)),
+            Key::Park(slot) => self.parked[usize::from(slot)].map_or((Revision(0), Revision(0)), |at| (at, at)),
         }
     }
 }
@@ -181,6 +186,7 @@ fn is_left_out(compare: &Compare<NodeId, SlotId, InstanceId>, step: &Step, confi
         (Mutation::TakeWithoutRevision, Compare::Modified(Key::Session(_), _)) => is_take,
         (Mutation::OwnSessionNotCompared, Compare::Created(Key::Session(_), _)) => is_take,
         (Mutation::InstanceNotCompared, Compare::Modified(Key::Instance(_), _)) => is_take,
+        (Mutation::TakeParked, Compare::Absent(Key::Park(_))) => step.transition() != Transition::T11,
         (Mutation::RenewalAsPlainPut, _) => step.transition() == Transition::T2,
         (Mutation::RebindWithoutSlot, Compare::Modified(Key::Slot(_), _)) => step.transition() == Transition::T10,
         (Mutation::AnnounceBlindly, Compare::Modified(Key::Instance(_), _)) => {

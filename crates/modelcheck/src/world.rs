@@ -72,6 +72,8 @@ pub enum Broken {
     Replaced,
     /// L1: renewals of a node that hears no answer go on.
     Unheard,
+    /// A parked slot got a holder, or its holder another epoch.
+    ParkedTaken,
 }
 
 /// A machine with its agent, guard and one instance.
@@ -223,6 +225,11 @@ impl Node {
 
     pub(crate) fn now(&self) -> Mark {
         mark(self.clock)
+    }
+
+    /// It has no power: nothing of it runs, and nothing of its lease is left.
+    pub(crate) fn is_off(&self) -> bool {
+        matches!(self.agent, Agent::Down) && self.instance == Instance::None && self.truth.is_none()
     }
 
     /// Ticks since the guard's base.

@@ -1,6 +1,8 @@
 //! With every rule in place, every state of every scenario keeps every property, and every transition happens somewhere.
 
-use decisions::lease::txn::Transition::{self, Announce, T1, T2, T3, T4e, T4r, T5, T6a, T6b, T6c, T7, T8, T9, T10};
+use decisions::lease::txn::Transition::{
+    self, Announce, T1, T2, T3, T4e, T4r, T5, T6a, T6b, T6c, T7, T8, T9, T10, T11, T12,
+};
 use modelcheck::{Config, check, scenarios};
 
 macro_rules! complete {
@@ -32,6 +34,8 @@ complete! {
     two_takers: three_nodes reaches T2 T6c;
     store_comes_back: outage reaches T2;
     answers_are_lost: deaf reaches T2 T6c;
+    parked_slot: parked reaches T5 T6a T9 T11;
+    taken_at_an_operators_true_word: force reaches T6b T12;
     #[ignore = "minutes: cargo nextest run -p understudy-modelcheck --run-ignored only"]
     both_lose_messages: both reaches T2 T6c;
     #[ignore = "minutes: cargo nextest run -p understudy-modelcheck --run-ignored only"]

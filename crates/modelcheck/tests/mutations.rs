@@ -28,6 +28,9 @@ found_out! {
     announced_without_comparing_its_record: AnnounceBlindly in forgetful => "I7";
     announced_while_it_holds_a_slot: AnnounceWhileHolding in forgetful => "I7";
     started_after_it_was_given_up: StartAfterRelease in handover => "I6";
+    parked_slot_taken: TakeParked in parked => "T11";
+    /// The one transition that rests on somebody's word: if that is false, two may act.
+    taken_at_an_operators_false_word: ForcedAlive in force => "I1n" | "I1x";
     no_hold_off: NoHoldOff in outage => "L4";
     renewals_without_probes: RenewWithoutProbe in deaf => "L1";
 }

@@ -153,6 +153,7 @@ fn action_in_words(action: &Action) -> String {
             standby: true,
         } => format!("ask whether {instance} can take over"),
         Action::AskProof { instance, .. } => format!("ask for a check of {instance}"),
+        Action::Rebind { instance, epoch, .. } => format!("let {instance} go on, epoch {epoch}"),
         Action::Arm { instance, epoch, .. } => format!("arm the guard for {instance}, epoch {epoch}"),
         Action::Retire { instance, node } => format!("ask node {node} to take {instance} away"),
         Action::TellLeft { instance, node } => format!("tell node {node} that no client is at {instance}"),

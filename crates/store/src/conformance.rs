@@ -70,6 +70,7 @@ pub async fn check(subject: Subject) {
     watches::say_when_history_is_gone(subject.fresh(), subject.history, &*subject.forget).await;
     sessions::are_opened_renewed_and_closed(subject.fresh()).await;
     sessions::end_only_on_their_ground(subject.fresh()).await;
+    sessions::end_at_an_operators_word(subject.fresh()).await;
     sessions::no_renewal_commits_after_a_grave(subject.fresh()).await;
 }
 

@@ -1,9 +1,9 @@
-//! Sessions: a node's lease in the store, as transactions T1 to T4 of the takeover protocol.
+//! Sessions: a node's lease in the store, as transactions T1 to T4 and T12 of the takeover protocol.
 //!
 //! ```text
 //!            open (T1)              renew (T2)
 //!   absent ───────────► session σ ─────────────► session σ, seq + 1
-//!      ▲                    │ close (T3), condemn (T4)
+//!      ▲                    │ close (T3), condemn (T4, T12)
 //!      └────────────────────┴──► grave σ
 //! ```
 //! A session's id σ is the revision that created its key, so a session that was ended and opened again is another one,
@@ -67,6 +67,8 @@ pub enum Cause {
     Rebooted,
     /// Its node was confirmed to be off.
     Fenced,
+    /// An operator stated that its node is off.
+    Stated,
 }
 
 /// What is left of a session.
@@ -105,7 +107,7 @@ pub enum Ending {
     Ended(Revision),
     /// It had ended before, as the grave says if it is still there.
     AlreadyEnded(Option<Grave>),
-    /// It lives: it was renewed, or the fencing is not confirmed.
+    /// It lives: it was renewed, the fencing is not confirmed, or the slot is not as it was shown.
     Lives(Session),
 }
 
@@ -122,6 +124,15 @@ pub enum Ground {
         key: String,
         /// Its revision when it was read.
         confirmed: Revision,
+    },
+    /// T12: an operator states that the node is off, having seen a slot that it holds. Nothing was renewed since.
+    Stated {
+        /// Key of the slot.
+        slot: String,
+        /// Its revision when it was shown.
+        held: Revision,
+        /// Key and value of a record of who stated what: written with it.
+        deed: (String, Vec<u8>),
     },
 }
 
@@ -199,14 +210,15 @@ pub async fn renew(store: &dyn Store, session: &Session, lease_ms: Millis) -> Re
 pub async fn close(store: &dyn Store, session: &Session, by: &str) -> Result<Ending, SessionError> {
     let key = session_key(&session.node);
     let compares = vec![Compare::created(&key, session.id)];
-    end(store, session, Cause::Closed, by, compares).await
+    end(store, session, Cause::Closed, by, compares, None).await
 }
 
-/// T4: ends the session of a node that is gone, as it was seen: `session.modified` is the renewal that was seen last.
+/// T4, T12: ends the session of a node that is gone, as it was seen: `session.modified` is the renewal that was seen last.
 ///
 /// The caller has waited as long as the protocol says for this ground.
 pub async fn condemn(store: &dyn Store, session: &Session, ground: &Ground, by: &str) -> Result<Ending, SessionError> {
     let key = session_key(&session.node);
+    let mut also = None;
     let (cause, compares) = match ground {
         // The modified revision alone says which session it is: revisions are not used twice.
         Ground::Expired => (Cause::Expired, vec![Compare::modified(&key, session.modified)]),
@@ -221,8 +233,17 @@ pub async fn condemn(store: &dyn Store, session: &Session, ground: &Ground, by: 
             Cause::Fenced,
             vec![Compare::created(&key, session.id), Compare::modified(fence, *confirmed)],
         ),
+        Ground::Stated { slot, held, deed } => {
+            also = Some(Op::put(&deed.0, deed.1.clone()));
+            let compares = vec![
+                Compare::created(&key, session.id),
+                Compare::modified(&key, session.modified),
+                Compare::modified(slot, *held),
+            ];
+            (Cause::Stated, compares)
+        }
     };
-    end(store, session, cause, by, compares).await
+    end(store, session, cause, by, compares, also).await
 }
 
 /// The session of `node`, if it has one.
@@ -256,6 +277,7 @@ async fn end(
     cause: Cause,
     by: &str,
     compares: Vec<Compare>,
+    also: Option<Op>,
 ) -> Result<Ending, SessionError> {
     let key = session_key(&session.node);
     let grave_key = grave_key(&session.node, session.id);
@@ -264,9 +286,11 @@ async fn end(
         by: by.into(),
         renewed_at: session.modified,
     };
+    let mut then = vec![Op::delete(&key), Op::put(&grave_key, encode(&grave_key, &grave)?)];
+    then.extend(also);
     let txn = Txn {
         compares,
-        then: vec![Op::delete(&key), Op::put(&grave_key, encode(&grave_key, &grave)?)],
+        then,
         otherwise: vec![Op::get(&key), Op::get(&grave_key)],
     };
     let result = store.txn(txn).await?;

@@ -5,7 +5,7 @@
 
 use super::clock::mark;
 use api::layout::Layout;
-use decisions::lease::{GuardAction, GuardEvent, GuardWatch, Hangs};
+use decisions::lease::{GUARD_ACTS, GuardAction, GuardEvent, GuardWatch, Hangs};
 use guard::client::{Client, Receiver};
 use guard::fence::protocol::{Armament, Floating, Reply, What};
 use guard::fence::words::Policy;
@@ -56,6 +56,8 @@ struct Armed {
     waiting: Option<oneshot::Sender<Result<(), String>>>,
     /// It is being ended, with the session that it was armed in: no other guard may arm it again.
     over: bool,
+    /// Whoever waits does so for it to be bound to the present session, and not for it to be armed.
+    rebinds: bool,
 }
 
 /// The guard.
@@ -77,6 +79,10 @@ pub(crate) struct Fence {
     guard: Option<Pid>,
     /// Whether it does its duty.
     watch: GuardWatch,
+    /// What it froze, and neither thawed nor ended since.
+    frozen: BTreeSet<SlotId>,
+    /// Of these, what waits for its slot to be bound to the next session: no guard may let it go on before that.
+    kept: BTreeSet<SlotId>,
 }
 
 impl Fence {
@@ -101,6 +107,8 @@ impl Fence {
             why_not: "the guard has not said yet whether it can fence".into(),
             guard: None,
             watch: GuardWatch::new(timing),
+            frozen: BTreeSet::new(),
+            kept: BTreeSet::new(),
         })
     }
 
@@ -199,6 +207,8 @@ impl Fence {
         self.empty = false;
         self.inherited.remove(slot);
         self.decide(GuardEvent::Armed(slot.clone()));
+        self.frozen.remove(slot);
+        self.kept.remove(slot);
         self.send(|client| client.arm(armament.clone()));
         self.armed.insert(
             slot.clone(),
@@ -207,6 +217,7 @@ impl Fence {
                 armament,
                 waiting: Some(answer),
                 over: false,
+                rebinds: false,
             },
         );
     }
@@ -222,6 +233,8 @@ impl Fence {
         for slot in slots {
             self.armed.remove(&slot);
             self.decide(GuardEvent::Disarmed(slot.clone()));
+            self.frozen.remove(&slot);
+            self.kept.remove(&slot);
             self.send(|client| client.disarm(slot.clone()));
         }
     }
@@ -261,9 +274,41 @@ impl Fence {
         self.send(Client::leave);
     }
 
+    /// The session is lost. Says whether all that is armed stands still for certain, and so may wait for the next one: frozen by the guard, and
+    /// past the hard deadline, at which it ends whatever the kernel has not confirmed to be frozen.
+    pub(crate) fn keep(&mut self) -> bool {
+        let hard = self.timing.hard_deadline.duration();
+        let settled = |(_, renewed): (Revision, Mark)| mark().held_for(renewed) >= hard + GUARD_ACTS;
+        let frozen =
+            |(slot, armed): (&SlotId, &Armed)| self.frozen.contains(slot) && armed.waiting.is_none() && !armed.over;
+        let all = !self.armed.is_empty() && self.armed.iter().all(frozen);
+        let guarded = self.ready && self.client.is_some() && self.watch.next_wakeup().is_none();
+        if !(all && guarded && self.session.is_some_and(settled)) {
+            return false;
+        }
+        self.kept = self.armed.keys().cloned().collect();
+        true
+    }
+
+    /// The slot of what was kept is bound to the present session: the guard lets it go on. The answer comes when it has, or does not.
+    pub(crate) fn rebind(&mut self, slot: &SlotId, epoch: Epoch, answer: oneshot::Sender<Result<(), String>>) {
+        let known = self
+            .armed
+            .get_mut(slot)
+            .filter(|armed| armed.armament.epoch == epoch && !armed.over);
+        let Some(armed) = known.filter(|_| self.ready && self.kept.remove(slot)) else {
+            let _ = answer.send(Err("it does not wait for its slot any more".into()));
+            return;
+        };
+        armed.waiting = Some(answer);
+        armed.rebinds = true;
+        self.send(|client| client.rebind(slot.clone(), epoch));
+    }
+
     /// Ends everything armed at once: the session is lost.
     pub(crate) fn kill_all(&mut self) {
         self.armed.values_mut().for_each(|armed| armed.over = true);
+        self.kept.clear();
         for cgroup in self.cgroups() {
             if let Err(error) = kill_now([cgroup.as_path()]) {
                 tracing::error!(cgroup = %cgroup.display(), %error, "cannot end an exclusive active; the guard will");
@@ -299,6 +344,17 @@ impl Fence {
         self.client = None;
         self.ready = false;
         self.watch.handle(GuardEvent::Gone, mark());
+        self.frozen.clear();
+        // The next guard would let it go on as soon as it is armed.
+        for slot in std::mem::take(&mut self.kept) {
+            let Some(armed) = self.armed.remove(&slot) else {
+                continue;
+            };
+            if let Err(error) = kill_now([armed.armament.cgroup.as_path()]) {
+                tracing::error!(%slot, %error, "cannot end what stood still for want of a session");
+            }
+            self.watch.handle(GuardEvent::Disarmed(slot), mark());
+        }
         self.freeze_all();
         // Who is told that it is not armed must not be armed by the next guard: its slot may be another's by then.
         let refused: Vec<SlotId> = self
@@ -400,8 +456,20 @@ impl Fence {
             Reply::Event { slot, what, .. } => {
                 tracing::warn!(%slot, ?what, "the guard acts");
                 match what {
-                    What::Frozen | What::Fired | What::Gone => self.decide(GuardEvent::Still(slot.clone())),
-                    What::Thawed { .. } | What::Resumed => self.decide(GuardEvent::GoesOn(slot.clone())),
+                    What::Frozen => {
+                        self.frozen.insert(slot.clone());
+                        self.decide(GuardEvent::Still(slot.clone()));
+                    }
+                    What::Fired | What::Gone => {
+                        self.frozen.remove(&slot);
+                        self.kept.remove(&slot);
+                        self.decide(GuardEvent::Still(slot.clone()));
+                    }
+                    What::Thawed { .. } | What::Resumed => {
+                        self.frozen.remove(&slot);
+                        self.kept.remove(&slot);
+                        self.decide(GuardEvent::GoesOn(slot.clone()));
+                    }
                     What::Quiesce | What::Failed { .. } => {}
                 }
                 let Some(instance) = self.armed.get(&slot).map(|armed| armed.instance.clone()) else {
@@ -423,7 +491,17 @@ impl Fence {
                 }
             }
             Reply::Alive => self.decide(GuardEvent::Answered),
-            Reply::Registered { .. } | Reply::Done { .. } => {}
+            // To have disarmed it before it was armed anew is answered so too, and says nothing of what is waited for then.
+            Reply::Done { slot: Some(slot) } => {
+                let binds = |armed: &&mut Armed| armed.rebinds;
+                if let Some(armed) = self.armed.get_mut(&slot).filter(binds) {
+                    armed.rebinds = false;
+                    if let Some(waiting) = armed.waiting.take() {
+                        let _ = waiting.send(Ok(()));
+                    }
+                }
+            }
+            Reply::Registered { .. } | Reply::Done { slot: None } => {}
         }
     }
 }

@@ -33,7 +33,7 @@ impl Agent {
                 cluster.observer.write_ok(sent, clock::mark());
                 cluster.taken = None;
                 if cluster.session != Some(session) {
-                    self.own_session(Some(session), now);
+                    self.own_session(Some(session), ClusterEvent::OwnSession(Some(session)), now);
                 }
             }
             News::Failed => cluster.observer.write_failed(),
@@ -42,10 +42,20 @@ impl Agent {
                 let by = Millis(u64::try_from(by.as_millis()).unwrap_or(u64::MAX));
                 tracing::warn!(%by, "this agent itself was late");
             }
-            News::Lost { why } => {
-                let text = "this node's exclusive actives were ended".to_owned();
-                self.journal.tell(Severity::Error, "fenced", text, why.to_string());
-                self.own_session(None, now);
+            News::Lost { why, kept } => {
+                let text = match kept {
+                    false => "this node's exclusive actives were ended",
+                    true => {
+                        "this node's exclusive actives stand still until it has a session again; who was replaced meanwhile is ended then"
+                    }
+                };
+                self.journal
+                    .tell(Severity::Error, "fenced", text.to_owned(), why.to_string());
+                let event = match kept {
+                    true => ClusterEvent::OwnSessionKept,
+                    false => ClusterEvent::OwnSession(None),
+                };
+                self.own_session(None, event, now);
             }
             News::Frozen(Some(why)) => {
                 cluster.frozen = Some((why, now));
@@ -121,7 +131,7 @@ impl Agent {
         }
     }
 
-    fn own_session(&mut self, session: Option<Revision>, now: Timestamp) {
+    fn own_session(&mut self, session: Option<Revision>, event: ClusterEvent, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         cluster.session = session;
         cluster.link.decides_under(session);
@@ -134,7 +144,7 @@ impl Agent {
         cluster.frozen = None;
         cluster.published.clear();
         let _ = cluster.publisher.send(Publish::Session(session));
-        self.core.handle(Event::Cluster(ClusterEvent::OwnSession(session)), now);
+        self.core.handle(Event::Cluster(event), now);
         if session.is_some() {
             self.core.tell_all();
         }
@@ -188,6 +198,7 @@ impl Agent {
                 .iter()
                 .map(|name| format!("{}{name}", record::REBALANCE)),
         );
+        gone.extend(self.core.parks().keys().map(record::park_key));
         gone.extend(cluster.controller.iter().map(|_| record::CONTROLLER.to_owned()));
         gone.extend(cluster.paused.then(|| record::PAUSED.to_owned()));
         gone.retain(|key| !there.contains(key.as_str()));
@@ -233,6 +244,13 @@ impl Agent {
             .and_then(|service| ServiceName::new(service).ok())
         {
             self.rebalance_seen(service, true, now);
+        } else if let Some(slot) = record::park_of_key(key) {
+            match serde_json::from_slice(&entry.value) {
+                Ok(parked) => self.park_seen(slot, Some(&parked), now),
+                Err(error) => tracing::error!(%slot, %error, "why it is parked cannot be read"),
+            }
+        } else if key.starts_with(record::DEEDS) {
+            self.deed_seen(entry);
         } else if let Some(ask) = key.strip_prefix(record::ASKS) {
             self.asked(ask, entry, now);
         } else if let Some(answer) = key.strip_prefix(record::ANSWERS) {
@@ -297,6 +315,8 @@ impl Agent {
             .and_then(|service| ServiceName::new(service).ok())
         {
             self.rebalance_seen(service, false, now);
+        } else if let Some(slot) = record::park_of_key(key) {
+            self.park_seen(slot, None, now);
         } else if key == record::PAUSED {
             self.pause_seen(false, now);
         } else if key == record::CONTROLLER {
@@ -314,6 +334,19 @@ impl Agent {
             }
         }
         self.core.handle(Event::Rebalance { service, asked }, now);
+    }
+
+    /// What was taken by force is told on every node, for nothing but somebody's word keeps from two actives then.
+    fn deed_seen(&mut self, entry: &Entry) {
+        match serde_json::from_slice::<record::Deed>(&entry.value) {
+            Ok(deed) if deed.what == "force" => {
+                let text = format!("{} {}", deed.by, deed.text);
+                let because = format!("the operator asked node {} for it", deed.through);
+                self.journal.tell(Severity::Error, "forced", text, because);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "what an operator did cannot be read"),
+        }
     }
 
     fn pause_seen(&mut self, paused: bool, now: Timestamp) {

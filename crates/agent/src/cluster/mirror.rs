@@ -35,6 +35,7 @@ pub(crate) async fn list(store: &dyn Store, me: &NodeName) -> Result<(Vec<Entry>
         record::PAUSED,
         record::NODES,
         record::REBALANCE,
+        record::PARKS,
         record::INSTANCES,
         record::SLOTS,
         record::LIVES,

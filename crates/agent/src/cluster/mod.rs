@@ -11,6 +11,7 @@ pub(crate) mod asks;
 pub(crate) mod clock;
 pub(crate) mod door;
 pub(crate) mod fence;
+mod force;
 mod hear;
 pub(crate) mod leave;
 pub(crate) mod mirror;

@@ -43,6 +43,13 @@ pub(crate) enum Order {
         session: Revision,
         answer: oneshot::Sender<Result<(), String>>,
     },
+    /// What stood still under an earlier session goes on under this one, which its slot is bound to now.
+    Rebind {
+        slot: SlotId,
+        epoch: Epoch,
+        session: Revision,
+        answer: oneshot::Sender<Result<(), String>>,
+    },
     /// It does not act any more.
     Disarm(InstanceId),
     /// The main loop goes round: an agent that does not is replaced by the guard.
@@ -59,7 +66,7 @@ pub(crate) enum News {
     /// A write was not answered.
     Failed,
     /// The session is lost: nothing exclusive may act.
-    Lost { why: Lost },
+    Lost { why: Lost, kept: bool },
     /// Everything exclusive stands still, or goes on.
     Frozen(Option<Still>),
     /// This agent woke up late.
@@ -314,6 +321,23 @@ impl Keeper {
                     }
                 }
             }
+            Order::Rebind {
+                slot,
+                epoch,
+                session,
+                answer,
+            } => {
+                self.tell(HolderEvent::AllExclusiveEmpty(false));
+                match self.holder.covered(mark()) {
+                    Covered::Yes if self.holder.session() == Some(session) => self.fence.rebind(&slot, epoch, answer),
+                    Covered::Yes => {
+                        let _ = answer.send(Err("the session that its slot was bound to is over".into()));
+                    }
+                    other => {
+                        let _ = answer.send(Err(not_covered(other).to_owned()));
+                    }
+                }
+            }
             Order::Disarm(instance) => self.fence.disarm(&instance),
             Order::Beat => self.fence.heartbeat(),
             Order::Close(_) => {}
@@ -410,16 +434,19 @@ impl Keeper {
                         self.renewals.send_replace(Some((session, mark)));
                     }
                 }
-                HolderAction::Fenced { why, .. } => {
+                HolderAction::Fenced { why, was_frozen } => {
                     tracing::warn!(%why, "fenced");
                     if let Lost::Session(_) = why {
                         self.told = None;
                         let _ = std::fs::remove_file(&self.setup.noted);
                         self.last_noted = None;
                     }
-                    self.fence.kill_all();
+                    let kept = was_frozen && matches!(why, Lost::Session(_)) && self.fence.keep();
+                    if !kept {
+                        self.fence.kill_all();
+                    }
                     self.renewals.send_replace(None);
-                    self.news(News::Lost { why });
+                    self.news(News::Lost { why, kept });
                 }
                 HolderAction::Frozen { why } => {
                     if why == Still::NoGuard {

@@ -221,6 +221,19 @@ pub(crate) enum Intent {
     Retry {
         name: String,
     },
+    Park {
+        name: String,
+        slot: Option<String>,
+    },
+    Unpark {
+        name: String,
+        slot: Option<String>,
+    },
+    Force {
+        name: String,
+        slot: Option<String>,
+        node: String,
+    },
     Pause,
     Resume,
 }
@@ -230,10 +243,11 @@ pub(crate) enum Intent {
     get,
     path = "/v1/preview",
     params(
-        ("action" = String, Query, description = "`switchover`, `drain`, `undrain`, `drill-node`, `drill-instance`, `retry`, `pause` or `resume`"),
+        ("action" = String, Query, description = "`switchover`, `drain`, `undrain`, `drill-node`, `drill-instance`, `retry`, `park`, `unpark`, `force`, `pause` or `resume`"),
         ("name" = Option<String>, Query, description = "Of the service, node or instance"),
-        ("slot" = Option<u32>, Query, description = "Of a switchover: which slot; the first if not given"),
+        ("slot" = Option<u32>, Query, description = "Of a switchover: which slot; the first if not given. To park, unpark, force: must be given where there are several"),
         ("to" = Option<String>, Query, description = "Of a switchover: who shall take over"),
+        ("node" = Option<String>, Query, description = "Of force: the node that is off"),
     ),
     responses((status = 200, body = Preview), (status = 404, body = Outcome))
 )]

@@ -1,6 +1,7 @@
 //! What is known, in the words of the API.
 
 mod explain;
+mod hands;
 mod loss;
 mod placement;
 mod plan;
@@ -17,7 +18,8 @@ use crate::executor::Executor;
 use crate::fronts::Fronts;
 use crate::journal::Journal;
 use decisions::View;
-use model::{NodeName, Timing};
+use decisions::lease::Forcing;
+use model::{NodeName, SlotId, Timing};
 
 /// All that explanations draw on.
 pub(crate) struct Known<'a> {
@@ -29,6 +31,8 @@ pub(crate) struct Known<'a> {
     pub(crate) timing: Option<&'a Timing>,
     /// Who votes in the store, and whether it has a session now. Empty on a single machine.
     pub(crate) voters: Vec<(NodeName, bool)>,
+    /// Of a preview of force: which slot, and how it stands.
+    pub(crate) forcing: Option<(SlotId, Forcing)>,
 }
 
 /// A few names, and how many more there are.

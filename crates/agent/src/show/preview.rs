@@ -17,6 +17,9 @@ pub(crate) fn preview(intent: &Intent, known: &Known<'_>) -> Result<Preview, Out
         Intent::Undrain { name } => undrain(node(known, name)?),
         Intent::DrillInstance { name } => drill_instance(name, known)?,
         Intent::Retry { name } => retry(name, known)?,
+        Intent::Park { name, slot } => super::hands::park(service(known, name)?, slot.as_deref()),
+        Intent::Unpark { name, slot } => super::hands::unpark(service(known, name)?, slot.as_deref()),
+        Intent::Force { name, .. } => super::hands::force(service(known, name)?, known),
         Intent::Pause => pause(known),
         Intent::Resume => resume(known),
     };
@@ -29,7 +32,7 @@ pub(crate) fn preview(intent: &Intent, known: &Known<'_>) -> Result<Preview, Out
     Ok(preview)
 }
 
-fn blank(title: String) -> Preview {
+pub(super) fn blank(title: String) -> Preview {
     Preview {
         version: api::VERSION,
         title,
@@ -197,7 +200,7 @@ fn node_away(node: &NodeView, known: &Known<'_>, lost: bool) -> Preview {
     preview
 }
 
-fn severity_of(effect: &Effect, now: ServiceState) -> Severity {
+pub(super) fn severity_of(effect: &Effect, now: ServiceState) -> Severity {
     match effect.distance_after {
         0 if now != ServiceState::Down => Severity::Error,
         0 | 1 => Severity::Warning,

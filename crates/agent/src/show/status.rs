@@ -75,6 +75,11 @@ fn service_status(
         epoch: slot.epoch.0,
         since: since(slot.since),
         because: slot.because.to_string(),
+        parked: slot.parked.as_ref().map(|parked| api::Parked {
+            since: since(parked.since),
+            by: parked.by.clone(),
+            why: parked.why.clone(),
+        }),
     });
     ServiceStatus {
         name: service.name.to_string(),
@@ -177,6 +182,7 @@ fn instance_status(instance: &InstanceView, executor: &Executor) -> InstanceStat
 pub(crate) fn slot_state(phase: SlotPhase) -> &'static str {
     match phase {
         SlotPhase::Vacant => "vacant",
+        SlotPhase::Parked => "parked",
         SlotPhase::Releasing => "releasing",
         SlotPhase::Claiming => "claiming",
         SlotPhase::Promoting => "promoting",
@@ -232,6 +238,16 @@ fn problems(service: &ServiceView) -> Vec<Problem> {
     let name = service.name.to_string();
     if !service.removed {
         match service.state {
+            ServiceState::Down | ServiceState::Degraded if service.slots.iter().any(|slot| slot.parked.is_some()) => {
+                add(
+                    "parked",
+                    Severity::Warning,
+                    name.clone(),
+                    format!("{name} is {}: {}", service.state, service.because),
+                    format!("nobody takes it before `understudy unpark {name}`"),
+                    service.since,
+                );
+            }
             ServiceState::Down => add(
                 "service-down",
                 Severity::Error,

@@ -13,6 +13,7 @@ mod drill;
 mod events;
 mod explain;
 mod files;
+mod hands;
 mod load;
 mod logs;
 mod plan;
@@ -222,6 +223,9 @@ async fn speak(session: &Session, command: Command) -> Result<Done, Error> {
         Command::Drain(args) => act::node(session, "drain", &args).await,
         Command::Undrain(args) => act::node(session, "undrain", &args).await,
         Command::Rebalance(args) => act::rebalance(session, &args).await,
+        Command::Park(args) => hands::park(session, &args).await,
+        Command::Unpark(args) => hands::unpark(session, &args).await,
+        Command::Force(args) => hands::force(session, &args).await,
         Command::Pause(args) => act::plain(session, "pause", args.json).await,
         Command::Resume(args) => act::plain(session, "resume", args.json).await,
         Command::Retry(args) => act::retry(session, &args).await,

@@ -135,6 +135,16 @@ pub(super) async fn rollback(session: &Session, args: &args::Rollback) -> Result
 /// `history`
 pub(super) async fn history(session: &Session, args: &args::History) -> Result<Done, Error> {
     let client = session.client().await?;
+    if args.deeds {
+        let answer = client.get::<Vec<api::Deed>>("/v1/deeds").await?;
+        match args.json {
+            true => session.json(&answer.raw),
+            false => session
+                .output
+                .answer(&render::history::deeds(&answer.value, &session.output.view)),
+        }
+        return Ok(Done::Yes);
+    }
     let answer = client.get::<Vec<HistoryEntry>>("/v1/history").await?;
     match (args.show, args.json) {
         (None, true) => session.json(&answer.raw),

@@ -1,7 +1,7 @@
 //! The applied files.
 
 use super::{Cell, Tone, View, clean, hanging, table};
-use api::HistoryEntry;
+use api::{Deed, HistoryEntry};
 
 /// The list, oldest first.
 pub(crate) fn list(entries: &[HistoryEntry], view: &View) -> String {
@@ -28,6 +28,31 @@ pub(crate) fn list(entries: &[HistoryEntry], view: &View) -> String {
         for change in &entry.changes {
             out.push_str(&hanging("    ", change, view.width));
         }
+    }
+    out
+}
+
+/// What operators did by hand, oldest first.
+pub(crate) fn deeds(deeds: &[Deed], view: &View) -> String {
+    if deeds.is_empty() {
+        return "no slot was parked or taken by force yet\n".into();
+    }
+    let row = |deed: &Deed| {
+        let tone = if deed.what == "force" { Tone::Bad } else { Tone::Strong };
+        vec![
+            Cell::new(tone, clean(&deed.what)),
+            Cell::plain(clean(&deed.about)),
+            Cell::plain(view.moment(&deed.at)),
+            Cell::plain(format!("by {}", clean(&deed.by))),
+            Cell::new(Tone::Quiet, format!("through {}", clean(&deed.through))),
+        ]
+    };
+    let rows: Vec<Vec<Cell>> = deeds.iter().map(row).collect();
+    let mut out = String::new();
+    for (line, deed) in table(view, 0, &rows).into_iter().zip(deeds) {
+        out.push_str(&line);
+        out.push('\n');
+        out.push_str(&hanging("    ", &deed.text, view.width));
     }
     out
 }

@@ -125,6 +125,7 @@ pub(crate) fn instance(id: &str, node: &str, role: &str) -> InstanceStatus {
 
 fn slot(slot: u32, state: &str, holder: Option<(&str, &str)>, epoch: u64) -> SlotStatus {
     SlotStatus {
+        parked: None,
         slot,
         state: state.into(),
         instance: holder.map(|holder| holder.0.into()),

@@ -3,7 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+mod cut_off;
 mod grow;
+mod hands;
 mod harm;
 mod leave;
 mod papers;

@@ -39,6 +39,7 @@ fn instance(service: usize, number: usize, tick: usize) -> InstanceStatus {
 
 fn service(number: usize, tick: usize) -> ServiceStatus {
     let slot = |slot: usize| SlotStatus {
+        parked: None,
         slot: slot as u32,
         state: "serving".into(),
         instance: Some(format!("s{number:02}-{slot}")),

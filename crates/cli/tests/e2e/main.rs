@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod failover;
+mod hands;
 mod hooks;
 mod limits;
 mod nodes;

@@ -13,12 +13,14 @@
 //!                                    frozen: probe first, then renew ──▶ open
 //! ```
 
+mod force;
 mod guard_watch;
 mod holder;
 mod observer;
 mod outline;
 pub mod txn;
 
+pub use force::{Forcing, NotForced, is_stated, may_force, statement};
 pub use guard_watch::{GUARD_ACTS, GUARD_SILENT, GuardAction, GuardEvent, GuardWatch, Hangs};
 pub use holder::{Covered, Holder, HolderAction, HolderEvent, HolderOptions, Lost, Still};
 pub use observer::{Condemn, Observer, Wait, Why};

@@ -17,6 +17,8 @@ pub enum Key<N, S, I> {
     Instance(I),
     /// The fencing of this session of a node.
     Fence(N, Revision),
+    /// That nobody shall hold a slot.
+    Park(S),
 }
 
 /// What must hold for a transaction to do anything.
@@ -49,6 +51,10 @@ pub enum Write<N, S, I> {
     Rebind(S, Revision),
     /// The line of the slot changes, and nothing else.
     EditLine(S),
+    /// Nobody shall hold the slot.
+    Park(S),
+    /// It may be held again.
+    Unpark(S),
     /// The instance is announced as a free standby of this session of its node.
     Announce(N, I, Revision),
     /// The instance is bound to a slot.
@@ -188,6 +194,30 @@ pub enum Step<N, S, I> {
     Restart(Holding<N, S>),
     /// T10: a frozen holder goes on under its node's new session.
     Rebind(Holding<N, S>),
+    /// T11: the operator wants nobody to hold a slot. Whoever holds it gives it up (T5).
+    Park {
+        /// The slot.
+        slot: S,
+    },
+    /// T11, taken back.
+    Unpark {
+        /// The slot.
+        slot: S,
+    },
+    /// T12: the operator states that the node of a slot's holder is off: its session is ended before it has run out. The slot is then taken as
+    /// any other whose holder's session is gone (T6b).
+    Force {
+        /// The slot that was shown to the operator.
+        slot: S,
+        /// The revision of its record.
+        seen: Revision,
+        /// The node that is said to be off.
+        node: N,
+        /// The session under which it holds the slot.
+        session: Revision,
+        /// Its last renewal that was seen.
+        modified: Revision,
+    },
 }
 
 /// The transitions, by their numbers in the protocol.
@@ -221,6 +251,10 @@ pub enum Transition {
     T9,
     /// Bind it to the next session.
     T10,
+    /// Park it, or let it be held again.
+    T11,
+    /// End a session at the operator's word.
+    T12,
     /// Announce a standby.
     Announce,
 }
@@ -248,6 +282,8 @@ impl<N: Copy, S: Copy, I: Copy> Step<N, S, I> {
             Step::EditLine(_) => Transition::T8,
             Step::Restart(_) => Transition::T9,
             Step::Rebind(_) => Transition::T10,
+            Step::Park { .. } | Step::Unpark { .. } => Transition::T11,
+            Step::Force { .. } => Transition::T12,
         }
     }
 
@@ -261,6 +297,7 @@ impl<N: Copy, S: Copy, I: Copy> Step<N, S, I> {
                 Compare::Modified(Key::Instance(member.instance), member.seen),
             ]
         };
+        let wanted = |slot| Compare::Absent(Key::Park(slot));
         let holds = |holding: &Holding<N, S>| {
             [
                 unchanged(holding.slot, holding.seen),
@@ -286,8 +323,12 @@ impl<N: Copy, S: Copy, I: Copy> Step<N, S, I> {
                 instance,
                 seen,
             } => vec![live(node, session), Compare::Modified(Key::Instance(instance), seen)],
-            Step::Release(holding) | Step::EditLine(holding) | Step::Restart(holding) | Step::Rebind(holding) => {
-                holds(&holding).to_vec()
+            // One that only goes on is not kept from it: it gives the slot up in order.
+            Step::Release(holding) | Step::EditLine(holding) | Step::Rebind(holding) => holds(&holding).to_vec(),
+            Step::Restart(holding) => {
+                let mut all = holds(&holding).to_vec();
+                all.push(wanted(holding.slot));
+                all
             }
             Step::Take {
                 slot,
@@ -295,7 +336,7 @@ impl<N: Copy, S: Copy, I: Copy> Step<N, S, I> {
                 taker,
                 from,
             } => {
-                let mut all = vec![unchanged(slot, seen)];
+                let mut all = vec![unchanged(slot, seen), wanted(slot)];
                 all.extend(free(&taker));
                 match from {
                     From::Released => {}
@@ -308,9 +349,23 @@ impl<N: Copy, S: Copy, I: Copy> Step<N, S, I> {
             }
             Step::Handover(holding, member) => {
                 let mut all = holds(&holding).to_vec();
+                all.push(wanted(holding.slot));
                 all.extend(free(&member));
                 all
             }
+            Step::Park { slot } => vec![wanted(slot)],
+            Step::Unpark { .. } => Vec::new(),
+            Step::Force {
+                slot,
+                seen,
+                node,
+                session,
+                modified,
+            } => vec![
+                unchanged(slot, seen),
+                live(node, session),
+                Compare::Modified(Key::Session(node), modified),
+            ],
         }
     }
 
@@ -344,6 +399,9 @@ impl<N: Copy, S: Copy, I: Copy> Step<N, S, I> {
             Step::EditLine(holding) => vec![Write::EditLine(holding.slot)],
             Step::Restart(holding) => vec![Write::NextEpoch(holding.slot)],
             Step::Rebind(holding) => vec![Write::Rebind(holding.slot, holding.session)],
+            Step::Park { slot } => vec![Write::Park(slot)],
+            Step::Unpark { slot } => vec![Write::Unpark(slot)],
+            Step::Force { node, session, .. } => vec![Write::EndSession(node, session)],
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::instance::{Instance, Phase, RunningHook};
 use crate::peers::{Hold, Peers};
 use crate::service::{Change, Service};
 use crate::slot::{self, Stage};
-use crate::{Action, Condemn, Context, Decision, Note, NoteKind, Reason, SlotWrite, epoch_after};
+use crate::{Action, Condemn, Context, Decision, Note, NoteKind, Parked, Reason, SlotWrite, epoch_after};
 use model::{HookKind, InstanceId, Millis, NodeName, Revision};
 
 /// What a claim asks of sessions.
@@ -54,13 +54,15 @@ impl Service {
                 continue;
             }
             self.prove(index, cx);
-            let surplus = self.is_surplus(index);
+            let emptied = self.emptied(index);
             let slot = &self.slots[index];
-            if surplus && !cx.paused && slot.serving().is_some() && slot.planned.is_none() {
-                let wanted = self.declared.wanted();
-                self.begin_planned(index, Change::unasked(None, Reason::TooMany { wanted }), cx.now, cx.out);
+            // Parking is no automatic action: a pause does not keep from it.
+            let due = slot.parked.is_some() || !cx.paused;
+            let goes = due && slot.serving().is_some() && slot.planned.is_none();
+            if let Some(because) = emptied.clone().filter(|_| goes) {
+                self.begin_planned(index, Change::unasked(None, because), cx.now, cx.out);
             }
-            if !surplus && !cx.paused {
+            if emptied.is_none() && !cx.paused {
                 self.let_go(index, cx);
             }
             let slot = &self.slots[index];
@@ -109,12 +111,36 @@ impl Service {
         };
         let reason = match planned.because {
             Reason::TooMany { .. } if self.is_surplus(index) => return true,
+            // Whatever was begun, it ends without a holder.
+            _ if self.slots[index].parked.is_some() => return true,
+            Reason::Parked { .. } => false,
             Reason::TooMany { .. } => holder.retiring,
             Reason::DrainAsked => !cx.online(&holder.node) || self.shall_leave(holder) || self.rebalancing,
             Reason::RolloutNeeds => !holder.current,
             _ => true,
         };
         reason && self.candidate(index, cx).is_some()
+    }
+
+    /// Why nobody shall hold a slot, if that is so.
+    pub(super) fn emptied(&self, index: usize) -> Option<Reason> {
+        if self.is_surplus(index) {
+            let wanted = self.declared.wanted();
+            return Some(Reason::TooMany { wanted });
+        }
+        self.slots[index].parked.as_ref().map(Parked::reason)
+    }
+
+    /// The first parked slot of those that are declared, as a reason for how the service stands.
+    pub(super) fn parked_slot(&self) -> Option<Reason> {
+        let slot = self.slots.iter().take(self.declared.active as usize);
+        let slot = slot.filter_map(|slot| Some((slot.id.slot, slot.parked.as_ref()?)));
+        slot.map(|(slot, parked)| Reason::SlotParked {
+            slot,
+            by: parked.by.clone(),
+            why: parked.why.clone(),
+        })
+        .next()
     }
 
     pub(super) fn is_surplus(&self, index: usize) -> bool {
@@ -237,11 +263,11 @@ impl Service {
         let mut free = self.ready_standbys();
         for index in 0..self.slots.len() {
             let hold = self.hold(index, cx);
-            if hold == Hold::Theirs || self.slots[index].marking.is_some() {
+            if hold == Hold::Theirs || self.slots[index].marking.is_some() || self.slots[index].kept.is_some() {
                 continue;
             }
-            if self.is_surplus(index) {
-                self.release_surplus(index, cx);
+            if let Some(because) = self.emptied(index) {
+                self.empty(index, because, cx);
                 continue;
             }
             if cx.peers.is_some_and(|peers| peers.session.is_none()) {
@@ -301,12 +327,19 @@ impl Service {
         }
     }
 
-    fn release_surplus(&mut self, index: usize, cx: &mut Context<'_>) {
+    /// Gives a vacant slot up that nobody shall hold.
+    fn empty(&mut self, index: usize, because: Reason, cx: &mut Context<'_>) {
         let slot = &mut self.slots[index];
         if slot.phase != slot::Phase::Vacant {
             return;
         }
-        slot.abort("the slot is not declared any more", cx.out);
+        slot.abort(
+            match slot.parked {
+                Some(_) => "the slot is parked",
+                None => "the slot is not declared any more",
+            },
+            cx.out,
+        );
         // The old holder of a handover that was under way has nothing to do any more either.
         let held = slot.record.as_ref().filter(|record| record.held);
         let held = held.map(|record| (record.holder.clone(), record.epoch));
@@ -317,8 +350,6 @@ impl Service {
             }
         }
         if let Some(holder) = self.acting_holder(index) {
-            let wanted = self.declared.wanted();
-            let because = Reason::TooMany { wanted };
             self.slots[index].set(slot::Phase::Releasing, cx.now, because.clone());
             self.stop(&holder, because, cx.now, cx.out);
         }
@@ -373,6 +404,7 @@ impl Service {
             served,
             data,
             previous: held.map(|record| record.holder.clone()),
+            claims: true,
             session: terms.session,
             sessions: terms.sessions,
             condemn: terms.condemn,

@@ -20,13 +20,13 @@ impl Service {
         let active = self.declared.active as usize;
         while self.slots.len() < active {
             let slot = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
-            self.slots.push(Slot::new(
-                SlotId {
-                    service: self.name.clone(),
-                    slot,
-                },
-                cx.now,
-            ));
+            let id = SlotId {
+                service: self.name.clone(),
+                slot,
+            };
+            let mut slot = Slot::new(id, cx.now);
+            slot.park_as(cx.parks);
+            self.slots.push(slot);
         }
         while self.slots.len() > active
             && self
@@ -185,7 +185,11 @@ impl Service {
             })
             .filter(|instance| match cx.nodes.get(&instance.node).map(|node| node.state) {
                 Some(NodeState::Drained | NodeState::Online) => {
-                    spare && self.slots.iter().all(|slot| slot.serving().is_some())
+                    spare
+                        && self
+                            .slots
+                            .iter()
+                            .all(|slot| slot.serving().is_some() || slot.is_parked())
                 }
                 // Whoever was active last may have the only copy of the data: it waits for its node.
                 _ => !instance.has_process() && !self.data_only_with(&instance.id),

@@ -8,10 +8,13 @@ mod lose;
 mod mirror;
 mod promote;
 mod prove;
+mod rebind;
 mod rollout;
 mod route;
 mod start;
 mod wind_down;
+
+pub(crate) use rebind::Kept;
 
 use crate::instance::{Instance, Phase, SETTLE};
 use crate::peers::LOST_GRACE;
@@ -38,8 +41,12 @@ impl Service {
     }
 
     fn pass(&mut self, cx: &mut Context<'_>) {
+        for slot in &mut self.slots {
+            slot.park_as(cx.parks);
+        }
         self.refresh_bound();
         self.mirror(cx);
+        self.rebind(cx);
         self.lose_slots(cx);
         self.after_end(cx);
         let winding_down = self.removed || (cx.stopping && !cx.needed);
@@ -95,6 +102,9 @@ impl Service {
         };
         let because = match &cx.missing {
             Some(need) if state == ServiceState::Down => Reason::WaitsForNeed { need: need.clone() },
+            _ if state != ServiceState::Redundant && self.parked_slot().is_some() => {
+                self.parked_slot().unwrap_or(Reason::Declared)
+            }
             _ => Reason::Serving {
                 serving,
                 active: declared.active,

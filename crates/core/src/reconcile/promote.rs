@@ -155,6 +155,7 @@ impl Service {
             served: true,
             data: slot.data.clone(),
             previous: Some(record.holder),
+            claims: false,
             session: record.session,
             sessions: terms.sessions,
             condemn: None,

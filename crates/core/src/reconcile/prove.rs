@@ -54,7 +54,7 @@ impl Service {
 
     fn ask_for_proof(&mut self, index: usize, cx: &mut Context<'_>) {
         let to = self.candidate(index, cx);
-        let proves = self.declared.standby_check.is_some() && !self.is_cold() && !self.is_surplus(index);
+        let proves = self.declared.standby_check.is_some() && !self.is_cold() && self.emptied(index).is_none();
         let Some(to) = to.filter(|to| proves && self.slots[index].last_holder() != Some(to)) else {
             return self.go_on(index, None);
         };

@@ -171,8 +171,9 @@ impl Service {
 
     /// Every slot is served and nothing is changing.
     fn is_calm(&self, cx: &Context<'_>) -> bool {
-        let serves =
-            |slot: &crate::slot::Slot| slot.serving().is_some() && slot.planned.is_none() && slot.takeover.is_none();
+        let serves = |slot: &crate::slot::Slot| {
+            slot.is_parked() || (slot.serving().is_some() && slot.planned.is_none() && slot.takeover.is_none())
+        };
         cx.missing.is_none()
             && self.slots.iter().all(serves)
             && !self

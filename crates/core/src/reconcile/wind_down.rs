@@ -104,6 +104,7 @@ impl Service {
             served: record.served,
             data: self.slots[index].data.clone(),
             previous: Some(record.holder.clone()),
+            claims: false,
             session: record.session,
             sessions: terms.sessions,
             condemn: terms.condemn,

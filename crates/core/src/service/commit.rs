@@ -24,6 +24,10 @@ impl Service {
         out: &mut VecDeque<Decision>,
     ) -> bool {
         let index = slot.slot as usize;
+        if self.slots.get(index).is_some_and(|slot| slot.is_rebound_by(attempt)) {
+            self.rebound(index, result, now, out);
+            return true;
+        }
         let Some(slot) = self.slots.get_mut(index) else {
             return false;
         };

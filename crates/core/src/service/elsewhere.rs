@@ -6,7 +6,7 @@ use crate::service::Change;
 use crate::slot::{self, Slot};
 use crate::{Action, Decision, Note, NoteKind, Reason, Report, SlotKnown};
 use model::{Health, InstanceId, NodeName, SlotId, Timestamp};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// An instance that its node could not fence is asked again after this long.
 const UNFENCED_FOR: std::time::Duration = std::time::Duration::from_secs(10);
@@ -51,7 +51,7 @@ impl Service {
         }
         self.is_new = false;
         // The answer to our own write comes by itself.
-        if slot.attempt() == Some(known.attempt) {
+        if slot.attempt() == Some(known.attempt) || slot.is_rebound_by(known.attempt) {
             return false;
         }
         if slot.marking == Some(known.attempt) {
@@ -223,6 +223,10 @@ impl Service {
         let Err(error) = result else {
             slot.armed = Some((epoch, true));
             slot.arm_again = (0, now);
+            if slot.planned.is_none() && slot.routed.is_none() {
+                // It stood still until now.
+                slot.routed = slot.active().map(|(holder, epoch)| (holder.clone(), epoch));
+            }
             return true;
         };
         // An agent that has just come back may be quicker than its guard, which keeps what the earlier one armed meanwhile.
@@ -255,6 +259,14 @@ impl Service {
 
     /// Our session is lost: nothing exclusive of ours may act.
     pub(crate) fn fence(&mut self, now: Timestamp, out: &mut VecDeque<Decision>) {
+        self.fence_but(&BTreeSet::new(), now, out);
+    }
+
+    /// The same, but for some that stand still.
+    pub(crate) fn fence_but(&mut self, still: &BTreeSet<InstanceId>, now: Timestamp, out: &mut VecDeque<Decision>) {
+        for slot in &mut self.slots {
+            slot.kept = None;
+        }
         if !self.declared.exclusive {
             return;
         }
@@ -262,6 +274,7 @@ impl Service {
             .instances
             .values()
             .filter(|instance| self.is_mine(instance) && instance.acts && instance.is_alive())
+            .filter(|instance| !still.contains(&instance.id))
             .map(|instance| instance.id.clone())
             .collect();
         for id in acting {

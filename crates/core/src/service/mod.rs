@@ -227,7 +227,8 @@ impl Service {
             }
             // During a shared slot's handover the old holder still serves: it is bound until the new one does.
             let serving = slot.routed.iter().map(|(holder, _)| holder);
-            let holders = slot.unclear.iter().chain(serving).chain(slot.bound());
+            let kept = slot.kept.iter().map(|kept| &kept.instance);
+            let holders = slot.unclear.iter().chain(serving).chain(slot.bound()).chain(kept);
             self.bound.extend(holders.map(|holder| (holder.clone(), index)));
         }
     }

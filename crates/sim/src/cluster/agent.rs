@@ -304,7 +304,7 @@ impl World {
         {
             let decides = match &task {
                 Task::News(News::Renewed { session, .. }) => Some(Some(*session)),
-                Task::News(News::Lost) => Some(None),
+                Task::News(News::Lost { .. }) => Some(None),
                 _ => None,
             };
             stash.push(task);
@@ -872,6 +872,11 @@ impl World {
                         session,
                     }),
                 );
+            }
+            Action::Rebind { slot, epoch, .. } => {
+                let session = self.agent(ix).and_then(|agent| agent.clustered.session);
+                let order = Order::Rebind { slot, epoch, session };
+                self.plan_task(ix, Duration::from_micros(20), Task::Order(order));
             }
             Action::Retire { instance, node } => {
                 let node = self.ix(&node);

@@ -103,6 +103,19 @@ impl Guard {
         let _ = self.machine.handle(self.incarnation, Event::Disarm { slot, gone }, now);
     }
 
+    /// What stood still under an earlier session belongs to the present one.
+    pub(crate) fn rebind(&mut self, slot: &SlotId, epoch: Epoch, now: Mark) -> Result<(), Refused> {
+        let slot = slot.clone();
+        self.machine
+            .handle(self.incarnation, Event::Rebind { slot, epoch }, now)
+    }
+
+    /// What it has frozen, and neither let go on nor ended since.
+    pub(crate) fn frozen(&self) -> impl Iterator<Item = &SlotId> {
+        let frozen = self.machine.slots().iter().filter(|slot| slot.state == State::Frozen);
+        frozen.map(|slot| &slot.id)
+    }
+
     /// Whether an instance is kept at that epoch, and would be stopped in time.
     pub(crate) fn keeps(&self, instance: &InstanceId, epoch: Epoch) -> bool {
         self.machine.slots().iter().enumerate().any(|(key, slot)| {

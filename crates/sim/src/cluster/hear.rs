@@ -28,12 +28,13 @@ impl World {
                 clustered.observer.write_ok(sent, now);
                 clustered.taken = None;
                 if clustered.session != Some(session) {
-                    self.own_session(ix, Some(session));
+                    self.own_session(ix, Some(session), ClusterEvent::OwnSession(Some(session)));
                 }
             }
             News::Failed => clustered.observer.write_failed(),
             News::Late => clustered.observer.late(),
-            News::Lost => self.own_session(ix, None),
+            News::Lost { kept: false } => self.own_session(ix, None, ClusterEvent::OwnSession(None)),
+            News::Lost { kept: true } => self.own_session(ix, None, ClusterEvent::OwnSessionKept),
             News::Frozen(why) => {
                 clustered.frozen = why.is_some();
                 self.handle(ix, Event::Cluster(ClusterEvent::Still(why.is_some())));
@@ -42,7 +43,7 @@ impl World {
         }
     }
 
-    fn own_session(&mut self, ix: NodeIx, session: Option<Revision>) {
+    fn own_session(&mut self, ix: NodeIx, session: Option<Revision>, event: ClusterEvent) {
         let Some(agent) = self.agent(ix) else { return };
         let clustered = &mut agent.clustered;
         clustered.session = session;
@@ -60,7 +61,7 @@ impl World {
                 agent.clustered.observer.own(&me);
             }
         }
-        self.handle(ix, Event::Cluster(ClusterEvent::OwnSession(session)));
+        self.handle(ix, Event::Cluster(event));
         if session.is_some()
             && let Some(core) = self.agent(ix).and_then(|agent| agent.core.as_mut())
         {

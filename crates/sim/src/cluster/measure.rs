@@ -202,7 +202,13 @@ fn hit(world: &mut World, loss: Loss, ix: u16, id: &InstanceId) {
     }
 }
 
-fn world(seed: u64, services: BTreeMap<ServiceName, Service>, nodes: usize, profile: Profile, drift: bool) -> World {
+pub(super) fn world(
+    seed: u64,
+    services: BTreeMap<ServiceName, Service>,
+    nodes: usize,
+    profile: Profile,
+    drift: bool,
+) -> World {
     World::new(Setup {
         seed,
         cluster: Cluster {

@@ -12,6 +12,7 @@
 mod agent;
 mod blueprint;
 mod clocks;
+mod cut_off;
 mod faults;
 mod guard;
 mod hear;
@@ -28,6 +29,7 @@ mod tell;
 mod wire;
 mod world;
 
+pub use cut_off::{CutOff, cut_off};
 pub use faults::ClusterFault;
 pub use measure::{Loss, Measured, Scale, core_alone, measure, scale};
 pub use run::{ClusterMode, ClusterOptions, ClusterReport, run_cluster};

@@ -11,7 +11,7 @@ use decisions::lease::{
 };
 use guard::fence::words::{Act, Told};
 use model::{Epoch, InstanceId, Mark, Millis, Revision, RunId, SlotId, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -29,6 +29,12 @@ pub(crate) enum Order {
         session: Option<Revision>,
     },
     Disarm(InstanceId),
+    /// What stood still under an earlier session goes on under this one, which its slot is bound to now.
+    Rebind {
+        slot: SlotId,
+        epoch: Epoch,
+        session: Option<Revision>,
+    },
 }
 
 /// What the main loop hears of it.
@@ -36,7 +42,7 @@ pub(crate) enum Order {
 pub(crate) enum News {
     Renewed { session: Revision, sent: Mark },
     Failed,
-    Lost,
+    Lost { kept: bool },
     Frozen(Option<Still>),
     Late,
     Taken(super::agent::Seen),
@@ -60,6 +66,7 @@ pub(crate) enum ToGuard {
         member: (InstanceId, RunId),
         epoch: Epoch,
     },
+    Rebind(SlotId, Epoch),
     Disarm(SlotId),
     /// Whether it is there.
     Beat,
@@ -86,6 +93,8 @@ pub(crate) struct Keeper {
     last_noted: Option<Noted>,
     wakes: Option<Timestamp>,
     armed: BTreeMap<SlotId, Armed>,
+    /// Of these, what waits for its slot to be bound to the next session.
+    kept: BTreeSet<SlotId>,
     /// The session that the guard knows, and the newest renewal.
     told_guard: Option<(Revision, Mark)>,
     pub(crate) ready: bool,
@@ -132,6 +141,7 @@ impl World {
             last_noted: noted,
             wakes: None,
             armed: BTreeMap::new(),
+            kept: BTreeSet::new(),
             told_guard: None,
             ready: false,
             watch: GuardWatch::new(&timing),
@@ -241,7 +251,7 @@ impl World {
                 }
                 self.tell_guard(ix, ToGuard::Renewed(session, mark));
             }
-            HolderAction::Fenced { why, .. } => {
+            HolderAction::Fenced { why, was_frozen } => {
                 if let Lost::Session(_) = why {
                     self.node_mut(ix).noted = None;
                     if let Some(keeper) = self.keeper(ix) {
@@ -250,8 +260,12 @@ impl World {
                 }
                 self.tally.fenced += 1;
                 self.say(|| format!("n{ix:04}  is fenced: {why}"));
-                self.kill_all(ix);
-                self.news(ix, News::Lost);
+                let session = matches!(why, Lost::Session(_));
+                let kept = was_frozen && session && self.keeps_all(ix);
+                if !kept {
+                    self.kill_all(ix);
+                }
+                self.news(ix, News::Lost { kept });
             }
             HolderAction::Frozen { why } => {
                 self.tally.freezes += 1;
@@ -433,9 +447,38 @@ impl World {
                     waiting: true,
                     over: false,
                 };
+                keeper.kept.remove(&slot);
                 keeper.armed.insert(slot.clone(), armed);
                 self.watch_tell(ix, GuardEvent::Armed(slot.clone()));
                 self.tell_guard(ix, ToGuard::Arm { slot, member, epoch });
+            }
+            Order::Rebind { slot, epoch, session } => {
+                self.session_tell(ix, HolderEvent::AllExclusiveEmpty(false));
+                let now = self.mark(ix);
+                let Some(keeper) = self.keeper(ix) else { return };
+                let covered = keeper.holder.covered(now) == Covered::Yes && keeper.holder.session() == session;
+                let waits = keeper.ready && keeper.kept.remove(&slot);
+                let Some(armed) = keeper
+                    .armed
+                    .get_mut(&slot)
+                    .filter(|armed| armed.epoch == epoch && !armed.over)
+                else {
+                    return;
+                };
+                if covered && waits {
+                    armed.waiting = true;
+                    self.tell_guard(ix, ToGuard::Rebind(slot, epoch));
+                } else {
+                    let (instance, result) = (armed.member.0.clone(), Err("it cannot go on".into()));
+                    self.tell(
+                        ix,
+                        Event::Armed {
+                            instance,
+                            epoch,
+                            result,
+                        },
+                    );
+                }
             }
             Order::Disarm(instance) => {
                 let Some(keeper) = self.keeper(ix) else { return };
@@ -444,6 +487,7 @@ impl World {
                 for slot in slots {
                     if let Some(keeper) = self.keeper(ix) {
                         keeper.armed.remove(&slot);
+                        keeper.kept.remove(&slot);
                     }
                     self.watch_tell(ix, GuardEvent::Disarmed(slot.clone()));
                     self.tell_guard(ix, ToGuard::Disarm(slot));
@@ -498,6 +542,9 @@ impl World {
             return;
         }
         keeper.ready = false;
+        // The next guard would let it go on as soon as it is armed.
+        let kept = std::mem::take(&mut keeper.kept);
+        let ended: Vec<_> = kept.iter().filter_map(|slot| keeper.armed.remove(slot)).collect();
         let mut refused = Vec::new();
         let mut disarmed = Vec::new();
         // Who is told that it is not armed must not be armed by the next guard: its slot may be another's by then.
@@ -509,6 +556,12 @@ impl World {
             !armed.waiting
         });
         self.watch_tell(ix, GuardEvent::Gone);
+        for armed in ended {
+            self.kill_at_once(&armed.member.0, armed.member.1);
+        }
+        for slot in kept {
+            self.watch_tell(ix, GuardEvent::Disarmed(slot));
+        }
         self.freeze_all(ix);
         for slot in disarmed {
             self.watch_tell(ix, GuardEvent::Disarmed(slot));
@@ -600,9 +653,29 @@ impl World {
         })
     }
 
+    /// Whether all that is armed stands still for certain, past the hard deadline, and so may wait for the next session.
+    fn keeps_all(&mut self, ix: NodeIx) -> bool {
+        let (now, hard) = (self.mark(ix), self.timing.hard_deadline.duration());
+        let guard = &self.node(ix).guard;
+        let guarded = guard.works();
+        let frozen: Vec<SlotId> = guard.frozen().cloned().collect();
+        let Some(keeper) = self.keeper(ix) else { return false };
+        let late = Duration::from_millis(30);
+        let settled = keeper
+            .told_guard
+            .is_some_and(|(_, mark)| now.held_for(mark) >= hard + late);
+        let still = |(slot, armed): (&SlotId, &Armed)| frozen.contains(slot) && !armed.waiting && !armed.over;
+        if !(guarded && keeper.ready && settled && !keeper.armed.is_empty() && keeper.armed.iter().all(still)) {
+            return false;
+        }
+        keeper.kept = keeper.armed.keys().cloned().collect();
+        true
+    }
+
     fn kill_all(&mut self, ix: NodeIx) {
         if let Some(keeper) = self.keeper(ix) {
             keeper.armed.values_mut().for_each(|armed| armed.over = true);
+            keeper.kept.clear();
         }
         for (instance, run) in self.members(ix) {
             self.kill_at_once(&instance, run);
@@ -640,6 +713,10 @@ impl World {
                 self.node_mut(ix).guard = guard;
                 self.armed(ix, slot, epoch, result.err().map(|error| error.to_string()));
             }
+            ToGuard::Rebind(slot, epoch) => {
+                let result = self.node_mut(ix).guard.rebind(&slot, epoch, now);
+                self.armed(ix, slot, epoch, result.err().map(|error| error.to_string()));
+            }
             ToGuard::Disarm(slot) => {
                 let mut guard = std::mem::take(&mut self.node_mut(ix).guard);
                 let member = guard.member(&slot);
@@ -656,7 +733,11 @@ impl World {
     /// What the guard answered to being asked to arm.
     fn armed(&mut self, ix: NodeIx, slot: SlotId, epoch: Epoch, refused: Option<String>) {
         let Some(keeper) = self.keeper(ix) else { return };
-        let Some(armed) = keeper.armed.get_mut(&slot).filter(|armed| armed.epoch == epoch) else {
+        let Some(armed) = keeper
+            .armed
+            .get_mut(&slot)
+            .filter(|armed| armed.epoch == epoch && !armed.over)
+        else {
             return;
         };
         let (instance, run) = armed.member.clone();

@@ -262,6 +262,7 @@ impl World {
             Action::AllStopped => self.tally.all_stopped = true,
             // There is one machine in this world, so nobody else can be asked.
             Action::Arm { .. }
+            | Action::Rebind { .. }
             | Action::Part { .. }
             | Action::Rejoin { .. }
             | Action::AskProof { .. }

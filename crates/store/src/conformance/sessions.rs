@@ -116,6 +116,45 @@ pub(super) async fn end_only_on_their_ground(store: Arc<dyn Store>) {
     assert_eq!(session::get(&*store, &node()).await.expect("the store answers"), None);
 }
 
+/// T12: at an operator's word, and not if it was renewed or the slot is another by then.
+pub(super) async fn end_at_an_operators_word(store: Arc<dyn Store>) {
+    let seen = open(&store, "one").await;
+    let held = put(&store, "slot/db/0", "held by db-1").await.revision;
+    let stated = |held| Ground::Stated {
+        slot: "slot/db/0".into(),
+        held,
+        deed: ("audit/1-b".into(), b"host a is off".to_vec()),
+    };
+    let renewed = renew(&store, &seen, Millis(3000)).await.expect("it is ours");
+    assert_eq!(
+        condemn(&store, &seen, &stated(held)).await,
+        Ending::Lives(renewed.clone()),
+        "it was renewed since"
+    );
+    let moved = put(&store, "slot/db/0", "held by db-2").await.revision;
+    assert_eq!(
+        condemn(&store, &renewed, &stated(held)).await,
+        Ending::Lives(renewed.clone()),
+        "somebody else holds the slot"
+    );
+    assert_eq!(
+        entry(&store, "audit/1-b").await,
+        None,
+        "what was refused is not noted as done"
+    );
+    let Ending::Ended(at) = condemn(&store, &renewed, &stated(moved)).await else {
+        panic!("it is as it was seen");
+    };
+    let deed = entry(&store, "audit/1-b").await.expect("who said so is written");
+    assert_eq!(deed.create, at, "with the end itself");
+    let grave = renew(&store, &renewed, Millis(3000)).await.expect_err("it has ended");
+    assert_eq!(grave.map(|grave| grave.cause), Some(Cause::Stated));
+    assert!(matches!(
+        condemn(&store, &renewed, &stated(moved)).await,
+        Ending::AlreadyEnded(Some(_))
+    ));
+}
+
 /// I5: after a grave for σ no renewal of σ commits, whoever runs against whom.
 pub(super) async fn no_renewal_commits_after_a_grave(store: Arc<dyn Store>) {
     const ROUNDS: usize = 12;

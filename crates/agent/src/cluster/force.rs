@@ -1,0 +1,152 @@
+//! T12: at an operator's word the session of a node that is off is ended before it has run out; its slots are then taken as any others.
+
+use super::clock as marks;
+use crate::agent::Agent;
+use crate::clock;
+use crate::executor::chain;
+use crate::input::{done, refused};
+use crate::parks::no_store;
+use api::record;
+use api::{ForceRequest, Outcome};
+use decisions::lease::{self, Forcing, NotForced};
+use model::{NodeName, Revision, SlotId, Timestamp};
+use std::sync::Arc;
+use std::time::Duration;
+use store::Store;
+use store::session::{self, Ending, Ground, Session};
+use tokio::sync::oneshot;
+
+/// A store that does not answer an operator within this is told to be lost.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// A slot as it is held now.
+struct Held {
+    key: String,
+    revision: Revision,
+}
+
+impl Agent {
+    /// How a slot and the node that is stated to be off stand.
+    pub(crate) fn forcing(&self, slot: &SlotId, node: &NodeName) -> Forcing {
+        let Some(cluster) = &self.clustered else {
+            return Forcing {
+                me: None,
+                node: node.clone(),
+                holder: None,
+                sessions: (Revision(0), None),
+                silent: None,
+                store_answers: true,
+            };
+        };
+        let entry = cluster.slots.get(slot);
+        let held = entry.and_then(|entry| serde_json::from_slice::<record::Slot>(&entry.value).ok());
+        let held = held.filter(|held| held.state == record::SlotState::Held);
+        let under = held.as_ref().and_then(|held| held.session).unwrap_or_default();
+        Forcing {
+            me: Some(cluster.me.clone()),
+            node: node.clone(),
+            holder: held.map(|held| (held.holder, held.node)),
+            sessions: (under, cluster.sessions.get(node).map(|session| session.id)),
+            silent: cluster.observer.silent_for(node, marks::mark()),
+            store_answers: cluster.store_lost.is_none(),
+        }
+    }
+
+    /// The slot and the node that are named, and how they stand.
+    pub(crate) fn forcing_named(
+        &self,
+        service: &str,
+        slot: Option<u32>,
+        node: &str,
+        now: Timestamp,
+    ) -> Result<(SlotId, Forcing), Outcome> {
+        let slot = self.slot_named(service, slot, now)?;
+        let known = self.core.view(now).nodes.into_iter().map(|view| view.name);
+        let mut known = known.filter(|name| name.as_str() == node);
+        let node = known.next().ok_or_else(|| {
+            refused(
+                format!("there is no node `{node}`"),
+                Some("`understudy status` lists them".into()),
+            )
+        })?;
+        let forcing = self.forcing(&slot, &node);
+        Ok((slot, forcing))
+    }
+
+    /// Ends the session of a node that is stated to be off.
+    pub(crate) fn force(
+        &mut self,
+        request: &ForceRequest,
+        answer: oneshot::Sender<Result<Outcome, Outcome>>,
+        now: Timestamp,
+    ) {
+        match self.forceable(request, now) {
+            Ok((slot, session, ground)) => {
+                let store = Arc::clone(&self.store);
+                let by = format!("{}: {}", request.by, request.statement.trim());
+                tokio::spawn(async move {
+                    let _ = answer.send(end(store.as_ref(), &slot, &session, &ground, &by).await);
+                });
+            }
+            Err(refused) => drop(answer.send(Err(refused))),
+        }
+    }
+
+    fn forceable(&self, request: &ForceRequest, now: Timestamp) -> Result<(SlotId, Session, Ground), Outcome> {
+        let refused = |why: &NotForced| refused(why.to_string(), Some(why.hint().into()));
+        let (slot, forcing) = self.forcing_named(&request.service, request.slot, &request.node, now)?;
+        let Some(cluster) = &self.clustered else {
+            return Err(refused(&NotForced::OneMachine));
+        };
+        lease::may_force(&forcing, &cluster.timing).map_err(|why| refused(&why))?;
+        lease::is_stated(&forcing.node, &request.statement).map_err(|why| refused(&why))?;
+        let session = cluster.sessions.get(&forcing.node).cloned().ok_or_else(no_store)?;
+        let held = cluster.slots.get(&slot).map(|entry| Held {
+            key: entry.key.clone(),
+            revision: entry.modified,
+        });
+        let held = held.ok_or_else(|| refused(&NotForced::NotHeld))?;
+        let at = clock::wall_now();
+        let text = format!(
+            "took {slot} from node {} by force; stated: {}; {forcing}",
+            forcing.node,
+            lease::statement(&forcing.node)
+        );
+        let deed = self.deed(at, &request.by, "force", &slot, text);
+        let value = serde_json::to_vec(&deed).map_err(|error| crate::input::refused(error.to_string(), None))?;
+        let ground = Ground::Stated {
+            slot: held.key,
+            held: held.revision,
+            deed: (record::deed_key(at, &deed.through), value),
+        };
+        Ok((slot, session, ground))
+    }
+}
+
+async fn end(
+    store: &dyn Store,
+    slot: &SlotId,
+    session: &Session,
+    ground: &Ground,
+    by: &str,
+) -> Result<Outcome, Outcome> {
+    let node = &session.node;
+    let ending = tokio::time::timeout(ANSWER_WITHIN, session::condemn(store, session, ground, by)).await;
+    match ending {
+        Ok(Ok(Ending::Ended(_) | Ending::AlreadyEnded(_))) => {
+            tracing::warn!(%slot, %node, by, "ended a session at an operator's word");
+            Ok(done(format!(
+                "the session of node {node} is ended: whoever is first in line takes slot {slot}, and what else it held; `understudy events --failovers` shows how it went"
+            )))
+        }
+        Ok(Ok(Ending::Lives(_))) => Err(refused(
+            format!("node {node} renewed its session at this moment, or the slot changed hands: nothing was done"),
+            Some("it is alive: `understudy status` shows how things stand now".into()),
+        )),
+        Ok(Err(error)) => Err(refused(
+            format!("it could not be written: {}", chain(&error)),
+            Some("`understudy cluster status` says which members are missing, and what to do".into()),
+        )),
+        Err(_) => Err(no_store()),
+    }
+}

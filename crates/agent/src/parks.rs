@@ -1,0 +1,238 @@
+//! Slots that the operator wants nobody to hold, and what operators did by hand: written before it is answered.
+
+use crate::agent::Agent;
+use crate::clock;
+use crate::executor::chain;
+use crate::input::{Input, done, refused};
+use api::record::{self, Deed, Parked};
+use api::{Outcome, ParkRequest, Severity};
+use decisions::Event;
+use model::{ServiceName, SlotId, Timestamp, WallTime};
+use std::sync::Arc;
+use std::time::Duration;
+use store::{Compare, Op, Store, Txn};
+use tokio::sync::oneshot;
+
+/// So many deeds are kept; they are done by hand, so that is years.
+const DEEDS_KEPT: usize = 1_000;
+/// A store that does not answer an operator within this is told to be lost.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+impl Agent {
+    /// The slot that a request names. Where there are several it has to be named.
+    pub(crate) fn slot_named(&self, service: &str, slot: Option<u32>, now: Timestamp) -> Result<SlotId, Outcome> {
+        let known = ServiceName::new(service).ok();
+        let view = known.and_then(|name| self.core.service_view(&name, now));
+        let Some(view) = view else {
+            return Err(refused(
+                format!("there is no service `{service}`"),
+                Some("`understudy status` lists them".into()),
+            ));
+        };
+        let slots = view.declared.active;
+        let slot = match slot {
+            Some(slot) if slot < slots => slot,
+            None if slots == 1 => 0,
+            None => {
+                let text = format!("{service} has {slots} slots: say which");
+                return Err(refused(text, Some(format!("`{service}/0` is the first of them"))));
+            }
+            Some(slot) => {
+                let text = format!(
+                    "{service} has no slot {slot}; they are numbered 0 to {}",
+                    slots.saturating_sub(1)
+                );
+                return Err(refused(text, None));
+            }
+        };
+        Ok(SlotId {
+            service: view.name,
+            slot,
+        })
+    }
+
+    /// Parks a slot, or lets it be held again.
+    pub(crate) fn park(
+        &mut self,
+        request: &ParkRequest,
+        parks: bool,
+        answer: oneshot::Sender<Result<Outcome, Outcome>>,
+        now: Timestamp,
+    ) {
+        let slot = match self.parkable(request, parks, now) {
+            Ok(slot) => slot,
+            Err(refused) => return drop(answer.send(Err(refused))),
+        };
+        let at = clock::wall_now();
+        let parked = Parked {
+            since: at,
+            by: request.by.clone(),
+            why: request.why.clone(),
+        };
+        let said = match request.why.as_str() {
+            "" => String::new(),
+            why => format!(": {why}"),
+        };
+        let (what, text) = match parks {
+            true => ("park", format!("parked slot {slot}{said}")),
+            false => ("unpark", format!("slot {slot} may be held again{said}")),
+        };
+        let deed = self.deed(at, &request.by, what, &slot, text);
+        let key = record::park_key(&slot);
+        let txn = match (parks, serde_json::to_vec(&parked)) {
+            (true, Ok(value)) => Txn::new().when(Compare::absent(&*key)).then(Op::put(key, value)),
+            (false, _) => Txn::new().then(Op::delete(key)),
+            (true, Err(error)) => return drop(answer.send(Err(refused(error.to_string(), None)))),
+        };
+        let held = self
+            .core
+            .view(now)
+            .services
+            .into_iter()
+            .find(|view| view.name == slot.service);
+        let held = held.and_then(|view| view.slots.into_iter().find(|one| one.slot == slot.slot)?.instance);
+        let (store, inputs) = (Arc::clone(&self.store), self.inputs.clone());
+        tokio::spawn(async move {
+            let outcome = match write_with(store.as_ref(), txn, &deed).await {
+                Ok(true) => {
+                    let parked = parks.then_some(parked);
+                    let _ = inputs.send(Input::Parked(slot.clone(), parked));
+                    Ok(done(match (parks, held) {
+                        (true, Some(holder)) => format!(
+                            "slot {slot} is parked: {holder} gives it up, and nobody takes it before `understudy unpark {slot}`"
+                        ),
+                        (true, None) => {
+                            format!("slot {slot} is parked: nobody takes it before `understudy unpark {slot}`")
+                        }
+                        (false, _) => format!("slot {slot} may be held again: the first in line takes it now"),
+                    }))
+                }
+                Ok(false) => Err(refused(format!("slot {slot} is parked already"), None)),
+                Err(error) => Err(not_written(&error)),
+            };
+            let _ = answer.send(outcome);
+        });
+    }
+
+    fn parkable(&self, request: &ParkRequest, parks: bool, now: Timestamp) -> Result<SlotId, Outcome> {
+        let named = self.slot_named(&request.service, request.slot, now);
+        if !parks {
+            // Also of a service that is not declared any more.
+            let asked = |slot: &&SlotId| {
+                slot.service.as_str() == request.service && request.slot.is_none_or(|n| n == slot.slot)
+            };
+            let mut parked = self.core.parks().keys().filter(asked);
+            return match (parked.next(), parked.next(), named) {
+                (Some(slot), None, _) => Ok(slot.clone()),
+                (Some(_), Some(_), _) => Err(refused(
+                    format!("several slots of {} are parked: say which", request.service),
+                    Some("`understudy status` shows which".into()),
+                )),
+                (None, _, Ok(slot)) => Err(refused(format!("slot {slot} is not parked"), None)),
+                (None, _, Err(refused)) => Err(refused),
+            };
+        }
+        let slot = named?;
+        if let Some(parked) = self.core.parks().get(&slot) {
+            let text = format!(
+                "slot {slot} is parked already, {} since {}",
+                parked.reason(),
+                clock::shown(parked.since)
+            );
+            return Err(refused(text, Some(format!("`understudy unpark {slot}` ends that"))));
+        }
+        if self
+            .clustered
+            .as_ref()
+            .is_some_and(|cluster| cluster.store_lost.is_some())
+        {
+            return Err(no_store());
+        }
+        Ok(slot)
+    }
+
+    /// The store says that a slot is parked, or not any more.
+    pub(crate) fn park_seen(&mut self, slot: SlotId, parked: Option<&Parked>, now: Timestamp) {
+        let known = parked.map(known_park);
+        let same = |before: &decisions::Parked, after: &decisions::Parked| {
+            (&before.by, &before.why) == (&after.by, &after.why)
+        };
+        let before = self.core.parks().get(&slot);
+        let news = match (before, &known) {
+            (None, None) => return,
+            (Some(before), Some(after)) => !same(before, after),
+            _ => true,
+        };
+        if news {
+            let (kind, text) = match &known {
+                Some(_) => ("parked", format!("slot {slot} is parked: nobody holds it")),
+                None => ("unparked", format!("slot {slot} may be held again")),
+            };
+            let because = match &known {
+                Some(parked) => parked.reason().to_string(),
+                None => "the operator asked for it".into(),
+            };
+            self.journal.tell(Severity::Warning, kind, text, because);
+        }
+        self.core.handle(Event::Parked { slot, parked: known }, now);
+    }
+
+    /// What an operator does through this agent.
+    pub(crate) fn deed(&self, at: WallTime, by: &str, what: &str, about: &SlotId, text: String) -> Deed {
+        let node = self.core.view(clock::now()).nodes.into_iter().next();
+        let through = match (&self.clustered, node) {
+            (Some(cluster), _) => cluster.me.to_string(),
+            (None, Some(node)) => node.name.to_string(),
+            (None, None) => String::new(),
+        };
+        Deed {
+            at,
+            by: by.to_owned(),
+            through,
+            what: what.into(),
+            about: about.to_string(),
+            text,
+        }
+    }
+}
+
+/// As the decisions know it.
+pub(crate) fn known_park(parked: &Parked) -> decisions::Parked {
+    decisions::Parked {
+        since: clock::ago(parked.since),
+        by: parked.by.clone(),
+        why: parked.why.clone(),
+    }
+}
+
+pub(crate) fn no_store() -> Outcome {
+    refused(
+        "the store does not answer, and this must be written to it first",
+        Some("`understudy cluster status` says which members are missing, and what to do".into()),
+    )
+}
+
+/// Writes something with a note of who did it; says whether it was as expected.
+async fn write_with(store: &dyn Store, txn: Txn, deed: &Deed) -> Result<bool, String> {
+    let value = serde_json::to_vec(deed).map_err(|error| error.to_string())?;
+    let mut txn = txn.then(Op::put(record::deed_key(deed.at, &deed.through), value));
+    let write = async {
+        let (kept, _) = store.list(record::DEEDS).await?;
+        if let Some(oldest) = kept.first().filter(|_| kept.len() >= DEEDS_KEPT) {
+            txn = txn.then(Op::delete(&*oldest.key));
+        }
+        store.txn(txn).await
+    };
+    match tokio::time::timeout(ANSWER_WITHIN, write).await {
+        Ok(Ok(result)) => Ok(result.succeeded),
+        Ok(Err(error)) => Err(chain(&error)),
+        Err(_) => Err("the store does not answer".into()),
+    }
+}
+
+fn not_written(error: &str) -> Outcome {
+    refused(
+        format!("it could not be written: {error}"),
+        Some("nothing was changed, unless the store carries it out late; `understudy status` shows it then".into()),
+    )
+}

@@ -1,0 +1,140 @@
+//! What an operator does by hand: a slot that nobody shall hold, and a slot taken by force.
+
+use crate::{HEAL, Shop};
+use std::process::Output;
+use std::time::Duration;
+
+impl Shop {
+    fn run(&self, words: &[&str]) -> Output {
+        self.rig.run(words).unwrap()
+    }
+
+    /// Its answer; it must succeed.
+    fn ok(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What it says against it; it must fail.
+    fn refused(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert!(!output.status.success(), "{words:?} succeeded: {output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn slot(&self) -> api::SlotStatus {
+        let status = self.rig.status().unwrap();
+        let db = status
+            .services
+            .into_iter()
+            .find(|service| service.name == "db")
+            .unwrap();
+        db.slots.into_iter().next().unwrap()
+    }
+
+    fn until_parked(&self) {
+        let parked = |status: &api::Status| {
+            let db = status.services.iter().find(|service| service.name == "db");
+            db.is_some_and(|db| db.slots.iter().all(|slot| slot.state == "parked"))
+        };
+        self.rig.wait_for("a parked slot", HEAL, parked).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_slot_is_held_by_nobody_over_deaths_of_agent_and_standby_until_it_is_unparked() {
+    let shop = Shop::up();
+    let before = shop.slot();
+    assert!(shop.refused(&["unpark", "db"]).contains("slot db/0 is not parked"));
+    assert!(
+        shop.refused(&["park", "web", "--yes"])
+            .contains("web has 2 slots: say which")
+    );
+    assert!(
+        shop.refused(&["park", "db"]).contains("--yes"),
+        "nobody is asked without a terminal"
+    );
+
+    let asked = shop.run(&["park", "db", "--because", "the disk is swapped", "--yes"]);
+    let (said, answer) = (
+        String::from_utf8_lossy(&asked.stderr),
+        String::from_utf8_lossy(&asked.stdout),
+    );
+    assert!(asked.status.success(), "{asked:?}");
+    assert!(
+        said.contains("Park slot db/0") && said.contains("db becomes down"),
+        "{said}"
+    );
+    assert!(answer.contains("slot db/0 is parked"), "{answer}");
+    shop.until_parked();
+    assert!(shop.refused(&["park", "db", "--yes"]).contains("is parked already"));
+    let told = |shop: &Shop| {
+        let slot = shop.slot();
+        let parked = slot.parked.clone().unwrap();
+        assert_eq!(
+            (slot.state.as_str(), slot.instance.as_deref()),
+            ("parked", None),
+            "{slot:?}"
+        );
+        assert_eq!(parked.why, "the disk is swapped");
+        assert!(!parked.by.is_empty());
+        slot
+    };
+    let first = told(&shop);
+    assert!(shop.ok(&["status"]).contains("parked it: the disk is swapped"));
+    let switch = shop.refused(&["switchover", "db"]);
+    assert!(switch.contains("the slot is parked"), "{switch}");
+
+    // The agent dies: the next one knows it, before it decides anything.
+    crate::kill(shop.rig.own().unwrap().agent);
+    shop.until_parked();
+    assert_eq!(told(&shop).epoch, first.epoch);
+    // Who stands by dies, and stands by again.
+    let status = shop.rig.status().unwrap();
+    let pids = bench::rig::pids(&status);
+    let standby = pids
+        .iter()
+        .find(|(id, _)| id.starts_with("db-"))
+        .map(|(_, pid)| *pid)
+        .unwrap();
+    crate::kill(standby);
+    let again = |status: &api::Status| {
+        let now = bench::rig::pids(status);
+        !now.values().any(|pid| *pid == standby) && now.len() >= pids.len()
+    };
+    shop.rig.wait_for("the standby again", HEAL, again).unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(told(&shop).epoch, first.epoch, "nobody took it meanwhile");
+
+    let answer = shop.ok(&["unpark", "db/0"]);
+    assert!(answer.contains("may be held again"), "{answer}");
+    shop.until_redundant_without("db", &[]);
+    let after = shop.slot();
+    assert!(after.epoch > before.epoch && after.parked.is_none(), "{after:?}");
+    let deeds = shop.ok(&["history", "--deeds"]);
+    assert!(deeds.contains("parked slot db/0: the disk is swapped"), "{deeds}");
+    assert!(deeds.contains("unpark"), "{deeds}");
+    let overlaps = sample::witness::overlaps(&shop.witness).unwrap();
+    assert!(overlaps.is_empty(), "{overlaps:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_one_machine_nothing_is_taken_by_force() {
+    let shop = Shop::up();
+    let node = shop.slot().node.unwrap();
+    let statement = format!("host {node} is off");
+    let refused = shop.refused(&["force", "db", "--node-is-off", &node, "--statement", &statement]);
+    assert!(
+        refused.contains("on one machine nothing is taken by force"),
+        "{refused}"
+    );
+    assert!(
+        shop.refused(&["force", "db", "--node-is-off", "nowhere"])
+            .contains("there is no node `nowhere`")
+    );
+    assert_eq!(
+        shop.ok(&["history", "--deeds"]),
+        "no slot was parked or taken by force yet\n"
+    );
+}
