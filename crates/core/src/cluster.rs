@@ -152,7 +152,8 @@ impl Core {
                     peers.controller = controller;
                 }
                 if !controller {
-                    self.forget_asked_for();
+                    // Elected anew, none of it is carried out any more.
+                    self.services.values_mut().for_each(|service| service.asked_for.clear());
                 }
                 self.reconcile_all(now);
             }
@@ -251,7 +252,6 @@ impl Core {
         let lost = session.is_none();
         if lost {
             peers.controller = false;
-            self.forget_asked_for();
             for service in self.services.values_mut() {
                 service.fence(now, &mut self.decisions);
             }
@@ -266,11 +266,6 @@ impl Core {
             }
         }
         self.reconcile_all(now);
-    }
-
-    /// Who is the controller no more has to be elected anew, and then none of what it asked the store for is carried out any more.
-    fn forget_asked_for(&mut self) {
-        self.services.values_mut().for_each(|service| service.asked_for.clear());
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]

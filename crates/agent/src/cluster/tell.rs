@@ -221,13 +221,10 @@ impl Agent {
             let rank = u32::try_from(rank).unwrap_or(0);
             cluster.elect_at = Some(now + ELECTION_STAGGER * rank);
         }
-        if !ours
-            && let Some((controller, elected)) = &cluster.controller
-            && controller.node == cluster.me
-        {
-            cluster.elected_before = *elected;
-        }
         if self.core.is_controller() != ours {
+            if !ours && let Some((_, elected)) = &cluster.controller {
+                cluster.elected_before = *elected;
+            }
             let event = ClusterEvent::Controller(ours);
             self.core.handle(Event::Cluster(event), now);
         }

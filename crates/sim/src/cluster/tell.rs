@@ -109,10 +109,10 @@ impl World {
             let rank = u32::try_from(rank).unwrap_or(0);
             clustered.elect_at = Some(now + ELECTION_STAGGER * rank);
         }
-        if !ours && let Some((.., elected)) = clustered.controller.filter(|(node, ..)| *node == ix) {
-            clustered.elected_before = elected;
-        }
         if agent.core.as_ref().is_some_and(|core| core.is_controller() != ours) {
+            if !ours && let Some((.., elected)) = clustered.controller {
+                clustered.elected_before = elected;
+            }
             self.handle(ix, Event::Cluster(ClusterEvent::Controller(ours)));
         }
     }
