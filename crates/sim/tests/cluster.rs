@@ -49,7 +49,6 @@ fn what_was_broken_once_stays_mended() {
             "who was being promoted when its agent died counted as a standby",
         ),
         (447, 1_500, "a controller that had slept ended who was needed"),
-        (762, 1_500, "who came back stood against what was placed meanwhile"),
         (886, 1_500, "a number was given again by a late write"),
         (
             1_000_346,
