@@ -157,6 +157,8 @@ impl Service {
         if slot.serving() == Some(&holder) && slot.routed.as_ref() == Some(&(holder.clone(), record.epoch)) {
             return;
         }
+        // Who stands still for want of a session has no role to give up: it goes on, or it is ended.
+        let kept = slot.kept.as_ref().map(|kept| kept.instance.clone());
         let old = slot.routed.replace((holder.clone(), record.epoch));
         slot.set(
             slot::Phase::Serving { holder: holder.clone() },
@@ -170,9 +172,11 @@ impl Service {
             slot.report_at.get_or_insert(now + REPORT_AFTER);
         }
         slot.failed_promotions = 0;
-        if let Some((old, old_epoch)) = old.filter(|(old, _)| *old != holder)
+        if let Some((old, old_epoch)) = old.filter(|(old, _)| *old != holder && kept.as_ref() != Some(old))
             && let Some(old) = self.instances.get_mut(&old).filter(|old| old.acts)
             && self.me.as_ref() == Some(&old.node)
+            // Without a hook nothing makes a standby of it: it acts until it has ended, with our session or before.
+            && (demotes || !exclusive)
         {
             old.stands_by(demotes.then_some(old_epoch));
         }

@@ -184,6 +184,7 @@ impl Service {
             slot.failed_promotions = 0;
         }
         if let Some((old, old_epoch)) = old.filter(|(old, _)| old != holder)
+            && (self.declared.on_demote.is_some() || !self.declared.exclusive)
             && let Some(old) = self.instances.get_mut(&old)
         {
             old.stands_by(self.declared.on_demote.is_some().then_some(old_epoch));

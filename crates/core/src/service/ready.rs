@@ -105,7 +105,14 @@ impl Service {
                     .get(index)
                     .is_some_and(|slot| slot.unclear.contains(id) && !slot.concerns(id))
         };
-        self.bound.get(id).is_none_or(|index| unclear_here(*index))
+        self.bound.get(id).is_none_or(|index| unclear_here(*index)) && !self.acts_for_another(slot, id)
+    }
+
+    /// Whether it may still act for a slot that it lost: until it was demoted or has ended it takes no other exclusive one.
+    fn acts_for_another(&self, slot: Option<usize>, id: &InstanceId) -> bool {
+        let acts = |instance: &Instance| instance.acts && instance.has_process();
+        let had = |index: usize| self.slots.get(index).is_some_and(|slot| slot.last_holder() == Some(id));
+        self.declared.exclusive && self.instances.get(id).is_some_and(acts) && !slot.is_none_or(had)
     }
 
     pub(crate) fn unready_standbys(&self) -> Vec<String> {
