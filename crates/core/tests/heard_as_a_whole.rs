@@ -105,7 +105,7 @@ fn decided(core: &mut Core) -> Vec<(Action, Reason)> {
 }
 
 /// b was emptied, c has the standby instead, and b's record is gone: told at once, or only the half of it.
-fn ended_after_b_is_put_back(at_once: bool) -> Vec<InstanceId> {
+fn ended_after_b_is_put_back(at_once: bool, looks_after: &[u64]) -> Vec<InstanceId> {
     let elsewhere = vec![assigned("db-1", "a"), assigned("db-2", "b"), assigned("db-3", "c")];
     let here = vec![runs_here("db-1", Some(1))];
     let mut core = agent(vec![slot(10, "db-1", 1, true)], here, elsewhere);
@@ -122,7 +122,9 @@ fn ended_after_b_is_put_back(at_once: bool) -> Vec<InstanceId> {
     let note = |(action, _): &(Action, Reason)| matches!(action, Action::Note(_));
     assert!(decided(&mut core).iter().all(note), "half of it was judged");
     core.all_heard(NOW);
-    core.handle(Event::Tick, NOW + Duration::from_secs(2));
+    for after in looks_after {
+        core.handle(Event::Tick, NOW + Duration::from_millis(*after));
+    }
     let ended = |(action, _)| match action {
         Action::Retire { instance, .. } | Action::Stop { instance, .. } => Some(instance),
         _ => None,
@@ -131,13 +133,19 @@ fn ended_after_b_is_put_back(at_once: bool) -> Vec<InstanceId> {
 }
 
 #[test]
+fn who_stood_still_ends_nobody_by_what_it_knew_before() {
+    assert_eq!(ended_after_b_is_put_back(false, &[5_000]), []);
+    assert_eq!(ended_after_b_is_put_back(false, &[5_000, 6_000]), [id("db-3")]);
+}
+
+#[test]
 fn nobody_is_surplus_by_half_of_what_is_told_at_once() {
     assert_eq!(
-        ended_after_b_is_put_back(false),
+        ended_after_b_is_put_back(false, &[1_000]),
         [id("db-3")],
         "there is nothing to see here"
     );
-    assert_eq!(ended_after_b_is_put_back(true), []);
+    assert_eq!(ended_after_b_is_put_back(true, &[1_000]), []);
 }
 
 #[test]

@@ -13,6 +13,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// In a cluster: who is one too many for this long goes.
 const SURPLUS_FOR: Duration = Duration::from_secs(1);
+/// Who looks later than this after that second stood still itself, and the news of that time is still to come.
+const LOOKS_LATE: Duration = Duration::from_millis(200);
 
 impl Service {
     /// As many instances as declared, on nodes that are there.
@@ -126,7 +128,15 @@ impl Service {
     /// Whether there have been too many for a while. One too many harms nobody, and who says so may have been standing still itself: by old
     /// news an instance would be ended that is needed now.
     fn surplus_is_settled(&mut self, cx: &Context<'_>) -> bool {
-        cx.peers.is_none() || cx.now >= *self.surplus_since.get_or_insert(cx.now) + SURPLUS_FOR
+        if cx.peers.is_none() {
+            return true;
+        }
+        let settled = *self.surplus_since.get_or_insert(cx.now) + SURPLUS_FOR;
+        if cx.now > settled + LOOKS_LATE {
+            self.surplus_since = Some(cx.now);
+            return false;
+        }
+        cx.now >= settled
     }
 
     /// When it will have been.
