@@ -26,6 +26,7 @@ mod journal;
 mod keeper;
 mod measure;
 mod memo;
+mod outlook;
 mod partings;
 mod ports;
 mod preflight;

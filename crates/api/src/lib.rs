@@ -19,8 +19,8 @@ pub use limits::{Bottleneck, Saturation, SlowService, Suspect, WindowPage};
 pub use live::{Beat, DashboardLink, Delta, Effect, Peer, Preview, ServiceDelta, SignIn, Snapshot, Viewer};
 pub use status::{
     Answer, ApplyRequest, Change, ChangeKind, DrillRequest, Event, EventPage, Explanation, Failover, FailoverStep,
-    Floating, HistoryEntry, InstanceStatus, LogLine, NodeState, NodeStatus, Outcome, Plan, Problem, RollbackRequest,
-    ServiceStatus, Severity, SlotStatus, Status, Step, SwitchoverRequest, Traffic,
+    Floating, HistoryEntry, InstanceStatus, LogLine, NodeState, NodeStatus, Outage, Outcome, Plan, Problem,
+    RollbackRequest, ServiceStatus, Severity, SlotStatus, Status, Step, SwitchoverRequest, Traffic,
 };
 
 /// Version of the JSON; goes up when a program that reads the earlier one could go wrong.
