@@ -124,8 +124,10 @@ fn grow(events: usize, seed: u64) -> (Tree, Ref) {
         let mut inputs: Vec<Ref> = (0..count)
             .map(|_| unused.swap_remove(rng.usize(0..unused.len())))
             .collect();
-        if rng.u32(0..3) == 0 {
-            inputs.push(known[rng.usize(0..known.len())]);
+        // Not twice in one gate: SCRAM refuses that.
+        let again = known[rng.usize(0..known.len())];
+        if rng.u32(0..3) == 0 && !inputs.contains(&again) {
+            inputs.push(again);
         }
         let all = u32::try_from(inputs.len()).unwrap_or(2);
         let gate = match rng.u32(0..7) {
