@@ -24,7 +24,7 @@ const EXAMPLES: [(&str, &[&str]); 4] = [
 ];
 const EXAMPLES_AT: &str = "/usr/share/scram/input";
 const EVENTS: [usize; 4] = [50, 100, 200, 400];
-const COMPONENTS: [usize; 4] = [1_000, 2_500, 5_000, 10_000];
+const COMPONENTS: [usize; 6] = [10, 100, 1_000, 2_500, 5_000, 10_000];
 
 pub(crate) fn run(context: &Context) -> Result<Page> {
     let rounds = context.runs(5);
@@ -71,7 +71,21 @@ pub(crate) fn run(context: &Context) -> Result<Page> {
         "whole report, ms",
     ];
     page.table(&head, &rows?);
+    page.paragraph(&format!(
+        "Most memory that all of this took at once: {}.",
+        most_memory()?
+    ));
     Ok(page)
+}
+
+/// Of this program, as the kernel has it.
+fn most_memory() -> Result<String> {
+    let status = std::fs::read_to_string("/proc/self/status").context("failed to read /proc/self/status")?;
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes: u64 = most
+        .and_then(|most| most.trim().strip_suffix(" kB")?.trim().parse().ok())
+        .context("the kernel does not tell how much memory was used")?;
+    Ok(format!("{} MB", kilobytes / 1_024))
 }
 
 /// Fault trees by name, each as the files it is in.
@@ -110,8 +124,10 @@ fn grow(events: usize, seed: u64) -> (Tree, Ref) {
         let mut inputs: Vec<Ref> = (0..count)
             .map(|_| unused.swap_remove(rng.usize(0..unused.len())))
             .collect();
-        if rng.u32(0..3) == 0 {
-            inputs.push(known[rng.usize(0..known.len())]);
+        // Not twice in one gate: SCRAM refuses that.
+        let again = known[rng.usize(0..known.len())];
+        if rng.u32(0..3) == 0 && !inputs.contains(&again) {
+            inputs.push(again);
         }
         let all = u32::try_from(inputs.len()).unwrap_or(2);
         let gate = match rng.u32(0..7) {
@@ -211,8 +227,8 @@ fn growth(components: usize, rounds: u32) -> Result<Vec<String>> {
         system.services.len().to_string(),
         gates.to_string(),
         singles.to_string(),
-        spread(&making, 0),
-        spread(&finding, 0),
+        spread(&making, 2),
+        spread(&finding, 2),
         spread(&reporting, 0),
     ])
 }

@@ -8,7 +8,7 @@ use crate::fronts::Fronts;
 use crate::input::{Input, LogSource, Request, done, refused};
 use crate::journal::{Inputs, Journal};
 use crate::keeper;
-use crate::measure::{ClusterLook, Look, Measures};
+use crate::measure::{ClusterLook, Glance, Look, Measures};
 use crate::proxy_link::ProxyLink;
 use crate::show;
 use api::layout::Layout;
@@ -63,6 +63,8 @@ pub(crate) struct Agent {
     /// What an agent that is one of several has beside that.
     pub(crate) clustered: Option<Clustered>,
     pub(crate) measures: Measures,
+    /// How near services are to an outage, as it was reckoned last.
+    pub(crate) outlook: Arc<crate::outlook::Outlook>,
 }
 
 impl Agent {
@@ -247,7 +249,21 @@ impl Agent {
             }
             Input::Parked(slot, parked) => self.park_seen(slot, parked.as_ref(), now),
             Input::Applied(written) => apply::written(self, *written),
-            Input::Request(request) => self.serve(request, now),
+            Input::Outlook(outlook) => {
+                let is_news = outlook.nearest != self.outlook.nearest;
+                self.outlook = outlook;
+                if !is_news {
+                    return;
+                }
+            }
+            Input::Request(request) => {
+                let only_reads = request.only_reads();
+                self.serve(request, now);
+                // Or whoever looks at each change would look for ever.
+                if only_reads {
+                    return;
+                }
+            }
             // The services go on; whoever starts the agent again finds them.
             Input::Terminate => self.ending = Some(143),
         }
@@ -435,7 +451,7 @@ impl Agent {
                 let _ = answer.send(self.look(after, now));
             }
             Request::Seen(answer) => {
-                let _ = answer.send(crate::analysis::Seen::of(self, now));
+                let _ = answer.send(crate::analysis::Seen::of(self, Arc::new(self.status(now))));
             }
             Request::Events {
                 after,
@@ -446,7 +462,7 @@ impl Agent {
                 let _ = answer.send(self.journal.after(after, limit, service.as_deref()));
             }
             Request::Overview(answer) => {
-                let _ = answer.send(self.overview(now));
+                let _ = answer.send(self.overview(Arc::new(self.status(now)), now));
             }
             Request::Preview { intent, answer } => {
                 let view = self.core.view(now);
@@ -588,14 +604,14 @@ impl Agent {
     }
 
     /// Everything at once, for the dashboard.
-    fn overview(&self, now: Timestamp) -> crate::input::Overview {
-        let status = self.status(now);
+    fn overview(&self, status: Arc<api::Status>, now: Timestamp) -> crate::input::Overview {
         let Some(cluster) = &self.clustered else {
             return crate::input::Overview {
                 node: status.nodes.first().map_or_else(String::new, |node| node.name.clone()),
                 ages: status.nodes.iter().map(|node| (node.name.clone(), 0)).collect(),
                 stale_after_ms: STALE_AFTER_MS_MIN,
                 peers: Vec::new(),
+                seen: now,
                 status,
             };
         };
@@ -617,6 +633,7 @@ impl Agent {
             // A node that lives renews its session several times within its lease.
             stale_after_ms: cluster.timing.lease.0.max(STALE_AFTER_MS_MIN),
             peers: peers.collect(),
+            seen: now,
             status,
         }
     }
@@ -633,6 +650,7 @@ impl Agent {
                 }
             }
         }
+        self.outlook.tell(&mut status);
         status
     }
 
@@ -651,7 +669,7 @@ impl Agent {
 
     /// What there is to be measured.
     fn look(&self, after: u64, now: Timestamp) -> Look {
-        let status = self.status(now);
+        let status = Arc::new(self.status(now));
         let cluster = self.clustered.as_ref().map(|cluster| ClusterLook {
             controller: cluster.controller.as_ref().map(|(record, _)| record.node.clone()),
             leads: self.core.is_controller() && cluster.session.is_some() && cluster.store_lost.is_none(),
@@ -673,6 +691,10 @@ impl Agent {
             proxy_is_up: self.proxy_is_up,
             declared: Arc::clone(&self.cluster),
             cluster,
+            glance: Glance {
+                overview: Arc::new(self.overview(Arc::clone(&status), now)),
+                seen: Arc::new(crate::analysis::Seen::of(self, Arc::clone(&status))),
+            },
             status,
             applied_ms: self.applied.as_ref().map(|applied| applied.at.0),
             events: self.journal.after(after, EVENTS_A_LOOK, None).events,

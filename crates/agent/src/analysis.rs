@@ -1,9 +1,10 @@
 //! `GET /v1/analysis`: what takes which service down. The main loop hands out what it knows; all reckoning is done elsewhere.
 
 use crate::agent::Agent;
+use crate::cluster::Clustered;
 use analysis::{Budget, Observed, Options};
 use api::analysis::Report;
-use model::{Cluster, Timestamp, Timing};
+use model::{Cluster, Timing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// What is looked at: copies, so that the main loop goes on.
 pub(crate) struct Seen {
-    status: api::Status,
+    status: Arc<api::Status>,
     cluster: Arc<Cluster>,
     timing: Option<Timing>,
     voters: BTreeSet<String>,
@@ -27,7 +28,7 @@ pub(crate) struct Seen {
 pub(crate) type Answers = Arc<Mutex<BTreeMap<u32, (Instant, Report)>>>;
 
 impl Seen {
-    pub(crate) fn of(agent: &Agent, now: Timestamp) -> Self {
+    pub(crate) fn of(agent: &Agent, status: Arc<api::Status>) -> Self {
         let members = agent.clustered.as_ref().map(|cluster| &cluster.members);
         let named = |is: fn(&api::record::Member) -> bool| -> BTreeSet<String> {
             let members = members.into_iter().flatten();
@@ -36,21 +37,17 @@ impl Seen {
                 .map(|(node, _)| node.to_string())
                 .collect()
         };
-        let machines = members.into_iter().flatten();
         Self {
-            status: agent.status(now),
+            status,
             cluster: Arc::clone(&agent.cluster),
             timing: agent.clustered.as_ref().map(|cluster| cluster.timing),
             voters: named(|member| member.votes),
             witnesses: named(|member| !member.runs_services),
-            // Two nodes at one address are one machine, whatever they are called.
-            machines: machines
-                .map(|(node, member)| (node.to_string(), member.host.to_string()))
-                .collect(),
+            machines: agent.clustered.as_ref().map(machines).unwrap_or_default(),
         }
     }
 
-    fn observed(&self) -> Observed<'_> {
+    pub(crate) fn observed(&self) -> Observed<'_> {
         Observed {
             status: &self.status,
             cluster: &self.cluster,
@@ -82,6 +79,52 @@ impl Seen {
     }
 }
 
+/// Which machine each node is on, by what its agent and its address say: two at one address are one machine, and so are two that run on one
+/// kernel, whatever they are called.
+fn machines(cluster: &Clustered) -> BTreeMap<String, String> {
+    let boots = cluster
+        .sessions
+        .iter()
+        .filter(|(_, session)| !session.record.boot.is_empty())
+        .map(|(node, session)| (node.to_string(), session.record.boot.clone()));
+    let hosts = cluster.members.iter();
+    let hosts = hosts.map(|(node, member)| (node.to_string(), member.host.to_string()));
+    together(&[hosts.collect(), boots.collect()])
+}
+
+/// Nodes that have any sign in common, near or far, are of one name: all of theirs. Without company a node has its own.
+fn together(signs: &[BTreeMap<String, String>]) -> BTreeMap<String, String> {
+    let mut groups: Vec<BTreeSet<&String>> = Vec::new();
+    for sign in signs {
+        let mut same: BTreeMap<&String, BTreeSet<&String>> = BTreeMap::new();
+        for (node, value) in sign {
+            same.entry(value).or_default().insert(node);
+        }
+        for mut joined in same.into_values() {
+            groups.retain(|group| {
+                let apart = group.is_disjoint(&joined);
+                if !apart {
+                    joined.extend(group);
+                }
+                apart
+            });
+            groups.push(joined);
+        }
+    }
+    let named = groups.into_iter().flat_map(|group| {
+        let names: Vec<&str> = group.iter().map(|node| node.as_str()).collect();
+        let name = match names.as_slice() {
+            [one] => (*one).to_owned(),
+            names => format!("of {}", names.join(" and ")),
+        };
+        group
+            .into_iter()
+            .map(move |node| (node.clone(), name.clone()))
+            .collect::<Vec<_>>()
+    });
+    named.collect()
+}
+
 /// Bounded by steps of work, not by a clock: the same cluster has the same answer.
 fn options(order: u32) -> Options {
     let mut options = Options {
@@ -102,4 +145,30 @@ fn options(order: u32) -> Options {
 pub(crate) fn fresh(answers: &BTreeMap<u32, (Instant, Report)>, order: u32) -> Option<Report> {
     let (at, report) = answers.get(&order)?;
     (at.elapsed() < FRESH).then(|| report.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::together;
+    use std::collections::BTreeMap;
+
+    fn signs(of: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let owned = |(node, sign): &(&str, &str)| ((*node).to_owned(), (*sign).to_owned());
+        of.iter().map(owned).collect()
+    }
+
+    #[test]
+    fn nodes_with_one_address_or_one_kernel_are_one_machine() {
+        let hosts = signs(&[
+            ("a", "10.0.0.1"),
+            ("b", "10.0.0.2"),
+            ("c", "10.0.0.2"),
+            ("d", "10.0.0.4"),
+        ]);
+        // What has no session says nothing of its kernel: d.
+        let boots = signs(&[("a", "x"), ("b", "x"), ("c", "y")]);
+        let found = together(&[hosts, boots]);
+        let all = "of a and b and c";
+        assert_eq!(found, signs(&[("a", all), ("b", all), ("c", all), ("d", "d")]));
+    }
 }

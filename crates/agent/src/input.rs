@@ -43,6 +43,8 @@ pub(crate) enum Input {
     Later(crate::cluster::Later),
     /// What was asked of another node was answered, or was not in time.
     Answered { number: String, outcome: api::Outcome },
+    /// How near services are to an outage was reckoned.
+    Outlook(Arc<crate::outlook::Outlook>),
     /// Something happened to a floating address.
     Address(Box<crate::addresses::News>),
     /// The guard is gone.
@@ -150,9 +152,37 @@ pub(crate) enum Request {
     },
 }
 
+impl Request {
+    /// Whether it changes nothing.
+    pub(crate) fn only_reads(&self) -> bool {
+        match self {
+            Request::Look { .. }
+            | Request::Status(_)
+            | Request::Seen(_)
+            | Request::Events { .. }
+            | Request::Overview(_)
+            | Request::Preview { .. }
+            | Request::Explain { .. }
+            | Request::LogFile { .. }
+            | Request::Plan { .. } => true,
+            Request::Apply { .. }
+            | Request::Switchover { .. }
+            | Request::Drill { .. }
+            | Request::Drain { .. }
+            | Request::Rebalance { .. }
+            | Request::Pause { .. }
+            | Request::Retry { .. }
+            | Request::Rotations(_)
+            | Request::Down { .. } => false,
+        }
+    }
+}
+
 /// What the dashboard shows.
 pub(crate) struct Overview {
-    pub(crate) status: api::Status,
+    /// When it was seen.
+    pub(crate) seen: Timestamp,
+    pub(crate) status: Arc<api::Status>,
     pub(crate) node: String,
     /// How long ago each node was heard of, milliseconds.
     pub(crate) ages: std::collections::BTreeMap<String, u64>,

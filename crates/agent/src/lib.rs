@@ -26,6 +26,7 @@ mod journal;
 mod keeper;
 mod measure;
 mod memo;
+mod outlook;
 mod parks;
 mod partings;
 mod ports;

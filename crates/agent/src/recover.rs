@@ -371,6 +371,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         analyses: crate::analysis::Answers::default(),
     };
     waiting.start(door.clone());
+    tokio::spawn(crate::outlook::keep(door.clone()));
     crate::dashboard::listen(
         config.dashboard,
         &layout.dashboard_address(),
@@ -409,6 +410,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         proxy_is_up: false,
         ending: None,
         clustered,
+        outlook: Arc::default(),
         measures,
     };
     agent.begin_with_others(started);

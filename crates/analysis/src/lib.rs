@@ -10,6 +10,7 @@
 
 pub mod actions;
 pub mod availability;
+pub mod distance;
 pub mod learn;
 mod observe;
 pub mod openpsa;
@@ -33,6 +34,18 @@ pub fn live(seen: &Observed<'_>, options: &Options) -> Report {
     let system = observed(seen);
     let mut report = report(&system, "running", options);
     report.at = Some(seen.status.at.clone());
+    // As `status` shows it.
+    let nearest = distance::nearest(&system);
+    for service in &mut report.services {
+        let found = nearest.get(&service.name);
+        let of_instances = seen.status.services.iter().find(|seen| seen.name == service.name);
+        let of_instances = of_instances.and_then(|seen| Some(seen.outage.as_ref()?.instances));
+        if let Some(of_instances) = of_instances
+            && found.is_some_and(|found| found.failures.is_some() || of_instances == 0)
+        {
+            service.distance = Some(distance::shown(found, of_instances).0);
+        }
+    }
     report.findings.extend(differences(seen));
     report
         .findings

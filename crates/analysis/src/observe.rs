@@ -204,7 +204,7 @@ pub fn differences(observed: &Observed<'_>) -> Vec<Finding> {
                 Severity::Error,
                 id,
                 format!(
-                    "nodes {} share one {what}, {id}: they fail together",
+                    "nodes {} were declared to be machines of their own, and share one {what}: they fail together",
                     nodes.join(" and ")
                 ),
                 "run them on machines of their own",

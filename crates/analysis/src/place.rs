@@ -1,8 +1,8 @@
 //! A declared system, placed as the product would place it: by asking the decisions themselves.
 
 use crate::system::{Failover, Instance, Node, Reached, Service, System, Thing};
-use decisions::{Action, Core, Event};
-use model::{Cluster, NodeName, Role, Timing};
+use decisions::{Action, ClusterEvent, Core, Event, Place};
+use model::{Cluster, NodeName, Revision, Role, Timestamp, Timing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -40,8 +40,14 @@ pub(crate) fn placed(cluster: &Cluster, mut system: System, timing: Option<&Timi
         .nodes
         .iter()
         .filter(|(name, node)| node.runs_services && !is_lost(name));
-    let names: Vec<NodeName> = nodes.filter_map(|(name, _)| NodeName::new(name).ok()).collect();
-    let placed = place(cluster, &names);
+    let zone = |node: &Node| Place {
+        zone: node.zone.join("/"),
+        ..Place::default()
+    };
+    let nodes: Vec<(NodeName, Place)> = nodes
+        .filter_map(|(name, node)| Some((NodeName::new(name).ok()?, zone(node))))
+        .collect();
+    let placed = place(cluster, &nodes);
     system.services.clear();
     for (name, declared) in &cluster.services {
         let at = placed.get(name.as_str()).map_or(&[][..], Vec::as_slice);
@@ -187,11 +193,36 @@ fn proxies(system: &System) -> BTreeSet<String> {
     proxies
 }
 
-/// Which instances the product would make, and where: in the order in which it makes them.
-fn place(cluster: &Cluster, nodes: &[NodeName]) -> BTreeMap<String, Vec<(String, String)>> {
-    let mut core = Core::new(0, 0, 0, nodes.iter().cloned());
-    core.handle(Event::Applied(cluster.clone()), model::Timestamp(0));
+/// Which instances the product would make, and where: in the order in which it makes them. The controller of a cluster is asked whose
+/// nodes joined with these zones.
+fn place(cluster: &Cluster, nodes: &[(NodeName, Place)]) -> BTreeMap<String, Vec<(String, String)>> {
     let mut placed: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
+    let Some((me, _)) = nodes.first() else { return placed };
+    let now = Timestamp(0);
+    let mut core = Core::clustered(0, 0, 0, me.clone(), Duration::ZERO);
+    // All is known before anything is decided, as when an agent reads the store.
+    core.hear_on();
+    for (node, place) in nodes {
+        let session = Some(Revision(1));
+        let lives = match node == me {
+            true => ClusterEvent::OwnSession(session),
+            false => ClusterEvent::Session {
+                node: node.clone(),
+                session,
+            },
+        };
+        let member = ClusterEvent::Member {
+            node: node.clone(),
+            runs_services: true,
+            member: true,
+            place: place.clone(),
+        };
+        core.handle(Event::Cluster(member), now);
+        core.handle(Event::Cluster(lives), now);
+    }
+    core.handle(Event::Cluster(ClusterEvent::Controller(true)), now);
+    core.handle(Event::Applied(cluster.clone()), now);
+    core.all_heard(now);
     while let Some(decision) = core.poll_decision() {
         if let Action::Create { instance, node } = decision.action {
             let of = placed.entry(instance.service().to_string()).or_default();

@@ -78,6 +78,9 @@ pub struct Beat {
     pub at: String,
     /// How long ago each node was heard of last, milliseconds.
     pub ages: BTreeMap<String, u64>,
+    /// When it was last made sure that the distances to outage are as they are.
+    #[serde(default)]
+    pub distances_at: Option<String>,
     /// What this node's proxy counted, by service.
     pub traffic: BTreeMap<String, Traffic>,
 }

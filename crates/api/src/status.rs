@@ -22,6 +22,9 @@ pub struct Status {
     pub problems: Vec<Problem>,
     /// Whether automatic actions are paused, and since when.
     pub paused: Option<String>,
+    /// When it was last made sure that the distances to outage are as they are; absent while only instances are counted.
+    #[serde(default)]
+    pub distances_at: Option<String>,
 }
 
 /// How a service stands.
@@ -43,8 +46,12 @@ pub struct ServiceStatus {
     pub need: u32,
     /// Whether old actives are fenced before a new one acts.
     pub exclusive: bool,
-    /// How many more failures of instances, at least, take it down; 0 is down.
+    /// How many more failures, at least, take it down, given what has failed now; 0 is down. Counted is what `analyze` counts: instances,
+    /// nodes, zones, power, switches, members of the store, proxies, externals, and what nodes share.
     pub distance_to_outage: u32,
+    /// By what; absent from agents of before.
+    #[serde(default)]
+    pub outage: Option<Outage>,
     /// What protects it: "process death: an event, milliseconds".
     pub protection: String,
     /// Where clients come to.
@@ -63,6 +70,16 @@ pub struct ServiceStatus {
     pub failover_order: Vec<String>,
     /// What the proxy counted; absent for a service without `listen`.
     pub traffic: Option<Traffic>,
+}
+
+/// What takes a service down soonest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Outage {
+    /// Failures of what are counted in `distance_to_outage`: the widest things, where several would do it. Empty if it is down, if only
+    /// instances were counted yet, or if it takes more failures than are counted.
+    pub by: Vec<String>,
+    /// How many more failures of instances alone take it down; known at once.
+    pub instances: u32,
 }
 
 /// An address that moves with the active.

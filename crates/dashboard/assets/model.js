@@ -21,7 +21,7 @@ export const model = {
   /** Counts what the lines depend on: who serves, and whether anything flows. */
   turn: 0,
   services: new Map(), instances: new Map(), nodes: new Map(), problems: [], events: [], peers: [],
-  ages: {}, staleAfter: SILENCE_MS, analysis: null,
+  ages: {}, distancesAt: null, staleAfter: SILENCE_MS, analysis: null,
   heard: null, since: null, live: false, viewer: { may_look: true, may_act: false },
   traffic: new Map(), rates: new Map(), samples: new Map(),
 };
@@ -75,6 +75,7 @@ function snapshot(data) {
   model.revision = status.revision;
   model.events = data.events;
   model.ages = data.ages;
+  model.distancesAt = status.distances_at || null;
   model.instances = new Map();
   model.services.forEach(index);
   model.layout++;
@@ -131,6 +132,7 @@ const serving = (service) => service.slots.map((slot) => `${slot.state}${slot.in
 
 function beat(data) {
   model.ages = data.ages;
+  model.distancesAt = data.distances_at || null;
   const flows = (name) => { const points = model.rates.get(name); return Boolean(points && points.length && points[points.length - 1].requests > 0); };
   const before = [...model.services.keys()].map(flows).join();
   count(data.traffic);
@@ -163,6 +165,9 @@ export const now = () => (model.at ? new Date(model.at).getTime() + age() : Date
 
 /** How old the page's news is, milliseconds. */
 export const age = () => (model.heard === null ? Infinity : performance.now() - model.heard);
+
+/** How long ago it was made sure how far outages are; `null` while only instances were counted. */
+export const distanceAge = () => (model.distancesAt ? now() - new Date(model.distancesAt).getTime() : null);
 
 /** How old what is known of a node is. */
 export const nodeAge = (name) => (model.ages[name] === undefined ? 0 : model.ages[name]) + (Number.isFinite(age()) ? age() : 0);

@@ -1,8 +1,8 @@
 // The picture: clients come in at the left, nodes stand by zone at the right, and lines show who serves whom.
 // What is drawn is kept by name; a change touches only what it is about. The layout is made anew when names come or go, or the width changes.
-import { attr, figure, flag, s, span, text } from "./dom.js";
+import { attr, figure, flag, h, morph, s, span, text } from "./dom.js";
 import { cutOff, isServiceStale, isStale, model, nodeAge, rate } from "./model.js";
-import { spofs, traffic } from "./views.js";
+import { risks, spofs, traffic } from "./views.js";
 
 const DOOR = { w: 196, h: 56, gap: 12 };
 const CHIP = { w: 112, max: 150, h: 24, gap: 6 };
@@ -15,6 +15,8 @@ const NAMED_MAX = 24;
 const ROWS_MAX = 6;
 /** More lines than this are none that one can follow: they go to nodes instead. */
 const LINES_MAX = 160, RUNNING_MAX = 60;
+/** More single points of failure than this are not told beside the picture; their own page has all. */
+const BESIDE_MAX = 8;
 
 let drawn = null;
 
@@ -64,7 +66,8 @@ function build(host, width, key) {
   const height = Math.max(bottom, doorsEnd) + 6;
   attr(svg, "viewBox", `0 0 ${width} ${height}`);
   attr(svg, "height", height);
-  host.replaceChildren(svg);
+  parts.beside = h("ul", { class: "beside", "aria-label": "Single points of failure that are no node, zone or instance of the picture" });
+  host.replaceChildren(svg, parts.beside);
   drawn = parts;
   roving(host, focused);
 }
@@ -118,10 +121,11 @@ function nodeBox(parts, things, node, x, y, w) {
   const height = HEAD + rows * (named ? CHIP.h + CHIP.gap : DOT) + PAD;
   const title = s("text", { class: "strong", x: x + PAD, y: y + 18 }, node.name), state = s("text", { class: "word soft", x: x + PAD, y: y + 34 }), seen = s("text", { class: "soft", x: x + w - PAD, y: y + 18, "text-anchor": "end" });
   const spof = s("text", { class: "spof", x: x + w - PAD, y: y + 34, "text-anchor": "end" }, "! single point");
-  const link = s("a", { href: `#/node/${node.name}` }, s("rect", { class: "frame", x, y, width: w, height, rx: 9 }), s("rect", { class: "ring", x, y, width: w, height, rx: 9 }), title, state, seen);
+  const about = s("title");
+  const link = s("a", { href: `#/node/${node.name}` }, about, s("rect", { class: "frame", x, y, width: w, height, rx: 9 }), s("rect", { class: "ring", x, y, width: w, height, rx: 9 }), title, state, seen);
   const group = s("g", { class: "node" }, link, spof);
   things.append(group);
-  parts.nodes.set(node.name, { group, link, state, seen, x, y: y + 26 });
+  parts.nodes.set(node.name, { group, link, title: about, state, seen, x, y: y + 26 });
   here.forEach((instance, index) => {
     const cx = x + PAD + (index % columns) * (named ? chipW + CHIP.gap : DOT);
     const cy = y + HEAD + Math.floor(index / columns) * (named ? CHIP.h + CHIP.gap : DOT);
@@ -160,8 +164,8 @@ export function refresh() {
     if (part.is !== is) { part.is = is; attr(part.link, "data-is", is); attr(part.shape, "d", outline(is, part.cx, part.cy)); }
     flag(part.link, "stale", stale);
     attr(part.link, "data-spof", single.has(id) ? 1 : null);
-    const words = `${id}, ${word(known.instance, stale)}${known.slot ? `, slot ${known.slot.slot}, epoch ${known.slot.epoch}` : ""}${single.has(id) ? ", single point of failure" : ""}`;
-    text(part.title, `${words}. ${known.instance.because}`);
+    const words = `${id}, ${word(known.instance, stale)}${known.slot ? `, slot ${known.slot.slot}, epoch ${known.slot.epoch}` : ""}${alone ? ", single point of failure" : ""}`;
+    text(part.title, `${words}. ${known.instance.because}${alone && single.get(id).fix ? `. What would remove it as a single point of failure: ${single.get(id).fix}` : ""}`);
     attr(part.link, "aria-label", words);
   }
   for (const [name, part] of drawn.nodes) {
@@ -172,9 +176,14 @@ export function refresh() {
     flag(part.group, "stale", stale);
     attr(part.group, "data-spof", single.has(`node ${name}`) ? 1 : null);
     text(part.state, stale && node.state === "online" ? "no news" : node.state);
-    attr(part.link, "aria-label", `node ${name}, ${node.state}${stale ? ", no news" : ""}`);
+    const alone = single.get(`node ${name}`);
+    text(part.title, alone ? `single point of failure. ${alone.title}. What would remove it: ${alone.fix || "nothing that is known here"}` : "");
+    attr(part.link, "aria-label", `node ${name}, ${node.state}${stale ? ", no news" : ""}${alone ? ", single point of failure" : ""}`);
   }
-  for (const [zone, alone] of drawn.zones) text(alone, single.has(`zone ${zone}`) ? "  ! single point" : "");
+  for (const [zone, alone] of drawn.zones) {
+    const risk = single.get(`zone ${zone}`);
+    text(alone, risk ? `  ! single point; what would remove it: ${risk.fix || "nothing that is known here"}` : "");
+  }
   for (const [name, part] of drawn.doors) {
     const service = model.services.get(name);
     if (!service) continue;
@@ -187,9 +196,22 @@ export function refresh() {
     text(part.where, service.listen);
     attr(part.link, "aria-label", `service ${name} at ${service.listen}, ${service.state}${stale ? " when last heard" : ""}`);
   }
+  beside();
   flow();
   ages();
 }
+
+/** What alone takes a service down and is nowhere in the picture: power, switches, machines, disks, externals, software, wider zones. */
+function beside() {
+  const isDrawn = (part) => drawn.chips.has(part) || (part.startsWith("node ") && drawn.nodes.has(part.slice(5))) || (part.startsWith("zone ") && drawn.zones.has(part.slice(5)));
+  const list = risks().filter((risk) => !risk.parts.some(isDrawn));
+  const more = list.length - BESIDE_MAX;
+  const line = (risk) => h("li", { "data-thing": risk.parts[0] || risk.title }, h("b", null, `! ${risk.parts[0] || risk.title}`), ` takes ${names(risk.services)} down. What would remove it: ${risk.fix || "nothing that is known here"}.`);
+  morph(drawn.beside, list.slice(0, BESIDE_MAX).map(line), more > 0 ? h("li", null, `and ${more} more, under Risks`) : null);
+  flag(drawn.beside, "none", !list.length);
+}
+
+const names = (services) => (services.length > 4 ? `${services.slice(0, 3).join(", ")} and ${services.length - 3} more` : services.join(" and "));
 
 /** The figures that grow older by themselves. */
 export function ages() {

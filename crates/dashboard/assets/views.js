@@ -1,6 +1,6 @@
 // What stands beside the picture: verdict, problems, services, events, failovers, risks, and the page of each thing.
 import { $, ask, attr, clock, figure, flag, h, morph, plural, put, s, span, text, us } from "./dom.js";
-import { age, cutOff, isServiceStale, isStale, model, nodeAge, now as clockNow, rate } from "./model.js";
+import { age, cutOff, distanceAge, isServiceStale, isStale, model, nodeAge, now as clockNow, rate } from "./model.js";
 import { charts, newest, want } from "./charts.js";
 import { buttons } from "./actions.js";
 import { kind, word } from "./picture.js";
@@ -11,7 +11,16 @@ const SEVERITY = { info: "calm", warning: "warn", error: "bad" };
 const STEPS = { detected: "noticed", confirmed_dead: "old one is gone", claimed: "slot claimed, on disk", promoted: "promoted", routed: "clients go there", first_answer: "first answer" };
 
 export const tag = (state, stale, tone) => h("span", { class: `tag${stale ? " stale" : ""}`, "data-tone": stale ? "old" : tone || TONES[state] || "old" }, stale ? `${state}, old` : state);
-const far = (service) => (service.distance_to_outage === 0 ? "bad" : service.distance_to_outage === 1 ? "warn" : "ok");
+/** Reckoned once a second; what is several beats old is not known to be so any more. */
+const isFarOld = () => { const old = distanceAge(); return old !== null && old > 2 * model.staleAfter; };
+const far = (service) => (service.distance_to_outage === 0 ? "bad" : isFarOld() ? "old" : service.distance_to_outage === 1 ? "warn" : "ok");
+/** By what, how many instances it would take, and how old that is. */
+const farBy = (service) => {
+  const outage = service.outage;
+  if (!outage || service.distance_to_outage === 0) return "";
+  const by = outage.by.length ? `by ${outage.by.join(" and ")}; ` : "";
+  return `${by}${plural(outage.instances, "instance")}${isFarOld() ? `; ${span(distanceAge())} old` : ""}`;
+};
 const farWords = (n) => (n === 0 ? "0: down" : n === 1 ? "1: the next failure" : `${n} failures`);
 const since = (at) => { const ms = clockNow() - new Date(at).getTime(); return Number.isFinite(ms) ? `${span(ms)}, since ${clock(at)}` : ""; };
 const link = (what, name) => h("a", { href: `#/${what}/${name}` }, name);
@@ -29,7 +38,7 @@ export function risks() {
   const list = [];
   if (analysis) return analysis;
   for (const service of model.services.values()) {
-    if (service.distance_to_outage !== 1) continue;
+    if ((service.outage ? service.outage.instances : service.distance_to_outage) !== 1) continue;
     const serving = service.slots.filter((slot) => slot.state === "serving" && slot.instance).map((slot) => slot.instance);
     const standby = service.standby === 0 ? `declare a standby: standby = 1 in [service.${service.name}]` : "it heals by itself if it can; its page says what keeps its standbys from being ready";
     list.push({ title: `${service.name}: the next failure of ${serving.length === 1 ? serving[0] : "an active"} takes it down`, parts: serving, services: [service.name], fix: standby });
@@ -118,7 +127,7 @@ export function services() {
     Object.assign(row, { of: service, stale, minute, survives: model.survives });
     flag(row.line, "stale", stale);
     morph(row.state, tag(service.state, stale));
-    morph(row.far, h("span", { class: "far", "data-tone": far(service) }, farWords(service.distance_to_outage)), survives(service.name));
+    morph(row.far, h("span", { class: "far", "data-tone": far(service) }, farWords(service.distance_to_outage)), h("div", { class: "since" }, farBy(service)), survives(service.name));
     const serving = service.slots.filter((slot) => slot.state === "serving").length, ready = service.failover_order.length;
     text(row.who, `${serving}/${service.active} active, ${ready}/${service.standby} standby, needs ${service.need}`);
     morph(row.why, h("span", null, service.because), h("br"), h("span", { class: "since" }, `${since(service.since)}${service.rolling ? "; a rollout is under way" : ""}`));
@@ -225,7 +234,7 @@ function ofService(name) {
   const counted = (model.traffic.get(name) || {}).now || service.traffic;
   return { stale, tag: tag(service.state, stale), since: since(service.since), facts: [
     h("p", null, service.because),
-    h("p", null, "distance to outage: ", h("span", { class: "far", "data-tone": far(service) }, farWords(service.distance_to_outage)), `; ${service.need} of ${service.active} actives must serve`),
+    h("p", null, "distance to outage: ", h("span", { class: "far", "data-tone": far(service) }, farWords(service.distance_to_outage)), farBy(service) ? ` (${farBy(service)})` : "", `; ${service.need} of ${service.active} actives must serve`),
     service.listen ? h("p", null, "clients come to ", h("span", { class: "mono" }, service.listen), service.floating ? `, address ${service.floating.address} is on ${service.floating.node || "no node"}` : "") : h("p", null, "no clients through our proxy"),
     counted ? h("p", { class: "soft" }, `since this node's proxy started: ${figure(counted.requests)} requests, ${counted.held} held, ${counted.retried} repeated, ${counted.failed} failed, ${counted.errors} answered with an error; ${counted.open} open`) : null,
     h("h3", null, "Slots"), h("div", { class: "scroll" }, slots), h("h3", null, "Instances"), instances(service.instances),

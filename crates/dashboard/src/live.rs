@@ -97,6 +97,7 @@ fn head(service: &ServiceStatus) -> ServiceStatus {
         since: service.since.clone(),
         because: service.because.clone(),
         protection: service.protection.clone(),
+        outage: service.outage.clone(),
         listen: service.listen.clone(),
         floating: service.floating.clone(),
         slots: service.slots.clone(),
@@ -197,6 +198,7 @@ mod tests {
             need: 1,
             exclusive: false,
             distance_to_outage: 2,
+            outage: None,
             protection: String::new(),
             listen: None,
             floating: None,
@@ -233,6 +235,7 @@ mod tests {
             }],
             problems: Vec::new(),
             paused: None,
+            distances_at: None,
         }
     }
 

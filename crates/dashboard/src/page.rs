@@ -165,7 +165,7 @@ fn help() -> Markup {
             dl .keys { @for (keys, what) in KEYS { dt { @for key in keys.split(' ') { kbd { (key) } " " } } dd { (what) } } }
             h2 { "What the words mean" }
             dl {
-                dt { "distance to outage" } dd { "How many instances must fail, at the least, until the service is down. 1: the next one does it." }
+                dt { "distance to outage" } dd { "How many failures it takes, at the least, until the service is down: of instances, nodes, zones, power, whatever is known of. 1: the next one does it." }
                 dt { "epoch" } dd { "Counts the holders of a slot; each new one has a higher one, and an old one is refused." }
                 dt { "old news" } dd { "Grey. It was so when it was last heard, and may be different by now." }
             }

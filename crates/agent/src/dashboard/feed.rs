@@ -3,17 +3,16 @@
 use crate::http::Door;
 use crate::input::{Overview, Request};
 use api::{Beat, Event, Snapshot, Status};
+use model::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 /// Looks at everything are at least this far apart: a page that is told ten times a second looks alive, and a thousand instances cost
 /// the main loop little.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Pages hear this often that all is still so.
-const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// Events in the first message.
 const EVENTS: usize = 200;
 /// Events in a later one: more than ever happen within a tenth of a second.
@@ -81,16 +80,16 @@ struct Teller {
     door: Door,
     sender: broadcast::Sender<Message>,
     seq: u64,
-    /// What pages know.
-    last: Option<Status>,
+    /// What pages know, and when it was seen.
+    last: Option<(Arc<Status>, Timestamp)>,
     /// The newest event that they know.
     event: u64,
 }
 
 impl Teller {
     async fn run(mut self, mut joins: mpsc::Receiver<oneshot::Sender<Subscription>>) {
-        let mut beat = interval(BEAT_EVERY);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Who measures looks at everything once a second: the same look tells pages that all is still so.
+        let mut glances = self.door.measures.glances();
         let mut changed = self.door.changed.clone();
         let mut news = self.door.news.clone();
         let mut not_before = Instant::now();
@@ -105,8 +104,11 @@ impl Teller {
                     Some(told) => { if self.welcome(told).await.is_none() { return } }
                     None => return,
                 },
-                _ = beat.tick(), if anyone => {
-                    if self.look(true).await.is_none() { return }
+                glance = glances.changed(), if anyone => {
+                    if glance.is_err() { return }
+                    let glance = glances.borrow_and_update().clone();
+                    let Some(glance) = glance else { continue };
+                    if self.tell(&glance.overview, true).await.is_none() { return }
                     not_before = Instant::now() + LOOK_EVERY;
                 }
                 heard = async {
@@ -116,7 +118,7 @@ impl Teller {
                     sleep_until(not_before).await;
                     changed.mark_unchanged();
                     news.mark_unchanged();
-                    if self.look(false).await.is_none() { return }
+                    if self.look().await.is_none() { return }
                     not_before = Instant::now() + LOOK_EVERY;
                 }
             }
@@ -128,45 +130,57 @@ impl Teller {
         if self.sender.receiver_count() >= PAGES_MAX {
             return Some(());
         }
-        let look = self.look(false).await?;
+        let look = self.look().await?;
         let events = self.events(self.event.saturating_sub(EVENTS as u64), EVENTS).await?;
         self.event = events.last().map_or(self.event, |event| event.seq).max(self.event);
         self.seq += 1;
         let snapshot = Snapshot {
             version: api::VERSION,
             seq: self.seq,
-            node: look.node,
+            node: look.node.clone(),
             stale_after_ms: look.stale_after_ms,
-            status: look.status.clone(),
+            status: (*look.status).clone(),
             events,
-            ages: look.ages,
-            peers: look.peers,
+            ages: look.ages.clone(),
+            peers: look.peers.clone(),
         };
         // The others need the number too, or they would miss it.
         let others = Beat {
             seq: self.seq,
             at: look.status.at.clone(),
             ages: snapshot.ages.clone(),
+            distances_at: look.status.distances_at.clone(),
             traffic: traffic(&look.status),
         };
         self.send("beat", &others);
-        self.last = Some(look.status);
+        self.last = Some((Arc::clone(&look.status), look.seen));
         let first = message("snapshot", self.seq, &snapshot)?;
         let _ = told.send((first, self.sender.subscribe()));
         Some(())
     }
 
     /// Looks at everything, and tells what is different.
-    async fn look(&mut self, beat: bool) -> Option<Overview> {
+    async fn look(&mut self) -> Option<Overview> {
         let look = self.door.ask(Request::Overview).await.ok()?;
-        let Some(last) = self.last.take() else {
+        self.tell(&look, false).await?;
+        Some(look)
+    }
+
+    /// Tells what is different in a look, and if it is time for that, that all is still so.
+    async fn tell(&mut self, look: &Overview, beat: bool) -> Option<()> {
+        let Some((last, seen)) = self.last.take() else {
             // Nobody listens yet: where the events end is all that matters.
             self.event = self.door.news.borrow().saturating_sub(1);
-            return Some(look);
+            return Some(());
+        };
+        // What was seen for somebody else may be from before the last look.
+        let (status, seen) = match look.seen < seen {
+            true => (Arc::clone(&last), seen),
+            false => (Arc::clone(&look.status), look.seen),
         };
         let events = self.events(self.event, EVENTS_AT_ONCE).await?;
         self.event = events.last().map_or(self.event, |event| event.seq);
-        if let Some(delta) = dashboard::live::delta(&last, &look.status, self.seq + 1, events) {
+        if let Some(delta) = dashboard::live::delta(&last, &status, self.seq + 1, events) {
             self.seq += 1;
             self.send("change", &delta);
         }
@@ -174,14 +188,15 @@ impl Teller {
             self.seq += 1;
             let beat = Beat {
                 seq: self.seq,
-                at: look.status.at.clone(),
+                at: status.at.clone(),
                 ages: look.ages.clone(),
-                traffic: traffic(&look.status),
+                distances_at: status.distances_at.clone(),
+                traffic: traffic(&status),
             };
             self.send("beat", &beat);
         }
-        self.last = Some(look.status.clone());
-        Some(look)
+        self.last = Some((status, seen));
+        Some(())
     }
 
     async fn events(&self, after: u64, limit: usize) -> Option<Vec<Event>> {

@@ -119,7 +119,7 @@ impl Alerting {
         forget(&mut self.failovers, second, SLOW_FAILOVER_TOLD_S);
         forget(&mut self.flapping, second, FLAPPING_TOLD_S);
         forget(&mut self.failed, second, FAILED_TOLD_S);
-        let mut status = look.status.clone();
+        let mut status = (*look.status).clone();
         let mut all = self.news(&[], disk_free, second);
         let mut disks: Vec<(String, f64)> = disk_free.map(|free| (look.me.clone(), free)).into_iter().collect();
         for (node, news) in &self.others {

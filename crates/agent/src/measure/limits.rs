@@ -170,6 +170,14 @@ fn services(recent: &[Window], baseline: &Baseline, verdict: Option<&Verdict>) -
 }
 
 /// Which processors are full first, if the traffic grows as it is. Of the last hour.
+/// How many times its present requests each service could bear, as far as this node sees them; nothing where it cannot be told.
+pub(super) fn headroom(state: &State) -> BTreeMap<String, f64> {
+    let from = moment().second().saturating_sub(JUDGED);
+    let recent: Vec<Window> = own(state, from).into_iter().map(|(_, window)| window).collect();
+    let found = saturations(&recent, &state.windows.before(from));
+    found.into_iter().map(|one| (one.service, one.times)).collect()
+}
+
 fn saturations(recent: &[Window], usual: &[Window]) -> Vec<Saturation> {
     let Some(now) = Window::merge(recent) else {
         return Vec::new();

@@ -47,6 +47,7 @@ pub(super) fn page(measures: &Measures, format: Format) -> String {
         nodes(&mut page, seen);
         proxy(&mut page, &state, seen);
     }
+    outlook(&mut page, &state);
     takeovers(&mut page, &state);
     instances(&mut page, &state);
     machine(&mut page, &state);
@@ -160,7 +161,7 @@ fn services(page: &mut Page, services: &[ServiceStatus]) {
         }),
         (
             "understudy_service_distance_to_outage",
-            "How many more failures of instances, at least, take it down; 0 is down.",
+            "How many more failures, of anything that analyze counts, at least, take it down; 0 is down.",
             |service| f64::from(service.distance_to_outage),
         ),
         (
@@ -533,6 +534,27 @@ fn machine(page: &mut Page, state: &State) {
         for (about, _, _, value) in of_nodes {
             page.sample(&[("node", about.node.as_deref().unwrap_or_default())], value);
         }
+    }
+}
+
+/// What is to be expected, and what could be borne.
+fn outlook(page: &mut Page, state: &State) {
+    page.family(
+        "understudy_service_predicted_unavailability",
+        Kind::Gauge,
+        "Share of the time that the service is to be expected down, as analyze predicts it; assumed: whether that rests on rates that nobody gave.",
+    );
+    for (service, expected) in state.outlook.iter().flat_map(|outlook| outlook.expected.iter()) {
+        let assumed = if expected.assumed { "true" } else { "false" };
+        page.sample(&[("service", service), ("assumed", assumed)], expected.unavailability);
+    }
+    page.family(
+        "understudy_service_headroom_ratio",
+        Kind::Gauge,
+        "How many times the present requests the service could bear before its processors are full; absent where that cannot be told.",
+    );
+    for (service, times) in super::limits::headroom(state) {
+        page.sample(&[("service", &service)], times);
     }
 }
 

@@ -34,6 +34,7 @@ use peers::Peers;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use tokio::sync::watch as told_to_all;
 
 /// What the main loop tells the sampler once a second.
 pub(crate) struct Look {
@@ -42,7 +43,9 @@ pub(crate) struct Look {
     /// What runs here.
     pub(crate) watched: Vec<Watched>,
     pub(crate) proxy_is_up: bool,
-    pub(crate) status: api::Status,
+    pub(crate) status: Arc<api::Status>,
+    /// The same for others who look once a second.
+    pub(crate) glance: Glance,
     pub(crate) declared: Arc<Cluster>,
     /// What an agent of several knows of the others; `None` on one machine.
     pub(crate) cluster: Option<ClusterLook>,
@@ -51,6 +54,13 @@ pub(crate) struct Look {
     /// What happened since the last look, and the number of the newest of it.
     pub(crate) events: Vec<api::Event>,
     pub(crate) last_event: u64,
+}
+
+/// A look at everything that several share: a status takes the main loop a while.
+#[derive(Clone)]
+pub(crate) struct Glance {
+    pub(crate) overview: Arc<crate::input::Overview>,
+    pub(crate) seen: Arc<crate::analysis::Seen>,
 }
 
 /// An instance that runs here.
@@ -92,6 +102,8 @@ pub(crate) struct State {
     pub(crate) own_cpu_us: u64,
     pub(crate) rounds: u64,
     pub(crate) alerting: alerting::Alerting,
+    /// How near services are to an outage, and what is to be expected of them.
+    pub(crate) outlook: Option<Arc<crate::outlook::Outlook>>,
     /// Totals of each instance that runs here.
     pub(crate) usages: BTreeMap<InstanceId, monitor::read::Usage>,
 }
@@ -114,6 +126,7 @@ pub(crate) struct Measures {
     reports: mpsc::Sender<Report>,
     pub(crate) peers: Peers,
     told: teller::Shared,
+    glances: told_to_all::Sender<Option<Glance>>,
 }
 
 impl Measures {
@@ -125,6 +138,7 @@ impl Measures {
             reports,
             peers: Peers::default(),
             told: teller::Shared::default(),
+            glances: told_to_all::Sender::new(None),
         };
         measures.state().alerting.ledgers = ledgers::Ledgers::open(layout, moment());
         let (changes, changed) = tokio::sync::mpsc::unbounded_channel();
@@ -148,6 +162,11 @@ impl Measures {
             totals,
             measured,
         });
+    }
+
+    /// The sampler's looks, once a second.
+    pub(crate) fn glances(&self) -> told_to_all::Receiver<Option<Glance>> {
+        self.glances.subscribe()
     }
 
     /// What the teller knows.

@@ -93,6 +93,7 @@ impl Sampler {
             std::thread::sleep(Duration::from_micros(next.saturating_sub(now).max(1_000)));
             let Some(look) = self.look() else { return };
             self.last_event = look.last_event;
+            self.measures.glances.send_replace(Some(look.glance.clone()));
             let second = clock::now().0 / 1_000_000;
             self.round(&look, second, runtime);
             let mut state = self.measures.state();
@@ -181,7 +182,7 @@ impl Sampler {
             applied_ms: look.applied_ms,
             me: look.me.clone(),
             proxy_is_up: look.proxy_is_up,
-            status: Arc::new(look.status.clone()),
+            status: Arc::clone(&look.status),
             declared: Arc::clone(&look.declared),
             cluster: look.cluster.clone(),
         };

@@ -221,8 +221,10 @@ fn if_an_active_dies(service: &ServiceView) -> Vec<String> {
     }
     lines.push(match service.distance {
         0 => "distance to outage: 0, it is down".into(),
-        1 => "distance to outage: 1, the next failure of an active takes it down until it was restarted".into(),
-        n => format!("distance to outage: {n}, so many instances must fail at once to take it down"),
+        1 => "of its instances, the next active that fails takes it down until it was restarted".into(),
+        n => {
+            format!("of its instances, {n} must fail at once to take it down; `understudy status` counts all else, too")
+        }
     });
     lines
 }

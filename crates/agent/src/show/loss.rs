@@ -85,8 +85,9 @@ pub(crate) fn sentence(effect: &Effect, hold: Option<model::Millis>) -> String {
     };
     let verdict = match effect.distance_after {
         0 => "it is down until instances were started elsewhere".to_owned(),
-        1 => "it goes on, and the next failure would take it down until instances were started elsewhere".to_owned(),
-        more => format!("it goes on; {more} more failures would take it down"),
+        1 => "it goes on, and the next instance that fails would take it down until others were started elsewhere"
+            .to_owned(),
+        more => format!("it goes on; {more} more of its instances would have to fail to take it down"),
     };
     format!("{loses}: {then}{waits}; {verdict}")
 }

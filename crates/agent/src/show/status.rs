@@ -36,6 +36,7 @@ pub(crate) fn status(
         nodes: view.nodes.iter().map(node_status).collect(),
         problems,
         paused: view.paused.map(shown),
+        distances_at: None,
     }
 }
 
@@ -90,7 +91,9 @@ fn service_status(
         standby: service.declared.standby,
         need: service.declared.need,
         exclusive: service.declared.exclusive,
+        // Of instances alone: the rest is added by who has reckoned it.
         distance_to_outage: service.distance,
+        outage: None,
         protection: protection(service, timing),
         listen: service.declared.listen.map(|listen| listen.to_string()),
         floating: service

@@ -43,9 +43,19 @@ const NINES_MIN: f64 = 0.01;
 struct Choice {
     actions: Vec<Action>,
     cost: f64,
-    system: System,
     nines: f64,
     after: f64,
+}
+
+impl Choice {
+    /// What the system would be. Made anew each time: hundreds of large systems would take too much memory.
+    fn system(&self, base: &System) -> System {
+        let (first, others) = match self.actions.split_first() {
+            Some((first, others)) => (first.applied(base), others),
+            None => return base.clone(),
+        };
+        others.iter().fold(first, |system, action| action.applied(&system))
+    }
 }
 
 /// Advice for the services that miss their target; if none has one, for the three that are worst off.
@@ -113,7 +123,6 @@ fn for_service(system: &System, service: &str, options: &Options, mut evaluation
     let mut beam = vec![Choice {
         actions: Vec::new(),
         cost: 0.0,
-        system: sound,
         nines: 0.0,
         after: before.unavailability(),
     }];
@@ -121,8 +130,12 @@ fn for_service(system: &System, service: &str, options: &Options, mut evaluation
     for _ in 0..options.budget.depth {
         let mut next: Vec<Choice> = Vec::new();
         for option in &beam {
-            let services = all_needed(&option.system, service);
-            for action in candidates(&option.system, &services) {
+            if evaluations == 0 {
+                break;
+            }
+            let base = option.system(&sound);
+            let services = all_needed(&base, service);
+            for action in candidates(&base, &services) {
                 if evaluations == 0 {
                     break;
                 }
@@ -132,7 +145,7 @@ fn for_service(system: &System, service: &str, options: &Options, mut evaluation
                     continue;
                 }
                 evaluations -= 1;
-                let system = action.applied(&option.system);
+                let system = action.applied(&base);
                 let after = predict(&system, service, &limits).unavailability();
                 let mut actions = option.actions.clone();
                 let cost = option.cost + action.cost();
@@ -141,7 +154,6 @@ fn for_service(system: &System, service: &str, options: &Options, mut evaluation
                 next.push(Choice {
                     actions,
                     cost,
-                    system,
                     nines,
                     after,
                 });
@@ -154,7 +166,7 @@ fn for_service(system: &System, service: &str, options: &Options, mut evaluation
         .into_iter()
         .map(|option| Advice {
             service: service.to_owned(),
-            spofs_left: singles(&option.system, service),
+            spofs_left: singles(&option.system(&sound), service),
             actions: option.actions.iter().map(ToString::to_string).collect(),
             cost: option.cost,
             before: before.unavailability(),

@@ -1,7 +1,7 @@
 //! Zones, nodes and instances as they lie in each other.
 
 use crate::predict::down_with;
-use crate::system::{Logic, System, Thing};
+use crate::system::{Logic, Node, System, Thing};
 use crate::tree::Ref;
 use api::analysis::{IfLost, InstancePicture, NodePicture, ZonePicture};
 use model::Role;
@@ -20,24 +20,33 @@ pub(super) fn zones(
     if system.nodes.values().any(|node| node.zone.is_empty()) {
         paths.insert(String::new());
     }
-    let takes = |thing: &Thing| -> Vec<String> {
-        let by = singles.iter().filter(|(_, things)| things.contains(thing));
-        by.map(|(service, _)| service.clone()).collect()
-    };
+    let mut taken: BTreeMap<&Thing, Vec<String>> = BTreeMap::new();
+    for (service, things) in singles {
+        for thing in things {
+            taken.entry(thing).or_default().push(service.clone());
+        }
+    }
+    let takes = |thing: &Thing| taken.get(thing).cloned().unwrap_or_default();
+    let mut there = instances(system);
+    let mut inside: BTreeMap<String, Vec<(&String, &Node)>> = BTreeMap::new();
+    for (name, node) in &system.nodes {
+        inside.entry(node.zone.join("/")).or_default().push((name, node));
+    }
     paths
         .into_iter()
         .map(|path| {
-            let inside = system.nodes.iter().filter(|(_, node)| node.zone.join("/") == path);
+            let inside = inside.remove(&path).unwrap_or_default();
             ZonePicture {
                 takes: takes(&Thing::Zone(path.clone())),
                 nodes: inside
+                    .into_iter()
                     .map(|(name, node)| NodePicture {
                         name: name.clone(),
                         failed: system.failed.contains(&Thing::Node(name.clone())),
                         takes: takes(&Thing::Node(name.clone())),
                         feeds: node.feeds.iter().cloned().collect(),
                         switches: node.switches.iter().cloned().collect(),
-                        instances: instances(system, name),
+                        instances: there.remove(name.as_str()).unwrap_or_default(),
                         if_lost: if_lost(system, logic, name, failed),
                     })
                     .collect(),
@@ -47,11 +56,13 @@ pub(super) fn zones(
         .collect()
 }
 
-fn instances(system: &System, node: &str) -> Vec<InstancePicture> {
-    let mut all = Vec::new();
+/// What runs where.
+fn instances(system: &System) -> BTreeMap<&str, Vec<InstancePicture>> {
+    let mut all: BTreeMap<&str, Vec<InstancePicture>> = BTreeMap::new();
     for (service, of) in &system.services {
-        for instance in of.instances.iter().filter(|instance| instance.node == node) {
-            all.push(InstancePicture {
+        for instance in &of.instances {
+            let there = all.entry(instance.node.as_str()).or_default();
+            there.push(InstancePicture {
                 id: instance.id.clone(),
                 service: service.clone(),
                 role: match instance.role {

@@ -9,6 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Changes that are joined to remove one thing from all services it kills.
 const ACTIONS_MAX: usize = 8;
+/// Of the services that a thing takes down so many are looked at for what could be changed. What mends one at a time mends no more than
+/// [`ACTIONS_MAX`] of them, and what mends all at once is found at any of them.
+const SERVICES_MAX: usize = 2 * ACTIONS_MAX;
 /// Of a thing's services so many are named in a sentence.
 const NAMED_MAX: usize = 4;
 
@@ -173,7 +176,11 @@ fn fix_within(system: &System, thing: &Thing, evaluations: &mut usize) -> Option
     for _ in 0..ACTIONS_MAX {
         let mut next: Vec<State> = Vec::new();
         for state in &beam {
-            for action in candidates(&state.system, &state.killed) {
+            if *evaluations == 0 {
+                break;
+            }
+            let looked_at: BTreeSet<String> = state.killed.iter().take(SERVICES_MAX).cloned().collect();
+            for action in candidates(&state.system, &looked_at) {
                 if *evaluations == 0 {
                     break;
                 }

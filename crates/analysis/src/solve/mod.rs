@@ -131,8 +131,20 @@ impl Solution {
     }
 }
 
-/// Solves a top.
+/// Solves a top. Takes as long as there is below it, however much there is beside it.
 pub fn solve(tree: &Tree, top: Ref, limits: &Limits) -> Solution {
+    let part = tree.part(top);
+    let mut solution = solve_part(&part.tree, part.top, limits);
+    let whole = |event: &u32| part.events[*event as usize];
+    for set in &mut solution.sets {
+        set.events = set.events.iter().map(whole).collect();
+    }
+    let birnbaum = std::mem::take(&mut solution.birnbaum);
+    solution.birnbaum = birnbaum.iter().map(|(event, worth)| (whole(event), *worth)).collect();
+    solution
+}
+
+fn solve_part(tree: &Tree, top: Ref, limits: &Limits) -> Solution {
     /// A diagram may be as deep as it has variables, and is walked by recursion.
     const DEEP: usize = 300;
     const STACK_BYTES: usize = 256 << 20;

@@ -1,6 +1,6 @@
 //! Evaluates a tree for 64 situations at once, a bit each; and by it finds what alone, or in pairs, makes the top true.
 
-use super::{Gate, Ref, Tree};
+use super::{Gate, Part, Ref, Tree};
 
 /// Values of all gates in 64 situations.
 #[derive(Debug, Clone)]
@@ -65,16 +65,11 @@ impl Tree {
 
     /// The events of which one alone makes `top` true, all others being false. Exact.
     pub fn singles(&self, top: Ref) -> Vec<u32> {
-        let events = self.events_of(top);
-        let mut place = vec![u32::MAX; self.events()];
-        (0..).zip(&events).for_each(|(at, event)| place[*event as usize] = at);
-        let mut words = self.words(top);
+        let Part { tree, top, events } = self.part(top);
+        let mut words = tree.words(top);
         let mut found = Vec::new();
         for (block, chunk) in (0_u32..).zip(events.chunks(64)) {
-            let value = self.evaluate(&mut words, |event| {
-                let at = place[event as usize];
-                u64::from(at / 64 == block) << (at % 64)
-            });
+            let value = tree.evaluate(&mut words, |event| u64::from(event / 64 == block) << (event % 64));
             let bits = (0..).zip(chunk).filter(|(bit, _)| value >> bit & 1 == 1);
             found.extend(bits.map(|(_, event)| *event));
         }

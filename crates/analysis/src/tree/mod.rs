@@ -14,7 +14,7 @@ mod modules;
 pub use evaluate::Words;
 pub(crate) use modules::modules;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Something that is true or false: a constant, an event, or a gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,6 +50,14 @@ impl Gate {
             Gate::Not(input) => std::slice::from_ref(input),
         }
     }
+}
+
+/// All below one top of a tree.
+pub(crate) struct Part {
+    pub(crate) tree: Tree,
+    pub(crate) top: Ref,
+    /// For each of its events, which one of the whole tree it is; in order.
+    pub(crate) events: Vec<u32>,
 }
 
 /// Events with their probabilities, and the gates over them.
@@ -179,19 +187,15 @@ impl Tree {
         Ref::Gate(number)
     }
 
-    /// The same with some things known to have failed, or to be sound.
+    /// The same with some things known to have failed, or to be sound. Events keep their numbers.
     pub fn given(&self, top: Ref, known: &BTreeMap<u32, bool>) -> (Tree, Ref) {
         let mut tree = Tree {
             probabilities: self.probabilities.clone(),
             ..Tree::default()
         };
-        let mut new: Vec<Ref> = Vec::with_capacity(self.gates.len());
-        let needed = self.reachable(top);
-        for (number, gate) in self.gates.iter().enumerate() {
-            if !needed[number] {
-                new.push(Ref::False);
-                continue;
-            }
+        let mut new: BTreeMap<u32, Ref> = BTreeMap::new();
+        for number in self.below(top) {
+            let gate = &self.gates[number as usize];
             let inputs: Vec<Ref> = gate.inputs().iter().map(|input| renewed(*input, &new, known)).collect();
             let renewed = match gate {
                 Gate::Or(_) => tree.or(inputs),
@@ -199,7 +203,7 @@ impl Tree {
                 Gate::AtLeast(count, _) => tree.at_least(*count, inputs),
                 Gate::Not(_) => tree.not(inputs[0]),
             };
-            new.push(renewed);
+            new.insert(number, renewed);
         }
         let top = renewed(top, &new, known);
         (tree, top)
@@ -224,24 +228,68 @@ impl Tree {
         seen
     }
 
-    /// The events that have to do with `top`, in order.
+    /// The events that have to do with `top`, in order. Takes as long as there is below the top, however much there is beside it.
     pub fn events_of(&self, top: Ref) -> Vec<u32> {
-        let mut seen = vec![false; self.events()];
+        let mut events = BTreeSet::new();
         if let Ref::Event(event) = top {
-            seen[event as usize] = true;
+            events.insert(event);
         }
-        for (gate, _) in self.reachable(top).iter().enumerate().filter(|(_, seen)| **seen) {
-            for input in self.gates[gate].inputs() {
+        for gate in self.below(top) {
+            for input in self.gates[gate as usize].inputs() {
                 if let Ref::Event(event) = input {
-                    seen[*event as usize] = true;
+                    events.insert(*event);
                 }
             }
         }
-        (0..)
-            .zip(seen)
-            .filter(|(_, seen)| *seen)
-            .map(|(event, _)| event)
-            .collect()
+        events.into_iter().collect()
+    }
+
+    /// What has to do with `top`, as a tree of its own: of a tree with thousands of tops each is a small part.
+    pub(crate) fn part(&self, top: Ref) -> Part {
+        let gates = self.below(top);
+        let events = self.events_of(top);
+        let mut tree = Tree {
+            probabilities: events.iter().map(|event| self.probability(*event)).collect(),
+            ..Tree::default()
+        };
+        // Both keep their order: it decides the order of the variables later.
+        let event_at: BTreeMap<u32, u32> = events.iter().copied().zip(0..).collect();
+        let gate_at: BTreeMap<u32, u32> = gates.iter().copied().zip(0..).collect();
+        let moved = |input: &Ref| match input {
+            Ref::Event(event) => event_at.get(event).map_or(Ref::False, |event| Ref::Event(*event)),
+            Ref::Gate(gate) => gate_at.get(gate).map_or(Ref::False, |gate| Ref::Gate(*gate)),
+            constant => *constant,
+        };
+        for gate in gates {
+            let gate = &self.gates[gate as usize];
+            let inputs = || gate.inputs().iter().map(moved).collect();
+            let gate = match gate {
+                Gate::Or(_) => Gate::Or(inputs()),
+                Gate::And(_) => Gate::And(inputs()),
+                Gate::AtLeast(count, _) => Gate::AtLeast(*count, inputs()),
+                Gate::Not(input) => Gate::Not(moved(input)),
+            };
+            tree.add(gate);
+        }
+        Part {
+            top: moved(&top),
+            tree,
+            events,
+        }
+    }
+
+    /// The gates that have to do with `top`, in order.
+    fn below(&self, top: Ref) -> BTreeSet<u32> {
+        let mut found = BTreeSet::new();
+        let mut waiting: Vec<Ref> = vec![top];
+        while let Some(next) = waiting.pop() {
+            if let Ref::Gate(gate) = next
+                && found.insert(gate)
+            {
+                waiting.extend(self.gates[gate as usize].inputs());
+            }
+        }
+        found
     }
 
     /// Whether more failures can never help: nothing that `top` depends on is negated.
@@ -252,14 +300,14 @@ impl Tree {
     }
 }
 
-fn renewed(input: Ref, gates: &[Ref], known: &BTreeMap<u32, bool>) -> Ref {
+fn renewed(input: Ref, gates: &BTreeMap<u32, Ref>, known: &BTreeMap<u32, bool>) -> Ref {
     match input {
         Ref::Event(event) => match known.get(&event) {
             Some(true) => Ref::True,
             Some(false) => Ref::False,
             None => input,
         },
-        Ref::Gate(gate) => gates[gate as usize],
+        Ref::Gate(gate) => gates.get(&gate).copied().unwrap_or(Ref::False),
         constant => constant,
     }
 }
@@ -275,6 +323,6 @@ fn without_repeats(inputs: Vec<Ref>) -> Vec<Ref> {
         }
         return kept;
     }
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     inputs.into_iter().filter(|input| seen.insert(*input)).collect()
 }

@@ -110,6 +110,32 @@ fn half_of_the_votes_in_one_zone_is_told() {
     assert!(codes(&report).contains(&"quorum-in-one-zone"), "{:?}", codes(&report));
 }
 
+/// By names alone `b` would be next, in the rack of `a`.
+#[test]
+fn instances_are_placed_by_the_zones_of_the_file() {
+    let report = analyzed(&three_racks(["dc1/r1", "dc1/r1", "dc2/r1"]));
+    let racks: Vec<&str> = report.spofs.iter().map(|spof| spof.thing.as_str()).collect();
+    // The store has two of its three votes in dc1: that is the only reason for which it can take anything down.
+    let db = &report.services[0];
+    let placed: Vec<&str> = report
+        .zones
+        .iter()
+        .flat_map(|zone| &zone.nodes)
+        .filter(|node| node.instances.iter().any(|instance| instance.service == "db"))
+        .map(|node| node.name.as_str())
+        .collect();
+    assert_eq!(placed, ["a", "c"], "{racks:?} {db:?}");
+}
+
+/// What `spread = "zone"` forbids is not reckoned with either.
+#[test]
+fn what_finds_no_zone_is_not_placed() {
+    let strict =
+        three_racks(["r1", "r1", "r2"]).replace("active = 2\n", "active = 2\nstandby = 1\nspread = \"zone\"\n");
+    let web = &analyzed(&strict).services[1];
+    assert_eq!((web.name.as_str(), web.instances), ("web", 2));
+}
+
 #[test]
 fn the_json_can_be_read_again() {
     let report = analyzed(&three_racks(["r1", "r2", "r3"]));

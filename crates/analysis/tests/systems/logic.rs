@@ -198,6 +198,42 @@ fn a_thousand_random_systems_fail_as_the_design_says() {
     }
 }
 
+/// What `status` shows is what `analyze` finds.
+#[test]
+fn the_quick_distance_is_that_of_the_cut_sets() {
+    for seed in 7_000..7_400 {
+        let mut rng = Rng::with_seed(seed);
+        let mut system = random(&mut rng);
+        let things = logic(&system).things;
+        system.failed = things.iter().filter(|_| rng.u32(0..8) == 0).cloned().collect();
+        let options = Options {
+            budget: analysis::Budget {
+                evaluations: 0,
+                ..analysis::Budget::default()
+            },
+            ..Options::default()
+        };
+        let nearest = analysis::distance::nearest(&system);
+        for service in report(&system, "running", &options).services {
+            let found = &nearest[&service.name];
+            assert_eq!(
+                found.failures, service.distance,
+                "seed {seed}, {}: {system:#?}",
+                service.name
+            );
+            let listed = service.cut_sets.iter().map(|set| &set.things);
+            let told = |set: &Vec<String>| {
+                let set: BTreeSet<&String> = set.iter().collect();
+                set == found.things.iter().collect::<BTreeSet<&String>>()
+            };
+            assert!(
+                service.distance.is_none() || listed.into_iter().any(told),
+                "seed {seed}: {found:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn what_has_failed_already_counts() {
     for seed in 5_000..5_200 {

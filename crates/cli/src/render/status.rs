@@ -68,8 +68,12 @@ pub(crate) fn standbys(service: &ServiceStatus) -> String {
 
 fn heading(status: &Status, view: &View) -> String {
     let mut out = view.paint(Tone::Strong, &clean(&status.cluster));
+    let outages = match &status.distances_at {
+        Some(at) => format!(", outages reckoned {} ago", ago(at, &status.at)),
+        None => String::new(),
+    };
     out.push_str(&format!(
-        ", revision {}, {}\n",
+        ", revision {}, {}{outages}\n",
         status.revision,
         view.moment(&status.at)
     ));
@@ -117,6 +121,14 @@ fn summary(status: &Status, services: &[ServiceStatus], view: &View) -> String {
         out.push_str(&line);
         out.push('\n');
         out.push_str(&hanging("  because ", &service.because, view.width));
+        if let Some(outage) = service.outage.as_ref().filter(|outage| !outage.by.is_empty()) {
+            let text = format!(
+                "{}; of its instances alone {}",
+                outage.by.join(" and "),
+                plural(u64::from(outage.instances), "failure")
+            );
+            out.push_str(&hanging("  outage by ", &text, view.width));
+        }
         if let Some(traffic) = &service.traffic {
             let mut text = format!("{}, {} open", plural(traffic.requests, "request"), count(traffic.open));
             for (number, word) in [
@@ -324,10 +336,12 @@ mod tests {
         SERVICE  STATE        ACTIVE  STANDBY  OUTAGE AFTER  SINCE  CLIENTS
         db       ● redundant  1/1     1/1      2 failures    3m12s  127.0.0.1:6380
           because all actives and standbys are there and fit
+          outage by node a and node b; of its instances alone 2 failures
           traffic 1,204 requests, 4 open, 1 waited, 2 repeated, 0 failed
         web      ◐ degraded   1/2     0/1      1 failure     12s    127.0.0.1:8080
           because web-3 failed 2 checks in a row, and no other standby of web is fit to
                   take over from an active
+          outage by zone dc1/rack1; of its instances alone 2 failures
           traffic 10 requests, 0 open, 1 answered 5xx, 3 failed
 
         db, exclusive: process death: an event, milliseconds

@@ -34,6 +34,10 @@ pub(crate) fn shop() -> Status {
                 need: 1,
                 exclusive: true,
                 distance_to_outage: 2,
+                outage: Some(api::Outage {
+                    by: vec!["node a".into(), "node b".into()],
+                    instances: 2,
+                }),
                 protection: "process death: an event, milliseconds".into(),
                 listen: Some("127.0.0.1:6380".into()),
                 floating: None,
@@ -62,6 +66,10 @@ pub(crate) fn shop() -> Status {
                 need: 2,
                 exclusive: false,
                 distance_to_outage: 1,
+                outage: Some(api::Outage {
+                    by: vec!["zone dc1/rack1".into()],
+                    instances: 2,
+                }),
                 protection: "process death: an event, milliseconds".into(),
                 listen: Some("127.0.0.1:8080".into()),
                 floating: None,
@@ -102,6 +110,7 @@ pub(crate) fn shop() -> Status {
             since: "2026-01-01T12:03:00Z".into(),
         }],
         paused: None,
+        distances_at: None,
     }
 }
 

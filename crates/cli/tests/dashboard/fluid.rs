@@ -58,6 +58,7 @@ fn service(number: usize, tick: usize) -> ServiceStatus {
         need: 5,
         exclusive: false,
         distance_to_outage: 6,
+        outage: None,
         protection: String::new(),
         listen: Some(format!("127.0.0.1:{}", 9_000 + number)),
         floating: None,
@@ -149,6 +150,7 @@ fn serve(mut stream: TcpStream) -> Option<()> {
             nodes: nodes.collect(),
             problems: Vec::new(),
             paused: None,
+            distances_at: None,
         },
         events: Vec::new(),
         ages: ages.clone(),
@@ -200,6 +202,7 @@ fn serve(mut stream: TcpStream) -> Option<()> {
                 seq,
                 at: at(tick),
                 ages: ages.clone(),
+                distances_at: None,
                 traffic: counted.collect(),
             };
             send("beat", serde_json::to_string(&beat).ok()?)?;
@@ -216,6 +219,8 @@ const ANALYSIS: &str = r#"{
     {"kind": "zone", "thing": "zone rack1", "takes": ["s01"], "behind": ["node n4"], "within": null, "text": "zone rack1 alone takes s01 down",
      "fix": {"actions": ["move s01-3 to node n0"], "cost": 1.0, "leaves": []}},
     {"kind": "process", "thing": "process s02-1", "takes": ["s02"], "behind": [], "within": null, "text": "process s02-1 alone takes s02 down", "fix": null},
+    {"kind": "feed", "thing": "power feed ups-1", "takes": ["s01", "s02"], "behind": ["node n4"], "within": null, "text": "power feed ups-1 alone takes s01 and s02 down",
+     "fix": {"actions": ["a second power feed for node n4"], "cost": 3.0, "leaves": []}},
     {"kind": "voter", "thing": "the store's member on n7", "takes": ["s03"], "behind": [], "within": null, "text": "the store's member on n7", "fix": null}
   ]
 }"#;
@@ -260,6 +265,20 @@ fn single_points_of_failure_are_marked_with_what_would_remove_them() {
         SHOWN,
     )
     .unwrap();
+    // What would remove it stands where it is marked; what is nowhere in the picture stands below it.
+    let zone = page
+        .eval("[...document.querySelectorAll('#picture .spof-word')].map(e => e.textContent).join('')")
+        .unwrap();
+    assert!(zone.to_string().contains("move s01-3 to node n0"), "{zone}");
+    let beside = page
+        .eval("[...document.querySelectorAll('#picture .beside li')].map(e => e.innerText)")
+        .unwrap();
+    assert_eq!(
+        beside,
+        serde_json::json!([
+            "! power feed ups-1 takes s01 and s02 down. What would remove it: a second power feed for node n4."
+        ])
+    );
     page.eval("location.hash = '#/risks'").unwrap();
     page.until(
         "document.querySelector('#risk-list').innerText.includes('move s01-3 to node n0')",

@@ -51,7 +51,7 @@ fn every_view_shows_what_the_command_line_says() {
     )
     .unwrap();
     page.until(
-        "document.querySelector('tr[data-service=db]').innerText.includes('2 failures')",
+        "document.querySelector('tr[data-service=db]').innerText.includes('by this machine; 2 instances')",
         SHOWN,
     )
     .unwrap();

@@ -37,6 +37,27 @@ async fn a_node_that_is_drilled_away_costs_no_request_and_its_instances_come_up_
         report.services.iter().all(|service| service.distance == Some(1)),
         "{report:?}"
     );
+    // Whatever one asks says the same, and by what.
+    let by_machine = |status: &api::Status| {
+        let outage = |service: &api::ServiceStatus| service.outage.as_ref().map(|outage| outage.by.clone());
+        let one = |service: &api::ServiceStatus| service.distance_to_outage == 1;
+        let of = status.services.iter();
+        status.distances_at.is_some()
+            && of.clone().all(one)
+            && of
+                .clone()
+                .all(|service| outage(service) == Some(vec!["this machine".into()]))
+    };
+    let begun = std::time::Instant::now();
+    while !by_machine(&serde_json::from_slice(&run(&["status", "--json"])).unwrap()) {
+        assert!(begun.elapsed() < HEAL, "{}", super::text(&run(&["status"])));
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let shown = super::text(&run(&["status"]));
+    assert!(
+        shown.contains("outage by this machine; of its instances alone 2 failures"),
+        "{shown}"
+    );
 
     let load = load::start(Plan::get(web, "/", 200.0)).unwrap();
     run(&["drill", "node", &active_on, "--yes"]);

@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod alerts;
+mod hosts_tell;
 mod metrics;
 mod world;

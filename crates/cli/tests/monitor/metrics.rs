@@ -100,6 +100,14 @@ async fn metrics_history_and_what_is_shipped_hold_together() {
     ] {
         assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
     }
+    let predicted = "understudy_service_predicted_unavailability{service=\"web\",assumed=\"true\"} ";
+    let share = page
+        .lines()
+        .find_map(|line| line.strip_prefix(predicted)?.parse::<f64>().ok());
+    assert!(
+        share.is_some_and(|share| share > 0.0 && share < 0.1),
+        "{share:?} in\n{page}"
+    );
     for path in ["/healthz", "/readyz"] {
         assert_eq!(get(&socket, path, "*/*").0, 200, "{path}");
     }

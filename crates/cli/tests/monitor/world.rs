@@ -122,7 +122,11 @@ pub(crate) struct Webhook {
 
 impl Webhook {
     pub(crate) fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::at(TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    /// Behind a socket that somebody else opened, in another network perhaps.
+    pub(crate) fn at(listener: TcpListener) -> Self {
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
         let got = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&got);

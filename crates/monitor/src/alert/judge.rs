@@ -158,8 +158,13 @@ fn of_service(facts: &Facts<'_>, service: &ServiceStatus, wrong: &mut Vec<Wrong>
     if let Some(target) = objective.and_then(|objective| objective.distance)
         && service.distance_to_outage < target
     {
+        let by = service.outage.as_ref().map(|outage| outage.by.join(" and "));
+        let by = by
+            .filter(|by| !by.is_empty())
+            .map(|by| format!(" (of {by})"))
+            .unwrap_or_default();
         let text = format!(
-            "{name} is {} from outage, {target} are wanted: {}",
+            "{name} is {}{by} from outage, {target} are wanted: {}",
             failures(service.distance_to_outage),
             service.because
         );

@@ -42,6 +42,7 @@ pub(super) fn status(services: Vec<ServiceStatus>) -> Status {
         nodes: vec![node("a"), node("b")],
         problems: Vec::new(),
         paused: None,
+        distances_at: None,
     }
 }
 
@@ -56,6 +57,7 @@ pub(super) fn service(name: &str, state: &str, distance: u32) -> ServiceStatus {
         need: 1,
         exclusive: false,
         distance_to_outage: distance,
+        outage: None,
         protection: String::new(),
         listen: None,
         floating: None,
