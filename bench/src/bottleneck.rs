@@ -58,10 +58,6 @@ pub(crate) fn run(context: &Context, wanted: RangeInclusive<usize>) -> Result<Pa
     let settings = format!("objective {OBJECTIVE}, steps of 6 s of which the first 2 do not count, even intervals");
     let title = "A limit in a chain of services, and whether it is found";
     let mut page = Page::new("bottleneck", title, &settings, &context.program, &folder)?;
-    // As many synced writes as fill a request's share.
-    let writes = (1e6 / CAPACITY / report::fsync_us(&folder)?.median())
-        .round()
-        .clamp(1.0, 100.0);
     std::fs::create_dir_all(&context.results)?;
     let notes = context.results.join("bottleneck.parts.jsonl");
     if *wanted.start() == 1 {
@@ -71,6 +67,10 @@ pub(crate) fn run(context: &Context, wanted: RangeInclusive<usize>) -> Result<Pa
         if !wanted.contains(&(index + 1)) {
             continue;
         }
+        // As many synced writes as fill a request's share, of the disk as it is now.
+        let writes = (1e6 / CAPACITY / report::fsync_us(&folder)?.median())
+            .round()
+            .clamp(1.0, 100.0);
         let run = measure(context, case, writes as u32).with_context(|| format!("case {}: {case:?}", index + 1))?;
         say(&format!("{:>2} {}", index + 1, row(&run).join("  ")));
         let line = serde_json::json!({
@@ -286,7 +286,7 @@ fn row(run: &Run) -> Vec<String> {
     let found = outcome.largest.filter(|_| truth.is_some()).map(|largest| largest.load);
     let load = found.map_or_else(|| "–".to_owned(), |load| format!("{load:.0}"));
     let truth_cell = truth.map_or_else(|| "–".to_owned(), |[before, after]| format!("{before:.0}, {after:.0}"));
-    let off = match (truth, found) {
+    let off = match (*truth, found) {
         (Some([before, after]), Some(load)) => format!("{:+.0} %", (load / f64::midpoint(before, after) - 1.0) * 100.0),
         _ => "–".to_owned(),
     };
