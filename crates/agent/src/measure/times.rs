@@ -1,7 +1,7 @@
 //! What the threads of an instance do with their time, from the kernel's account of each.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Accounts are compared over this at least: over less, a tick more or less is a tenth.
@@ -58,16 +58,16 @@ impl Times {
         if span_s.is_some_and(|span_s| span_s < OVER_S) {
             return;
         }
-        let accounts: BTreeMap<u32, Account> = tasks.iter().filter_map(read).collect();
-        if let (Some((_, before)), Some(span_s)) = (&self.before, span_s) {
-            self.compare(before.clone(), &accounts, span_s, each);
+        let accounts: BTreeMap<u32, Account> = tasks.iter().filter_map(|task| read(task)).collect();
+        if let (Some((_, before)), Some(span_s)) = (self.before.take(), span_s) {
+            self.compare(&before, &accounts, span_s, each);
         }
         self.before = Some((now, accounts));
         self.looks = 0;
         self.at_disk.clear();
     }
 
-    fn compare(&mut self, before: BTreeMap<u32, Account>, now: &BTreeMap<u32, Account>, span_s: f64, each: f64) {
+    fn compare(&mut self, before: &BTreeMap<u32, Account>, now: &BTreeMap<u32, Account>, span_s: f64, each: f64) {
         let share = |now: u64, before: u64| (now.saturating_sub(before) as f64 / 1e9 / span_s).min(1.0);
         let looks = f64::from(self.looks.max(1));
         let shares = now.iter().filter_map(|(thread, account)| {
@@ -88,7 +88,7 @@ impl Times {
     }
 }
 
-fn read(task: &PathBuf) -> Option<(u32, Account)> {
+fn read(task: &Path) -> Option<(u32, Account)> {
     let thread: u32 = task.file_name()?.to_str()?.parse().ok()?;
     let text = std::fs::read_to_string(task.join("schedstat")).ok()?;
     let mut numbers = text.split_ascii_whitespace().map_while(|number| number.parse().ok());
@@ -116,7 +116,7 @@ mod tests {
             at_disk: [(2, 3)].into(),
             ..Times::default()
         };
-        times.compare(before, &now, 2.0, 1.5);
+        times.compare(&before, &now, 2.0, 1.5);
         let busiest = Shares {
             ran: 0.1,
             waited: 0.25,
