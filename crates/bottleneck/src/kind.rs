@@ -21,7 +21,9 @@ const MEMORY_STALLED: f64 = 0.1;
 /// Pages read again a second, beyond the usual, that are no accident.
 const REFAULTS: f64 = 100.0;
 const LOCKED: f64 = 0.5;
-/// Waiting for a processor this much of the time, with no rule above it that fits, is want of processors.
+/// With so many of the threads that could work waiting for a processor, and no rule above it that fits, it is want of processors …
+const STARVED: f64 = 0.5;
+/// … and where threads are not counted, with at least one of them waiting so much of the time.
 const CPU_STARVED: f64 = 0.6;
 
 /// What a service has too little of.
@@ -93,90 +95,157 @@ pub(crate) fn kind(name: &str, window: &Window, baseline: &Baseline) -> (Kind, V
     if let Some(found) = pool(name, service, baseline) {
         return found;
     }
-    let busiest = |of: fn(&Instance) -> f64| service.instances.values().map(of).fold(0.0, f64::max);
-    let cpu = busiest(|instance| {
-        if instance.cpu_limit > 0.0 {
-            instance.cpu / instance.cpu_limit
-        } else {
-            0.0
-        }
-    });
-    let (thread, throttled) = (
-        busiest(|instance| instance.thread_cpu_max),
-        busiest(|instance| instance.throttled),
-    );
-    let cpu_some = busiest(|instance| instance.cpu_some);
-    if cpu >= CPU_FULL {
-        return (
-            Kind::Cpu,
-            vec![format!(
-                "it uses {:.0} % of the processors that it may use",
-                cpu * 100.0
-            )],
-        );
-    }
-    if throttled > THROTTLED {
-        let text = format!(
-            "its processor limit held it back in {:.0} % of the periods",
-            throttled * 100.0
-        );
-        return (Kind::Cpu, vec![text]);
-    }
-    if thread >= THREAD_FULL {
-        let text = format!(
-            "one of its threads runs {:.0} % of the time, and a thread has one processor at most",
-            thread * 100.0
-        );
-        return (Kind::Cpu, vec![text]);
-    }
-    let io = busiest(|instance| instance.io_some);
-    if io >= IO_STALLED {
-        return (
-            Kind::Io,
-            vec![format!("it waits for the disk {:.0} % of the time", io * 100.0)],
-        );
-    }
-    let memory = busiest(|instance| instance.memory_some);
-    if memory >= MEMORY_STALLED {
-        return (
-            Kind::Memory,
-            vec![format!("it waits for memory {:.0} % of the time", memory * 100.0)],
-        );
-    }
     let usual = baseline.of(name);
-    let refaults: f64 = service.instances.values().map(|instance| instance.refaults).sum();
-    let refaults_usual = usual.map_or(0.0, |usual| usual.refaults);
-    if refaults > REFAULTS + 2.0 * refaults_usual {
-        return (
-            Kind::Memory,
-            vec![format!(
-                "it reads {refaults:.0} pages a second again that it had before"
-            )],
-        );
-    }
     let (locked, possible) = locked(name, service, window, usual.map_or(0.0, |usual| usual.futex));
-    if locked >= 1.0 && locked > LOCKED * possible {
-        let text = format!("{locked:.1} of the {possible:.1} threads that could work wait for a lock");
-        return (Kind::Lock, vec![text]);
+    let use_of = Use::of(service);
+    let found = use_of
+        .processor_is_full()
+        .or_else(|| use_of.disk_is_full())
+        .or_else(|| memory(service, usual.map_or(0.0, |usual| usual.refaults)))
+        .or_else(|| {
+            let is_lock = locked >= 1.0 && locked > LOCKED * possible;
+            is_lock.then(|| {
+                let text = format!("{locked:.1} of the {possible:.1} threads that could work wait for a lock");
+                (Kind::Lock, text)
+            })
+        })
+        .or_else(|| use_of.processor_is_wanted(possible));
+    let (kind, text) = found.unwrap_or_else(|| {
+        let text = format!(
+            "neither processor ({:.0} %), disk ({:.0} %), memory nor a lock holds it up",
+            use_of.cpu * 100.0,
+            use_of.io * 100.0
+        );
+        (Kind::Internal, text)
+    });
+    (kind, vec![text])
+}
+
+/// What the worst instance of a service does with its time.
+struct Use {
+    /// Share of the processors that it may use.
+    cpu: f64,
+    throttled: f64,
+    cpu_some: f64,
+    io: f64,
+    busiest: Instance,
+    /// Threads of all instances that could run and get no processor.
+    waiting: Option<f64>,
+}
+
+/// What a thread does with its time, apart from resting.
+fn works(instance: &Instance) -> f64 {
+    instance.thread_cpu_max + instance.thread_cpu_wait + instance.thread_io
+}
+
+impl Use {
+    fn of(service: &Service) -> Self {
+        let most = |of: fn(&Instance) -> f64| service.instances.values().map(of).fold(0.0, f64::max);
+        let instances = service.instances.values();
+        Self {
+            cpu: most(|instance| {
+                if instance.cpu_limit > 0.0 {
+                    instance.cpu / instance.cpu_limit
+                } else {
+                    0.0
+                }
+            }),
+            throttled: most(|instance| instance.throttled),
+            cpu_some: most(|instance| instance.cpu_some),
+            io: most(|instance| instance.io_some),
+            busiest: instances
+                .clone()
+                .copied()
+                .max_by(|a, b| works(a).total_cmp(&works(b)))
+                .unwrap_or_default(),
+            waiting: instances
+                .filter_map(|instance| instance.cpu_waiting)
+                .reduce(|a, b| a + b),
+        }
     }
-    if cpu_some >= CPU_STARVED {
-        let neighbour = if cpu < 0.5 {
+
+    fn processor_is_full(&self) -> Option<(Kind, String)> {
+        let (ran, waited) = (self.busiest.thread_cpu_max, self.busiest.thread_cpu_wait);
+        let text = if self.cpu >= CPU_FULL {
+            format!("it uses {:.0} % of the processors that it may use", self.cpu * 100.0)
+        } else if self.throttled > THROTTLED {
+            format!(
+                "its processor limit held it back in {:.0} % of the periods",
+                self.throttled * 100.0
+            )
+        } else if ran >= THREAD_FULL {
+            format!(
+                "one of its threads runs {:.0} % of the time, and a thread has one processor at most",
+                ran * 100.0
+            )
+        } else if ran + waited >= THREAD_FULL
+            || (works(&self.busiest) >= THREAD_FULL && ran + waited > self.busiest.thread_io)
+        {
+            format!(
+                "one of its threads runs {:.0} % of the time and could run another {:.0} %, in which others on the machine have the processors",
+                ran * 100.0,
+                waited * 100.0
+            )
+        } else {
+            return None;
+        };
+        Some((Kind::Cpu, text))
+    }
+
+    fn disk_is_full(&self) -> Option<(Kind, String)> {
+        let text = if self.io >= IO_STALLED {
+            format!("it waits for the disk {:.0} % of the time", self.io * 100.0)
+        } else if works(&self.busiest) >= THREAD_FULL {
+            // What runs and waits for processors is less: the rule before this one did not fit.
+            format!(
+                "one of its threads never rests, and waits for the disk {:.0} % of the time",
+                self.busiest.thread_io * 100.0
+            )
+        } else {
+            return None;
+        };
+        Some((Kind::Io, text))
+    }
+
+    /// Of `possible` threads that could work for requests.
+    fn processor_is_wanted(&self, possible: f64) -> Option<(Kind, String)> {
+        let starved = match self.waiting {
+            Some(waiting) => waiting >= 1.0 && waiting > STARVED * possible,
+            // At least one waits: whether it is many is not known.
+            None => self.cpu_some >= CPU_STARVED,
+        };
+        let neighbour = if self.cpu < 0.5 {
             ", though it uses few: others on the machine take them"
         } else {
             ""
         };
-        let text = format!(
-            "it waits for a processor {:.0} % of the time{neighbour}",
-            cpu_some * 100.0
-        );
-        return (Kind::Cpu, vec![text]);
+        starved.then(|| {
+            let text = match self.waiting {
+                Some(waiting) => {
+                    format!("{waiting:.1} of the {possible:.1} threads that could work wait for a processor{neighbour}")
+                }
+                None => format!(
+                    "it waits for a processor {:.0} % of the time{neighbour}",
+                    self.cpu_some * 100.0
+                ),
+            };
+            (Kind::Cpu, text)
+        })
     }
-    let text = format!(
-        "neither processor ({:.0} %), disk ({:.0} %), memory nor a lock holds it up",
-        cpu * 100.0,
-        io * 100.0
-    );
-    (Kind::Internal, vec![text])
+}
+
+fn memory(service: &Service, refaults_usual: f64) -> Option<(Kind, String)> {
+    let stalled = service.instances.values().map(|instance| instance.memory_some);
+    let stalled = stalled.fold(0.0, f64::max);
+    let refaults: f64 = service.instances.values().map(|instance| instance.refaults).sum();
+    let text = if stalled >= MEMORY_STALLED {
+        format!("it waits for memory {:.0} % of the time", stalled * 100.0)
+    } else if refaults > REFAULTS + 2.0 * refaults_usual {
+        format!("it reads {refaults:.0} pages a second again that it had before")
+    } else {
+        return None;
+    };
+    Some((Kind::Memory, text))
 }
 
 /// Whether connections to a callee are all in use while the callee answers as ever.
@@ -251,5 +320,88 @@ pub(crate) fn milliseconds(seconds: f64) -> String {
         ms if ms < 10.0 => format!("{ms:.2} ms"),
         ms if ms < 100.0 => format!("{ms:.1} ms"),
         ms => format!("{ms:.0} ms"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::baseline::Usual;
+
+    /// The kind of a service with ten requests inside that should not be there.
+    fn kind_of(instance: Instance) -> (Kind, String) {
+        let service = Service {
+            managed: true,
+            completions: 100.0,
+            in_flight: 10.0,
+            instances: [(
+                "db-1".to_owned(),
+                Instance {
+                    cpu_limit: 2.0,
+                    ..instance
+                },
+            )]
+            .into(),
+            ..Service::default()
+        };
+        let window = Window {
+            span: std::time::Duration::from_secs(1),
+            services: [("db".to_owned(), service)].into(),
+        };
+        let mut baseline = Baseline::default();
+        baseline.set("db", Usual::default());
+        let (kind, evidence) = kind("db", &window, &baseline);
+        (kind, evidence.join("; "))
+    }
+
+    /// One thread does it all, and the machine has others to serve: what it would do with a processor of its own decides.
+    #[test]
+    fn a_thread_that_never_rests_is_held_up_by_what_it_does_most() {
+        let thread = |thread_cpu_max, thread_cpu_wait, thread_io| {
+            kind_of(Instance {
+                thread_cpu_max,
+                thread_cpu_wait,
+                thread_io,
+                ..Instance::default()
+            })
+        };
+        assert_eq!(thread(0.95, 0.02, 0.0).0, Kind::Cpu);
+        let (kind, why) = thread(0.55, 0.4, 0.0);
+        assert_eq!(kind, Kind::Cpu);
+        assert!(why.contains("others on the machine"), "{why}");
+        let (kind, why) = thread(0.06, 0.4, 0.5);
+        assert_eq!(kind, Kind::Io);
+        assert!(why.contains("waits for the disk 50 %"), "{why}");
+        assert_eq!(thread(0.1, 0.5, 0.4).0, Kind::Cpu);
+        assert_eq!(thread(0.3, 0.2, 0.1).0, Kind::Internal);
+    }
+
+    #[test]
+    fn that_somebody_waits_for_a_processor_is_not_that_all_do() {
+        let waiting = |cpu_waiting| {
+            kind_of(Instance {
+                cpu_some: 0.9,
+                cpu_waiting,
+                threads: 20.0,
+                ..Instance::default()
+            })
+        };
+        assert_eq!(waiting(None).0, Kind::Cpu);
+        assert_eq!(waiting(Some(1.2)).0, Kind::Internal);
+        let (kind, why) = waiting(Some(7.0));
+        assert_eq!(kind, Kind::Cpu);
+        assert!(why.contains("7.0 of the 10.0 threads"), "{why}");
+    }
+
+    #[test]
+    fn a_disk_is_named_before_the_lock_that_is_held_while_it_is_waited_for() {
+        let locked = Instance {
+            threads: 20.0,
+            futex: 9.0,
+            futex_gathered: Some(9.0),
+            ..Instance::default()
+        };
+        assert_eq!(kind_of(locked).0, Kind::Lock);
+        assert_eq!(kind_of(Instance { io_some: 0.8, ..locked }).0, Kind::Io);
     }
 }

@@ -56,10 +56,20 @@ pub struct Instance {
     pub cpu_limit: f64,
     /// Share of the scheduler's periods in which its limit held it back.
     pub throttled: f64,
-    /// Share of the time in which its busiest thread ran.
+    /// Share of the time in which its busiest thread ran. The busiest is the one that rests least: it runs, waits for a processor, or
+    /// waits for a disk.
     pub thread_cpu_max: f64,
+    /// Share of the time in which that thread could have run and got no processor.
+    #[serde(default)]
+    pub thread_cpu_wait: f64,
+    /// Share of the time in which that thread waited for a disk.
+    #[serde(default)]
+    pub thread_io: f64,
     /// Share of the time in which at least one of its tasks waited for a processor.
     pub cpu_some: f64,
+    /// Threads that could have run and got no processor, mean; `None` if that is not known.
+    #[serde(default)]
+    pub cpu_waiting: Option<f64>,
     /// Share of the time in which at least one of its tasks waited for a disk.
     pub io_some: f64,
     /// Share of the time in which at least one of its tasks waited for memory.
@@ -173,6 +183,8 @@ impl Instance {
             (&mut self.cpu, other.cpu),
             (&mut self.throttled, other.throttled),
             (&mut self.thread_cpu_max, other.thread_cpu_max),
+            (&mut self.thread_cpu_wait, other.thread_cpu_wait),
+            (&mut self.thread_io, other.thread_io),
             (&mut self.cpu_some, other.cpu_some),
             (&mut self.io_some, other.io_some),
             (&mut self.memory_some, other.memory_some),
@@ -183,8 +195,14 @@ impl Instance {
         for (mine, other) in pairs {
             *mine += weight * other;
         }
-        if let Some(gathered) = other.futex_gathered {
-            *self.futex_gathered.get_or_insert(0.0) += weight * gathered;
+        let pairs = [
+            (&mut self.futex_gathered, other.futex_gathered),
+            (&mut self.cpu_waiting, other.cpu_waiting),
+        ];
+        for (mine, other) in pairs {
+            if let Some(other) = other {
+                *mine.get_or_insert(0.0) += weight * other;
+            }
         }
         self.cpu_limit = self.cpu_limit.max(other.cpu_limit);
     }

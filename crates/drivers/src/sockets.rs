@@ -24,9 +24,11 @@ const CGROUP_ID: u16 = 21;
 const ESTABLISHED: u8 = 1;
 const CONNECTING: u8 = 2;
 const LISTENING: u8 = 10;
-/// Of `tcp_info`: milliseconds since data was sent, and received.
+/// Of `tcp_info`: segments that the other end has not acknowledged; milliseconds since data was sent, data came, and an acknowledgement came.
+const UNACKNOWLEDGED_AT: usize = 24;
 const SENT_AT: usize = 44;
 const RECEIVED_AT: usize = 52;
+const ACKNOWLEDGED_AT: usize = 56;
 
 /// The number of a cgroup, which is that of its folder's inode.
 pub type CgroupId = u64;
@@ -44,8 +46,8 @@ pub struct Connection {
     pub local: SocketAddr,
     /// The other end.
     pub remote: SocketAddr,
-    /// Something was sent and nothing received since: a request waits for its answer. Times count in ticks of the kernel, 4 ms or so: an
-    /// answer within the tick of its request is none that is waited for.
+    /// Something was sent and nothing received since: a request waits for its answer. Times count in ticks of the kernel, 4 ms or so: where
+    /// both are of one tick, what the other end has acknowledged since tells whether the request or the answer was the last.
     pub waits: bool,
 }
 
@@ -197,14 +199,19 @@ fn number(value: &[u8]) -> Option<u64> {
 }
 
 fn waits(info: &[u8]) -> bool {
-    let since = |at: usize| {
+    let number = |at: usize| {
         info.get(at..at + 4)
             .and_then(|bytes| Some(u32::from_ne_bytes(bytes.try_into().ok()?)))
     };
-    match (since(SENT_AT), since(RECEIVED_AT)) {
-        (Some(sent), Some(received)) => sent < received,
-        _ => false,
-    }
+    let (Some(sent), Some(received)) = (number(SENT_AT), number(RECEIVED_AT)) else {
+        return false;
+    };
+    // An answer acknowledges its request, and nothing comes after it; a request that follows an answer at once is acknowledged later.
+    let since_answer = || {
+        number(UNACKNOWLEDGED_AT) > Some(0)
+            || number(ACKNOWLEDGED_AT).is_some_and(|acknowledged| acknowledged < received)
+    };
+    sent < received || (sent == received && since_answer())
 }
 
 fn errno(body: &[u8]) -> i32 {
@@ -243,6 +250,39 @@ mod tests {
             assert_eq!(owner, sockets.owner(to, from).unwrap());
             let nobody = SocketAddr::new(to.ip(), 1);
             assert_eq!(sockets.owner(from, nobody).unwrap(), None);
+        }
+    }
+
+    /// As on a connection that is used again as soon as it is free.
+    #[test]
+    fn a_request_right_after_an_answer_waits() {
+        let sockets = Sockets::open().unwrap();
+        let (mut client, mut server) = pair("127.0.0.1:0");
+        let from = client.local_addr().unwrap();
+        let mut one = [0];
+        let mut answer = |server: &mut TcpStream, client: &mut TcpStream| {
+            server.read_exact(&mut one).unwrap();
+            server.write_all(b"!").unwrap();
+            client.read_exact(&mut one).unwrap();
+        };
+        for _ in 0..8 {
+            client.write_all(b"?").unwrap();
+            answer(&mut server, &mut client);
+            client.write_all(b"?").unwrap();
+            // Longer than an acknowledgement is held back.
+            for pause in [0, 10, 60] {
+                std::thread::sleep(Duration::from_millis(pause));
+                let all = sockets.made_here().unwrap();
+                let seen = all.into_iter().find(|it| it.local == from).unwrap();
+                assert!(seen.waits, "after {pause} ms");
+            }
+            answer(&mut server, &mut client);
+            for pause in [0, 10, 60] {
+                std::thread::sleep(Duration::from_millis(pause));
+                let all = sockets.made_here().unwrap();
+                let seen = all.into_iter().find(|it| it.local == from).unwrap();
+                assert!(!seen.waits, "{pause} ms after the answer");
+            }
         }
     }
 

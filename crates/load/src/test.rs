@@ -523,14 +523,7 @@ fn judge(
         .filter(|done| done.report.met && unmet.is_none_or(|unmet| done.report.rate < unmet))
         .map(|done| done.report.rate)
         .max_by(f64::total_cmp);
-    // What was measured while little was asked shows what is usual.
-    let little = 0.5 * met.or(unmet).unwrap_or(f64::INFINITY);
-    let quiet: Vec<Window> = steps
-        .iter()
-        .enumerate()
-        .filter(|(index, done)| *index == 0 || done.report.rate <= little)
-        .flat_map(|(_, done)| done.windows.iter().cloned())
-        .collect();
+    let quiet = quiet(&steps, met);
     let baseline = Baseline::learn(&quiet);
     // The worst step that could be looked at; if all were met, the last.
     let worst = steps
@@ -592,6 +585,22 @@ fn judge(
         after_losses,
         steps: steps.into_iter().map(|done| done.report).collect(),
     }
+}
+
+/// What was measured while little was asked: it shows what is usual. Without any so low, the lowest rate that was met, and without that
+/// the lowest of all.
+fn quiet(steps: &[Done], met: Option<f64>) -> Vec<Window> {
+    let lowest = |met: bool| {
+        let steps = steps.iter().filter(|done| done.report.met || !met);
+        steps.map(|done| done.report.rate).min_by(f64::total_cmp)
+    };
+    let lowest = lowest(true).or(lowest(false)).unwrap_or(0.0);
+    let little = met.map_or(0.0, |met| 0.5 * met);
+    steps
+        .iter()
+        .filter(|done| done.report.rate <= lowest.max(little))
+        .flat_map(|done| done.windows.iter().cloned())
+        .collect()
 }
 
 /// Where latency bends, and the law of scalability.

@@ -1,5 +1,6 @@
 //! Looks, a few times a second, at what the kernel only tells of the moment: what threads wait for, and which connections wait for an answer.
 
+use super::times::{Shares, Times};
 use drivers::sockets::{CgroupId, Sockets};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,10 +25,6 @@ const THREADS_MAX: usize = 256;
 const PLACES_MAX: usize = 4_096;
 /// Callees outside that are told apart, per service.
 const OUTSIDE_MAX: usize = 32;
-#[cfg(target_arch = "x86_64")]
-const FUTEX: &str = "202 ";
-#[cfg(not(target_arch = "x86_64"))]
-const FUTEX: &str = "98 ";
 
 /// Whom to look at; told once a second.
 #[derive(Debug, Clone, Default)]
@@ -65,8 +62,12 @@ pub(super) struct Threads {
     pub(super) threads: f64,
     pub(super) futex: f64,
     pub(super) gathered: Option<f64>,
-    /// Share of the time in which the busiest one ran, the last one measured.
-    pub(super) busiest: f64,
+    /// Looks at which one of them waited for a disk.
+    pub(super) at_disk: f64,
+    /// What the busiest one does with its time, as last measured.
+    pub(super) busiest: Shares,
+    /// How many could run and got no processor, as last measured.
+    pub(super) cpu_waiting: Option<f64>,
 }
 
 /// Connections of a service to a callee that wait for an answer.
@@ -124,13 +125,8 @@ struct Looker {
 struct Known {
     /// The most threads that waited at a place while it was idle.
     idle: BTreeMap<u64, u32>,
-    /// When its threads' times were read last, and those times, nanoseconds.
-    ran: Option<(Instant, BTreeMap<u32, u64>)>,
-    busiest: f64,
+    times: Times,
 }
-
-/// Threads' times are compared over this at least: over less, a tick more or less is a tenth.
-const RAN_OVER: Duration = Duration::from_millis(900);
 
 impl Looker {
     fn run(mut self) {
@@ -197,6 +193,7 @@ fn look_at(subject: &Subject, known: &mut Known) -> Threads {
         1.0
     };
     let mut knows_places = false;
+    let mut at_disk = BTreeSet::new();
     for task in &all[..looked_at] {
         match place(task) {
             Place::Futex(address) => {
@@ -204,12 +201,17 @@ fn look_at(subject: &Subject, known: &mut Known) -> Threads {
                 threads.futex += scale;
                 *places.entry(address).or_default() += 1;
             }
+            Place::Disk => {
+                knows_places = true;
+                at_disk.extend(number(task));
+            }
             Place::Elsewhere => knows_places = true,
             Place::UnknownFutex => threads.futex += scale,
             Place::Unknown => {}
         }
     }
     threads.threads = all.len() as f64;
+    threads.at_disk = f64::from(u8::from(!at_disk.is_empty()));
     if knows_places {
         if subject.is_idle {
             for (place, count) in &places {
@@ -224,9 +226,14 @@ fn look_at(subject: &Subject, known: &mut Known) -> Threads {
         let gathered: u32 = places.iter().filter(|(_, count)| **count >= 2).map(more).sum();
         threads.gathered = Some(f64::from(gathered) * scale);
     }
-    ran(&all[..looked_at], known);
-    threads.busiest = known.busiest;
+    known.times.look(&all[..looked_at], at_disk, scale, Instant::now());
+    threads.busiest = known.times.busiest;
+    threads.cpu_waiting = known.times.waiting;
     threads
+}
+
+fn number(task: &Path) -> Option<u32> {
+    task.file_name()?.to_str()?.parse().ok()
 }
 
 /// Where a thread is.
@@ -234,56 +241,74 @@ enum Place {
     Futex(u64),
     /// It waits in futex, at a place that we may not know.
     UnknownFutex,
+    /// It waits for a disk.
+    Disk,
     Elsewhere,
     Unknown,
 }
 
 fn place(task: &Path) -> Place {
-    if let Ok(call) = std::fs::read_to_string(task.join("syscall")) {
-        let Some(arguments) = call.strip_prefix(FUTEX) else {
-            return Place::Elsewhere;
+    let Ok(call) = std::fs::read_to_string(task.join("syscall")) else {
+        return match std::fs::read_to_string(task.join("wchan")) {
+            Ok(name) if name.starts_with("futex") => Place::UnknownFutex,
+            _ if cannot_be_woken(task) => Place::Disk,
+            _ => Place::Unknown,
         };
-        let address = arguments
-            .split(' ')
-            .next()
-            .and_then(|address| address.strip_prefix("0x"));
-        return match address.and_then(|address| u64::from_str_radix(address, 16).ok()) {
-            Some(address) => Place::Futex(address),
-            None => Place::UnknownFutex,
-        };
-    }
-    match std::fs::read_to_string(task.join("wchan")) {
-        Ok(name) if name.starts_with("futex") => Place::UnknownFutex,
-        _ => Place::Unknown,
+    };
+    let mut words = call.split(' ');
+    let call: Option<libc::c_long> = words.next().and_then(|call| call.trim().parse().ok());
+    match call {
+        Some(libc::SYS_futex) => {
+            let address = words.next().and_then(|address| address.strip_prefix("0x"));
+            match address.and_then(|address| u64::from_str_radix(address, 16).ok()) {
+                Some(address) => Place::Futex(address),
+                None => Place::UnknownFutex,
+            }
+        }
+        // It does not run, so it was stopped within a call, or, without a number, by a page that is not there.
+        Some(call) if !RESTS.contains(&call) && cannot_be_woken(task) => Place::Disk,
+        _ => Place::Elsewhere,
     }
 }
 
-/// Finds out how busy the busiest thread is.
-fn ran(tasks: &[std::path::PathBuf], known: &mut Known) {
-    let now = Instant::now();
-    if known
-        .ran
-        .as_ref()
-        .is_some_and(|(at, _)| now.duration_since(*at) < RAN_OVER)
-    {
-        return;
-    }
-    let time = |task: &std::path::PathBuf| {
-        let thread: u32 = task.file_name()?.to_str()?.parse().ok()?;
-        let stat = std::fs::read_to_string(task.join("schedstat")).ok()?;
-        Some((thread, stat.split(' ').next()?.parse().ok()?))
+/// Calls in which a thread waits for others or for time, and never for a disk.
+const RESTS: &[libc::c_long] = &[
+    libc::SYS_accept,
+    libc::SYS_accept4,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_connect,
+    libc::SYS_epoll_pwait,
+    libc::SYS_nanosleep,
+    libc::SYS_ppoll,
+    libc::SYS_pselect6,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_rt_sigtimedwait,
+    libc::SYS_sendmsg,
+    libc::SYS_sendto,
+    libc::SYS_wait4,
+    libc::SYS_waitid,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_epoll_wait,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_select,
+    // These wait for a child to have begun, in the same state as for a disk.
+    libc::SYS_clone,
+    libc::SYS_clone3,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_vfork,
+];
+
+/// Whether a thread is in the state in which the kernel waits for a disk. Waits for a journal count here, and not in the kernel's figures of
+/// pressure.
+fn cannot_be_woken(task: &Path) -> bool {
+    let Ok(stat) = std::fs::read_to_string(task.join("stat")) else {
+        return false;
     };
-    let times: BTreeMap<u32, u64> = tasks.iter().filter_map(time).collect();
-    if let Some((at, before)) = &known.ran {
-        let span = now.duration_since(*at).as_nanos() as f64;
-        let busiest = times
-            .iter()
-            .filter_map(|(thread, time)| Some(time.saturating_sub(*before.get(thread)?)))
-            .max()
-            .unwrap_or(0);
-        known.busiest = (busiest as f64 / span).min(1.0);
-    }
-    known.ran = Some((now, times));
+    // Its name is in brackets, and may have brackets of its own.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('D'))
 }
 
 type Outside = BTreeMap<(String, SocketAddr), f64>;
@@ -321,7 +346,9 @@ fn note(sights: &mut Sights, threads: Vec<(String, Threads)>, outside: Option<Ou
         if let Some(gathered) = seen.gathered {
             *sum.gathered.get_or_insert(0.0) += gathered;
         }
+        sum.at_disk += seen.at_disk;
         sum.busiest = seen.busiest;
+        sum.cpu_waiting = seen.cpu_waiting;
     }
     let Some(outside) = outside else { return };
     sights.looks += 1;
@@ -395,15 +422,38 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_waits_for_the_disk_is_seen() {
+        use std::os::unix::fs::FileExt;
+        let stop = AtomicBool::new(false);
+        let mut known = Known::default();
+        let file = tempfile::tempfile().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    file.write_all_at(&[7; 64 * 1024], 0).unwrap();
+                    file.sync_all().unwrap();
+                }
+            });
+            let seen = sees(&mut known, false, |seen| seen.at_disk > 0.0);
+            stop.store(true, Ordering::Relaxed);
+            // In a folder that is memory nothing waits.
+            let is_memory = rustix::fs::fstatfs(&file).unwrap().f_type == libc::TMPFS_MAGIC;
+            assert!(seen.at_disk > 0.0 || is_memory, "{seen:?}");
+        });
+    }
+
+    #[test]
     fn the_busiest_thread_is_seen() {
         let stop = Arc::new(AtomicBool::new(false));
         let mut known = Known::default();
         std::thread::scope(|scope| {
             scope.spawn(|| while !stop.load(Ordering::Relaxed) {});
-            let seen = sees(&mut known, false, |seen| seen.busiest > 0.3);
+            let works = |seen: &Threads| seen.busiest.ran + seen.busiest.waited;
+            let seen = sees(&mut known, false, |seen| works(seen) > 0.8);
             stop.store(true, Ordering::Relaxed);
-            // On a machine that others use too it does not get all of a processor.
-            assert!(seen.busiest > 0.3 && seen.busiest <= 1.0, "{seen:?}");
+            // On a machine that others use too it does not get all of a processor, and waits for it.
+            assert!(works(&seen) > 0.8 && seen.busiest.ran <= 1.0, "{seen:?}");
+            assert!(seen.cpu_waiting.is_some(), "{seen:?}");
         });
     }
 }

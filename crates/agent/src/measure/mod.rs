@@ -19,6 +19,7 @@ pub(crate) mod peers;
 mod sampler;
 pub(crate) mod slow;
 mod teller;
+mod times;
 pub(crate) mod watch;
 pub(crate) mod windows;
 

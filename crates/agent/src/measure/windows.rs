@@ -79,7 +79,12 @@ impl Windows {
                 instance.threads = seen.threads / looks;
                 instance.futex = seen.futex / looks;
                 instance.futex_gathered = seen.gathered.map(|gathered| gathered / looks);
-                instance.thread_cpu_max = seen.busiest;
+                instance.thread_cpu_max = seen.busiest.ran;
+                instance.thread_cpu_wait = seen.busiest.waited;
+                instance.thread_io = seen.busiest.at_disk;
+                instance.cpu_waiting = seen.cpu_waiting;
+                // The kernel's figure is closer, and leaves waits for a journal out.
+                instance.io_some = instance.io_some.max(seen.at_disk / looks);
             }
         }
         for (caller, callee, call) in called {
@@ -247,6 +252,7 @@ fn figures(instance: &mut Instance, values: &[(Measure, f64)], cores: f64) {
 #[cfg(test)]
 mod tests {
     use super::super::eye::{Threads, Waiting};
+    use super::super::times::Shares;
     use super::*;
     use api::proxy::Works;
     use model::Epoch;
@@ -282,7 +288,13 @@ mod tests {
             threads: 8.0,
             futex: 6.0,
             gathered: Some(4.0),
-            busiest: 0.5,
+            at_disk: 1.0,
+            busiest: Shares {
+                ran: 0.5,
+                waited: 0.25,
+                at_disk: 0.125,
+            },
+            cpu_waiting: Some(0.75),
         };
         let outside = [("10.0.0.9:443".parse().unwrap(), Waiting { sum: 6.0, most: 4.0 })].into();
         let sights = Sights {
@@ -336,6 +348,8 @@ mod tests {
             (instance.futex, instance.futex_gathered, instance.thread_cpu_max),
             (3.0, Some(2.0), 0.5)
         );
+        assert_eq!((instance.io_some, instance.cpu_waiting), (0.5, Some(0.75)));
+        assert_eq!((instance.thread_cpu_wait, instance.thread_io), (0.25, 0.125));
     }
 
     #[test]
