@@ -344,7 +344,11 @@ impl Agent {
         while let Some(decision) = self.core.poll_decision() {
             self.journal.note(&decision);
             let Decision { action, because } = decision;
-            tracing::info!(?action, %because, "carrying out decision");
+            match action {
+                // Ten times a second while an active does not answer.
+                Action::ProbeNow { .. } => tracing::debug!(?action, %because, "carrying out decision"),
+                _ => tracing::info!(?action, %because, "carrying out decision"),
+            }
             match action {
                 Action::Route {
                     service,

@@ -170,6 +170,8 @@ impl Request {
             | Request::Drill { .. }
             | Request::Drain { .. }
             | Request::Rebalance { .. }
+            | Request::Park { .. }
+            | Request::Force { .. }
             | Request::Pause { .. }
             | Request::Retry { .. }
             | Request::Rotations(_)
