@@ -375,6 +375,8 @@ fn fire(slot: &mut Slot, due: Option<Duration>, mut push: impl FnMut(Act)) {
     slot.state = State::Fired;
     slot.surely_frozen = false;
     push(Act::CloseGate);
+    // An agent that was as late as we are may start something in it the moment after: that runs no instruction.
+    push(Act::Freeze);
     push(Act::Kill);
     push(Act::RemoveAddress);
     push(Act::Tell(Told::Fired { due }));

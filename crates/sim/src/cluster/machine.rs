@@ -22,6 +22,8 @@ pub(crate) struct Inst {
     pub(crate) node: NodeIx,
     pub(crate) run: RunId,
     starting: Option<RunId>,
+    /// Its cgroup was frozen while nothing was in it, for this run.
+    pub(crate) frozen: Option<RunId>,
     pub(crate) process: Option<Process>,
     /// How far its data go.
     pub(crate) position: u64,
@@ -227,6 +229,7 @@ impl World {
             run,
             starting: None,
             process: None,
+            frozen: None,
             position: 0,
             memo: Memo::default(),
         });
@@ -259,6 +262,7 @@ impl World {
             acts: active_at.as_ref().map(|(_, epoch)| *epoch),
             ..Memo::default()
         };
+        let born_frozen = inst.frozen == Some(run);
         inst.process = Some(Process {
             run,
             from,
@@ -266,16 +270,24 @@ impl World {
             main: true,
             children: false,
             hung: false,
-            frozen: false,
-            freezing: false,
+            frozen: born_frozen,
+            freezing: born_frozen,
             dying: false,
             answers_from: now.max(stalls) + boot,
             acting: None,
             in_sync_with: None,
             evidence: Evidence::default(),
         });
-        if let Some((slot, epoch)) = active_at {
-            self.begin_to_act(id, run, slot.slot, epoch);
+        match active_at {
+            // It runs no instruction until it is thawed, which is looked at then.
+            Some((slot, epoch)) if born_frozen => {
+                if let Some(process) = self.process_mut(id, run) {
+                    let slot = slot.slot;
+                    process.acting = Some(Acting { slot, epoch });
+                }
+            }
+            Some((slot, epoch)) => self.begin_to_act(id, run, slot.slot, epoch),
+            None => {}
         }
         let instance = id.clone();
         self.tell(ix, Event::Started { instance, run });
@@ -313,6 +325,10 @@ impl World {
             _ => self.rng.u64(500..6_000),
         };
         let Some(process) = self.process_mut(&instance, run) else {
+            // Nothing is in the cgroup: what is started in it stands still from its first moment.
+            if let Some(inst) = self.instances.get_mut(&instance) {
+                inst.frozen = Some(run);
+            }
             return;
         };
         process.freezing = true;
@@ -328,6 +344,9 @@ impl World {
     }
 
     pub(crate) fn thaw(&mut self, id: &InstanceId, run: RunId) {
+        if let Some(inst) = self.instances.get_mut(id) {
+            inst.frozen = inst.frozen.filter(|of| *of != run);
+        }
         let Some(process) = self.process_mut(id, run) else {
             return;
         };
