@@ -79,8 +79,15 @@ pub(crate) async fn keep(door: Door) {
         };
         let Some(seen) = seen else { continue };
         let at = clock::shown_wall(clock::wall_now());
-        let Ok(reckoned) = tokio::task::spawn_blocking(move || last.again(&seen)).await else {
-            return;
+        let before = std::mem::take(&mut last);
+        let Ok(reckoned) = tokio::task::spawn_blocking(move || before.again(&seen)).await else {
+            tracing::error!("how near services are to an outage could not be reckoned: instances alone are counted");
+            let none = Arc::new(Outlook::default());
+            door.measures.state().outlook = Some(Arc::clone(&none));
+            if door.inputs.send(Input::Outlook(none)).is_err() {
+                return;
+            }
+            continue;
         };
         last = reckoned;
         let outlook = Arc::new(Outlook {

@@ -92,11 +92,14 @@ impl Agent {
             .find(|view| view.name == slot.service);
         let held = held.and_then(|view| view.slots.into_iter().find(|one| one.slot == slot.slot)?.instance);
         let (store, inputs) = (Arc::clone(&self.store), self.inputs.clone());
+        // Among several, the watch tells it, in the order in which it was done: an answer may be later than what was done after it.
+        let alone = self.clustered.is_none();
         tokio::spawn(async move {
             let outcome = match write_with(store.as_ref(), txn, &deed).await {
                 Ok(true) => {
-                    let parked = parks.then_some(parked);
-                    let _ = inputs.send(Input::Parked(slot.clone(), parked));
+                    if alone {
+                        let _ = inputs.send(Input::Parked(slot.clone(), parks.then_some(parked)));
+                    }
                     Ok(done(match (parks, held) {
                         (true, Some(holder)) => format!(
                             "slot {slot} is parked: {holder} gives it up, and nobody takes it before `understudy unpark {slot}`"

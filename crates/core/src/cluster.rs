@@ -247,6 +247,13 @@ impl Core {
     fn own_session(&mut self, session: Option<Revision>, keeps: bool, now: Timestamp) {
         let Some(peers) = &mut self.peers else { return };
         if peers.session == session {
+            // What waited for the next session is ended after all.
+            if session.is_none() && !keeps {
+                for service in self.services.values_mut() {
+                    service.fence(now, &mut self.decisions);
+                }
+                self.reconcile_all(now);
+            }
             return;
         }
         peers.session = session;

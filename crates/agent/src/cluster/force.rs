@@ -133,7 +133,10 @@ async fn end(
     let node = &session.node;
     let ending = tokio::time::timeout(ANSWER_WITHIN, session::condemn(store, session, ground, by)).await;
     match ending {
-        Ok(Ok(Ending::Ended(_) | Ending::AlreadyEnded(_))) => {
+        Ok(Ok(Ending::AlreadyEnded(_))) => Ok(done(format!(
+            "the session of node {node} had ended already: whoever is first in line takes slot {slot}, and nothing is noted as done at your word"
+        ))),
+        Ok(Ok(Ending::Ended(_))) => {
             tracing::warn!(%slot, %node, by, "ended a session at an operator's word");
             Ok(done(format!(
                 "the session of node {node} is ended: whoever is first in line takes slot {slot}, and what else it held; `understudy events --failovers` shows how it went"
@@ -144,8 +147,8 @@ async fn end(
             Some("it is alive: `understudy status` shows how things stand now".into()),
         )),
         Ok(Err(error)) => Err(refused(
-            format!("it could not be written: {}", chain(&error)),
-            Some("`understudy cluster status` says which members are missing, and what to do".into()),
+            format!("whether it was written is not known: {}", chain(&error)),
+            Some("`understudy history --deeds` shows it if it was; `understudy cluster status` says which members are missing".into()),
         )),
         Err(_) => Err(no_store()),
     }

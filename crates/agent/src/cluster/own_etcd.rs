@@ -24,6 +24,8 @@ use std::time::Duration;
 
 /// Between two looks at whether it is usable. Nobody waits for it: the others decide meanwhile.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// After it could not be: each try costs the others a copy of what they have, so the next one waits twice as long, up to [`NOT_AGAIN_FOR`].
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// After a member was made anew: a disk that spoils it again and again must not make the others copy all day.
 const NOT_AGAIN_FOR: Duration = Duration::from_secs(600);
 
@@ -135,6 +137,8 @@ impl OwnEtcd {
 /// Looks whether the data of the member can be used, and makes it anew from the others if not. Goes on for as long as the agent lives.
 pub(crate) async fn keep_usable(ways: Arc<Ways>, own: Arc<OwnEtcd>, trouble: Trouble) {
     let mut rest_until: Option<tokio::time::Instant> = None;
+    let mut after_failure = TRY_AGAIN_AFTER;
+    let mut refused = String::new();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let Some(why) = own.unusable() else {
@@ -145,8 +149,12 @@ pub(crate) async fn keep_usable(ways: Arc<Ways>, own: Arc<OwnEtcd>, trouble: Tro
         if let Some(until) = rest_until
             && tokio::time::Instant::now() < until
         {
-            let hint = "look after this node's disk; the member is made anew again after ten minutes";
-            tell(&trouble, &ways, Some((text, hint.into())));
+            let seconds = until.duration_since(tokio::time::Instant::now()).as_secs();
+            let hint = format!(
+                "look after this node's disk and its log; it is tried again in {} s",
+                seconds + 1
+            );
+            tell(&trouble, &ways, Some((format!("{text}{refused}"), hint)));
             continue;
         }
         let hint = "nothing to do: it is made anew from the other members; what was there is kept beside it";
@@ -154,15 +162,15 @@ pub(crate) async fn keep_usable(ways: Arc<Ways>, own: Arc<OwnEtcd>, trouble: Tro
         match make_anew(&ways, &own, &text, &trouble).await {
             Ok(()) => {
                 rest_until = Some(tokio::time::Instant::now() + NOT_AGAIN_FOR);
+                (after_failure, refused) = (TRY_AGAIN_AFTER, String::new());
                 tracing::warn!(why, "this node's member of the store was made anew from the others");
             }
             Err((error, hint)) => {
                 tracing::warn!(error, why, "this node's member of the store could not be made anew");
-                tell(
-                    &trouble,
-                    &ways,
-                    Some((format!("{text}; it is not made anew: {error}"), hint)),
-                );
+                refused = format!("; it is not made anew: {error}");
+                tell(&trouble, &ways, Some((format!("{text}{refused}"), hint)));
+                rest_until = Some(tokio::time::Instant::now() + after_failure);
+                after_failure = (after_failure * 2).min(NOT_AGAIN_FOR);
             }
         }
     }

@@ -43,7 +43,7 @@ pub struct Diagnosis {
 }
 
 /// By what its messages are known: those of 3.4 to 3.6. The first that matches counts.
-const KNOWN: [(&str, Cause); 23] = [
+const KNOWN: [(&str, Cause); 27] = [
     ("permanently removed from the cluster", Cause::Removed),
     ("data-dir used by this member must be removed", Cause::Removed),
     ("member has been removed", Cause::Removed),
@@ -51,6 +51,12 @@ const KNOWN: [(&str, Cause); 23] = [
     ("cannot assign requested address", Cause::NoAddress),
     ("no space left on device", Cause::DiskFull),
     ("disk quota exceeded", Cause::DiskFull),
+    // Before damage: what keeps etcd from its files for a while says nothing of what is in them.
+    ("permission denied", Cause::Denied),
+    ("too many open files", Cause::Other),
+    ("cannot allocate memory", Cause::Other),
+    ("already locked", Cause::Other),
+    ("input/output error", Cause::Other),
     ("crc mismatch", Cause::Damaged),
     ("invalid database", Cause::Damaged),
     ("failed to recover v3 backend", Cause::Damaged),
@@ -67,7 +73,6 @@ const KNOWN: [(&str, Cause); 23] = [
     ("could not retrieve cluster information", Cause::NoPeers),
     ("failed to find any PEM data", Cause::Certificates),
     ("tls: ", Cause::Certificates),
-    ("permission denied", Cause::Denied),
 ];
 
 impl Diagnosis {

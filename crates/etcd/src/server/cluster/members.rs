@@ -171,7 +171,18 @@ impl Cluster {
                 self.take_out(id).await;
             }
             Standing::Added(_) => {}
-            Standing::Member(_) => self.remove(&config.name, None).await?,
+            Standing::Member(id) => {
+                // A name is not enough: it may be another machine's by now.
+                let url = config.peer_url();
+                let seen = view.members.iter().find(|seen| seen.member.id == id);
+                if seen.is_some_and(|seen| seen.status.is_ok() || !seen.member.peer_urls.contains(&url)) {
+                    return Err(Refusal::Lives {
+                        name: config.name.clone(),
+                    }
+                    .into());
+                }
+                self.remove(&config.name, None).await?;
+            }
         }
         if config.has_data() {
             let kept =
@@ -310,10 +321,11 @@ impl Cluster {
     }
 }
 
-/// The data of a member that was taken out again are of no use to anybody, but deleting is not ours.
+/// What a learner that was taken out again had copied is of no use to anybody: it never voted, and its disk may be full.
 fn clear(data_dir: &Path) {
-    if data_dir.join("member").exists()
-        && let Err(error) = crate::server::restore::move_aside(data_dir, "failed-join")
+    let copied = data_dir.join("member");
+    if copied.exists()
+        && let Err(error) = std::fs::remove_dir_all(&copied)
     {
         tracing::warn!(%error, "the data of a failed join are in the way of the next one");
     }

@@ -156,11 +156,14 @@ impl Server {
         if let (Some(key), Some(target)) = (old, old_target) {
             let slot = &self.fire.machine.slots()[key];
             let live = matches!(slot.state, State::Armed | State::Frozen) && slot.epoch == armament.epoch;
-            if live && target.armament == armament {
+            // What stands still under an earlier session goes on by `Rebind` alone: the machine refuses to arm it.
+            let present = self.fire.machine.session().map(|(session, _)| session);
+            let same = target.armament == armament;
+            if live && same && present == Some(slot.session) {
                 let (slot, epoch, state) = (armament.slot, armament.epoch, slot.state);
                 return Ok(Some(Reply::Armed { slot, epoch, state }));
             }
-            if live {
+            if live && !same {
                 return Err(format!(
                     "slot {} is armed at epoch {} with another cgroup, gate or policy; a change needs a new epoch",
                     armament.slot, armament.epoch
