@@ -123,6 +123,10 @@ pub(crate) fn run(context: &Context, settings: &Settings) -> Result<Page> {
         true => vec!["fast".to_owned(), "lan".to_owned()],
         false => settings.profile.clone(),
     };
+    let names = Loss::ALL.map(Loss::name);
+    if let Some(unknown) = settings.fault.iter().find(|fault| !names.contains(&fault.as_str())) {
+        bail!("`{unknown}` is no fault of this benchmark; they are called: {}", names.join("; "));
+    }
     let losses: Vec<Loss> = Loss::ALL
         .into_iter()
         .filter(|loss| settings.fault.is_empty() || settings.fault.iter().any(|name| name == loss.name()))
