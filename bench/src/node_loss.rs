@@ -125,7 +125,10 @@ pub(crate) fn run(context: &Context, settings: &Settings) -> Result<Page> {
     };
     let names = Loss::ALL.map(Loss::name);
     if let Some(unknown) = settings.fault.iter().find(|fault| !names.contains(&fault.as_str())) {
-        bail!("`{unknown}` is no fault of this benchmark; they are called: {}", names.join("; "));
+        bail!(
+            "`{unknown}` is no fault of this benchmark; they are called: {}",
+            names.join("; ")
+        );
     }
     let losses: Vec<Loss> = Loss::ALL
         .into_iter()
