@@ -261,7 +261,7 @@ fn down_names_what_stops_and_waits_until_it_has() {
         "POST /v1/down",
         Reply::Json(409, sample::refusal("a drill is under way", None)),
     );
-    let ran = fake.run(&["down"]);
+    let ran = fake.run(&["down", "--yes"]);
     for part in [
         "this stops cluster `shop`:",
         "db (2 instances running; clients of 127.0.0.1:6380 get no answer any more)",
@@ -287,7 +287,7 @@ fn down_names_what_stops_and_waits_until_it_has() {
         begun.elapsed() >= std::time::Duration::from_millis(300),
         "it returned while the agent was still there"
     );
-    assert!(fake.run(&["down"]).failed().contains("no cluster runs"));
+    assert!(fake.run(&["down", "--yes"]).failed().contains("no cluster runs"));
 }
 
 #[test]

@@ -97,7 +97,10 @@ fn up_detached_leaves_services_and_down_takes_them_away() {
     );
     assert_eq!(folder.pids(), pids);
 
-    let down = folder.run(&["down"]);
+    // Nobody is there to say yes.
+    assert!(folder.run(&["down"]).failed().contains("--yes"));
+    assert_eq!(folder.pids(), pids);
+    let down = folder.run(&["down", "--yes"]);
     assert!(
         down.stderr
             .contains("this stops cluster `nap`:\n  nap (2 instances running)"),

@@ -54,9 +54,7 @@ pub(super) async fn run(session: &Session, args: &args::Down) -> Result<Done, Co
     {
         must_not_be_needed(place).await?;
     }
-    if !args.yes && session.output.ask("Stop all of it?") == crate::output::Consent::No {
-        return Err(CommandError::Declined);
-    }
+    session.consent(args.yes, "stopping all of it", "Stop all of it?")?;
     let outcome = stop(session, &client).await?;
     if outcome.value.done
         && args.etcd
