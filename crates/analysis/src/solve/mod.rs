@@ -131,10 +131,40 @@ impl Solution {
     }
 }
 
+impl Solution {
+    /// What two ways to solve the same top know together.
+    fn or_better(self, other: Self) -> Self {
+        use Probability::{Bounds, Exact};
+        let known = |of: &Self| (of.total.is_some(), of.listed_to, of.sets.len());
+        let width = |of: &Self| of.probability.high() - of.probability.low();
+        let probability = match (self.probability, other.probability) {
+            (exact @ Exact(_), _) | (_, exact @ Exact(_)) => exact,
+            (Bounds(low, high), Bounds(other_low, other_high)) => {
+                let low = low.max(other_low);
+                Bounds(low, high.min(other_high).max(low))
+            }
+        };
+        let (mut best, other) = if known(&self) >= known(&other) {
+            (self, other)
+        } else {
+            (other, self)
+        };
+        if width(&other) < width(&best) {
+            best.birnbaum = other.birnbaum;
+        }
+        Self { probability, ..best }
+    }
+}
+
 /// Solves a top. Takes as long as there is below it, however much there is beside it.
 pub fn solve(tree: &Tree, top: Ref, limits: &Limits) -> Solution {
     let part = tree.part(top);
-    let mut solution = solve_part(&part.tree, part.top, limits);
+    let (simple, simple_top) = part.tree.simplified(part.top);
+    let mut solution = solve_part(&simple, simple_top, limits);
+    if solution.total.is_none() {
+        // Joined gates are wide, and now and then what was written is the easier one.
+        solution = solution.or_better(solve_part(&part.tree, part.top, limits));
+    }
     let whole = |event: &u32| part.events[*event as usize];
     for set in &mut solution.sets {
         set.events = set.events.iter().map(whole).collect();

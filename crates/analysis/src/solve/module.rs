@@ -2,7 +2,7 @@
 
 use super::bdd::Bdd;
 use super::counts::Counts;
-use super::order::{Local, WALKS, local};
+use super::order::{Local, Orders};
 use super::table::{ONE, TooLarge, ZERO};
 use super::zbdd::Zbdd;
 use super::{Limits, truncated};
@@ -38,23 +38,33 @@ pub(super) struct Variable<'a> {
     pub(super) part: Option<&'a Part>,
 }
 
+/// What is spent on each order is the limit divided by these, one after the other.
+const SHARES: [usize; 3] = [64, 8, 1];
+
 /// Solves a module.
 pub(super) fn solve(tree: &Tree, top: u32, below: &BTreeMap<u32, Part>, coherent: bool, limits: &Limits) -> Part {
     let is_below = |gate: u32| below.contains_key(&gate);
-    let mut last: Option<Local> = None;
-    for walk in WALKS {
-        let local = local(tree, top, &is_below, walk);
-        if last.as_ref().is_some_and(|last| last.variables == local.variables) {
-            continue;
+    let mut orders = Orders::new(tree, top, &is_below);
+    // One order may need a thousand times what another does, and nothing tells before: all are tried with little, then with more.
+    for share in SHARES {
+        let less = Limits {
+            nodes: limits.nodes / share,
+            steps: limits.steps / share as u64,
+            ..*limits
+        };
+        let mut number = 0;
+        while let Some(local) = orders.get(number) {
+            // Its sets may all be had with more to spend, or in another order.
+            let for_some_sets = (share == 1).then_some(limits);
+            if let Ok(part) = exactly(tree, local, below, coherent, &less, for_some_sets) {
+                return part;
+            }
+            number += 1;
         }
-        if let Ok(part) = exactly(tree, &local, below, coherent, limits) {
-            return part;
-        }
-        last = Some(local);
     }
-    let local = last.unwrap_or_else(|| local(tree, top, &is_below, WALKS[0]));
-    let variables = variables(tree, &local, below);
-    truncated::solve(tree, &local, &variables, coherent, limits)
+    let local = &orders.first();
+    let variables = variables(tree, local, below);
+    truncated::solve(tree, local, &variables, coherent, limits)
 }
 
 pub(super) fn variables<'a>(tree: &Tree, local: &Local, below: &'a BTreeMap<u32, Part>) -> Vec<Variable<'a>> {
@@ -84,12 +94,14 @@ pub(super) fn variables<'a>(tree: &Tree, local: &Local, below: &'a BTreeMap<u32,
     local.variables.iter().map(variable).collect()
 }
 
+/// The whole of a module in one order; with `for_some_sets` also if only some of its sets can be had.
 fn exactly(
     tree: &Tree,
     local: &Local,
     below: &BTreeMap<u32, Part>,
     coherent: bool,
     limits: &Limits,
+    for_some_sets: Option<&Limits>,
 ) -> Result<Part, TooLarge> {
     let variables = variables(tree, local, below);
     let mut bdd = Bdd::new(limits.nodes, limits.steps);
@@ -124,6 +136,7 @@ fn exactly(
         Ok(family) => list(&mut part, &zbdd, family, &variables, limits),
         // The probability is known all the same; the sets only as far as they can be had in another way.
         Err(TooLarge) => {
+            let limits = for_some_sets.ok_or(TooLarge)?;
             let other = truncated::solve(tree, local, &variables, coherent, limits);
             part.sets = other.sets;
             part.complete_to = other.complete_to;

@@ -10,6 +10,7 @@
 
 mod evaluate;
 mod modules;
+mod simplify;
 
 pub use evaluate::Words;
 pub(crate) use modules::modules;
