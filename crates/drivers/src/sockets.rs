@@ -29,6 +29,9 @@ const UNACKNOWLEDGED_AT: usize = 24;
 const SENT_AT: usize = 44;
 const RECEIVED_AT: usize = 52;
 const ACKNOWLEDGED_AT: usize = 56;
+/// Segments with data that came, and that were sent, since the connection was made.
+const SEGMENTS_IN_AT: usize = 152;
+const SEGMENTS_OUT_AT: usize = 156;
 
 /// The number of a cgroup, which is that of its folder's inode.
 pub type CgroupId = u64;
@@ -47,7 +50,8 @@ pub struct Connection {
     /// The other end.
     pub remote: SocketAddr,
     /// Something was sent and nothing received since: a request waits for its answer. Times count in ticks of the kernel, 4 ms or so: where
-    /// both are of one tick, what the other end has acknowledged since tells whether the request or the answer was the last.
+    /// both are of one tick, what the other end has acknowledged since tells whether the request or the answer was the last, and where it
+    /// acknowledged at once, as it does at first, the number of segments.
     pub waits: bool,
 }
 
@@ -211,7 +215,13 @@ fn waits(info: &[u8]) -> bool {
         number(UNACKNOWLEDGED_AT) > Some(0)
             || number(ACKNOWLEDGED_AT).is_some_and(|acknowledged| acknowledged < received)
     };
-    sent < received || (sent == received && since_answer())
+    // Of a connection that was just made both times begin with it. One request that went out in one piece has no answer yet.
+    let is_one_ahead = || {
+        number(SEGMENTS_OUT_AT)
+            .zip(number(SEGMENTS_IN_AT))
+            .is_some_and(|(sent, came)| sent == came.wrapping_add(1) || (came == 0 && sent > 0))
+    };
+    sent < received || (sent == received && (since_answer() || is_one_ahead()))
 }
 
 fn errno(body: &[u8]) -> i32 {
@@ -283,6 +293,29 @@ mod tests {
                 let seen = all.into_iter().find(|it| it.local == from).unwrap();
                 assert!(!seen.waits, "{pause} ms after the answer");
             }
+        }
+    }
+
+    /// As when a service calls another more often at once than ever before: each call has a connection of its own.
+    #[test]
+    fn the_first_request_of_a_connection_waits() {
+        let sockets = Sockets::open().unwrap();
+        let mut one = [0];
+        for pause in [0, 10, 60] {
+            let (mut client, mut server) = pair("127.0.0.1:0");
+            let from = client.local_addr().unwrap();
+            let seen = || {
+                let all = sockets.made_here().unwrap();
+                all.into_iter().find(|it| it.local == from).unwrap()
+            };
+            assert!(!seen().waits, "nothing was asked");
+            client.write_all(b"?").unwrap();
+            server.read_exact(&mut one).unwrap();
+            std::thread::sleep(Duration::from_millis(pause));
+            assert!(seen().waits, "after {pause} ms");
+            server.write_all(b"!").unwrap();
+            client.read_exact(&mut one).unwrap();
+            assert!(!seen().waits, "after {pause} ms and the answer");
         }
     }
 
