@@ -214,6 +214,8 @@ pub struct Measured {
     pub at_us: u64,
     /// When it was looked before: nothing changed between the report before and then. 0 if it was never looked before.
     pub since_us: u64,
+    /// Since when this service is counted, on CLOCK_BOOTTIME: if it was not looked since, all that was counted is new. 0 if that is not known.
+    pub begun_us: u64,
     /// Process id of the proxy: another one counts from 0.
     pub pid: u32,
     /// Bytes read from clients: bodies and heads, as they are passed on.

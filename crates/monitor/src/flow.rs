@@ -47,12 +47,21 @@ pub struct Flow {
 
 impl Flow {
     /// Takes a report in. `None` for the first of a service that has been counting for longer than we know of: its totals say nothing of now.
+    /// The first of a proxy that only began to count is all new.
     pub fn take(&mut self, service: &str, totals: Totals, measured: &Measured) -> Option<Passed> {
         let before = self.last.insert(service.to_owned(), (totals, measured.clone()));
         let before = before.filter(|(last, was)| {
             was.pid == measured.pid && was.at_us <= measured.at_us && last.connections <= totals.connections
         });
-        let (last, was) = before?;
+        let began_unseen = measured.begun_us > 0 && measured.begun_us >= measured.since_us;
+        let (last, was) = before.or_else(|| {
+            let was = Measured {
+                at_us: measured.begun_us,
+                pid: measured.pid,
+                ..Measured::default()
+            };
+            began_unseen.then(|| (Totals::default(), was))
+        })?;
         let seen = |totals: &Totals, measured: &Measured| {
             totals.requests + measured.no_active + measured.crowded + measured.left
         };
@@ -134,6 +143,21 @@ mod tests {
         measured.since_us = 64_500_000;
         let passed = flow.take("web", totals, &measured).expect("two reports");
         assert!((passed.per_second(passed.requests) - 100.0).abs() < 1e-9, "{passed:?}");
+    }
+
+    #[test]
+    fn the_first_requests_of_a_new_proxy_are_counted() {
+        let mut flow = Flow::default();
+        let (totals, measured) = report(5_500_000, 1_000, 0);
+        flow.take("web", totals, &measured);
+        let (totals, mut measured) = report(7_500_000, 120, 3);
+        measured.pid = 8;
+        (measured.since_us, measured.begun_us) = (6_200_000, 6_300_000);
+        let passed = flow.take("web", totals, &measured).expect("all of it is new");
+        assert_eq!((passed.requests, passed.errors, passed.span_us), (120, 3, 1_200_000));
+        // To an agent that is new, one that was looked at before tells what it had told already.
+        measured.since_us = 6_500_000;
+        assert_eq!(Flow::default().take("web", totals, &measured), None);
     }
 
     #[test]

@@ -54,6 +54,8 @@ struct Service {
     listener: TcpListener,
     settings: Settings,
     counters: Vec<Arc<Counters>>,
+    /// Since when they count, on CLOCK_BOOTTIME.
+    begun_us: u64,
     holding: Arc<AtomicU32>,
     revision: u64,
     targets: Vec<(Target, Arc<Shared>)>,
@@ -71,6 +73,7 @@ struct Service {
 impl Service {
     fn measured(&self, looked_us: u64) -> Measured {
         let mut measured = measured(&self.counters, looked_us);
+        measured.begun_us = self.begun_us;
         let now = Instant::now();
         let works = |(target, shared): &(Target, Arc<Shared>)| Works {
             instance: target.instance.clone(),
@@ -304,6 +307,7 @@ impl Control {
                 revision: 0,
                 targets: Vec::new(),
                 epochs: BTreeMap::new(),
+                begun_us: now_us(),
                 told: None,
                 opening: Pending::default(),
                 routing: BTreeMap::new(),
