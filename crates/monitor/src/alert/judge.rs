@@ -334,6 +334,25 @@ mod tests {
     }
 
     #[test]
+    fn while_everything_is_paused_each_alert_says_so_and_who_wanted_it() {
+        let (mut status, declared) = (status(vec![service("db", "degraded", 1)]), cluster());
+        status.paused = Some("2026-01-01T12:00:00Z".into());
+        status.pause = Some(api::Pause {
+            since: "2026-01-01T12:00:00Z".into(),
+            by: "ann".into(),
+            why: "the switch is replaced".into(),
+        });
+        let wrong = judge(&facts(&status, &declared, &BTreeMap::new()));
+        assert!(wrong.len() >= 2, "{wrong:?}");
+        for one in &wrong {
+            assert!(
+                one.text.contains("paused") && one.text.contains("by ann: the switch is replaced"),
+                "{one:?}"
+            );
+        }
+    }
+
+    #[test]
     fn one_incident_is_one_alert_and_dependants_say_what_explains_them() {
         let (status, declared) = (
             status(vec![service("db", "down", 0), service("web", "down", 0)]),
