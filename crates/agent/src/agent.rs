@@ -51,6 +51,8 @@ pub(crate) struct Agent {
     pub(crate) applied_at: Revision,
     /// A file is being written: one at a time.
     pub(crate) applying: bool,
+    /// Whether it is written that the file in force works.
+    pub(crate) worked: crate::revisions::Worked,
     pub(crate) changed: watch::Sender<u64>,
     pub(crate) keeper: keeper::Keeper,
     pub(crate) switchovers: BTreeMap<u64, oneshot::Sender<Result<Takeover, String>>>,
@@ -72,6 +74,7 @@ impl Agent {
     pub(crate) async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Input>) -> i32 {
         loop {
             self.carry_out();
+            self.note_worked();
             self.tell_others(clock::now());
             if let Some(code) = self.ending {
                 return code;
@@ -247,8 +250,10 @@ impl Agent {
                     now,
                 );
             }
+            Input::Paused(paused) => self.pause_seen(paused.as_ref(), now),
             Input::Parked(slot, parked) => self.park_seen(slot, parked.as_ref(), now),
             Input::Applied(written) => apply::written(self, *written),
+            Input::Worked { revision, written } => self.worked(revision, written),
             Input::Outlook(outlook) => {
                 let is_news = outlook.nearest != self.outlook.nearest;
                 self.outlook = outlook;
@@ -522,22 +527,11 @@ impl Agent {
             }
             Request::Park { request, parks, answer } => self.park(&request, parks, answer, now),
             Request::Force { request, answer } => self.force(&request, answer, now),
-            Request::Pause { pause, answer } => {
-                self.wish(record::PAUSED, pause.then_some("1"));
-                self.core.handle(Event::Paused(pause), now);
-                let text = if pause {
-                    "automatic actions are paused"
-                } else {
-                    "automatic actions go on"
-                };
-                self.journal.tell(
-                    Severity::Warning,
-                    if pause { "paused" } else { "resumed" },
-                    text.into(),
-                    "the operator asked for it".into(),
-                );
-                let _ = answer.send(done(text));
-            }
+            Request::Pause {
+                request,
+                pauses,
+                answer,
+            } => self.pause(&request, pauses, answer, now),
             Request::Retry { instance, answer } => {
                 if let Some((node, from)) = self.runs_elsewhere(&instance) {
                     self.forward_result(&node, &record::Ask::Retry { instance, from }, answer);

@@ -7,6 +7,7 @@ use crate::agent::{Agent, refused_by};
 use crate::clock;
 use crate::input::{Input, Request, done, refused};
 use crate::preflight::{Here, preflight};
+use crate::revisions::Worked;
 use crate::show;
 use crate::words::with_addresses;
 use api::record::{self, Applied};
@@ -124,6 +125,7 @@ fn prepare(agent: &mut Agent, request: &ApplyRequest, how: String) -> Result<App
         text: request.text.clone(),
         path: request.path.clone(),
         cluster: parsed.cluster,
+        judged: true,
     })
 }
 
@@ -235,6 +237,7 @@ pub(crate) fn in_force(agent: &mut Agent, applied: Applied, revision: Revision) 
     );
     agent.applied = Some(applied);
     agent.applied_at = revision;
+    agent.worked = Worked::NotYet;
     if agent.proxy_is_up {
         agent.fronts.serve(&cluster, &agent.link);
     }

@@ -24,7 +24,7 @@ use drivers::{address, environment, program};
 use guard::fence::protocol::Floating;
 use model::{
     Addressing, Check, CheckKind, Cluster, Epoch, FloatingAddress, HookKind, InstanceId, Millis, NodeName, Role, RunId,
-    Timestamp,
+    ServiceName, Timestamp,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -46,6 +46,12 @@ const STUCK_RETRY: Duration = Duration::from_secs(1);
 /// Where a service reaches what it keeps with us, and the file of the token that it shows there.
 const STATE_URL: &str = "UNDERSTUDY_STATE_URL";
 const STATE_TOKEN_FILE: &str = "UNDERSTUDY_STATE_TOKEN_FILE";
+
+/// Of each service so many earlier declarations are remembered.
+const EARLIER_KEPT: usize = 32;
+
+/// What a service is declared as, and the folder from which its relative programs are taken.
+type Declaration = (model::Service, Option<PathBuf>);
 
 /// An instance with a process, or on its way to one.
 struct Live {
@@ -92,6 +98,8 @@ pub(crate) struct Executor {
     cluster: Arc<Cluster>,
     /// The folder of the operator's file: relative programs are taken from it.
     folder: Option<PathBuf>,
+    /// What services were declared as before, and the folders of those files: oldest first.
+    earlier: BTreeMap<ServiceName, Vec<Declaration>>,
     store: Arc<dyn Store>,
     driver: Arc<Driver>,
     inputs: Inputs,
@@ -136,6 +144,7 @@ impl Executor {
             cluster_id,
             cluster: Arc::new(cluster),
             folder: None,
+            earlier: BTreeMap::new(),
             store,
             driver,
             inputs,
@@ -191,7 +200,8 @@ impl Executor {
     /// From now on instances are started, checked and promoted as this file says.
     pub(crate) fn declare(&mut self, cluster: Arc<Cluster>, folder: Option<PathBuf>) {
         let before = std::mem::replace(&mut self.cluster, cluster);
-        self.folder = folder;
+        let earlier_folder = std::mem::replace(&mut self.folder, folder);
+        self.know_earlier(&before, earlier_folder.as_deref());
         let changed = |id: &InstanceId| {
             let of = |cluster: &Cluster| {
                 cluster
@@ -331,7 +341,8 @@ impl Executor {
                 node,
                 role,
                 epoch,
-            } => self.start(instance, run, node, role, epoch),
+                earlier,
+            } => self.start(instance, run, node, role, epoch, earlier),
             Action::Prepare { instance, node } => self.prepare(instance, node),
             Action::Stop { instance, run, polite } => self.stop(&instance, run, polite),
             Action::RunHook {
@@ -340,7 +351,8 @@ impl Executor {
                 hook,
                 epoch,
                 active,
-            } => self.run_hook(instance, run, hook, epoch, active),
+                earlier,
+            } => self.run_hook(instance, run, hook, epoch, active, earlier),
             Action::ProbeNow { instance, standby } => {
                 let live = self.live.get(&instance);
                 let checks = live.and_then(|live| match standby {
@@ -537,8 +549,18 @@ impl Executor {
         }
     }
 
-    fn start(&mut self, instance: InstanceId, run: RunId, node: NodeName, role: Role, epoch: Option<Epoch>) {
-        let launch = self.launch(&instance, run, &node, role, epoch);
+    fn start(
+        &mut self,
+        instance: InstanceId,
+        run: RunId,
+        node: NodeName,
+        role: Role,
+        epoch: Option<Epoch>,
+        earlier: Option<Arc<model::Service>>,
+    ) {
+        let service = self.declaration(&instance, earlier);
+        let user = service.as_ref().ok().and_then(|(service, _)| service.user.clone());
+        let launch = service.and_then(|from| self.launch(&instance, run, &node, (role, epoch), from));
         let memo = launch.as_ref().map(|(_, memo)| memo.clone()).unwrap_or_default();
         let live = Live {
             run,
@@ -561,11 +583,6 @@ impl Executor {
         let alone = self.session.is_none();
         let (state, token) = (self.state.clone(), self.layout.state_token(&instance));
         let addresses = self.addresses.clone();
-        let user = self
-            .cluster
-            .services
-            .get(instance.service())
-            .and_then(|service| service.user.clone());
         tokio::spawn(async move {
             let begun = async {
                 let (launch, memo) = launch.map_err(StartFailure::Prepare)?;
@@ -601,15 +618,9 @@ impl Executor {
         instance: &InstanceId,
         run: RunId,
         node: &NodeName,
-        role: Role,
-        epoch: Option<Epoch>,
+        (role, epoch): (Role, Option<Epoch>),
+        (service, folder): Declaration,
     ) -> Result<(Launch, Memo), String> {
-        let service = self
-            .cluster
-            .services
-            .get(instance.service())
-            .cloned()
-            .ok_or("its service is not declared any more")?;
         let port = match service.addressing {
             Addressing::Port => Some(self.ports.give(instance)?),
             Addressing::None => None,
@@ -627,7 +638,7 @@ impl Executor {
             let token = self.layout.state_token(instance).display().to_string();
             env.insert(STATE_TOKEN_FILE.into(), token);
         }
-        let command = self.located(argv, &env)?;
+        let command = located(argv, &env, folder.as_deref())?;
         let dir = match &service.dir {
             Some(dir) => PathBuf::from(words.fill(dir)?),
             None => self.layout.data(instance),
@@ -662,13 +673,30 @@ impl Executor {
         format!("{}/{instance}/0", self.cluster_id)
     }
 
-    /// The command with the path of its program: relative ones are taken from the folder of the operator's file.
-    fn located(&self, mut argv: Vec<String>, env: &BTreeMap<String, String>) -> Result<Vec<String>, String> {
-        let name = argv.first_mut().ok_or("its command is empty")?;
-        let path = env.get("PATH").map_or(environment::search_path(), String::as_str);
-        let program = program::locate(name, self.folder.as_deref(), path).map_err(|error| error.to_string())?;
-        *name = program.display().to_string();
-        Ok(argv)
+    /// What an instance is started from, and the folder from which its relative programs are taken.
+    fn declaration(&self, instance: &InstanceId, earlier: Option<Arc<model::Service>>) -> Result<Declaration, String> {
+        if let Some(earlier) = earlier {
+            let known = self.earlier.get(instance.service()).into_iter().flatten();
+            let folder = known.rev().find(|(service, _)| *service == *earlier);
+            let folder = folder.map_or_else(|| self.folder.clone(), |(_, folder)| folder.clone());
+            return Ok((Arc::unwrap_or_clone(earlier), folder));
+        }
+        let declared = self.cluster.services.get(instance.service()).cloned();
+        let declared = declared.ok_or("its service is not declared any more")?;
+        Ok((declared, self.folder.clone()))
+    }
+
+    /// Keeps where the programs of a file lie that is not in force any more, or was not when this agent came up.
+    pub(crate) fn know_earlier(&mut self, cluster: &Cluster, folder: Option<&Path>) {
+        for (name, service) in &cluster.services {
+            let known = self.earlier.entry(name.clone()).or_default();
+            known.retain(|(other, _)| other != service);
+            known.push((service.clone(), folder.map(Path::to_path_buf)));
+            // Only the last that worked is ever asked for; many files that do not may follow it.
+            if known.len() > EARLIER_KEPT {
+                known.remove(0);
+            }
+        }
     }
 
     /// Writes those records anew that somebody took away; says of which instances.
@@ -775,7 +803,7 @@ impl Executor {
             env.insert("UNDERSTUDY_INSTANCE".into(), self.marker_of_helpers(instance));
             let kind = match words.check(&check.kind)? {
                 CheckKind::Exec { command } => CheckKind::Exec {
-                    command: self.located(command, &env)?,
+                    command: located(command, &env, self.folder.as_deref())?,
                 },
                 kind => kind,
             };
@@ -926,9 +954,18 @@ impl Executor {
         });
     }
 
-    fn run_hook(&mut self, instance: InstanceId, run: RunId, kind: HookKind, epoch: Epoch, active: Option<InstanceId>) {
+    fn run_hook(
+        &mut self,
+        instance: InstanceId,
+        run: RunId,
+        kind: HookKind,
+        epoch: Epoch,
+        active: Option<InstanceId>,
+        earlier: Option<Arc<model::Service>>,
+    ) {
         let active = active.and_then(|active| self.address(&active));
-        let command = self.hook_command(&instance, kind, epoch, active);
+        let from = self.declaration(&instance, earlier);
+        let command = from.and_then(|from| self.hook_command(&instance, kind, epoch, active, &from));
         let declared = self.cluster.services.get(instance.service());
         let exclusive = declared.is_some_and(|service| service.exclusive);
         let instance_of_hook = instance.clone();
@@ -1033,12 +1070,8 @@ impl Executor {
         kind: HookKind,
         epoch: Epoch,
         active: Option<SocketAddr>,
+        (service, folder): &Declaration,
     ) -> Result<HookCommand, String> {
-        let service = self
-            .cluster
-            .services
-            .get(instance.service())
-            .ok_or("its service is not declared any more")?;
         let hook = match kind {
             HookKind::Promote => &service.on_promote,
             HookKind::Demote => &service.on_demote,
@@ -1065,7 +1098,7 @@ impl Executor {
             env.insert("UNDERSTUDY_ACTIVE".into(), active.to_string());
         }
         env.insert("UNDERSTUDY_INSTANCE".into(), self.marker_of_helpers(instance));
-        let argv = self.located(words.argv(&hook.command)?, &env)?;
+        let argv = located(words.argv(&hook.command)?, &env, folder.as_deref())?;
         Ok(HookCommand {
             argv,
             env,
@@ -1227,6 +1260,19 @@ impl Executor {
         let ours = ["agent", "guard", "proxy"].map(|process| (self.layout.own_log(process), OWN_LOG_BYTES_MAX, 1));
         self.live.keys().filter_map(of).chain(ours).collect()
     }
+}
+
+/// The command with the path of its program: relative ones are taken from the folder of the operator's file.
+fn located(
+    mut argv: Vec<String>,
+    env: &BTreeMap<String, String>,
+    folder: Option<&Path>,
+) -> Result<Vec<String>, String> {
+    let name = argv.first_mut().ok_or("its command is empty")?;
+    let path = env.get("PATH").map_or(environment::search_path(), String::as_str);
+    let program = program::locate(name, folder, path).map_err(|error| error.to_string())?;
+    *name = program.display().to_string();
+    Ok(argv)
 }
 
 /// A token once given is good for the life of the instance: the write is spared at its further starts, and at a takeover.

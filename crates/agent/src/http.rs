@@ -9,6 +9,7 @@ use crate::input::{Input, LogSource, Request, done, refused};
 use crate::journal::{Inputs, timeline};
 use crate::measure::watch as measured;
 use crate::recover::StartError;
+use crate::revisions;
 use api::record::{self, Applied};
 use api::{
     ApplyRequest, DrillRequest, EventPage, Explanation, HistoryEntry, LogLine, Outcome, Plan, RollbackRequest, Status,
@@ -522,6 +523,8 @@ async fn post_apply(State(door): State<Door>, Json(request): Json<ApplyRequest>)
 #[utoipa::path(get, path = "/v1/history", responses((status = 200, body = Vec<HistoryEntry>)))]
 async fn get_history(State(door): State<Door>) -> Answer<Vec<HistoryEntry>> {
     let applied = history(&door).await?;
+    let worked = worked(&door).await?;
+    let back = revisions::way_back(&applied, &worked).map(|applied| applied.revision);
     let mut entries = Vec::with_capacity(applied.len());
     let empty = model::Cluster {
         name: String::new(),
@@ -542,6 +545,9 @@ async fn get_history(State(door): State<Door>) -> Answer<Vec<HistoryEntry>> {
             how: applied.how.clone(),
             changes: changes.collect(),
             text: applied.text.clone(),
+            worked: worked.get(&applied.revision).map(|at| clock::shown_wall(*at)),
+            never_worked: applied.judged && !worked.contains_key(&applied.revision),
+            back: back == Some(applied.revision),
         });
         before = &applied.cluster;
     }
@@ -563,21 +569,25 @@ async fn history(door: &Door) -> Result<Vec<Applied>, Refused> {
         .map_err(|error| refused(chain(&error), None).into())
 }
 
-/// Puts an earlier file in force again.
+async fn worked(door: &Door) -> Result<revisions::WorkedAt, Refused> {
+    let read = revisions::read_worked(door.store.as_ref()).await;
+    Ok(read.map_err(|error| refused_by(&error, error.hint().map(Into::into)))?)
+}
+
+/// Puts an earlier file in force again: the last that worked and says something else than the one in force, unless told which.
 #[utoipa::path(post, path = "/v1/rollback", request_body = RollbackRequest, responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
 async fn post_rollback(State(door): State<Door>, Json(request): Json<RollbackRequest>) -> Answer<Outcome> {
     let applied = history(&door).await?;
     let newest = applied.last().map_or(0, |applied| applied.revision);
     let to = match request.to {
         Some(to) => to,
-        None if newest >= 2 => newest - 1,
-        None => {
-            return Err(refused(
-                "there is no earlier revision to go back to",
-                Some("`understudy history` lists them".into()),
-            )
-            .into());
-        }
+        None => match revisions::way_back(&applied, &worked(&door).await?) {
+            Some(back) => back.revision,
+            None => {
+                let (text, hint) = revisions::no_way_back(&applied);
+                return Err(refused(text, hint).into());
+            }
+        },
     };
     let Some(earlier) = applied.iter().find(|applied| applied.revision == to) else {
         return Err(refused(
@@ -715,16 +725,33 @@ async fn post_undrain(State(door): State<Door>, UrlPath(node): UrlPath<String>) 
     ))
 }
 
-/// Stops all automatic actions: nothing is failed over, restarted or rolled until `resume`.
-#[utoipa::path(post, path = "/v1/pause", responses((status = 200, body = Outcome)))]
-async fn post_pause(State(door): State<Door>) -> Answer<Outcome> {
-    Ok(Json(door.ask(|answer| Request::Pause { pause: true, answer }).await?))
+/// Stops all automatic actions: nothing is failed over, restarted or rolled until `resume`. Answered when that is written.
+#[utoipa::path(post, path = "/v1/pause", request_body = api::PauseRequest, responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
+async fn post_pause(State(door): State<Door>, request: Option<Json<api::PauseRequest>>) -> Answer<Outcome> {
+    pause(&door, request, true).await
 }
 
 /// Ends a pause.
-#[utoipa::path(post, path = "/v1/resume", responses((status = 200, body = Outcome)))]
-async fn post_resume(State(door): State<Door>) -> Answer<Outcome> {
-    Ok(Json(door.ask(|answer| Request::Pause { pause: false, answer }).await?))
+#[utoipa::path(post, path = "/v1/resume", request_body = api::PauseRequest, responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
+async fn post_resume(State(door): State<Door>, request: Option<Json<api::PauseRequest>>) -> Answer<Outcome> {
+    pause(&door, request, false).await
+}
+
+/// Clients of before say neither who asks nor why.
+async fn pause(door: &Door, request: Option<Json<api::PauseRequest>>, pauses: bool) -> Answer<Outcome> {
+    let request = request.map_or_else(
+        || api::PauseRequest {
+            by: "somebody".into(),
+            why: String::new(),
+        },
+        |Json(request)| request,
+    );
+    let asked = |answer| Request::Pause {
+        request,
+        pauses,
+        answer,
+    };
+    Ok(Json(door.ask(asked).await??))
 }
 
 /// Tries an instance again at once that waits or was given up.

@@ -30,7 +30,12 @@ pub(crate) enum Input {
     /// The proxy is gone; another one is being started.
     ProxyDown,
     /// A file was written to the store, or could not be.
+    /// It was written that a revision worked: for the first time or not; nothing, if it could not be.
+    Worked { revision: u64, written: Option<bool> },
+    /// A file was written, or not.
     Applied(Box<crate::apply::Written>),
+    /// Automatic actions are paused, or not any more: that is written.
+    Paused(Option<api::record::Paused>),
     /// A slot is parked, or not any more: that is written.
     Parked(model::SlotId, Option<api::record::Parked>),
     /// A request of an operator.
@@ -129,8 +134,9 @@ pub(crate) enum Request {
         answer: oneshot::Sender<Result<api::Outcome, api::Outcome>>,
     },
     Pause {
-        pause: bool,
-        answer: oneshot::Sender<api::Outcome>,
+        request: api::PauseRequest,
+        pauses: bool,
+        answer: oneshot::Sender<Result<api::Outcome, api::Outcome>>,
     },
     Retry {
         instance: String,

@@ -68,12 +68,15 @@ impl Journal {
                 role,
                 epoch,
                 run,
+                earlier,
             } => {
                 let how = if run.0 > 1 { "starting again" } else { "starting" };
-                let text = match epoch {
-                    Some(epoch) => format!("{how} {instance} as {role} at epoch {epoch}"),
-                    None => format!("{how} {instance} as {role}"),
+                let at = epoch.map_or_else(String::new, |epoch| format!(" at epoch {epoch}"));
+                let from = match earlier {
+                    Some(_) => ", from the declaration that worked last: the one in force has not worked yet",
+                    None => "",
                 };
+                let text = format!("{how} {instance} as {role}{at}{from}");
                 self.about(instance, node, "instance-start", text, because)
             }
             Action::Stop { instance, polite, .. } => {
@@ -333,6 +336,13 @@ fn sentence(note: &decisions::Note) -> (Severity, &'static str, String) {
             (severity, "service-state", format!("{who} is {state}"))
         }
         NoteKind::RolloutDone => (Severity::Info, "rollout-done", format!("{who} runs as declared")),
+        NoteKind::RolloutGivenUp => (
+            Severity::Error,
+            "rollout-given-up",
+            format!(
+                "the rollout of {who} was given up; what ran before serves on, and `understudy rollback` goes back"
+            ),
+        ),
         NoteKind::RolloutStuck => (
             Severity::Warning,
             "rollout-stuck",

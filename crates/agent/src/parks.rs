@@ -77,7 +77,7 @@ impl Agent {
             true => ("park", format!("parked slot {slot}{said}")),
             false => ("unpark", format!("slot {slot} may be held again{said}")),
         };
-        let deed = self.deed(at, &request.by, what, &slot, text);
+        let deed = self.deed(at, &request.by, what, &slot.to_string(), text);
         let key = record::park_key(&slot);
         let txn = match (parks, serde_json::to_vec(&parked)) {
             (true, Ok(value)) => Txn::new().when(Compare::absent(&*key)).then(Op::put(key, value)),
@@ -181,7 +181,7 @@ impl Agent {
     }
 
     /// What an operator does through this agent.
-    pub(crate) fn deed(&self, at: WallTime, by: &str, what: &str, about: &SlotId, text: String) -> Deed {
+    pub(crate) fn deed(&self, at: WallTime, by: &str, what: &str, about: &str, text: String) -> Deed {
         let node = self.core.view(clock::now()).nodes.into_iter().next();
         let through = match (&self.clustered, node) {
             (Some(cluster), _) => cluster.me.to_string(),
@@ -193,7 +193,7 @@ impl Agent {
             by: by.to_owned(),
             through,
             what: what.into(),
-            about: about.to_string(),
+            about: about.to_owned(),
             text,
         }
     }
@@ -216,7 +216,7 @@ pub(crate) fn no_store() -> Outcome {
 }
 
 /// Writes something with a note of who did it; says whether it was as expected.
-async fn write_with(store: &dyn Store, txn: Txn, deed: &Deed) -> Result<bool, String> {
+pub(crate) async fn write_with(store: &dyn Store, txn: Txn, deed: &Deed) -> Result<bool, String> {
     let value = serde_json::to_vec(deed).map_err(|error| error.to_string())?;
     let mut txn = txn.then(Op::put(record::deed_key(deed.at, &deed.through), value));
     let write = async {
@@ -233,7 +233,7 @@ async fn write_with(store: &dyn Store, txn: Txn, deed: &Deed) -> Result<bool, St
     }
 }
 
-fn not_written(error: &str) -> Outcome {
+pub(crate) fn not_written(error: &str) -> Outcome {
     refused(
         format!("it could not be written: {error}"),
         Some("nothing was changed, unless the store carries it out late; `understudy status` shows it then".into()),

@@ -12,6 +12,7 @@ use crate::journal::{Inputs, Journal};
 use crate::keeper::{Keeper, guard_pid};
 use crate::memo::{Memo, is_launched_from};
 use crate::proxy_link::ProxyLink;
+use crate::revisions::{Worked, read_worked};
 use crate::slots::known_slot;
 use crate::{Config, EXIT_REFUSED};
 use api::layout::Layout;
@@ -167,10 +168,12 @@ impl StartError {
 struct Found {
     applied: Option<Applied>,
     applied_at: Revision,
+    /// The last file that worked: that one, or one before it.
+    worked: Option<Applied>,
     slots: Vec<SlotKnown>,
     instances: BTreeMap<InstanceId, record::Instance>,
     numbers: Vec<(ServiceName, u32)>,
-    paused: bool,
+    paused: Option<record::Paused>,
     /// Slots that nobody shall hold.
     parks: Vec<(model::SlotId, record::Parked)>,
     /// Nodes that an operator took away, and how.
@@ -264,6 +267,9 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         // Others start and stop what is theirs.
         found.instances.retain(|_, record| nodes.contains(&record.node));
     }
+    if let Some(worked) = &found.worked {
+        executor.know_earlier(&worked.cluster, Agent::folder_of(&worked.path).as_deref());
+    }
     let adopted = adopt(&driver, &layout, &cluster, &found, &nodes, &mut executor).await?;
     executor.sweep_addresses().await;
     let mut fronts = Fronts::default();
@@ -294,6 +300,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     }
     let recovered = Recovered {
         cluster: (*cluster).clone(),
+        worked: found.worked.as_ref().map(|worked| Box::new(worked.cluster.clone())),
         slots: found.slots,
         instances: adopted,
         numbers: found.numbers,
@@ -328,8 +335,8 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         };
         core.handle(event, clock::now());
     }
-    if found.paused {
-        core.handle(Event::Paused(true), clock::now());
+    if let Some(paused) = &found.paused {
+        core.handle(Event::Paused(Some(crate::pauses::known_pause(paused))), clock::now());
     }
     for (slot, parked) in &found.parks {
         let (slot, parked) = (slot.clone(), Some(crate::parks::known_park(parked)));
@@ -398,6 +405,10 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         store,
         inputs: inputs.clone(),
         cluster,
+        worked: match (&found.worked, &found.applied) {
+            (Some(worked), Some(applied)) if worked.revision == applied.revision => Worked::Written,
+            _ => Worked::NotYet,
+        },
         applied: found.applied,
         applied_at: found.applied_at,
         applying: false,
@@ -554,6 +565,11 @@ async fn read(store: &dyn Store) -> Result<Found, StartError> {
     let current = store.get(record::CURRENT).await?;
     let applied_at = current.as_ref().map(|entry| entry.modified).unwrap_or_default();
     let applied = current.map(|entry| parse(record::CURRENT, &entry.value)).transpose()?;
+    let worked = match read_worked(store).await?.last_key_value() {
+        Some((revision, _)) => store.get(&record::history_key(*revision)).await?,
+        None => None,
+    };
+    let worked = worked.map(|entry| parse(&entry.key, &entry.value)).transpose()?;
     let mut slots = Vec::new();
     for entry in store.list(record::SLOTS).await?.0 {
         let _: record::Slot = parse(&entry.key, &entry.value)?;
@@ -581,7 +597,8 @@ async fn read(store: &dyn Store) -> Result<Found, StartError> {
             .and_then(|number| number.parse().ok());
         numbers.extend(service.zip(number));
     }
-    let paused = store.get(record::PAUSED).await?.is_some();
+    let paused = store.get(record::PAUSED).await?;
+    let paused = paused.map(|entry| crate::pauses::read_pause(&entry.value));
     let mut parks = Vec::new();
     for entry in store.list(record::PARKS).await?.0 {
         let parked: record::Parked = parse(&entry.key, &entry.value)?;
@@ -601,6 +618,7 @@ async fn read(store: &dyn Store) -> Result<Found, StartError> {
     Ok(Found {
         applied,
         applied_at,
+        worked,
         slots,
         instances,
         numbers,
@@ -703,6 +721,12 @@ async fn adopt(
             }
             Ok(process::Adopted::Gone(gone)) => {
                 tracing::info!(instance = %gone.instance, because = ?gone.because, "an instance is gone");
+                let memo: Memo = serde_json::from_value(gone.memo).unwrap_or_default();
+                let service = cluster.services.get(gone.instance.service());
+                // What it ran from matters while nobody knows whether the file in force works.
+                if let (Some(entry), Some(service)) = (instances.get_mut(&gone.instance), service) {
+                    entry.current = memo.launch.is_empty() || is_launched_from(&memo.launch, service);
+                }
             }
             Err(process::AdoptError::Record(error @ process::ReadError::Damaged { .. })) => {
                 tracing::warn!(error = %crate::executor::chain(&error), "a damaged record; its process is ended as a stray");

@@ -20,8 +20,8 @@ pub use live::{Beat, DashboardLink, Delta, Effect, Peer, Preview, ServiceDelta, 
 pub use status::{
     Answer, ApplyRequest, Change, ChangeKind, Deed, DrillRequest, Event, EventPage, Explanation, Failover,
     FailoverStep, Floating, ForceRequest, HistoryEntry, InstanceStatus, LogLine, NodeState, NodeStatus, Outage,
-    Outcome, ParkRequest, Parked, Plan, Problem, RollbackRequest, ServiceStatus, Severity, SlotStatus, Status, Step,
-    SwitchoverRequest, Traffic,
+    Outcome, ParkRequest, Parked, Pause, PauseRequest, Plan, Problem, RollbackRequest, Rollout, ServiceStatus,
+    Severity, SlotStatus, Status, Step, SwitchoverRequest, Traffic,
 };
 
 /// Version of the JSON; goes up when a program that reads the earlier one could go wrong.

@@ -46,6 +46,9 @@ pub struct Delta {
     pub revision: u64,
     /// Whether automatic actions are paused, and since when.
     pub paused: Option<String>,
+    /// Who paused them, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<crate::Pause>,
     /// Services that are new or different.
     pub services: Vec<ServiceDelta>,
     /// Services that are no more.

@@ -225,6 +225,18 @@ pub struct Parked {
     pub why: String,
 }
 
+/// `wish/paused`: why nothing is done automatically, on purpose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    /// Since when.
+    pub since: WallTime,
+    /// Who wants it so: the user name of the caller.
+    pub by: String,
+    /// Why; empty if that was not said.
+    #[serde(default)]
+    pub why: String,
+}
+
 /// `audit/<time>-<node>`: something that an operator did against what the cluster does by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deed {
@@ -234,9 +246,9 @@ pub struct Deed {
     pub by: String,
     /// Through the agent of which node.
     pub through: String,
-    /// `park`, `unpark` or `force`.
+    /// `park`, `unpark`, `force`, `pause` or `resume`.
     pub what: String,
-    /// To what: a slot.
+    /// To what: a slot, or the cluster.
     pub about: String,
     /// In words, with what was stated.
     pub text: String,
@@ -259,6 +271,9 @@ pub struct Applied {
     pub path: String,
     /// The same, resolved.
     pub cluster: Cluster,
+    /// Under [`WORKED`] it is kept whether it worked; programs of before kept nothing there.
+    #[serde(default)]
+    pub judged: bool,
 }
 
 /// The key of [`Meta`].
@@ -267,6 +282,8 @@ pub const META: &str = "meta";
 pub const CURRENT: &str = "spec/current";
 /// Prefix of the [`Applied`] of each revision.
 pub const HISTORY: &str = "spec/history/";
+/// Prefix of when a revision worked first: every service ran as its file says and passed its checks. A number of milliseconds since 1970.
+pub const WORKED: &str = "spec/worked/";
 /// Prefix of [`Slot`]s.
 pub const SLOTS: &str = "slot/";
 /// Prefix of [`Instance`]s.
@@ -278,7 +295,7 @@ pub const NUMBERS: &str = "number/";
 /// service are kept.
 pub const GONE: &str = "gone/";
 
-/// Key of an automatic action's pause: its value is "1"; absent when nothing is paused.
+/// Key of a pause of all automatic actions: [`Paused`], or "1" from before who wanted it was kept; absent when nothing is paused.
 pub const PAUSED: &str = "wish/paused";
 /// Prefix of nodes that are not online: `drained` or `lost`; absent when a node is online.
 pub const NODES: &str = "wish/node/";
@@ -353,4 +370,14 @@ pub fn instance_key(instance: &InstanceId) -> String {
 /// The key of an applied file; sorts by revision.
 pub fn history_key(revision: u64) -> String {
     format!("{HISTORY}{revision:010}")
+}
+
+/// The key of when a revision worked first; sorts by revision.
+pub fn worked_key(revision: u64) -> String {
+    format!("{WORKED}{revision:010}")
+}
+
+/// The revision that such a key is about, if it is one.
+pub fn worked_of_key(key: &str) -> Option<u64> {
+    key.strip_prefix(WORKED)?.parse().ok()
 }

@@ -22,9 +22,23 @@ pub struct Status {
     pub problems: Vec<Problem>,
     /// Whether automatic actions are paused, and since when.
     pub paused: Option<String>,
+    /// Who paused them, and why; absent when nothing is paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
     /// When it was last made sure that the distances to outage are as they are; absent while only instances are counted.
     #[serde(default)]
     pub distances_at: Option<String>,
+}
+
+/// Why nothing is done automatically, on purpose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Pause {
+    /// Since when.
+    pub since: String,
+    /// Who wants it so.
+    pub by: String,
+    /// Why; empty if that was not said.
+    pub why: String,
 }
 
 /// How a service stands.
@@ -63,13 +77,33 @@ pub struct ServiceStatus {
     pub slots: Vec<SlotStatus>,
     /// Its instances.
     pub instances: Vec<InstanceStatus>,
-    /// Some of its processes run from an earlier declaration and are being replaced.
+    /// Some of its processes run from an earlier declaration.
     #[serde(default)]
     pub rolling: bool,
+    /// How it goes with their replacement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
+    /// The service that it needs, that is not up, and that its instances wait for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
     /// Who takes over, best first.
     pub failover_order: Vec<String>,
     /// What the proxy counted; absent for a service without `listen`.
     pub traffic: Option<Traffic>,
+}
+
+/// How it goes with the replacement of processes that run from an earlier declaration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Rollout {
+    /// `under-way`; `stuck`: nothing moved for half a minute, and it goes on when it can; `given-up`: what ran before serves on, until
+    /// another file is applied.
+    pub state: String,
+    /// Since when; absent on a node that does not roll it out itself.
+    pub since: Option<String>,
+    /// What it waits for, or why it was given up; empty while it is under way.
+    pub because: String,
+    /// The way out; empty while it is under way.
+    pub hint: String,
 }
 
 /// What takes a service down soonest.
@@ -401,6 +435,15 @@ pub struct HistoryEntry {
     pub changes: Vec<String>,
     /// The file.
     pub text: String,
+    /// When every service first ran as it says and passed its checks.
+    #[serde(default)]
+    pub worked: Option<String>,
+    /// That never was so, or is not yet. Of revisions from before that was kept neither is said.
+    #[serde(default)]
+    pub never_worked: bool,
+    /// A rollback goes there unless told otherwise: the last that worked and says something else than the one in force.
+    #[serde(default)]
+    pub back: bool,
 }
 
 /// What came of a command.
@@ -443,6 +486,16 @@ pub struct ParkRequest {
     pub why: String,
 }
 
+/// `POST /v1/pause`, `POST /v1/resume`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PauseRequest {
+    /// Who asks.
+    pub by: String,
+    /// Why: shown for as long as it is paused.
+    #[serde(default)]
+    pub why: String,
+}
+
 /// `POST /v1/force`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ForceRequest {
@@ -467,9 +520,9 @@ pub struct Deed {
     pub by: String,
     /// Through the agent of which node.
     pub through: String,
-    /// `park`, `unpark` or `force`.
+    /// `park`, `unpark`, `force`, `pause` or `resume`.
     pub what: String,
-    /// To what: a slot.
+    /// To what: a slot, or the cluster.
     pub about: String,
     /// In words, with what was stated.
     pub text: String,
@@ -494,7 +547,7 @@ pub struct ApplyRequest {
 /// `POST /v1/rollback`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RollbackRequest {
-    /// To which revision; the one before the present one if not given.
+    /// To which revision; the last that worked and says something else than the one in force if not given.
     pub to: Option<u64>,
     /// Who asks.
     pub by: String,

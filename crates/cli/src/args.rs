@@ -113,7 +113,7 @@ pub(crate) enum Command {
     /// All that the node holds is free then. Refused while the node renews its session, and while the store does not answer.
     Force(Force),
     /// Stop all automatic actions; services run on
-    Pause(Plain),
+    Pause(Pause),
     /// Let automatic actions run again
     Resume(Plain),
     /// Try an instance again that was given up, now
@@ -420,7 +420,7 @@ pub(crate) struct History {
     /// Print the file of this revision
     #[arg(long, value_name = "REVISION")]
     pub(crate) show: Option<u64>,
-    /// List what operators did by hand instead: `park`, `unpark`, `force`
+    /// List what operators did by hand instead: `park`, `unpark`, `force`, `pause`, `resume`
     #[arg(long, conflicts_with = "show")]
     pub(crate) deeds: bool,
     /// Print it as JSON
@@ -431,7 +431,7 @@ pub(crate) struct History {
 /// `rollback`
 #[derive(Debug, Args)]
 pub(crate) struct Rollback {
-    /// To which revision [default: the one before the present one]
+    /// To which revision [default: the last that was healthy and says something else than the one in force]
     pub(crate) revision: Option<u64>,
     /// Do not ask; needed where there is no terminal
     #[arg(long, short)]
@@ -456,6 +456,17 @@ pub(crate) struct Node {
 pub(crate) struct Service {
     /// The service
     pub(crate) service: String,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `pause`
+#[derive(Debug, Args)]
+pub(crate) struct Pause {
+    /// Why: shown for as long as it is paused
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) because: Option<String>,
     /// Print the outcome as JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -2,6 +2,7 @@
 
 use crate::{Condemn, Reason};
 use model::{Epoch, HookKind, InstanceId, Millis, NodeName, Revision, Role, RunId, ServiceName, SlotId, Timestamp};
+use std::sync::Arc;
 
 /// Something for the agent to do, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub enum Action {
         role: Role,
         /// Its epoch if it is started as an active.
         epoch: Option<Epoch>,
+        /// From this declaration, which worked, and not from the one in force, of which nobody knows yet whether it does.
+        earlier: Option<Arc<model::Service>>,
     },
     /// Look a cold standby over. `Prepared`.
     Prepare {
@@ -87,6 +90,8 @@ pub enum Action {
         epoch: Epoch,
         /// Follow: whom.
         active: Option<InstanceId>,
+        /// The hook of this declaration, from which its process runs and which worked; else that of the one in force.
+        earlier: Option<Arc<model::Service>>,
     },
     /// Check an instance now. `Probed`.
     ProbeNow {
@@ -425,6 +430,8 @@ pub enum NoteKind {
     RolloutDone,
     /// A rollout waits for something.
     RolloutStuck,
+    /// A rollout does not go on by itself.
+    RolloutGivenUp,
     /// A service is gone.
     ServiceRemoved,
     /// A node is lost.

@@ -1,6 +1,6 @@
 //! What the core is told.
 
-use crate::{ClusterEvent, Parked, Reason};
+use crate::{ClusterEvent, Parked, Paused, Reason};
 use model::{Cluster, Epoch, HookKind, InstanceId, Millis, NodeName, Revision, RunId, ServiceName, SlotId, Timestamp};
 
 /// Something that happened. Events about a process carry its run, so that late news of an earlier one is ignored.
@@ -13,8 +13,8 @@ pub enum Event {
     Recovered(Recovered),
     /// This file is in force from now on.
     Applied(Cluster),
-    /// Automatic actions stop (or go on).
-    Paused(bool),
+    /// Automatic actions stop: since when, who wants it and why; nothing: they go on.
+    Paused(Option<Paused>),
     /// The operator wants nobody to hold a slot (or somebody again).
     Parked {
         /// Which.
@@ -310,6 +310,8 @@ pub struct SlotKnown {
 pub struct Recovered {
     /// The file in force.
     pub cluster: Cluster,
+    /// The last file as which everything worked: the one in force, or one before it. Nothing, if that is not known.
+    pub worked: Option<Box<Cluster>>,
     /// The slots, also of services that are no longer declared.
     pub slots: Vec<SlotKnown>,
     /// The instances that exist, running or not, also of services that are no longer declared: those are taken away.

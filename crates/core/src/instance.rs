@@ -39,6 +39,21 @@ pub(crate) enum Phase {
     Failed { retry: Timestamp },
 }
 
+/// What a process is started from.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    pub(crate) declared: Arc<model::Service>,
+    /// Not what is declared now, but what worked last.
+    pub(crate) is_earlier: bool,
+}
+
+impl Source {
+    /// For whoever carries the start out.
+    pub(crate) fn earlier(&self) -> Option<Arc<model::Service>> {
+        self.is_earlier.then(|| Arc::clone(&self.declared))
+    }
+}
+
 /// The agent was asked for something and will answer; the answer must match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RunningHook {
@@ -86,6 +101,10 @@ pub(crate) struct Instance {
     pub(crate) follow_again: Timestamp,
     /// Runs from what is declared now; a start that is due takes the newest declaration by itself.
     pub(crate) current: bool,
+    /// It is being stopped to be started from what is declared now.
+    pub(crate) renewing: bool,
+    /// Its last process ran from an earlier declaration and was not renewed: while the present one has not worked, so does the next.
+    pub(crate) ran_earlier: bool,
     /// Goes away when it is stopped.
     pub(crate) retiring: bool,
     /// Stopped by our own wish: no failure is counted.
@@ -150,6 +169,8 @@ impl Instance {
             follow_failures: 0,
             follow_again: Timestamp(0),
             current: true,
+            renewing: false,
+            ran_earlier: false,
             retiring: false,
             planned_stop: false,
             was_healthy: false,
@@ -171,10 +192,16 @@ impl Instance {
     }
 
     pub(crate) fn adopted(adopted: Adopted, now: Timestamp) -> Self {
-        let mut instance = Self::new(adopted.instance, adopted.node, now, Reason::Adopted);
+        let because = if adopted.running {
+            Reason::Adopted
+        } else {
+            Reason::FoundStopped
+        };
+        let mut instance = Self::new(adopted.instance, adopted.node, now, because);
         instance.run = adopted.run;
         instance.created = true;
         instance.current = adopted.current;
+        instance.ran_earlier = !adopted.current && !adopted.running;
         if adopted.running {
             instance.phase = Phase::Running;
             instance.health = Health::Healthy;
@@ -224,9 +251,9 @@ impl Instance {
     }
 
     /// A process starts: what was known of the one before is forgotten.
-    pub(crate) fn begin_run(&mut self, declared: &Arc<model::Service>, now: Timestamp, because: Reason) {
-        let deadline = now + declared.start_timeout.duration();
-        self.launched_from = Some(Arc::clone(declared));
+    pub(crate) fn begin_run(&mut self, from: &Source, now: Timestamp, because: Reason) {
+        let deadline = now + from.declared.start_timeout.duration();
+        self.launched_from = Some(Arc::clone(&from.declared));
         self.was_healthy = false;
         self.demote = None;
         self.run = RunId(self.run.0 + 1);
@@ -250,7 +277,8 @@ impl Instance {
         self.follow_failures = 0;
         self.follow_again = now;
         self.planned_stop = false;
-        self.current = true;
+        self.current = !from.is_earlier;
+        self.renewing = false;
         self.set(
             Phase::Starting {
                 started: false,
@@ -315,6 +343,7 @@ impl Instance {
 
     pub(crate) fn became_healthy(&mut self, now: Timestamp) {
         self.failed_starts = 0;
+        self.ran_earlier &= !self.current;
         self.unhealthy_since = None;
         let because = Reason::ChecksPass {
             instance: self.id.clone(),

@@ -32,15 +32,19 @@ pub mod lease;
 
 pub use action::{Action, Decision, Note, NoteKind, Refusal, RouteTarget, SlotWrite, Takeover};
 pub use event::{Adopted, Commit, Event, HookOutcome, ProbeOutcome, Recovered, SlotKnown};
-pub use park::Parked;
+pub use park::{Parked, Paused};
 pub use peers::{ClusterEvent, Condemn, Report};
 pub use place::Place;
 pub use reason::Reason;
-pub use view::{InstancePhase, InstanceView, NodeView, ServiceView, SlotPhase, SlotView, View};
+pub use reconcile::unhealthy_restart_after;
+pub use view::{
+    InstancePhase, InstanceView, NodeView, RolloutState, RolloutView, ServiceView, SlotPhase, SlotView, View,
+};
 
 use model::{Cluster, Epoch, InstanceId, NodeName, ServiceName, SlotId, Timestamp};
 use service::Service;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 /// What one agent decides for the nodes it stands for.
 #[derive(Debug, Clone)]
@@ -54,7 +58,7 @@ pub struct Core {
     timers: BTreeSet<(Timestamp, ServiceName)>,
     decisions: VecDeque<Decision>,
     attempts: u64,
-    paused: Option<Timestamp>,
+    paused: Option<Paused>,
     /// Slots that the operator wants nobody to hold.
     parks: BTreeMap<SlotId, Parked>,
     shutdown: Option<Timestamp>,
@@ -217,7 +221,7 @@ impl Core {
             Event::Recovered(recovered) => self.recover(recovered, now),
             Event::Applied(cluster) => self.apply(cluster, now),
             Event::Paused(paused) => {
-                self.paused = paused.then_some(now);
+                self.paused = paused;
                 self.reconcile_all(now);
             }
             Event::Parked { slot, parked } => self.park(slot, parked, now),
@@ -285,6 +289,11 @@ impl Core {
         self.timers.first().map(|(at, _)| *at)
     }
 
+    /// Whether everything runs as the file in force says and passes its checks.
+    pub fn works(&self) -> bool {
+        self.held.is_none() && self.services.values().all(|service| service.works)
+    }
+
     fn tick(&mut self, now: Timestamp) {
         // Each service at most once per tick, so that a timer that stays due cannot keep us here.
         let due: BTreeSet<ServiceName> = self
@@ -327,8 +336,10 @@ impl Core {
             node.since = now;
         }
         let me = self.peers.as_ref().map(|peers| peers.me.clone());
+        let mut worked = recovered.worked.map(|worked| worked.services).unwrap_or_default();
         for (name, declared) in recovered.cluster.services {
-            let service = Service::new(name.clone(), declared, now).seen_from(me.clone());
+            let mut service = Service::new(name.clone(), declared, now).seen_from(me.clone());
+            service.worked = worked.remove(&name).map(Arc::new);
             self.services.insert(name, service);
         }
         let of_slots = recovered

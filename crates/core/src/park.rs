@@ -29,6 +29,27 @@ impl Parked {
     }
 }
 
+/// Why nothing is done automatically, on purpose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paused {
+    /// Since when.
+    pub since: Timestamp,
+    /// Who wants it so.
+    pub by: String,
+    /// Why; empty if that was not said.
+    pub why: String,
+}
+
+impl Paused {
+    /// The same as a reason.
+    pub fn reason(&self) -> Reason {
+        Reason::Paused {
+            by: self.by.clone(),
+            why: self.why.clone(),
+        }
+    }
+}
+
 impl Core {
     pub(crate) fn park(&mut self, slot: SlotId, parked: Option<Parked>, now: Timestamp) {
         let service = slot.service.clone();

@@ -91,6 +91,10 @@ pub enum Reason {
         by: String,
         why: String,
     },
+    Paused {
+        by: String,
+        why: String,
+    },
     SlotParked {
         slot: u32,
         by: String,
@@ -170,7 +174,20 @@ pub enum Reason {
         instance: InstanceId,
     },
     Adopted,
+    FoundStopped,
     AllReplaced,
+    /// It tried what a new file declares.
+    TriedInVain {
+        instance: InstanceId,
+        because: String,
+        last: Option<String>,
+    },
+    /// It took a slot as what a new file declares, and did not keep it.
+    TookAndLost {
+        instance: InstanceId,
+        times: u32,
+        last: Option<String>,
+    },
 }
 
 impl fmt::Display for Reason {
@@ -240,6 +257,7 @@ impl fmt::Display for Reason {
             }
             Reason::SwitchoverAsked => f.write_str("the operator asked for a switchover"),
             Reason::Parked { by, why } => write!(f, "{by} parked it{}", reason_given(why)),
+            Reason::Paused { by, why } => write!(f, "{by} paused all automatic actions{}", reason_given(why)),
             Reason::SlotParked { slot, by, why } => write!(f, "{by} parked slot {slot}{}", reason_given(why)),
             Reason::RolloutNeeds => f.write_str("it runs from an earlier declaration"),
             Reason::DrainAsked => f.write_str("the operator drains the node"),
@@ -293,9 +311,34 @@ impl fmt::Display for Reason {
             Reason::NoNodeLeft { wanted } => write!(f, "no node is left for it: {wanted}"),
             Reason::Suspected { instance } => write!(f, "the proxy could not reach {instance}"),
             Reason::Adopted => f.write_str("it ran when the agent came back and was adopted"),
+            Reason::FoundStopped => f.write_str("nothing of it ran when the agent came up"),
             Reason::AllReplaced => f.write_str("every process runs from the present declaration"),
+            Reason::TriedInVain {
+                instance,
+                because,
+                last,
+            } => {
+                write!(
+                    f,
+                    "{instance} tried the new declaration: {because}{}",
+                    last_one(last.as_deref())
+                )
+            }
+            Reason::TookAndLost { instance, times, last } => {
+                write!(
+                    f,
+                    "{instance} took a slot with the new declaration and did not keep it, {times} times{}",
+                    last_one(last.as_deref())
+                )
+            }
         }
     }
+}
+
+fn last_one(failure: Option<&str>) -> String {
+    failure
+        .map(|last| format!("; its last failure: {last}"))
+        .unwrap_or_default()
 }
 
 fn reason_given(why: &str) -> String {

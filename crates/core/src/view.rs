@@ -3,7 +3,7 @@
 use crate::instance::Phase;
 use crate::place::{Loads, Sites};
 use crate::service::Service;
-use crate::{Core, NodeState, Parked, Reason};
+use crate::{Core, NodeState, Parked, Paused, Reason};
 use model::{Epoch, Health, InstanceId, NodeName, Role, RunId, ServiceName, ServiceState, Timestamp};
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ pub struct View {
     pub services: Vec<ServiceView>,
     /// By name.
     pub nodes: Vec<NodeView>,
-    /// Automatic actions are paused since.
-    pub paused: Option<Timestamp>,
+    /// Automatic actions are paused.
+    pub paused: Option<Paused>,
     /// Everything is being stopped.
     pub stopping: bool,
 }
@@ -58,12 +58,34 @@ pub struct ServiceView {
     pub failover_order: Vec<InstanceId>,
     /// No longer declared.
     pub removed: bool,
-    /// Some processes run from an earlier declaration.
-    pub rolling: bool,
+    /// Some processes run from an earlier declaration: how it goes with their replacement.
+    pub rollout: Option<RolloutView>,
     /// Why instances are missing that the file declares: no node may have them.
     pub unplaced: Option<String>,
     /// Its instances are being moved to where they would be put today.
     pub rebalancing: bool,
+}
+
+/// How a rollout goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RolloutView {
+    /// Whether it goes on.
+    pub state: RolloutState,
+    /// Since when; not known on a node that does not roll it out itself.
+    pub since: Option<Timestamp>,
+    /// What it waits for, or why it was given up.
+    pub because: Option<Reason>,
+}
+
+/// Whether a rollout goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RolloutState {
+    /// It does.
+    UnderWay,
+    /// Nothing moved for half a minute; it goes on when it can.
+    Stuck,
+    /// It does not before another file is applied, or another try is asked for or due.
+    GivenUp,
 }
 
 /// What a slot does.
@@ -167,7 +189,7 @@ impl Core {
         View {
             services: self.services.values().map(|service| service.view(sites, now)).collect(),
             nodes: self.nodes.iter().map(node).collect(),
-            paused: self.paused,
+            paused: self.paused.clone(),
             stopping: self.shutdown.is_some(),
         }
     }
@@ -251,7 +273,7 @@ impl Service {
             instances: instances.into_iter().map(instance).collect(),
             failover_order: order,
             removed: self.removed,
-            rolling: self.instances.values().any(|instance| !instance.current),
+            rollout: self.rollout(),
             unplaced: self.unplaced(sites),
             rebalancing: self.rebalancing,
         }

@@ -70,6 +70,7 @@ fn agent_that_comes_back(with_demote: bool, session: Option<Revision>, acts: Opt
     };
     core.handle(Event::Cluster(ClusterEvent::OwnSession(session)), NOW);
     let recovered = Recovered {
+        worked: None,
         cluster: spec::parse(&file(with_demote), "shop.toml").unwrap().cluster,
         slots: vec![taken_by_b()],
         instances: vec![Adopted {

@@ -87,6 +87,7 @@ fn agent(slots: Vec<SlotKnown>, instances: Vec<Adopted>, elsewhere: Vec<ClusterE
     let mut others = vec![session("b", 2), session("c", 3), member("a"), member("b"), member("c")];
     others.extend(elsewhere);
     let recovered = Recovered {
+        worked: None,
         cluster: spec::parse(FILE, "shop.toml").unwrap().cluster,
         slots,
         instances,

@@ -138,6 +138,7 @@ fn an_agent_that_comes_up_knows_it_before_it_claims_anything() {
     let cluster = spec::parse(FILE, "shop.toml").unwrap().cluster;
     core.handle(
         Event::Recovered(decisions::Recovered {
+            worked: None,
             cluster,
             slots: Vec::new(),
             instances: Vec::new(),

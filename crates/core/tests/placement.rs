@@ -34,6 +34,7 @@ fn controller(keys: &str, nodes: &[(&str, &str)]) -> Core {
     }
     let file = format!("[service.db]\ncommand = [\"db\"]\n{keys}");
     let recovered = Recovered {
+        worked: None,
         cluster: spec::parse(&file, "shop.toml").unwrap().cluster,
         slots: Vec::new(),
         instances: Vec::new(),

@@ -14,8 +14,8 @@ const ACTIONS = {
   park: { word: "Park", send: (name) => post("/v1/park", { service: name, slot: null, by: "the dashboard", why: "" }), undo: (name) => ({ word: `Unpark ${name}`, send: () => post("/v1/unpark", { service: name, slot: null, by: "the dashboard" }) }) },
   unpark: { word: "Unpark", send: (name) => post("/v1/unpark", { service: name, slot: null, by: "the dashboard" }), undo: (name) => ({ word: `Park ${name} again`, send: () => post("/v1/park", { service: name, slot: null, by: "the dashboard", why: "" }) }) },
   retry: { word: "Try again now", send: (name) => post(`/v1/retry/${enc(name)}`) },
-  pause: { word: "Pause", key: "p", send: () => post("/v1/pause"), undo: () => ({ word: "Resume", send: () => post("/v1/resume") }) },
-  resume: { word: "Resume", key: "p", send: () => post("/v1/resume"), undo: () => ({ word: "Pause again", send: () => post("/v1/pause") }) },
+  pause: { word: "Pause", key: "p", send: () => post("/v1/pause", { by: "the dashboard", why: "" }), undo: () => ({ word: "Resume", send: () => post("/v1/resume", { by: "the dashboard" }) }) },
+  resume: { word: "Resume", key: "p", send: () => post("/v1/resume", { by: "the dashboard" }), undo: () => ({ word: "Pause again", send: () => post("/v1/pause", { by: "the dashboard", why: "" }) }) },
 };
 
 /** The buttons of a thing's page. */

@@ -82,7 +82,7 @@ function bar() {
   flag(document.body, "stale", state === "stale");
   flag(document.body, "connecting", state === "wait");
   const banner = $("banner");
-  const lost = state === "stale", words = lost ? `No news from node ${model.node} since ${clock(model.since)} (${span(age())}). What is shown in grey was so then.${moving ? ` Looking for another node: ${moving}.` : ""}` : model.paused ? `Automatic actions are paused since ${clock(model.paused)}: nothing is failed over or started again.` : cutOff() ? `Node ${model.node} is cut off from the store: what it says of others is what it heard last.` : "";
+  const lost = state === "stale", words = lost ? `No news from node ${model.node} since ${clock(model.since)} (${span(age())}). What is shown in grey was so then.${moving ? ` Looking for another node: ${moving}.` : ""}` : model.paused ? `Automatic actions are paused since ${clock(model.paused)}${model.pause ? ` by ${model.pause.by}${model.pause.why ? ` (${model.pause.why})` : ""}` : ""}: nothing is failed over or started again.` : cutOff() ? `Node ${model.node} is cut off from the store: what it says of others is what it heard last.` : "";
   banner.hidden = !words;
   attr(banner, "data-kind", lost ? "lost" : "warn");
   text(banner, words);

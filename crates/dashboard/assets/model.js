@@ -15,7 +15,7 @@ const EVENTS_MAX = 2000;
 const POINTS_MAX = 3600;
 
 export const model = {
-  node: null, cluster: "", at: null, revision: 0, paused: null,
+  node: null, cluster: "", at: null, revision: 0, paused: null, pause: null,
   /** Counts what the layout of the picture depends on: who there is, and where. */
   layout: 0,
   /** Counts what the lines depend on: who serves, and whether anything flows. */
@@ -72,6 +72,7 @@ function snapshot(data) {
   model.nodes = new Map(status.nodes.map((node) => [node.name, node]));
   model.problems = status.problems;
   model.paused = status.paused;
+  model.pause = status.pause || null;
   model.revision = status.revision;
   model.events = data.events;
   model.ages = data.ages;
@@ -87,6 +88,7 @@ function snapshot(data) {
 function change(data) {
   model.revision = data.revision;
   model.paused = data.paused;
+  model.pause = data.pause || null;
   for (const name of data.gone) {
     for (const instance of model.services.get(name)?.instances || []) model.instances.delete(instance.id);
     model.services.delete(name);

@@ -130,7 +130,7 @@ export function services() {
     morph(row.far, h("span", { class: "far", "data-tone": far(service) }, farWords(service.distance_to_outage)), h("div", { class: "since" }, farBy(service)), survives(service.name));
     const serving = service.slots.filter((slot) => slot.state === "serving").length, ready = service.failover_order.length;
     text(row.who, `${serving}/${service.active} active, ${ready}/${service.standby} standby, needs ${service.need}`);
-    morph(row.why, h("span", null, service.because), h("br"), h("span", { class: "since" }, `${since(service.since)}${service.rolling ? "; a rollout is under way" : ""}`));
+    morph(row.why, h("span", null, service.because), h("br"), h("span", { class: "since" }, `${since(service.since)}`));
   }
   figures();
 }

@@ -35,7 +35,7 @@ pub fn delta(before: &Status, after: &Status, seq: u64, events: Vec<Event>) -> O
             blank_since(new.clone(), |problem| &mut problem.since)
                 != blank_since(old.clone(), |problem| &mut problem.since)
         });
-    let paused_differs = before.paused.is_some() != after.paused.is_some();
+    let paused_differs = before.pause != after.pause || before.paused.is_some() != after.paused.is_some();
     let news = !services.is_empty()
         || !gone.is_empty()
         || nodes_differ
@@ -48,6 +48,7 @@ pub fn delta(before: &Status, after: &Status, seq: u64, events: Vec<Event>) -> O
         at: after.at.clone(),
         revision: after.revision,
         paused: after.paused.clone(),
+        pause: after.pause.clone(),
         services,
         gone,
         nodes: nodes_differ.then(|| after.nodes.clone()),
@@ -93,6 +94,8 @@ fn service_delta(before: Option<&ServiceStatus>, after: &ServiceStatus) -> Optio
 fn head(service: &ServiceStatus) -> ServiceStatus {
     ServiceStatus {
         name: service.name.clone(),
+        rollout: service.rollout.clone(),
+        waits_for: service.waits_for.clone(),
         state: service.state.clone(),
         since: service.since.clone(),
         because: service.because.clone(),
@@ -217,6 +220,8 @@ mod tests {
                 instance(&format!("{name}-2"), "running"),
             ],
             rolling: false,
+            rollout: None,
+            waits_for: None,
             failover_order: vec![format!("{name}-2")],
             traffic: Some(Traffic::default()),
         };
@@ -235,6 +240,7 @@ mod tests {
             }],
             problems: Vec::new(),
             paused: None,
+            pause: None,
             distances_at: None,
         }
     }

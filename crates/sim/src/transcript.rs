@@ -126,6 +126,12 @@ fn action_in_words(action: &Action) -> String {
             "start {instance} on {node} as active, epoch {}",
             epoch.unwrap_or_default()
         ),
+        Action::Start {
+            instance,
+            node,
+            earlier: Some(_),
+            ..
+        } => format!("start {instance} on {node} as what worked last"),
         Action::Start { instance, node, .. } => format!("start {instance} on {node}"),
         Action::Prepare { instance, .. } => format!("look {instance} over"),
         Action::Stop {
@@ -213,6 +219,7 @@ fn note_in_words(note: &Note) -> String {
         NoteKind::ServiceState(state) => format!("is {state}"),
         NoteKind::RolloutDone => "is rolled out".into(),
         NoteKind::RolloutStuck => "cannot be rolled out further".into(),
+        NoteKind::RolloutGivenUp => "is rolled out no further".into(),
         NoteKind::ServiceRemoved => "is removed".into(),
         NoteKind::NodeLost => "is lost".into(),
         NoteKind::NodeDrained => "is being emptied".into(),

@@ -507,13 +507,13 @@ fn a_rollout_of_what_does_not_work_leaves_the_active_alone() {
     0.016s     start web-3 on a  because web-3 could not be started: command not found
     0.018s     web-3 did not start  because web-3 could not be started: command not found
     0.018s     web-3 is given up  because 1 replacement never became healthy either
+    0.018s     web is rolled out no further  because web-3 tried the new declaration: 1 replacement never became healthy either; its last failure: command not found
     10.018s    start web-3 on a  because it was given up and the time for another try has come
     10.020s    web-3 did not start  because web-3 could not be started: command not found
     10.020s    web-3 is given up  because 1 replacement never became healthy either
     20.020s    start web-3 on a  because it was given up and the time for another try has come
     20.022s    web-3 did not start  because web-3 could not be started: command not found
     20.022s    web-3 is given up  because 1 replacement never became healthy either
-    30.000s    web cannot be rolled out further  because web-3: down: 1 replacement never became healthy either
     30.022s    start web-3 on a  because it was given up and the time for another try has come
     30.024s    web-3 did not start  because web-3 could not be started: command not found
     30.024s    web-3 is given up  because 1 replacement never became healthy either
@@ -792,7 +792,7 @@ fn an_active_that_died_while_no_agent_ran_is_failed_over_when_one_does() {
     0.000s   * db-1 is killed
     1.000s   * the agent is started
     1.000s     claim db/0 for db-2, epoch 2  because nothing of db-1 runs any more
-    1.000s     start db-1 on a  because it ran when the agent came back and was adopted
+    1.000s     start db-1 on a  because nothing of it ran when the agent came up
     1.000s     hold the clients of db  because 0 of 1 actives serve, 0 of 1 standbys are ready
     1.000s     db is down  because 0 of 1 actives serve, 0 of 1 standbys are ready
     1.001s     promote db-2, epoch 2  because it holds the slot at epoch 2
@@ -975,7 +975,7 @@ fn more_actives_are_started_and_surplus_ones_demoted() {
     2.000s     web is degraded  because 1 of 1 actives serve, 0 of 1 standbys are ready
     2.010s     forget web-3  because more instances than the 2 declared
     2.062s     demote web-2, epoch 2  because more instances than the 2 declared
-    2.067s     release web/1, last held by web-2  because nothing of web-2 runs any more
+    2.067s     release web/1, last held by web-2  because more instances than the 2 declared
     2.067s     web is redundant  because 1 of 1 actives serve, 1 of 1 standbys are ready
     ");
 }
@@ -997,7 +997,7 @@ fn a_removed_service_leaves_nothing_behind() {
     0.000s     stop web-1  because the file no longer declares it
     0.000s     web is down  because 0 of 1 actives serve, 0 of 0 standbys are ready
     0.010s     forget web-1  because the file no longer declares it
-    0.010s     release web/0, last held by web-1  because nothing of web-1 runs any more
+    0.010s     release web/0, last held by web-1  because the file no longer declares it
     0.011s     web is removed  because the file no longer declares it
     2.000s   = db is redundant; db-1 holds slot 0 at epoch 1; db-1 on a is active, ready; db-2 on a is standby, ready
     ");
@@ -1018,12 +1018,12 @@ fn everything_stops_in_reverse_order() {
     0.000s     close the address of web  because the operator takes everything down
     0.000s     stop web-1  because the operator takes everything down
     0.000s     web is down  because 0 of 1 actives serve, 0 of 0 standbys are ready
-    0.010s     release web/0, last held by web-1  because nothing of web-1 runs any more
+    0.010s     release web/0, last held by web-1  because the operator takes everything down
     0.010s     close the address of db  because the operator takes everything down
     0.010s     stop db-1  because the operator takes everything down
     0.010s     stop db-2  because the operator takes everything down
     0.010s     db is down  because 0 of 1 actives serve, 0 of 1 standbys are ready
-    0.020s     release db/0, last held by db-1  because nothing of db-1 runs any more
+    0.020s     release db/0, last held by db-1  because the operator takes everything down
     0.021s     everything is stopped  because the operator takes everything down
     ");
 }
@@ -1069,6 +1069,142 @@ fn who_ignores_the_stop_signal_is_killed() {
     0.864s     switchover of db/0 from db-1 to db-2 took 864.4ms  because the operator asked for a switchover
     0.885s     db-1 is healthy  because db-1 passes its checks
     0.885s     db is redundant  because 1 of 1 actives serve, 1 of 1 standbys are ready
+    ");
+}
+
+#[test]
+fn an_active_that_dies_while_a_broken_version_is_tried_runs_as_what_worked_last() {
+    let transcript = scenario(
+        "
+        service  web  active 1  standby 1  retry-after 1m
+        ail      web-2  never-healthy  5m
+        change   web  version two  start-timeout 1s
+        advance  1500ms
+        kill     web-1
+        advance  500ms
+        status
+        ",
+    );
+    insta::assert_snapshot!(transcript, @r"
+    0.000s   * web-2 starts and never answers for 5m
+    0.000s   * the operator applies another file
+    0.000s     stop web-2  because it runs from an earlier declaration
+    0.000s     web is degraded  because 1 of 1 actives serve, 0 of 1 standbys are ready
+    0.010s     start web-2 on a  because it runs from an earlier declaration
+    1.012s     web-2 did not start  because web-2 was not healthy within 1s, last check: connection refused
+    1.012s     kill web-2  because web-2 was not healthy within 1s, last check: connection refused
+    1.012s     start web-2 on a  because web-2 was not healthy within 1s, last check: connection refused
+    1.500s   * web-1 is killed
+    1.500s     kill web-1  because the process of web-1 ended: killed by SIGKILL
+    1.500s     web-1 died  because the process of web-1 ended: killed by SIGKILL
+    1.500s     hold the clients of web  because 0 of 1 actives serve, 0 of 1 standbys are ready
+    1.500s     web is down  because 0 of 1 actives serve, 0 of 1 standbys are ready
+    1.500s     start web-1 on a as what worked last  because the process of web-1 ended: killed by SIGKILL
+    1.522s     web-1 is healthy  because web-1 passes its checks
+    1.522s     claim web/0 for web-1, epoch 2  because the process of web-1 ended: killed by SIGKILL
+    1.523s     send the clients of web to web-1  because 1 of 1 actives serve, 0 of 1 standbys are ready
+    1.523s     web is degraded  because 1 of 1 actives serve, 0 of 1 standbys are ready
+    1.523s     failover of web/0 to web-1 took 23.2ms  because the process of web-1 ended: killed by SIGKILL
+    2.000s   = web is degraded; web-1 holds slot 0 at epoch 2; web-1 on a is active, ready; web-2 on a is standby, not ready (starting: web-2 was not healthy within 1s, last check: connection refused)
+    ");
+}
+
+#[test]
+fn a_version_whose_promotion_fails_is_given_up_and_the_one_before_serves_on() {
+    let transcript = scenario(
+        "
+        service  db  active 1  standby 1  exclusive  promote
+        change   db  version two
+        advance  100ms
+        hook     db  promote  fails  20ms
+        advance  105ms
+        hook     db  promote  fails  15ms
+        advance  1m
+        status
+        ",
+    );
+    insta::assert_snapshot!(transcript, @r"
+    0.000s   * the operator applies another file
+    0.000s     stop db-2  because it runs from an earlier declaration
+    0.000s     db is degraded  because 1 of 1 actives serve, 0 of 1 standbys are ready
+    0.010s     start db-2 on a  because it runs from an earlier declaration
+    0.032s     db-2 is healthy  because db-2 passes its checks
+    0.032s     hold the clients of db  because 0 of 1 actives serve, 1 of 1 standbys are ready
+    0.032s     db is down  because 0 of 1 actives serve, 1 of 1 standbys are ready
+    0.094s     stop db-1  because it runs from an earlier declaration
+    0.100s   * on_promote of db fails for 20ms
+    0.105s     claim db/0 for db-2, epoch 2  because it runs from an earlier declaration
+    0.106s     promote db-2, epoch 2  because it holds the slot at epoch 2
+    0.111s     db-2 has a failed hook  because on_promote of db-2 failed: exit code 1
+    0.111s     kill db-2  because on_promote of db-2 failed: exit code 1
+    0.111s     start db-1 on a as what worked last  because it runs from an earlier declaration
+    0.111s     start db-2 on a  because on_promote of db-2 failed: exit code 1
+    0.133s     db-1 is healthy  because db-1 passes its checks
+    0.133s     claim db/0 for db-1, epoch 3  because it runs from an earlier declaration
+    0.133s     db-2 is healthy  because db-2 passes its checks
+    0.134s     promote db-1, epoch 3  because it holds the slot at epoch 3
+    0.139s     send the clients of db to db-1  because 1 of 1 actives serve, 1 of 1 standbys are ready
+    0.139s     db is redundant  because 1 of 1 actives serve, 1 of 1 standbys are ready
+    0.140s     switchover of db/0 to db-1 took 107.7ms  because it runs from an earlier declaration
+    0.140s     hold the clients of db  because 0 of 1 actives serve, 1 of 1 standbys are ready
+    0.140s     db is down  because 0 of 1 actives serve, 1 of 1 standbys are ready
+    0.202s     stop db-1  because it runs from an earlier declaration
+    0.205s   * on_promote of db fails for 15ms
+    0.212s     claim db/0 for db-2, epoch 4  because it runs from an earlier declaration
+    0.213s     promote db-2, epoch 4  because it holds the slot at epoch 4
+    0.219s     db-2 has a failed hook  because on_promote of db-2 failed: exit code 1
+    0.219s     kill db-2  because on_promote of db-2 failed: exit code 1
+    0.219s     start db-1 on a as what worked last  because it runs from an earlier declaration
+    0.219s     start db-2 on a  because on_promote of db-2 failed: exit code 1
+    0.241s     db-1 is healthy  because db-1 passes its checks
+    0.241s     claim db/0 for db-1, epoch 5  because it runs from an earlier declaration
+    0.241s     db-2 is healthy  because db-2 passes its checks
+    0.242s     promote db-1, epoch 5  because it holds the slot at epoch 5
+    0.247s     send the clients of db to db-1  because 1 of 1 actives serve, 1 of 1 standbys are ready
+    0.247s     db is redundant  because 1 of 1 actives serve, 1 of 1 standbys are ready
+    0.248s     switchover of db/0 to db-1 took 107.7ms  because it runs from an earlier declaration
+    0.249s     db is rolled out no further  because db-2 took a slot with the new declaration and did not keep it, 2 times; its last failure: connection refused
+    60.205s  = db is redundant; db-1 holds slot 0 at epoch 5; db-1 on a is active, ready; db-2 on a is standby, ready
+    ");
+}
+
+#[test]
+fn a_promotion_of_a_standby_that_hangs_is_abandoned_when_the_old_active_is_back() {
+    let transcript = scenario(
+        "
+        service  db  active 1  standby 1  exclusive  hooks  follow
+        advance  100ms
+        hang     db-2
+        hook     db  promote  hangs  200ms
+        kill     db-1
+        advance  5s
+        status
+        ",
+    );
+    insta::assert_snapshot!(transcript, @r"
+    0.100s   * db-2 hangs
+    0.100s   * on_promote of db hangs for 200ms
+    0.100s   * db-1 is killed
+    0.100s     kill db-1  because the process of db-1 ended: killed by SIGKILL
+    0.100s     db-1 died  because the process of db-1 ended: killed by SIGKILL
+    0.100s     hold the clients of db  because 0 of 1 actives serve, 1 of 1 standbys are ready
+    0.100s     db is down  because 0 of 1 actives serve, 1 of 1 standbys are ready
+    0.100s     claim db/0 for db-2, epoch 2  because the process of db-1 ended: killed by SIGKILL
+    0.100s     start db-1 on a  because the process of db-1 ended: killed by SIGKILL
+    0.101s     promote db-2, epoch 2  because it holds the slot at epoch 2
+    0.122s     db-1 is healthy  because db-1 passes its checks
+    0.323s     db-2 is unhealthy  because db-2 failed 2 checks in a row: no answer within 100ms
+    0.323s     kill db-2  because db-2 is unhealthy: no answer within 100ms
+    0.323s     claim db/0 for db-1, epoch 3  because the process of db-1 ended: killed by SIGKILL
+    0.323s     start db-2 on a  because db-2 is unhealthy: no answer within 100ms
+    0.324s     promote db-1, epoch 3  because it holds the slot at epoch 3
+    0.329s     send the clients of db to db-1  because 1 of 1 actives serve, 0 of 1 standbys are ready
+    0.329s     db is degraded  because 1 of 1 actives serve, 0 of 1 standbys are ready
+    0.330s     failover of db/0 to db-1 took 229.7ms  because the process of db-1 ended: killed by SIGKILL
+    0.345s     db-2 is healthy  because db-2 passes its checks
+    0.345s     let db-2 follow db-1, epoch 3  because db-1 is active at epoch 3
+    0.350s     db is redundant  because 1 of 1 actives serve, 1 of 1 standbys are ready
+    5.100s   = db is redundant; db-1 holds slot 0 at epoch 3; db-1 on a is active, ready; db-2 on a is standby, ready
     ");
 }
 

@@ -112,7 +112,7 @@ impl Agent {
             forcing.node,
             lease::statement(&forcing.node)
         );
-        let deed = self.deed(at, &request.by, "force", &slot, text);
+        let deed = self.deed(at, &request.by, "force", &slot.to_string(), text);
         let value = serde_json::to_vec(&deed).map_err(|error| crate::input::refused(error.to_string(), None))?;
         let ground = Ground::Stated {
             slot: held.key,

@@ -257,7 +257,7 @@ impl Agent {
             self.ask_answered(answer, entry);
         } else {
             match key {
-                record::PAUSED => self.pause_seen(true, now),
+                record::PAUSED => self.pause_seen(Some(&crate::pauses::read_pause(&entry.value)), now),
                 record::CONTROLLER => self.controller_seen(entry, now),
                 record::CURRENT => self.file_seen(entry, now),
                 record::META => self.meta_seen(entry),
@@ -318,7 +318,7 @@ impl Agent {
         } else if let Some(slot) = record::park_of_key(key) {
             self.park_seen(slot, None, now);
         } else if key == record::PAUSED {
-            self.pause_seen(false, now);
+            self.pause_seen(None, now);
         } else if key == record::CONTROLLER {
             cluster.controller = None;
             self.consider_election(now);
@@ -347,13 +347,6 @@ impl Agent {
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "what an operator did cannot be read"),
         }
-    }
-
-    fn pause_seen(&mut self, paused: bool, now: Timestamp) {
-        if let Some(cluster) = &mut self.clustered {
-            cluster.paused = paused;
-        }
-        self.core.handle(Event::Paused(paused), now);
     }
 
     fn session_seen(&mut self, node: NodeName, entry: &Entry, now: Timestamp) {

@@ -38,9 +38,10 @@ pub(crate) fn explain(name: &str, if_dies: Option<&str>, known: &Known<'_>) -> O
             if_node_dies(node, if named.is_empty() { all } else { named }, known)?,
         );
     }
-    if let Some(since) = view.paused {
-        facts.push(format!("automatic actions are paused since {}", shown(since)));
-        if_it_dies = vec!["nothing follows while automatic actions are paused; `understudy resume` ends that".into()];
+    if let Some(paused) = &view.paused {
+        let told = format!("{}, since {}", paused.reason(), shown(paused.since));
+        facts.push(told.clone());
+        if_it_dies = vec![format!("nothing follows: {told}; `understudy resume` ends that")];
     }
     let events = known.journal.latest_about(name, EVENTS);
     Some(Explanation {
@@ -66,6 +67,16 @@ fn if_node_dies(node: &str, services: Vec<&ServiceView>, known: &Known<'_>) -> O
         .collect();
     lines.extend(noticed(known));
     lines.extend(loss::of_voters(&known.voters, node));
+    if let Some(paused) = &known.view.paused {
+        lines.insert(
+            0,
+            format!(
+                "nobody takes over: {}, since {}; without that:",
+                paused.reason(),
+                shown(paused.since)
+            ),
+        );
+    }
     Some(Answer {
         question: format!("what if node {node} dies now"),
         lines,
@@ -107,8 +118,12 @@ fn why_not_failed_over(service: &ServiceView, view: &View) -> Option<Answer> {
             (phase, _) => format!("slot {} is {}, because {}", slot.slot, slot_state(phase), slot.because),
         });
     }
-    if view.paused.is_some() {
-        lines.push("automatic actions are paused: nobody takes over".into());
+    if let Some(paused) = &view.paused {
+        lines.push(format!(
+            "nobody takes over: {}, since {}",
+            paused.reason(),
+            shown(paused.since)
+        ));
     }
     let waiting = service
         .instances
@@ -172,8 +187,10 @@ fn of_service(service: &ServiceView) -> Parts {
             format!("failover order: {}", names.join(", "))
         }
     });
-    if service.rolling {
-        facts.push("a rollout is under way: some processes run from an earlier declaration".into());
+    if let Some(rollout) = super::status::rollout(service) {
+        let words = super::status::rollout_in_words(&rollout);
+        facts.push(format!("some processes run from an earlier declaration; {words}"));
+        facts.extend((!rollout.hint.is_empty()).then_some(rollout.hint));
     }
     facts.extend(service.unplaced.clone());
     if service.rebalancing {

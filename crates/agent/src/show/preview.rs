@@ -23,10 +23,15 @@ pub(crate) fn preview(intent: &Intent, known: &Known<'_>) -> Result<Preview, Out
         Intent::Pause => pause(known),
         Intent::Resume => resume(known),
     };
-    if known.view.paused.is_some() && preview.refused.is_none() && !matches!(intent, Intent::Pause | Intent::Resume) {
-        preview.lines.push(
-            "automatic actions are paused: nothing takes over and nothing is started again until they go on".into(),
-        );
+    if let Some(paused) = &known.view.paused
+        && preview.refused.is_none()
+        && !matches!(intent, Intent::Pause | Intent::Resume)
+    {
+        preview.lines.push(format!(
+            "nothing takes over and nothing is started again until automatic actions go on: {}, since {}",
+            paused.reason(),
+            crate::clock::shown(paused.since)
+        ));
         preview.severity = preview.severity.max(Severity::Warning);
     }
     Ok(preview)
@@ -261,8 +266,9 @@ fn retry(name: &str, known: &Known<'_>) -> Result<Preview, Outcome> {
 
 fn pause(known: &Known<'_>) -> Preview {
     let mut preview = blank("Pause automatic actions".into());
-    if known.view.paused.is_some() {
-        preview.refused = Some("they are paused already".into());
+    if let Some(paused) = &known.view.paused {
+        let since = crate::clock::shown(paused.since);
+        preview.refused = Some(format!("they are paused already: {}, since {since}", paused.reason()));
     }
     preview.severity = Severity::Warning;
     preview.lines.push(

@@ -4,7 +4,7 @@ use crate::clock::{self, shown};
 use crate::executor::Executor;
 use crate::fronts::Fronts;
 use api::{InstanceStatus, NodeState, NodeStatus, Problem, ServiceStatus, Severity, SlotStatus, Status, Traffic};
-use decisions::{InstancePhase, InstanceView, ServiceView, SlotPhase, View};
+use decisions::{InstancePhase, InstanceView, Reason, RolloutState, ServiceView, SlotPhase, View};
 use model::{ServiceState, Timestamp, Timing};
 use std::time::Duration;
 
@@ -21,7 +21,13 @@ pub(crate) fn status(
     extra: Vec<Problem>,
     timing: Option<&Timing>,
 ) -> Status {
-    let mut problems: Vec<Problem> = view.services.iter().flat_map(problems).chain(extra).collect();
+    let mut problems: Vec<Problem> = view
+        .services
+        .iter()
+        .flat_map(problems)
+        .chain(extra)
+        .chain(paused(view))
+        .collect();
     problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
     Status {
         version: api::VERSION,
@@ -31,11 +37,16 @@ pub(crate) fn status(
         services: view
             .services
             .iter()
-            .map(|service| service_status(service, executor, fronts, timing))
+            .map(|service| service_status(service, view, executor, fronts, timing))
             .collect(),
         nodes: view.nodes.iter().map(node_status).collect(),
         problems,
-        paused: view.paused.map(shown),
+        paused: view.paused.as_ref().map(|paused| shown(paused.since)),
+        pause: view.paused.as_ref().map(|paused| api::Pause {
+            since: shown(paused.since),
+            by: paused.by.clone(),
+            why: paused.why.clone(),
+        }),
         distances_at: None,
     }
 }
@@ -54,8 +65,26 @@ fn node_status(node: &decisions::NodeView) -> NodeStatus {
     }
 }
 
+/// Whatever else is said, nothing follows while automatic actions are paused.
+fn paused(view: &View) -> Option<Problem> {
+    let paused = view.paused.as_ref()?;
+    Some(Problem {
+        code: "paused".into(),
+        severity: Severity::Warning,
+        about: "cluster".into(),
+        text: format!(
+            "nothing is failed over, started again or rolled out: {}, since {}",
+            paused.reason(),
+            shown(paused.since)
+        ),
+        hint: "`understudy resume` ends that".into(),
+        since: shown(paused.since),
+    })
+}
+
 fn service_status(
     service: &ServiceView,
+    view: &View,
     executor: &Executor,
     fronts: &Fronts,
     timing: Option<&Timing>,
@@ -94,7 +123,7 @@ fn service_status(
         // Of instances alone: the rest is added by who has reckoned it.
         distance_to_outage: service.distance,
         outage: None,
-        protection: protection(service, timing),
+        protection: protection(service, view, timing),
         listen: service.declared.listen.map(|listen| listen.to_string()),
         floating: service
             .declared
@@ -107,7 +136,12 @@ fn service_status(
             .iter()
             .map(|instance| instance_status(instance, executor))
             .collect(),
-        rolling: service.rolling,
+        rolling: service.rollout.is_some(),
+        rollout: rollout(service),
+        waits_for: match &service.because {
+            Reason::WaitsForNeed { need } => Some(need.to_string()),
+            _ => None,
+        },
         failover_order: service.failover_order.iter().map(ToString::to_string).collect(),
         traffic: fronts.totals(&service.name).map(|totals| Traffic {
             open: totals.open,
@@ -144,14 +178,69 @@ fn because_of(service: &ServiceView) -> String {
     let mut because = service.because.to_string();
     if service.removed {
         because.push_str("; the file no longer declares it");
-    } else if service.rolling {
-        because.push_str("; a rollout is under way");
+    } else if let Some(rollout) = rollout(service) {
+        because.push_str("; ");
+        because.push_str(&rollout_in_words(&rollout));
     }
     if let Some(unplaced) = &service.unplaced {
         because.push_str("; ");
         because.push_str(unplaced);
     }
     because
+}
+
+/// How it goes with the replacement of processes that run from an earlier declaration.
+pub(super) fn rollout(service: &ServiceView) -> Option<api::Rollout> {
+    let rollout = service.rollout.as_ref()?;
+    let retried = service
+        .instances
+        .iter()
+        .filter(|instance| instance.current && instance.phase == InstancePhase::Failed);
+    let again = retried.clone().next().map_or_else(
+        || format!("`understudy apply` of a mended file, or of this one after `understudy rollback`, tries again; `understudy explain {}` says more", service.name),
+        |instance| {
+            let at = instance.next_try.filter(|at| *at != Timestamp::NEVER);
+            let by_itself = at.map_or_else(String::new, |at| format!(" (that happens by itself at {})", shown(at)));
+            format!("`understudy retry {}` tries once more{by_itself}", instance.id)
+        },
+    );
+    let (state, hint) = match rollout.state {
+        RolloutState::UnderWay => ("under-way", String::new()),
+        RolloutState::Stuck => (
+            "stuck",
+            format!(
+                "it goes on when that is mended; `understudy explain {}` says more, `understudy rollback` goes back",
+                service.name
+            ),
+        ),
+        RolloutState::GivenUp => (
+            "given-up",
+            format!(
+                "what ran before serves on; `understudy rollback` goes back to what worked last, or apply a mended file; {again}"
+            ),
+        ),
+    };
+    Some(api::Rollout {
+        state: state.into(),
+        since: rollout.since.map(since),
+        because: rollout.because.as_ref().map(ToString::to_string).unwrap_or_default(),
+        hint,
+    })
+}
+
+/// In a clause, as part of why a service is as it is.
+pub(super) fn rollout_in_words(rollout: &api::Rollout) -> String {
+    let at = |word: &str| {
+        rollout
+            .since
+            .as_ref()
+            .map_or_else(String::new, |since| format!(" {word} {since}"))
+    };
+    match rollout.state.as_str() {
+        "given-up" => format!("its rollout was given up{}: {}", at("at"), rollout.because),
+        "stuck" => format!("its rollout gets no further{}: {}", at("since"), rollout.because),
+        _ => format!("a rollout is under way{}", at("since")),
+    }
 }
 
 fn instance_status(instance: &InstanceView, executor: &Executor) -> InstanceStatus {
@@ -193,18 +282,31 @@ pub(crate) fn slot_state(phase: SlotPhase) -> &'static str {
     }
 }
 
-/// Which class of failure is noticed how fast (design, rule 4).
-fn protection(service: &ServiceView, timing: Option<&Timing>) -> String {
+/// Which class of failure is noticed how fast (design, rule 4), and what follows as things stand: a standby that could not take over, or a
+/// pause, protects from nothing.
+fn protection(service: &ServiceView, view: &View, timing: Option<&Timing>) -> String {
     let declared = &service.declared;
-    let hang = match &declared.check {
-        Some(check) => {
-            let bound = check.every.duration() * check.fail_after + check.timeout.duration();
+    let heir = !service.failover_order.is_empty();
+    let found = declared
+        .check
+        .as_ref()
+        .map(|check| check.every.duration() * check.fail_after + check.timeout.duration());
+    let death = match (heir, unready(service)) {
+        (true, _) => "process death: an event, milliseconds".to_owned(),
+        (false, why) => {
             format!(
-                "a hang: its check, within {}",
-                model::Millis(u64::try_from(bound.as_millis()).unwrap_or(u64::MAX))
+                "process death: no standby could take over now{why}; an active that dies is missing until it was started again where it was"
             )
         }
-        None => "a hang is not noticed: no check is declared".into(),
+    };
+    let hang = match (found, heir) {
+        (Some(found), true) => format!("a hang: its check, within {}", millis(found)),
+        (Some(found), false) => format!(
+            "a hang: its check, within {}, and with no standby it is started again {} later",
+            millis(found),
+            millis(decisions::unhealthy_restart_after(found))
+        ),
+        (None, _) => "a hang is not noticed: no check is declared".into(),
     };
     let machine = match timing {
         None => "loss of this machine: nothing, all nodes are on it".to_owned(),
@@ -219,10 +321,41 @@ fn protection(service: &ServiceView, timing: Option<&Timing>) -> String {
             } else {
                 String::new()
             };
-            format!("loss of its node: its session, taken elsewhere within {worst}ms, promotion on top{fence}")
+            match heir {
+                true => {
+                    format!("loss of its node: its session, taken elsewhere within {worst}ms, promotion on top{fence}")
+                }
+                false => format!("loss of its node: no standby could take over now{fence}"),
+            }
         }
     };
-    format!("process death: an event, milliseconds; {hang}; {machine}")
+    let paused = view.paused.as_ref().map_or_else(String::new, |paused| {
+        let since = shown(paused.since);
+        format!(
+            "NOTHING FOLLOWS a failure now: {}, since {since}; after `understudy resume`: ",
+            paused.reason()
+        )
+    });
+    format!("{paused}{death}; {hang}; {machine}")
+}
+
+/// Why its standbys could not take over: at most three of them.
+fn unready(service: &ServiceView) -> String {
+    let standbys = service
+        .instances
+        .iter()
+        .filter(|instance| instance.role == model::Role::Standby);
+    let why = |instance: &InstanceView| Some(format!("{}: {}", instance.id, instance.ready.as_ref().err()?));
+    let why: Vec<String> = standbys.filter_map(why).take(3).collect();
+    match why.as_slice() {
+        [] if service.declared.standby == 0 => " (none is declared)".into(),
+        [] => String::new(),
+        why => format!(" ({})", why.join(", ")),
+    }
+}
+
+fn millis(span: Duration) -> model::Millis {
+    model::Millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// What needs somebody's attention, from the catalogue.
@@ -276,6 +409,23 @@ fn problems(service: &ServiceView) -> Vec<Problem> {
             ),
             ServiceState::Redundant => {}
         }
+    }
+    if let (Some(told), Some(view)) = (rollout(service), &service.rollout)
+        && view.state != RolloutState::UnderWay
+    {
+        let code = match view.state {
+            RolloutState::GivenUp => "rollout-given-up",
+            _ => "rollout-stuck",
+        };
+        let text = format!("{name}: {}", rollout_in_words(&told));
+        add(
+            code,
+            Severity::Warning,
+            name.clone(),
+            text,
+            told.hint,
+            view.since.unwrap_or(service.since),
+        );
     }
     for instance in &service.instances {
         let id = instance.id.to_string();

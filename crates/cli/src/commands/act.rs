@@ -5,7 +5,8 @@ use crate::args;
 use crate::client::{self, Answer, Client, segment};
 use crate::names::{Kind, find};
 use crate::render::{events::waterfall, hanging};
-use api::{Outcome, SwitchoverRequest};
+use crate::who;
+use api::{Outcome, PauseRequest, SwitchoverRequest};
 use serde::Serialize;
 
 /// `switchover`
@@ -47,9 +48,13 @@ pub(super) async fn rebalance(session: &Session, args: &args::Service) -> Result
 }
 
 /// `pause`, `resume`
-pub(super) async fn plain(session: &Session, verb: &str, json: bool) -> Result<Done, Error> {
+pub(super) async fn pause(session: &Session, verb: &str, because: Option<&str>, json: bool) -> Result<Done, Error> {
     let client = session.client().await?;
-    post(session, &client, &format!("/v1/{verb}"), &(), json).await
+    let request = PauseRequest {
+        by: who::caller(),
+        why: because.unwrap_or_default().into(),
+    };
+    post(session, &client, &format!("/v1/{verb}"), &request, json).await
 }
 
 /// `retry`

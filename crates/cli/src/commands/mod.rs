@@ -3,6 +3,7 @@
 mod act;
 mod alerts;
 mod analyze;
+mod blocked;
 mod check;
 mod cluster;
 mod clusters;
@@ -119,6 +120,11 @@ enum Error {
     #[error("cluster `{cluster}` has no earlier revision to go back to")]
     NothingBefore { cluster: String },
 
+    #[error(
+        "no earlier revision of cluster `{cluster}` is known to have been healthy and says something else than what is in force"
+    )]
+    NothingWorked { cluster: String },
+
     #[error("the file is of cluster `{file}`, not `{asked}`")]
     OtherCluster { file: String, asked: String },
 }
@@ -126,6 +132,9 @@ enum Error {
 impl Error {
     fn hint(&self) -> Option<String> {
         match self {
+            Error::NothingWorked { .. } => Some(
+                "`understudy history` lists all of them and says which never became healthy; `understudy rollback REVISION` goes to one of your choice".into(),
+            ),
             Error::Client(error) => error.hint(),
             Error::Place(error) => error.hint(),
             Error::Name(error) => error.hint(),
@@ -226,8 +235,8 @@ async fn speak(session: &Session, command: Command) -> Result<Done, Error> {
         Command::Park(args) => hands::park(session, &args).await,
         Command::Unpark(args) => hands::unpark(session, &args).await,
         Command::Force(args) => hands::force(session, &args).await,
-        Command::Pause(args) => act::plain(session, "pause", args.json).await,
-        Command::Resume(args) => act::plain(session, "resume", args.json).await,
+        Command::Pause(args) => act::pause(session, "pause", args.because.as_deref(), args.json).await,
+        Command::Resume(args) => act::pause(session, "resume", None, args.json).await,
         Command::Retry(args) => act::retry(session, &args).await,
         Command::Drill(args) => drill::run(session, args.what).await,
         Command::Load(args) => load::run(session, &args).await,

@@ -1,7 +1,7 @@
 //! `plan`, `apply`, `history`, `rollback`: what would change, changing it, and undoing it.
 
 use super::files::{self, File};
-use super::{Done, Error, Session, act};
+use super::{Done, Error, Session, act, blocked};
 use crate::args;
 use crate::client::{Answer, Client};
 use crate::feed::{self, News};
@@ -58,10 +58,17 @@ async fn until_it_runs(session: &Session, client: Client, limit: Duration) -> Re
                 return Ok(Done::No);
             }
         };
-        let behind = status
-            .services
-            .iter()
-            .filter(|service| service.rolling || service.state != "redundant");
+        let stopped = blocked::blocked(&status);
+        if blocked::all_blocked(&status, &stopped) {
+            session
+                .output
+                .say("not everything will run as the file says by itself:");
+            for line in stopped.values() {
+                session.output.say(&format!("  {line}"));
+            }
+            return Ok(Done::No);
+        }
+        let behind = status.services.iter().filter(|service| blocked::is_behind(service));
         let now: Vec<String> = behind
             .map(|service| format!("{}: {}, {}", service.name, service.state, service.because))
             .collect();
@@ -94,17 +101,12 @@ pub(super) async fn rollback(session: &Session, args: &args::Rollback) -> Result
     let client = session.client().await?;
     let history = client.get::<Vec<HistoryEntry>>("/v1/history").await?.value;
     let current = history.iter().map(|entry| entry.revision).max();
-    let target = match args.revision {
-        Some(revision) => Some(revision),
-        None => history
-            .iter()
-            .map(|entry| entry.revision)
-            .filter(|revision| Some(*revision) != current)
-            .max(),
-    };
-    let Some(target) = target else {
-        return Err(Error::NothingBefore {
-            cluster: client.cluster().to_owned(),
+    let back = history.iter().find(|entry| entry.back).map(|entry| entry.revision);
+    let Some(target) = args.revision.or(back) else {
+        let cluster = client.cluster().to_owned();
+        return Err(match history.len() {
+            0 | 1 => Error::NothingBefore { cluster },
+            _ => Error::NothingWorked { cluster },
         });
     };
     let entry = entry(&history, target, &client)?;
@@ -118,11 +120,27 @@ pub(super) async fn rollback(session: &Session, args: &args::Rollback) -> Result
         first: false,
     };
     let plan = client.post::<_, Plan>("/v1/plan", &file).await?.value;
+    let why = match (args.revision.is_some(), entry.never_worked) {
+        (true, true) => "; it NEVER became healthy when it was in force",
+        (true, false) => "",
+        (false, _) => ", the last that was healthy and says something else than what is in force",
+    };
     session.output.say(&format!(
-        "back to revision {target}, applied {} by {}:",
+        "back to revision {target}, applied {} by {}{why}:",
         session.output.talk.moment(&entry.at),
         render::clean(&entry.by)
     ));
+    let passed_over: Vec<String> = history
+        .iter()
+        .filter(|entry| args.revision.is_none() && entry.never_worked && entry.revision > target)
+        .map(|entry| entry.revision.to_string())
+        .collect();
+    if !passed_over.is_empty() {
+        session.output.say(&format!(
+            "  never healthy, so passed over: revision {}",
+            passed_over.join(", ")
+        ));
+    }
     session.output.say(change::plan(&plan, &session.output.talk).trim_end());
     session.consent(args.yes, "a rollback", "Roll back?")?;
     let request = RollbackRequest {

@@ -2,7 +2,7 @@
 
 use super::up::{Signals, second_ctrl_c};
 use super::view::{End, SECOND_CTRL_C};
-use super::{Error, Session};
+use super::{Error, Session, blocked};
 use crate::client::Client;
 use crate::feed::{self, News};
 use crate::place::{Life, life};
@@ -22,6 +22,8 @@ const PROBLEM_LASTS: Duration = Duration::from_secs(3);
 pub(super) enum Progress {
     Redundant(Box<Status>),
     TimedOut(Box<Status>),
+    /// What is lacking does not come before somebody does something.
+    Blocked(Box<Status>),
     Ended(End),
 }
 
@@ -31,6 +33,7 @@ pub(super) async fn until_redundant(
     client: &Client,
     signals: &mut Signals,
     limit: Duration,
+    ran_before: bool,
 ) -> Result<Progress, Error> {
     let begun = Instant::now();
     let layout = session.place.layout(client.cluster());
@@ -43,8 +46,13 @@ pub(super) async fn until_redundant(
             news = news.recv() => match news {
                 Some(News::Status(answer, _)) => {
                     told.progress(session, &answer.value, begun);
-                    if answer.value.services.iter().all(|service| service.state == "redundant") {
+                    if !answer.value.services.iter().any(blocked::is_behind) {
                         return Ok(Progress::Redundant(Box::new(answer.value)));
+                    }
+                    let stopped = blocked::blocked(&answer.value);
+                    told.blocked(session, &stopped);
+                    if blocked::all_blocked(&answer.value, &stopped) {
+                        return Ok(Progress::Blocked(Box::new(answer.value)));
                     }
                     last = Some(Box::new(answer.value));
                 }
@@ -54,6 +62,10 @@ pub(super) async fn until_redundant(
                 None => return Ok(Progress::Ended(End::Gone)),
             },
             () = signals.any() => {
+                // What ran before this program goes on after it.
+                if ran_before {
+                    return Ok(Progress::Ended(End::Detach));
+                }
                 if !io::stdin().is_terminal() || asked.is_some() {
                     return Ok(Progress::Ended(End::Stop));
                 }
@@ -80,6 +92,7 @@ struct Told {
     redundant: BTreeSet<String>,
     /// Since when each stands, and whether it was told.
     problems: BTreeMap<String, (Instant, bool)>,
+    blocked: BTreeSet<String>,
     waiting: String,
     last: Option<Instant>,
 }
@@ -94,6 +107,15 @@ impl Told {
                     span(begun.elapsed())
                 ));
                 self.last = Some(Instant::now());
+            }
+        }
+    }
+
+    /// What does not come by itself is said at once.
+    fn blocked(&mut self, session: &Session, blocked: &BTreeMap<&str, String>) {
+        for line in blocked.values() {
+            if self.blocked.insert(line.clone()) {
+                session.output.say(&format!("  {line}"));
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::args;
 use crate::client::Client;
 use crate::place::{Life, life};
 use crate::render::plural;
-use crate::render::welcome::{not_redundant, welcome};
+use crate::render::welcome::{blocked_for_now, not_redundant, welcome};
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -28,7 +28,9 @@ pub(super) async fn run(session: &Session, args: &args::Up) -> Result<Done, Erro
     let layout = session.place.layout(&cluster);
     let client = session.client_of(&cluster);
     let mut signals = Signals::new()?;
-    match life(&layout) {
+    let life_before = life(&layout);
+    let ran_before = !matches!(life_before, Life::Stopped);
+    match life_before {
         Life::Stopped => {
             let starting = start(session, args, &file, &layout, &client);
             // Whoever ends this program meanwhile wants nothing left behind.
@@ -60,7 +62,7 @@ pub(super) async fn run(session: &Session, args: &args::Up) -> Result<Done, Erro
             }
         }
     }
-    match until_redundant(session, &client, &mut signals, args.timeout).await? {
+    match until_redundant(session, &client, &mut signals, args.timeout, ran_before).await? {
         Progress::Redundant(status) => {
             // An agent of an earlier version has none; all else is as good without.
             let link = client
@@ -79,6 +81,12 @@ pub(super) async fn run(session: &Session, args: &args::Up) -> Result<Done, Erro
                 .output
                 .say(&not_redundant(&session.place.program, &status, args.timeout));
             if args.detach {
+                return Ok(Done::No);
+            }
+        }
+        Progress::Blocked(status) => {
+            session.output.say(&blocked_for_now(&session.place.program, &status));
+            if args.detach || ran_before {
                 return Ok(Done::No);
             }
         }

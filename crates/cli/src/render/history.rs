@@ -12,12 +12,20 @@ pub(crate) fn list(entries: &[HistoryEntry], view: &View) -> String {
     let rows: Vec<Vec<Cell>> = entries
         .iter()
         .map(|entry| {
-            let current = if Some(entry.revision) == last { "in force" } else { "" };
+            let in_force = Some(entry.revision) == last;
+            let (tone, state) = match (in_force, entry.worked.is_some(), entry.never_worked) {
+                (true, _, true) => (Tone::Warn, "in force, not healthy yet"),
+                (true, _, false) => (Tone::Good, "in force"),
+                (false, _, true) => (Tone::Bad, "never became healthy"),
+                (false, true, false) if entry.back => (Tone::Plain, "worked; `rollback` goes here"),
+                (false, true, false) => (Tone::Quiet, "worked"),
+                (false, false, false) => (Tone::Quiet, ""),
+            };
             vec![
                 Cell::new(Tone::Strong, format!("revision {}", entry.revision)),
                 Cell::plain(view.moment(&entry.at)),
                 Cell::plain(format!("{} by {}", clean(&entry.how), clean(&entry.by))),
-                Cell::new(Tone::Good, current),
+                Cell::new(tone, state),
             ]
         })
         .collect();
@@ -35,7 +43,7 @@ pub(crate) fn list(entries: &[HistoryEntry], view: &View) -> String {
 /// What operators did by hand, oldest first.
 pub(crate) fn deeds(deeds: &[Deed], view: &View) -> String {
     if deeds.is_empty() {
-        return "no slot was parked or taken by force yet\n".into();
+        return "nothing was parked, paused or taken by force yet\n".into();
     }
     let row = |deed: &Deed| {
         let tone = if deed.what == "force" { Tone::Bad } else { Tone::Strong };
@@ -71,17 +79,26 @@ mod tests {
             how: how.into(),
             changes: changes.iter().map(ToString::to_string).collect(),
             text: String::new(),
+            worked: (revision < 3).then(|| "2026-01-01T12:01:00Z".into()),
+            never_worked: revision >= 3,
+            back: revision == 2,
         };
         let entries = [
             entry(1, "up", &["db: new", "web: new"]),
             entry(2, "apply", &["web: active: 2 -> 3"]),
+            entry(3, "apply", &["web: command changed"]),
+            entry(4, "apply", &["web: command changed"]),
         ];
         insta::assert_snapshot!(list(&entries, &plain()), @r#"
-        revision 1  2026-01-01 12:00:00 UTC  up by ann
+        revision 1  2026-01-01 12:00:00 UTC  up by ann     worked
             db: new
             web: new
-        revision 2  2026-01-01 12:00:00 UTC  apply by ann  in force
+        revision 2  2026-01-01 12:00:00 UTC  apply by ann  worked; `rollback` goes here
             web: active: 2 -> 3
+        revision 3  2026-01-01 12:00:00 UTC  apply by ann  never became healthy
+            web: command changed
+        revision 4  2026-01-01 12:00:00 UTC  apply by ann  in force, not healthy yet
+            web: command changed
         "#);
     }
 }

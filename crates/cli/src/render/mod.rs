@@ -14,7 +14,7 @@ pub(crate) mod history;
 pub(crate) mod status;
 mod table;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod text;
 pub(crate) mod watch;
 pub(crate) mod welcome;

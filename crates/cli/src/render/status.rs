@@ -27,7 +27,8 @@ pub(crate) fn page(status: &Status, view: &View) -> String {
 
 /// One service, with every instance and what is wrong with it.
 pub(crate) fn one_service(status: &Status, service: &ServiceStatus, view: &View) -> String {
-    let mut out = summary(status, std::slice::from_ref(service), view);
+    let mut out = paused(status, view);
+    out.push_str(&summary(status, std::slice::from_ref(service), view));
     out.push('\n');
     out.push_str(&instances(status, service, view, true));
     let about: Vec<&Problem> = status
@@ -77,15 +78,26 @@ fn heading(status: &Status, view: &View) -> String {
         status.revision,
         view.moment(&status.at)
     ));
-    if let Some(since) = &status.paused {
-        let text = format!(
-            "since {}: nothing is done automatically; `understudy resume` ends it",
-            ago(since, &status.at)
-        );
-        out.push_str(&view.paint(Tone::Warn, hanging("PAUSED ", &text, view.width).trim_end()));
-        out.push('\n');
-    }
+    out.push_str(&paused(status, view));
     out
+}
+
+/// That nothing follows whatever fails: said wherever a failover would be promised.
+pub(crate) fn paused(status: &Status, view: &View) -> String {
+    let Some(since) = &status.paused else {
+        return String::new();
+    };
+    let by = match &status.pause {
+        Some(pause) if pause.why.is_empty() => format!(" by {}", clean(&pause.by)),
+        Some(pause) => format!(" by {}: {}", clean(&pause.by), clean(&pause.why)),
+        None => String::new(),
+    };
+    let text = format!(
+        "since {}{by}; nothing is failed over or started again; `understudy resume` ends it",
+        ago(since, &status.at)
+    );
+    let line = hanging("PAUSED ", &text, view.width);
+    format!("{}\n", view.paint(Tone::Warn, line.trim_end()))
 }
 
 fn summary(status: &Status, services: &[ServiceStatus], view: &View) -> String {

@@ -44,6 +44,8 @@ pub(crate) fn shop() -> Status {
                 slots: vec![slot(0, "serving", Some(("db-1", "a")), 3)],
                 instances: vec![instance("db-1", "a", "active"), instance("db-2", "b", "standby")],
                 rolling: false,
+                rollout: None,
+                waits_for: None,
                 failover_order: vec!["db-2".into()],
                 traffic: Some(Traffic {
                     open: 4,
@@ -86,6 +88,8 @@ pub(crate) fn shop() -> Status {
                     },
                 ],
                 rolling: false,
+                rollout: None,
+                waits_for: None,
                 failover_order: vec![],
                 traffic: Some(Traffic {
                     open: 0,
@@ -110,6 +114,7 @@ pub(crate) fn shop() -> Status {
             since: "2026-01-01T12:03:00Z".into(),
         }],
         paused: None,
+        pause: None,
         distances_at: None,
     }
 }

@@ -41,8 +41,23 @@ pub(crate) fn welcome(program: &str, status: &Status, dashboard: Option<&str>) -
             roles.join("; ")
         ));
     }
+    if let Some(since) = &status.paused {
+        let by = status
+            .pause
+            .as_ref()
+            .map_or_else(String::new, |pause| match pause.why.as_str() {
+                "" => format!(" by {}", clean(&pause.by)),
+                why => format!(" by {}: {}", clean(&pause.by), clean(why)),
+            });
+        out.push_str(&format!(
+            "\n  PAUSED since {}{by}: nothing is failed over or started again before `{program} resume`\n",
+            clean(since)
+        ));
+    }
     let mut next = vec![(format!("{program} status"), "how everything stands".to_owned())];
-    if let Some((service, victim)) = status.services.iter().find_map(|service| {
+    // Nobody would take over while everything is paused.
+    let services = status.services.iter().filter(|_| status.paused.is_none());
+    if let Some((service, victim)) = services.into_iter().find_map(|service| {
         let victim = service
             .instances
             .iter()
@@ -55,7 +70,7 @@ pub(crate) fn welcome(program: &str, status: &Status, dashboard: Option<&str>) -
             format!("kill {} and see {heir} take over", victim.id),
         ));
     }
-    if let Some(node) = status.nodes.get(1) {
+    if let Some(node) = status.nodes.get(1).filter(|_| status.paused.is_none()) {
         next.push((
             format!("{program} drill node {} --for 30s", node.name),
             "take a node away for a while".to_owned(),
@@ -82,6 +97,19 @@ pub(crate) fn welcome(program: &str, status: &Status, dashboard: Option<&str>) -
         out.push_str(&format!("  {typed:command$}  {what}\n"));
     }
     out
+}
+
+/// What is lacking comes only when somebody does something: what that is was said.
+pub(crate) fn blocked_for_now(program: &str, status: &Status) -> String {
+    let lacking = status
+        .services
+        .iter()
+        .filter(|service| service.state != "redundant" || service.rolling);
+    let lacking: Vec<String> = lacking.map(|service| clean(&service.name)).collect();
+    format!(
+        "not waiting for {}: nothing more happens by itself. The cluster keeps running; `{program} status` shows how it stands",
+        lacking.join(", ")
+    )
 }
 
 /// What is lacking after the time that was given.
@@ -119,6 +147,23 @@ mod tests {
           understudy events --failovers      each takeover, step by step
           understudy down                    stop it all
         "#);
+    }
+
+    #[test]
+    fn it_promises_no_failover_while_everything_is_paused() {
+        let mut status = shop();
+        status.paused = Some("2026-01-01T12:01:00Z".into());
+        status.pause = Some(api::Pause {
+            since: "2026-01-01T12:01:00Z".into(),
+            by: "ann".into(),
+            why: "the switch is replaced".into(),
+        });
+        let said = welcome("understudy", &status, None);
+        assert!(
+            said.contains("PAUSED since 2026-01-01T12:01:00Z by ann: the switch is replaced"),
+            "{said}"
+        );
+        assert!(!said.contains("take over") && !said.contains("drill"), "{said}");
     }
 
     #[test]

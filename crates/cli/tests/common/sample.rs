@@ -83,7 +83,8 @@ pub fn plan(against: u64, changes: bool) -> String {
 pub fn history() -> String {
     let entry = |revision: u64, how: &str| {
         json!({"revision": revision, "at": "2026-01-01T12:00:00Z", "by": "ann", "how": how,
-               "changes": [format!("change {revision}")], "text": format!("# file {revision}\n")})
+               "changes": [format!("change {revision}")], "text": format!("# file {revision}\n"),
+               "worked": (revision < 3).then_some("2026-01-01T12:01:00Z"), "never_worked": revision >= 3, "back": revision == 2})
     };
     json!([entry(1, "up"), entry(2, "apply"), entry(3, "apply")]).to_string()
 }

@@ -1,6 +1,6 @@
 //! Actives die, hang and are moved under load.
 
-use super::{HEAL, Shop, assert_no_failures, kill};
+use super::{HEAL, Shop, assert_no_failures, kill, text};
 use bench::load::{self, Plan};
 use bench::process;
 use bench::rig;
@@ -141,4 +141,25 @@ fn counter(db: std::net::SocketAddr, method: &str) -> std::io::Result<u64> {
         .split_once("\"counter\":")
         .and_then(|(_, rest)| rest.split(['}', ',']).next()?.trim().parse().ok());
     value.ok_or_else(|| std::io::Error::other(format!("not a counter: {answer}")))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_active_whose_only_standby_hangs_is_started_again_before_the_promotion_times_out() {
+    let shop = Shop::up();
+    let (active, pid) = shop.holder("db");
+    let status = shop.rig.status().unwrap();
+    let is_standby = |(id, _): &(&String, &u32)| id.starts_with("db-") && **id != active;
+    let pids = rig::pids(&status);
+    let (_, standby) = pids.iter().find(is_standby).unwrap();
+    process::signal(*standby, Signal::STOP).unwrap();
+    kill(pid);
+    let begun = std::time::Instant::now();
+    let serves =
+        |status: &api::Status| rig::holder(status, "db", 0).is_ok_and(|(holder, now)| holder == active && now != pid);
+    shop.rig.wait_for("the active again", HEAL, serves).unwrap();
+    println!("served again after {:?}", begun.elapsed());
+    let events = text(&shop.rig.run(&["events", "--json"]).unwrap().stdout);
+    assert!(!events.contains("took longer than its timeout"), "{events}");
+    shop.until_redundant_without("db", &[pid, *standby]);
+    shop.assert_never_two_actives();
 }

@@ -135,6 +135,83 @@ async fn on_one_machine_nothing_is_taken_by_force() {
     );
     assert_eq!(
         shop.ok(&["history", "--deeds"]),
-        "no slot was parked or taken by force yet\n"
+        "nothing was parked, paused or taken by force yet\n"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn up_does_not_wait_for_a_slot_that_is_parked_and_leaves_the_cluster_alone() {
+    let shop = Shop::up();
+    shop.ok(&["park", "db", "--because", "the disk is swapped", "--yes"]);
+    shop.until_parked();
+    let file = shop.rig.folder().join("again.toml");
+    std::fs::write(&file, crate::shop_file(shop.web, shop.db, &shop.witness)).unwrap();
+    let begun = std::time::Instant::now();
+    // Not detached: there is nothing to stay for either.
+    let said = shop.refused(&["up", file.to_str().unwrap(), "--yes"]);
+    assert!(begun.elapsed() < HEAL, "it waited: {said}");
+    assert!(
+        said.contains("slot db/0 is parked by")
+            && said.contains("(the disk is swapped)")
+            && said.contains("understudy unpark db/0"),
+        "{said}"
+    );
+    shop.ok(&["unpark", "db"]);
+    shop.until_redundant_without("db", &[]);
+    let events = shop.ok(&["events", "--json"]);
+    assert!(
+        !events.contains("nothing of db-1 runs any more"),
+        "it ran on as a standby: {events}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_is_told_with_who_and_why_wherever_a_failover_is_promised() {
+    let shop = Shop::up();
+    let answer = shop.ok(&["pause", "--because", "the switch is replaced"]);
+    assert!(answer.contains("automatic actions are paused"), "{answer}");
+    let refused = shop.refused(&["pause"]);
+    assert!(
+        refused.contains("paused already") && refused.contains("the switch is replaced"),
+        "{refused}"
+    );
+    // The next agent knows as much.
+    crate::kill(shop.rig.own().unwrap().agent);
+    let paused = |status: &api::Status| {
+        status
+            .pause
+            .as_ref()
+            .is_some_and(|pause| pause.why == "the switch is replaced")
+    };
+    shop.rig.wait_for("the pause", HEAL, paused).unwrap();
+    for words in [
+        &["status"] as &[&str],
+        &["status", "db"],
+        &["explain", "db"],
+        &["explain", "db-1"],
+    ] {
+        let said = shop.ok(words).replace('\n', " ");
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains("the switch is replaced"), "{words:?}: {said}");
+    }
+    let file = shop.rig.folder().join("again.toml");
+    std::fs::write(&file, crate::shop_file(shop.web, shop.db, &shop.witness)).unwrap();
+    let up = shop.ok(&["up", file.to_str().unwrap(), "--detach", "--yes"]);
+    assert!(
+        up.contains("PAUSED") && up.contains("the switch is replaced") && !up.contains("take over"),
+        "{up}"
+    );
+    let status = shop.rig.status().unwrap();
+    let db = status.services.iter().find(|service| service.name == "db").unwrap();
+    assert!(db.protection.starts_with("NOTHING FOLLOWS"), "{}", db.protection);
+
+    shop.ok(&["resume"]);
+    let status = shop.rig.status().unwrap();
+    assert_eq!((status.paused, status.pause), (None, None));
+    let deeds = shop.ok(&["history", "--deeds"]);
+    assert!(
+        deeds.contains("paused all automatic actions: the switch is replaced"),
+        "{deeds}"
+    );
+    assert!(deeds.contains("let automatic actions go on"), "{deeds}");
 }

@@ -156,3 +156,98 @@ async fn a_broken_new_version_stops_at_the_first_standby_and_clients_notice_noth
     rollout.until_all_run("one", 3);
     assert_no_failures(&load.finish().await);
 }
+
+/// Waits until the file in force is known to work.
+fn until_it_works(rollout: &Rollout) {
+    let works = |_: &api::Status| history(rollout).first().is_some_and(|newest| newest.worked.is_some());
+    rollout.rig.wait_for("a file that works", HEAL * 2, works).unwrap();
+}
+
+/// Newest first.
+fn history(rollout: &Rollout) -> Vec<api::HistoryEntry> {
+    serde_json::from_slice(&rollout.rig.run(&["history", "--json"]).unwrap().stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_never_goes_to_what_never_worked_and_a_killed_active_runs_as_what_did() {
+    let rollout = Rollout::up();
+    until_it_works(&rollout);
+    let broken = web_file(rollout.listen, 2, "two").replace("\"sample\", \"web\"", "\"sample\", \"wep\"");
+    assert!(rollout.apply(&broken).status.success());
+    let explained = |words: &[&str]| text(&rollout.rig.run(words).unwrap().stdout);
+    let tries = |status: &api::Status| {
+        let service = rig::service(status, "web").unwrap();
+        service.rollout.is_some() && service.instances.iter().any(|instance| instance.last_failure.is_some())
+    };
+    rollout.rig.wait_for("a failed try", HEAL, tries).unwrap();
+
+    // An active dies meanwhile: it is started from what worked, and serves again.
+    let (victim, pid) = rig::holder(&rollout.rig.status().unwrap(), "web", 0).unwrap();
+    crate::kill(pid);
+    let serves_again = |status: &api::Status| {
+        let service = rig::service(status, "web").unwrap();
+        let serving = service.slots.iter().filter(|slot| slot.state == "serving").count();
+        let again = rig::pids(status).get(&victim).is_some_and(|now| *now != pid);
+        serving == 2 && again
+    };
+    rollout.rig.wait_for("the killed active", HEAL, serves_again).unwrap();
+    let environment = |pid: u32| std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+    let now = rig::pids(&rollout.rig.status().unwrap())[&victim];
+    assert!(
+        text(&environment(now)).contains("MARKER=one"),
+        "it runs the file that broke"
+    );
+
+    // The agent dies too: the next one knows what worked.
+    crate::kill(rollout.rig.own().unwrap().agent);
+    let answers = |status: &api::Status| {
+        rig::service(status, "web").is_ok_and(|web| web.slots.iter().all(|slot| slot.state == "serving"))
+    };
+    rollout.rig.wait_for("the next agent", HEAL, answers).unwrap();
+    crate::kill(now);
+    let third = |status: &api::Status| {
+        let again = rig::pids(status).get(&victim).is_some_and(|third| *third != now);
+        again && answers(status)
+    };
+    rollout
+        .rig
+        .wait_for("the active that was killed once more", HEAL, third)
+        .unwrap();
+    let now = rig::pids(&rollout.rig.status().unwrap())[&victim];
+    assert!(
+        text(&environment(now)).contains("MARKER=one"),
+        "it runs the file that broke"
+    );
+
+    let listed = explained(&["history"]);
+    assert!(
+        listed.contains("in force, not healthy yet") && listed.contains("`rollback` goes here"),
+        "{listed}"
+    );
+    let back = rollout.rig.run(&["rollback", "--yes"]).unwrap();
+    assert!(back.status.success(), "{}", text(&back.stderr));
+    assert!(
+        text(&back.stderr).contains("back to revision 1"),
+        "{}",
+        text(&back.stderr)
+    );
+    rollout.until_all_run("one", 3);
+    until_it_works(&rollout);
+    // What is in force says what revision 1 says, and revision 2 never worked: there is nowhere to go.
+    let again = rollout.rig.run(&["rollback", "--yes"]).unwrap();
+    assert_eq!(again.status.code(), Some(1), "{}", text(&again.stdout));
+    assert!(
+        text(&again.stderr).contains("known to have been healthy"),
+        "{}",
+        text(&again.stderr)
+    );
+    let listed = explained(&["history"]);
+    assert!(listed.contains("never became healthy"), "{listed}");
+    // One that is asked for by its number is.
+    let to_two = rollout.rig.run(&["rollback", "2", "--yes"]).unwrap();
+    assert!(
+        to_two.status.success() && text(&to_two.stderr).contains("it NEVER became healthy"),
+        "{}",
+        text(&to_two.stderr)
+    );
+}

@@ -152,6 +152,7 @@ impl Service {
         let epoch = self.slots[index].epoch();
         let demotes = self.declared.on_demote.is_some() && !self.is_cold();
         let stops = self.declared.exclusive || self.is_cold();
+        let earlier = self.instances.get(holder).and_then(|holder| self.earlier_hooks(holder));
         let Some(instance) = self.instances.get_mut(holder) else {
             return;
         };
@@ -168,6 +169,7 @@ impl Service {
                     hook: HookKind::Demote,
                     epoch,
                     active: None,
+                    earlier,
                 },
                 because,
             );
@@ -351,9 +353,9 @@ impl Service {
         }
         if let Some(holder) = self.acting_holder(index) {
             self.slots[index].set(slot::Phase::Releasing, cx.now, because.clone());
-            self.stop(&holder, because, cx.now, cx.out);
+            self.stop(&holder, because.clone(), cx.now, cx.out);
         }
-        self.release_if_held(index, cx);
+        self.release_if_held(index, because, cx);
     }
 
     fn write_claim(&mut self, index: usize, to: InstanceId, cx: &mut Context<'_>) {

@@ -192,8 +192,13 @@ impl Service {
         let since = self.instances.get(id)?.unhealthy_since?;
         let check = self.declared.check.as_ref()?;
         let found_within = check.every.duration() * check.fail_after + check.timeout.duration();
-        Some(since + (found_within * RESTART_UNHEALTHY_FACTOR).max(RESTART_UNHEALTHY_MIN))
+        Some(since + unhealthy_restart_after(found_within))
     }
+}
+
+/// How long after it was found unhealthy an instance is started again that nobody can replace: slow is not dead.
+pub fn unhealthy_restart_after(found_within: Duration) -> Duration {
+    (found_within * RESTART_UNHEALTHY_FACTOR).max(RESTART_UNHEALTHY_MIN)
 }
 
 /// A start is judged by its checks: if none failed of late, it is given the time for some more, once.

@@ -18,6 +18,10 @@ impl Service {
             .map(|instance| instance.id.clone())
             .collect();
         for id in demoted {
+            let earlier = self
+                .instances
+                .get(&id)
+                .and_then(|instance| self.earlier_hooks(instance));
             let Some(instance) = self.instances.get_mut(&id) else {
                 continue;
             };
@@ -36,6 +40,7 @@ impl Service {
                     hook: HookKind::Demote,
                     epoch,
                     active: None,
+                    earlier,
                 },
                 Reason::StandbyByRole,
             );
@@ -49,6 +54,7 @@ impl Service {
         let Some((active, epoch)) = leader.active().map(|(active, epoch)| (active.clone(), epoch)) else {
             return;
         };
+        let unproven = self.unproven().cloned();
         let me = self.me.clone();
         let mine = |instance: &&mut crate::instance::Instance| me.as_ref().is_none_or(|me| *me == instance.node);
         for instance in self.instances.values_mut().filter(mine) {
@@ -78,6 +84,7 @@ impl Service {
                 hook: HookKind::Follow,
                 epoch,
                 active: Some(active.clone()),
+                earlier: unproven.clone().filter(|_| !instance.current),
             };
             cx.out.push_back(Decision { action, because });
         }

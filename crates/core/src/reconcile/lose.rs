@@ -84,6 +84,11 @@ impl Service {
         slot.awaits_route = None;
         if let Some(planned) = &mut slot.planned {
             planned.stage = Stage::Clear;
+            // Who was wanted and did not get through is not asked again before whoever served last.
+            let last = slot.data.as_ref().map(|(last, _)| last.clone());
+            if was_promoting && planned.to.as_ref() == Some(&holder) {
+                planned.to = last.or_else(|| planned.to.take());
+            }
         }
         if unproven {
             count_failed_promotion(slot, cx);

@@ -13,7 +13,9 @@ mod rollout;
 mod route;
 mod start;
 mod wind_down;
+mod worked;
 
+pub use ends::unhealthy_restart_after;
 pub(crate) use rebind::Kept;
 
 use crate::instance::{Instance, Phase, SETTLE};
@@ -64,6 +66,7 @@ impl Service {
         self.rejoin(cx.out);
         self.report(cx);
         self.judge(cx);
+        self.note_worked(cx);
         self.wakeup = self.next_wakeup(winding_down, cx);
     }
 

@@ -23,6 +23,11 @@ impl Service {
             let holder = holder.clone();
             let epoch = self.slots[index].epoch();
             let declared = Arc::clone(&self.declared);
+            let source = self.source_of_cold(index);
+            let hooks = self
+                .instances
+                .get(&holder)
+                .and_then(|holder| self.earlier_hooks(holder));
             let Some(instance) = self.instances.get_mut(&holder) else {
                 continue;
             };
@@ -48,7 +53,7 @@ impl Service {
                 }
             }
             if let Phase::Prepared { .. } = instance.phase {
-                instance.begin_run(&declared, cx.now, because.clone());
+                instance.begin_run(&source, cx.now, because.clone());
                 instance.started_at = Some(epoch);
                 instance.acts = true;
                 let (run, node) = (instance.run, instance.node.clone());
@@ -59,6 +64,7 @@ impl Service {
                         node,
                         role: Role::Active,
                         epoch: Some(epoch),
+                        earlier: source.earlier(),
                     },
                     because,
                 );
@@ -87,6 +93,7 @@ impl Service {
                         hook: HookKind::Promote,
                         epoch,
                         active: None,
+                        earlier: hooks,
                     },
                     because,
                 );

@@ -1,14 +1,24 @@
 //! Processes of an earlier declaration, and actives on nodes that are emptied, are moved on one by one.
+//!
+//! ```text
+//! under way ──▶ stuck (nothing moved for half a minute; goes on by itself if it can) ──▶ under way … done
+//!     └──▶ given up: who tries the new declaration was given up, or took a slot and did not keep it, twice.
+//!          What ran before serves on, until another file is applied or somebody asks for another try.
+//! ```
 
-use crate::instance::Phase;
+use crate::instance::{Instance, Phase};
 use crate::peers::WRITE_AGAIN;
 use crate::service::{Change, Rolling, Service};
+use crate::view::{RolloutState, RolloutView};
 use crate::{Action, Context, Decision, Note, NoteKind, Reason};
 use model::{InstanceId, Timestamp};
 use std::time::Duration;
 
 /// A rollout that did not get on for this long is told to be stuck. An instance that starts slowly has its time.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
+
+/// So often a slot may come back from a process of the new declaration: each time clients wait.
+const TAKEOVERS_TRIED: u32 = 2;
 
 /// A node that was asked to move something on is asked again after this long.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
@@ -25,7 +35,8 @@ impl Service {
             .filter(|i| !i.current && i.is_alive() && !i.retiring)
             .map(|i| i.id.clone())
             .collect();
-        self.tell_rolling(outdated.is_empty(), cx);
+        self.tell_rolling(cx);
+        self.judge_takeover();
         let misplaced = (0..self.slots.len()).find(|index| self.is_misplaced(*index, cx));
         if outdated.is_empty() && misplaced.is_none() {
             self.rebalance(cx);
@@ -34,9 +45,11 @@ impl Service {
         if !self.is_calm(cx) {
             return;
         }
+        let goes_on = self.takeover_failed().is_none();
         // A broken one loses nothing by being replaced first.
         let broken = |id: &&InstanceId| {
-            !self.bound.contains_key(*id) && self.instances.get(*id).is_some_and(|instance| !instance.is_fit())
+            let unfit = |instance: &Instance| instance.phase == Phase::Running && !instance.is_fit();
+            goes_on && !self.bound.contains_key(*id) && self.instances.get(*id).is_some_and(unfit)
         };
         if let Some(broken) = outdated.iter().find(broken) {
             self.renew(broken, cx);
@@ -53,6 +66,9 @@ impl Service {
             }
             return;
         }
+        if !goes_on {
+            return;
+        }
         if let Some(standby) = outdated.iter().find(|id| !self.bound.contains_key(id)) {
             self.renew(standby, cx);
         } else if let Some(active) = outdated.first() {
@@ -65,12 +81,13 @@ impl Service {
             return;
         };
         if self.me.as_ref().is_none_or(|me| *me == instance.node) {
-            self.rolling = Some(Rolling::since(cx.now));
+            instance.renewing = true;
+            self.rolls_on(cx.now);
             self.stop(id, Reason::RolloutNeeds, cx.now, cx.out);
         } else if cx.now >= instance.ask_again {
             instance.ask_again = cx.now + ASK_AGAIN;
             let (instance, node) = (id.clone(), instance.node.clone());
-            self.rolling = Some(Rolling::since(cx.now));
+            self.rolls_on(cx.now);
             cx.decide(Action::AskRenew { instance, node }, Reason::RolloutNeeds);
         }
     }
@@ -101,8 +118,12 @@ impl Service {
             return;
         };
         let current = |id: &InstanceId| self.instances.get(id).is_some_and(|instance| instance.current);
-        if let Some(to) = self.candidate(index, cx).filter(current) {
-            self.rolling = Some(Rolling::since(cx.now));
+        if let Some(to) = self.candidates(index, cx).into_iter().find(current) {
+            self.rolls_on(cx.now);
+            let epoch = self.slots[index].epoch();
+            if let Some(rolling) = &mut self.rolling {
+                rolling.takes = Some((index, epoch, to.clone()));
+            }
             self.move_slot(index, Change::unasked(Some(to), Reason::RolloutNeeds), cx);
         } else if self.declared.standby == 0 && !self.surge {
             self.surge = true;
@@ -122,7 +143,10 @@ impl Service {
 
     /// Everybody who could take over does so if asked.
     fn is_settled(&self, cx: &Context<'_>) -> bool {
-        let mut there = self.instances.values().filter(|i| i.current && cx.online(&i.node));
+        let counts = |i: &&Instance| {
+            (i.current || !i.is_alive() || matches!(i.phase, Phase::Starting { .. })) && cx.online(&i.node)
+        };
+        let mut there = self.instances.values().filter(counts);
         there.all(|i| self.bound.contains_key(&i.id) || self.readiness(i).is_ok())
     }
 
@@ -182,9 +206,10 @@ impl Service {
                 .any(|instance| instance.phase == Phase::Stopping || instance.hook.is_some())
     }
 
-    fn tell_rolling(&mut self, done: bool, cx: &mut Context<'_>) {
+    fn tell_rolling(&mut self, cx: &mut Context<'_>) {
         let service = self.name.clone();
-        if done {
+        let done = |instance: &Instance| instance.current || instance.renewing || instance.retiring;
+        if self.instances.values().all(done) {
             if self.rolling.take().is_some() {
                 self.surge = false;
                 let note = Note::about_service(NoteKind::RolloutDone, service);
@@ -192,29 +217,138 @@ impl Service {
             }
             return;
         }
+        let given_up = self.rollout_given_up();
         let rolling = self.rolling.get_or_insert(Rolling::since(cx.now));
-        if !rolling.told_stuck && cx.now >= rolling.moved + STUCK_AFTER {
-            rolling.told_stuck = true;
-            let what = match self.unready_standbys() {
-                why if why.is_empty() => "no standby can take over".into(),
-                why => why.join("; "),
-            };
-            let note = Note::about_service(NoteKind::RolloutStuck, service);
-            cx.out.push_back(Decision::note(note, Reason::NotReady { what }));
+        match given_up {
+            Some((_, because)) if !rolling.told_given_up => {
+                rolling.told_given_up = true;
+                let note = Note::about_service(NoteKind::RolloutGivenUp, service);
+                cx.out.push_back(Decision::note(note, because));
+            }
+            None if rolling.stuck.is_none() && !rolling.told_given_up && cx.now >= rolling.moved + STUCK_AFTER => {
+                let what = match self.unready_standbys() {
+                    why if why.is_empty() => "no standby can take over".into(),
+                    why => why.join("; "),
+                };
+                let because = Reason::NotReady { what };
+                if let Some(rolling) = &mut self.rolling {
+                    rolling.stuck = Some((cx.now, because.clone()));
+                }
+                let note = Note::about_service(NoteKind::RolloutStuck, service);
+                cx.out.push_back(Decision::note(note, because));
+            }
+            _ => {}
         }
     }
 
+    /// The rollout got on: what is told of it begins anew.
+    fn rolls_on(&mut self, now: Timestamp) {
+        let rolling = self.rolling.get_or_insert(Rolling::since(now));
+        rolling.moved = now;
+        rolling.stuck = None;
+        rolling.told_given_up = false;
+    }
+
+    /// Whether the slot that was moved to a process of the new declaration came back from it.
+    fn judge_takeover(&mut self) {
+        let Some((index, epoch, to)) = self.rolling.as_ref().and_then(|rolling| rolling.takes.clone()) else {
+            return;
+        };
+        let Some(slot) = self.slots.get(index) else { return };
+        let Some(holder) = slot.serving().and_then(|holder| self.instances.get(holder)) else {
+            return;
+        };
+        // Nobody took it: it was not begun, or it is not over.
+        if slot.epoch() <= epoch || slot.planned.is_some() || slot.takeover.is_some() {
+            return;
+        }
+        let (came_back, since) = (!holder.current, slot.since);
+        let last = self.instances.get(&to).and_then(|to| to.last_failure.clone());
+        let Some(rolling) = &mut self.rolling else { return };
+        rolling.takes = None;
+        rolling.came_back += u32::from(came_back);
+        if rolling.came_back >= TAKEOVERS_TRIED && rolling.failed.is_none() {
+            let times = rolling.came_back;
+            let because = Reason::TookAndLost {
+                instance: to,
+                times,
+                last,
+            };
+            rolling.failed = Some((since, because));
+        }
+    }
+
+    fn takeover_failed(&self) -> Option<&(Timestamp, Reason)> {
+        self.rolling.as_ref()?.failed.as_ref()
+    }
+
+    /// Since when and why the rollout does not go on by itself.
+    pub(crate) fn rollout_given_up(&self) -> Option<(Timestamp, Reason)> {
+        let given_up = |instance: &&Instance| instance.current && matches!(instance.phase, Phase::Failed { .. });
+        let tried = || self.instances.values().find(given_up);
+        let of_start = || {
+            let tried = tried()?;
+            let because = Reason::TriedInVain {
+                instance: tried.id.clone(),
+                because: tried.because.to_string(),
+                last: tried.last_failure.clone(),
+            };
+            Some((tried.since, because))
+        };
+        self.takeover_failed().cloned().or_else(of_start)
+    }
+
     pub(super) fn rolling_wakeup(&self) -> Option<Timestamp> {
-        let rolling = self.rolling.filter(|rolling| !rolling.told_stuck)?;
+        let rolling = self.rolling.as_ref().filter(|rolling| rolling.stuck.is_none())?;
         Some(rolling.moved + STUCK_AFTER)
+    }
+
+    /// How a rollout gets on, for those who show it.
+    pub(crate) fn rollout(&self) -> Option<RolloutView> {
+        if self.removed
+            || self
+                .instances
+                .values()
+                .all(|instance| instance.current || instance.retiring)
+        {
+            return None;
+        }
+        let of = |state, (since, because): (Timestamp, Reason)| RolloutView {
+            state,
+            since: Some(since),
+            because: Some(because),
+        };
+        let stuck = || self.rolling.as_ref()?.stuck.clone();
+        let under_way = || RolloutView {
+            state: RolloutState::UnderWay,
+            since: self.rolling.as_ref().map(|rolling| rolling.begun),
+            because: None,
+        };
+        let given_up = self.rollout_given_up().map(|up| of(RolloutState::GivenUp, up));
+        given_up
+            .or_else(|| stuck().map(|stuck| of(RolloutState::Stuck, stuck)))
+            .or_else(|| Some(under_way()))
+    }
+
+    /// Another file, or somebody's wish: what was given up is tried again.
+    pub(crate) fn roll_again(&mut self) {
+        if let Some(rolling) = &mut self.rolling {
+            (rolling.failed, rolling.came_back, rolling.takes) = (None, 0, None);
+            (rolling.stuck, rolling.told_given_up) = (None, false);
+        }
     }
 }
 
 impl Rolling {
     fn since(now: Timestamp) -> Self {
         Self {
+            begun: now,
             moved: now,
-            told_stuck: false,
+            stuck: None,
+            takes: None,
+            came_back: 0,
+            failed: None,
+            told_given_up: false,
         }
     }
 }

@@ -4,7 +4,6 @@ use crate::instance::{Instance, Phase};
 use crate::service::Service;
 use crate::{Action, Context, Decision, Reason};
 use model::{InstanceId, Role, Timestamp};
-use std::sync::Arc;
 
 impl Service {
     /// Starts what waits and may start.
@@ -12,7 +11,6 @@ impl Service {
         if cx.stopping {
             return;
         }
-        let declared = Arc::clone(&self.declared);
         let cold = self.is_cold();
         let me = self.me.clone();
         // Who shall go away is not started again, unless others still need its data.
@@ -24,15 +22,24 @@ impl Service {
             }
             None => Vec::new(),
         };
-        let mine = |instance: &&mut Instance| me.as_ref().is_none_or(|me| *me == instance.node);
-        for instance in self.instances.values_mut().filter(mine) {
+        let mine = |instance: &&Instance| me.as_ref().is_none_or(|me| *me == instance.node);
+        let ids: Vec<InstanceId> = self.instances.values().filter(mine).map(|i| i.id.clone()).collect();
+        for id in ids {
+            let Some(instance) = self.instances.get(&id) else {
+                continue;
+            };
+            let waits = self.awaits_the_new(instance);
+            let source = self.source(instance, cx.now);
+            let Some(instance) = self.instances.get_mut(&id) else {
+                continue;
+            };
             let due = match instance.phase {
                 Phase::Waiting { until } => cx.now >= until,
                 Phase::Prepared { again } => cold && cx.now >= again && !self.bound.contains_key(&instance.id),
                 _ => false,
             };
             let goes = instance.retiring && !needed.contains(&instance.id);
-            if !due || goes || !cx.online(&instance.node) {
+            if !due || goes || waits || !cx.online(&instance.node) {
                 continue;
             }
             // Another controller may have given its number to an instance elsewhere: the one whose record is written exists.
@@ -43,7 +50,7 @@ impl Service {
                 instance.because = Reason::WaitsForNeed { need: need.clone() };
                 continue;
             }
-            let (id, node) = (instance.id.clone(), instance.node.clone());
+            let node = instance.node.clone();
             if cold {
                 // Who is looked over again could be started until we hear otherwise.
                 instance.phase = match instance.phase {
@@ -62,14 +69,15 @@ impl Service {
                 Reason::WaitsForNeed { .. } => Reason::NeedsAreUp,
                 because => because.clone(),
             };
-            instance.begin_run(&declared, cx.now, because.clone());
-            let run = instance.run;
+            instance.begin_run(&source, cx.now, because.clone());
+            let (run, earlier) = (instance.run, source.earlier());
             let action = Action::Start {
                 instance: id,
                 run,
                 node,
                 role: Role::Standby,
                 epoch: None,
+                earlier,
             };
             cx.out.push_back(Decision { action, because });
         }

@@ -44,7 +44,7 @@ impl Service {
         }
         self.lose_slots_quietly(cx);
         for index in 0..self.slots.len() {
-            self.release_if_held(index, cx);
+            self.release_if_held(index, because.clone(), cx);
         }
     }
 
@@ -66,7 +66,7 @@ impl Service {
     }
 
     /// Writes a vacant slot as released (I6: only when nothing of its holder runs or it was demoted).
-    pub(super) fn release_if_held(&mut self, index: usize, cx: &mut Context<'_>) {
+    pub(super) fn release_if_held(&mut self, index: usize, because: Reason, cx: &mut Context<'_>) {
         let slot = &self.slots[index];
         if slot.phase != slot::Phase::Vacant || cx.now < slot.write_after {
             return;
@@ -109,9 +109,6 @@ impl Service {
             sessions: terms.sessions,
             condemn: terms.condemn,
             detected_ago: None,
-        };
-        let because = Reason::HolderGone {
-            instance: record.holder,
         };
         let slot = &mut self.slots[index];
         slot.set(slot::Phase::Clearing { attempt }, cx.now, because.clone());

@@ -142,6 +142,9 @@ impl Service {
         if !self.instances.get(id).is_some_and(due) || self.slots.iter().any(|slot| slot.concerns(id)) {
             return false;
         }
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.renewing = true;
+        }
         self.stop(id, Reason::RolloutNeeds, now, out);
         true
     }

@@ -235,6 +235,7 @@ impl Service {
                     instance.deaths.clear();
                     instance.set(Phase::Waiting { until: now }, Health::Down, now, Reason::RetryAsked);
                     self.replacements = 0;
+                    self.roll_again();
                     for slot in &mut self.slots {
                         slot.claim_after = Timestamp(0);
                     }
@@ -463,6 +464,7 @@ impl Service {
 
     /// Nothing of an instance runs any more.
     fn gone(&mut self, id: &InstanceId, now: Timestamp, out: &mut VecDeque<Decision>) -> bool {
+        let is_cold = self.is_cold();
         let Some(instance) = self.instances.get_mut(id) else {
             return false;
         };
@@ -484,8 +486,7 @@ impl Service {
         instance.promoted = None;
         instance.acts = false;
         instance.demote = None;
-        // The next start is from what is declared then.
-        instance.current = true;
+        instance.ended(is_cold);
         instance.health = Health::Down;
         self.draining.remove(id);
         // What follows (restart, replacement, slot) is the reconciler's to decide.

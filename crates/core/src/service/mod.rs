@@ -23,6 +23,10 @@ pub(crate) struct Service {
     /// In a cluster: the node that we decide for.
     pub(crate) me: Option<NodeName>,
     pub(crate) declared: Arc<model::Service>,
+    /// The declaration as which all of it worked last.
+    pub(crate) worked: Option<Arc<model::Service>>,
+    /// Everything runs as declared.
+    pub(crate) works: bool,
     pub(crate) removed: bool,
     pub(crate) slots: Vec<Slot>,
     pub(crate) instances: Instances,
@@ -69,7 +73,7 @@ pub(crate) struct Service {
     pub(crate) rebalanced_again: Timestamp,
     /// It has to know how much runs on each node, to place instances.
     pub(crate) wants_load: bool,
-    /// A rollout is under way; it got on last at that time, and nobody was told yet that it does not.
+    /// A rollout is under way, or was given up.
     pub(crate) rolling: Option<Rolling>,
     /// Something was begun or completed that an earlier step of the reconciler has to see.
     pub(crate) look_again: bool,
@@ -85,10 +89,20 @@ pub(crate) struct Asked {
 }
 
 /// How a rollout gets on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Rolling {
+    pub(crate) begun: Timestamp,
+    /// When it got on last.
     pub(crate) moved: Timestamp,
-    pub(crate) told_stuck: bool,
+    /// It did not get on for long: since when that is said, and what it waits for.
+    pub(crate) stuck: Option<(Timestamp, Reason)>,
+    /// The slot that goes to a process of the new declaration, its epoch before, and who takes it.
+    pub(crate) takes: Option<(usize, Epoch, InstanceId)>,
+    /// How often such a slot came back.
+    pub(crate) came_back: u32,
+    /// Too often: since when nothing more is moved, and why.
+    pub(crate) failed: Option<(Timestamp, Reason)>,
+    pub(crate) told_given_up: bool,
 }
 
 impl Service {
@@ -97,6 +111,8 @@ impl Service {
             name,
             me: None,
             declared: Arc::new(declared),
+            worked: None,
+            works: false,
             removed: false,
             slots: Vec::new(),
             instances: Instances::new(),
@@ -168,10 +184,11 @@ impl Service {
                 };
             }
             instance.current = match &instance.launched_from {
+                Some(from) if instance.has_process() || instance.ran_earlier => from.launch() == self.declared.launch(),
                 _ if !instance.has_process() => true,
-                Some(from) => from.launch() == self.declared.launch(),
-                None => instance.current,
+                _ => instance.current,
             };
+            instance.ran_earlier &= !instance.current;
             // Who was given up under the old declaration deserves a try under the new one.
             if let Phase::Failed { .. } | Phase::Waiting { .. } = instance.phase {
                 instance.failed_starts = 0;
@@ -179,6 +196,7 @@ impl Service {
             }
         }
         self.replacements = 0;
+        self.roll_again();
     }
 
     /// Without an address of the service clients may know those of the instances: whoever is being promoted may be written to

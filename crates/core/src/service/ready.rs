@@ -53,6 +53,10 @@ impl Service {
         else {
             return Ok(());
         };
+        // Whoever served last has it, and nobody else before another one serves: also while one is being promoted who may not succeed.
+        if *holder == instance.id {
+            return Ok(());
+        }
         if self.declared.on_follow.is_some() && instance.followed != Some(*epoch) {
             return Err(format!("it does not follow {holder} yet"));
         }
@@ -85,10 +89,12 @@ impl Service {
             .values()
             .filter(|instance| self.is_free_for(slot, &instance.id) && self.readiness(instance).is_ok())
             .collect();
+        // Until what is declared has worked, whoever runs from what did is the better one.
+        let unproven = self.unproven().is_some();
         ready.sort_by_key(|instance| {
             (
                 instance.is_flapping(now),
-                !instance.current,
+                instance.current == unproven,
                 busy.get(&instance.node).copied().unwrap_or(0),
                 instance.recent_deaths(now),
                 instance.id.number(),

@@ -42,6 +42,10 @@ impl Service {
         let (running, promoted, healthy) = (adopted.running, adopted.promoted, adopted.healthy);
         let acted = adopted.acts.or(promoted);
         let mut instance = Instance::adopted(adopted, now);
+        if !running && self.is_cold() {
+            instance.current = true;
+            instance.ran_earlier = false;
+        }
         if running && instance.current {
             instance.launched_from = Some(Arc::clone(&self.declared));
         }

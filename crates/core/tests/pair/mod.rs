@@ -80,6 +80,7 @@ pub(crate) fn holder_and_standby(file: &str, now: Timestamp) -> Core {
     };
     core.handle(
         Event::Recovered(Recovered {
+            worked: None,
             cluster,
             slots: vec![slot(10, 1, "db-1", "a", 1, true)],
             instances: vec![Adopted {

@@ -116,11 +116,24 @@ pub fn judge(facts: &Facts<'_>) -> Vec<Wrong> {
         let text = format!("{:.1} % of the disk of node {node} are free", free * 100.0);
         wrong.push(plain(Code::DiskNearlyFull, node, text));
     }
+    of_problems(status, &mut wrong);
     if let Some(since) = &status.paused {
-        let text = format!("automatic actions are paused since {since}");
+        let by = status
+            .pause
+            .as_ref()
+            .map_or_else(String::new, |pause| match pause.why.as_str() {
+                "" => format!(" by {}", pause.by),
+                why => format!(" by {}: {why}", pause.by),
+            });
+        // What is wrong already would be put right by itself, and is not now.
+        for one in &mut wrong {
+            one.text
+                .push_str("; NOTHING IS DONE about it by itself: automatic actions are paused");
+            one.text.push_str(&by);
+        }
+        let text = format!("automatic actions are paused since {since}{by}");
         wrong.push(plain(Code::PausedForLong, &status.cluster, text));
     }
-    of_problems(status, &mut wrong);
     wrong
 }
 
@@ -318,6 +331,25 @@ mod tests {
             cluster(),
         );
         assert_eq!(codes(&facts(&status, &declared, &BTreeMap::new())), []);
+    }
+
+    #[test]
+    fn while_everything_is_paused_each_alert_says_so_and_who_wanted_it() {
+        let (mut status, declared) = (status(vec![service("db", "degraded", 1)]), cluster());
+        status.paused = Some("2026-01-01T12:00:00Z".into());
+        status.pause = Some(api::Pause {
+            since: "2026-01-01T12:00:00Z".into(),
+            by: "ann".into(),
+            why: "the switch is replaced".into(),
+        });
+        let wrong = judge(&facts(&status, &declared, &BTreeMap::new()));
+        assert!(wrong.len() >= 2, "{wrong:?}");
+        for one in &wrong {
+            assert!(
+                one.text.contains("paused") && one.text.contains("by ann: the switch is replaced"),
+                "{one:?}"
+            );
+        }
     }
 
     #[test]

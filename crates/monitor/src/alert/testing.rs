@@ -42,6 +42,7 @@ pub(super) fn status(services: Vec<ServiceStatus>) -> Status {
         nodes: vec![node("a"), node("b")],
         problems: Vec::new(),
         paused: None,
+        pause: None,
         distances_at: None,
     }
 }
@@ -64,6 +65,8 @@ pub(super) fn service(name: &str, state: &str, distance: u32) -> ServiceStatus {
         slots: Vec::new(),
         instances: Vec::new(),
         rolling: false,
+        rollout: None,
+        waits_for: None,
         failover_order: Vec::new(),
         traffic: None,
     }

@@ -851,6 +851,7 @@ impl World {
                 hook,
                 epoch,
                 active,
+                earlier: _,
             } => self.run_hook(ix, instance, run, hook, epoch, active),
             Action::ProbeNow { instance, standby } => self.probe_now(ix, instance, standby),
             Action::Arm {

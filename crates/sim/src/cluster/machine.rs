@@ -947,6 +947,7 @@ impl World {
     pub(crate) fn recovered(&mut self, ix: NodeIx, entries: &[Entry]) -> Recovered {
         let mut instances = std::collections::BTreeMap::new();
         let mut recovered = Recovered {
+            worked: None,
             cluster: self.cluster.clone(),
             slots: Vec::new(),
             instances: Vec::new(),

@@ -442,6 +442,7 @@ pub fn core_alone(nodes: usize, per_node: usize) -> Option<(Duration, Duration, 
     let mut now = Timestamp(1_000_000);
     core.handle(Event::Cluster(ClusterEvent::OwnSession(Some(session(0)))), now);
     let recovered = Recovered {
+        worked: None,
         cluster: Cluster {
             name: "measured".into(),
             services,

@@ -146,6 +146,7 @@ impl World {
                 run,
                 role,
                 epoch,
+                earlier,
                 ..
             } => {
                 if let Some(known) = self.truth.instances.get_mut(instance) {
@@ -156,7 +157,9 @@ impl World {
                 let spawn = Spawn {
                     instance: instance.clone(),
                     run: *run,
-                    from: self.truth.declared.get(instance.service()).map(Arc::clone),
+                    from: earlier
+                        .clone()
+                        .or_else(|| self.truth.declared.get(instance.service()).map(Arc::clone)),
                     active_at: epoch.filter(|_| *role == Role::Active),
                 };
                 self.plan_task(after, Task::Spawn(spawn));
@@ -178,6 +181,7 @@ impl World {
                 hook,
                 epoch,
                 active,
+                ..
             } => {
                 if let Some(known) = self.truth.instances.get_mut(instance) {
                     known.memo.was_fit = true;

@@ -39,7 +39,7 @@ impl World {
             }
             // What operators want is written down when the agent hears of it, before the core does.
             Event::Applied(cluster) => self.apply(cluster),
-            Event::Paused(paused) => self.truth.paused = *paused,
+            Event::Paused(paused) => self.truth.paused = paused.is_some(),
             Event::Shutdown => self.truth.shutdown = true,
             Event::NodeDrained { node } => {
                 self.truth.nodes.insert(node.clone(), Node::Drained);

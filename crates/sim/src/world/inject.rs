@@ -137,10 +137,11 @@ impl World {
                 if let Some(span) = span {
                     self.plan(span, Due::Resumes);
                 }
-                self.tell(Event::Paused(true));
+                let paused = self.paused_now();
+                self.tell(Event::Paused(Some(paused)));
             }
             Fault::Resume => {
-                self.tell(Event::Paused(false));
+                self.tell(Event::Paused(None));
             }
             Fault::Retry { instance } => self.tell(Event::Retry { instance }),
             Fault::Shutdown => {

@@ -3,7 +3,7 @@
 use super::World;
 use super::queue::Due;
 use super::truth::Node;
-use decisions::{Adopted, Core, Event, Reason, Recovered};
+use decisions::{Adopted, Core, Event, Paused, Reason, Recovered};
 use model::{InstanceId, RunId};
 
 impl World {
@@ -69,7 +69,17 @@ impl World {
             }
         }
         if self.truth.paused {
-            self.hand_over(Event::Paused(true));
+            let paused = self.paused_now();
+            self.hand_over(Event::Paused(Some(paused)));
+        }
+    }
+
+    /// A pause as the operator of the made-up world asks for it.
+    pub(super) fn paused_now(&self) -> Paused {
+        Paused {
+            since: self.truth.now,
+            by: "the operator".into(),
+            why: String::new(),
         }
     }
 
@@ -99,6 +109,7 @@ impl World {
         let routes = self.truth.proxy.routes.iter();
         Recovered {
             elsewhere: Vec::new(),
+            worked: None,
             cluster: self.truth.cluster(),
             slots: self.truth.store.slots.values().cloned().collect(),
             instances: adopted.collect(),

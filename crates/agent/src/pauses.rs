@@ -1,0 +1,137 @@
+//! A pause of all automatic actions: who wants it, since when and why is written before it is answered, and told wherever a failover
+//! would be promised.
+
+use crate::agent::Agent;
+use crate::clock;
+use crate::input::{Input, done, refused};
+use crate::parks::{no_store, not_written, write_with};
+use api::record::{self, Paused};
+use api::{Outcome, PauseRequest, Severity};
+use decisions::Event;
+use model::Timestamp;
+use std::sync::Arc;
+use store::{Compare, Op, Txn};
+use tokio::sync::oneshot;
+
+impl Agent {
+    /// Stops all automatic actions, or lets them go on.
+    pub(crate) fn pause(
+        &mut self,
+        request: &PauseRequest,
+        pauses: bool,
+        answer: oneshot::Sender<Result<Outcome, Outcome>>,
+        now: Timestamp,
+    ) {
+        let before = self.core.view(now).paused;
+        let answered = match (&before, pauses) {
+            (Some(paused), true) => Some(Err(refused(
+                format!(
+                    "automatic actions are paused already: {} since {}",
+                    paused.reason(),
+                    clock::shown(paused.since)
+                ),
+                Some("`understudy resume` ends that".into()),
+            ))),
+            (None, false) => Some(Ok(done("automatic actions were not paused"))),
+            _ if self
+                .clustered
+                .as_ref()
+                .is_some_and(|cluster| cluster.store_lost.is_some()) =>
+            {
+                Some(Err(no_store()))
+            }
+            _ => None,
+        };
+        if let Some(answered) = answered {
+            return drop(answer.send(answered));
+        }
+        let at = clock::wall_now();
+        let paused = Paused {
+            since: at,
+            by: request.by.clone(),
+            why: request.why.clone(),
+        };
+        let said = match request.why.as_str() {
+            "" => String::new(),
+            why => format!(": {why}"),
+        };
+        let (what, text) = match pauses {
+            true => ("pause", format!("paused all automatic actions{said}")),
+            false => ("resume", format!("let automatic actions go on{said}")),
+        };
+        let deed = self.deed(at, &request.by, what, &self.name, text);
+        let txn = match (pauses, serde_json::to_vec(&paused)) {
+            (true, Ok(value)) => Txn::new()
+                .when(Compare::absent(record::PAUSED))
+                .then(Op::put(record::PAUSED, value)),
+            (false, _) => Txn::new().then(Op::delete(record::PAUSED)),
+            (true, Err(error)) => return drop(answer.send(Err(refused(error.to_string(), None)))),
+        };
+        let (store, inputs) = (Arc::clone(&self.store), self.inputs.clone());
+        // Among several, the watch tells it.
+        let alone = self.clustered.is_none();
+        tokio::spawn(async move {
+            let outcome = match write_with(store.as_ref(), txn, &deed).await {
+                Ok(true) => {
+                    if alone {
+                        let _ = inputs.send(Input::Paused(pauses.then_some(paused)));
+                    }
+                    Ok(done(match pauses {
+                        true => {
+                            "automatic actions are paused: nothing is failed over, started again or rolled out before `understudy resume`"
+                        }
+                        false => "automatic actions go on",
+                    }))
+                }
+                Ok(false) => Err(refused("automatic actions are paused already", None)),
+                Err(error) => Err(not_written(&error)),
+            };
+            let _ = answer.send(outcome);
+        });
+    }
+
+    /// The store says that automatic actions are paused, or not any more.
+    pub(crate) fn pause_seen(&mut self, paused: Option<&Paused>, now: Timestamp) {
+        if let Some(cluster) = &mut self.clustered {
+            cluster.paused = paused.is_some();
+        }
+        let known = paused.map(known_pause);
+        let before = self.core.view(now).paused;
+        let same = |before: &decisions::Paused, after: &decisions::Paused| {
+            (&before.by, &before.why) == (&after.by, &after.why)
+        };
+        match (&before, &known) {
+            (None, None) => return,
+            (Some(before), Some(after)) if same(before, after) => return,
+            (_, Some(paused)) => {
+                let text = "automatic actions are paused: nothing is failed over, started again or rolled out".into();
+                self.journal
+                    .tell(Severity::Warning, "paused", text, paused.reason().to_string());
+            }
+            (Some(_), None) => {
+                let text = "automatic actions go on".into();
+                self.journal
+                    .tell(Severity::Warning, "resumed", text, "the operator asked for it".into());
+            }
+        }
+        self.core.handle(Event::Paused(known), now);
+    }
+}
+
+/// As the store keeps it. Programs of before kept no more than that it is so.
+pub(crate) fn read_pause(value: &[u8]) -> Paused {
+    serde_json::from_slice(value).unwrap_or_else(|_| Paused {
+        since: clock::wall_now(),
+        by: "somebody".into(),
+        why: String::new(),
+    })
+}
+
+/// As the decisions know it.
+pub(crate) fn known_pause(paused: &Paused) -> decisions::Paused {
+    decisions::Paused {
+        since: clock::ago(paused.since),
+        by: paused.by.clone(),
+        why: paused.why.clone(),
+    }
+}

@@ -1,0 +1,141 @@
+//! What cannot come by itself: nobody waits for it.
+
+use crate::render::clean;
+use api::{ServiceStatus, Status};
+use std::collections::BTreeMap;
+
+/// Services that do not become redundant before somebody does something, each with what stands in the way and the way out.
+pub(super) fn blocked(status: &Status) -> BTreeMap<&str, String> {
+    let mut blocked: BTreeMap<&str, String> = BTreeMap::new();
+    let behind = || status.services.iter().filter(|service| is_behind(service));
+    for service in behind() {
+        if let Some(why) = why(status, service) {
+            blocked.insert(&service.name, why);
+        }
+    }
+    // Whoever waits for one of them waits as long; a chain of needs is no longer than there are services.
+    for _ in 0..status.services.len() {
+        for service in behind() {
+            let needs = service.waits_for.as_deref();
+            let Some(needs) = needs.filter(|needs| blocked.contains_key(needs)) else {
+                continue;
+            };
+            let text = format!("{} waits for {}, which it needs", clean(&service.name), clean(needs));
+            blocked.entry(&service.name).or_insert(text);
+        }
+    }
+    blocked
+}
+
+/// Whether everything that is not as declared waits for somebody.
+pub(super) fn all_blocked(status: &Status, blocked: &BTreeMap<&str, String>) -> bool {
+    let behind = || status.services.iter().filter(|service| is_behind(service));
+    behind().next().is_some() && behind().all(|service| blocked.contains_key(service.name.as_str()))
+}
+
+/// Whether a service is not yet what its file says.
+pub(super) fn is_behind(service: &ServiceStatus) -> bool {
+    service.rolling || service.state != "redundant"
+}
+
+fn why(status: &Status, service: &ServiceStatus) -> Option<String> {
+    let said = |why: &str| match why {
+        "" => String::new(),
+        why => format!(" ({})", clean(why)),
+    };
+    let name = clean(&service.name);
+    if let Some(slot) = service.slots.iter().find(|slot| slot.parked.is_some()) {
+        let parked = slot.parked.as_ref()?;
+        return Some(format!(
+            "slot {name}/{n} is parked by {} since {}{}: nobody holds it before `understudy unpark {name}/{n}`",
+            clean(&parked.by),
+            clean(&parked.since),
+            said(&parked.why),
+            n = slot.slot,
+        ));
+    }
+    if let Some(since) = &status.paused {
+        let by = status.pause.as_ref().map_or_else(String::new, |pause| {
+            format!(" by {}{}", clean(&pause.by), said(&pause.why))
+        });
+        return Some(format!(
+            "{name} is {}, and automatic actions are paused since {}{by}: nothing is done before `understudy resume`",
+            clean(&service.state),
+            clean(since)
+        ));
+    }
+    let rollout = service.rollout.as_ref().filter(|rollout| rollout.state == "given-up")?;
+    let since = rollout
+        .since
+        .as_ref()
+        .map_or_else(String::new, |since| format!(" at {}", clean(since)));
+    Some(format!(
+        "the rollout of {name} was given up{since}: {}; {}",
+        clean(&rollout.because),
+        clean(&rollout.hint)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::testing::shop;
+
+    fn names(status: &Status) -> Vec<String> {
+        blocked(status).keys().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_is_parked_and_what_needs_it_is_not_waited_for() {
+        let mut status = shop();
+        assert!(names(&status).is_empty(), "it heals by itself");
+        for service in &mut status.services {
+            service.state = "down".into();
+        }
+        let db = status.services.iter_mut().find(|service| service.name == "db").unwrap();
+        db.slots[0].parked = Some(api::Parked {
+            since: "2026-01-01T12:00:00Z".into(),
+            by: "ann".into(),
+            why: "the disk is swapped".into(),
+        });
+        assert_eq!(names(&status), ["db"]);
+        assert!(!all_blocked(&status, &blocked(&status)), "web may still come");
+        let web = status
+            .services
+            .iter_mut()
+            .find(|service| service.name == "web")
+            .unwrap();
+        web.waits_for = Some("db".into());
+        let blocked = blocked(&status);
+        assert!(all_blocked(&status, &blocked));
+        assert_eq!(
+            blocked["db"],
+            "slot db/0 is parked by ann since 2026-01-01T12:00:00Z (the disk is swapped): nobody holds it before `understudy unpark db/0`"
+        );
+        assert_eq!(blocked["web"], "web waits for db, which it needs");
+    }
+
+    #[test]
+    fn nothing_is_waited_for_while_everything_is_paused_or_a_rollout_was_given_up() {
+        let mut status = shop();
+        status
+            .services
+            .iter_mut()
+            .for_each(|service| service.state = "redundant".into());
+        status.paused = Some("2026-01-01T12:00:00Z".into());
+        assert!(names(&status).is_empty(), "a pause keeps nobody who is redundant");
+        status.services[0].state = "degraded".into();
+        assert!(blocked(&status)["db"].contains("`understudy resume`"));
+        status.paused = None;
+        status.services[0].rolling = true;
+        status.services[0].rollout = Some(api::Rollout {
+            state: "given-up".into(),
+            since: None,
+            because: "db-3 tried the new declaration".into(),
+            hint: "`understudy rollback` goes back".into(),
+        });
+        assert!(all_blocked(&status, &blocked(&status)));
+        status.services[0].rollout.as_mut().unwrap().state = "under-way".into();
+        assert!(names(&status).is_empty());
+    }
+}

@@ -1,0 +1,146 @@
+//! Which declaration is known to work, and from which one a process is started.
+//!
+//! A declaration worked when everything ran as it says and passed its checks. Until the one in force has, whoever ends unasked and ran from
+//! the one that worked last is started from that again: a rollout tries the new one on those that it chooses, and on nobody else.
+
+use crate::instance::{Instance, Phase, Source};
+use crate::service::Service;
+use crate::slot::Slot;
+use crate::{Context, Reason};
+use model::{RunId, Timestamp};
+use std::sync::Arc;
+
+impl Service {
+    /// Takes in whether everything runs as declared.
+    pub(super) fn note_worked(&mut self, cx: &Context<'_>) {
+        self.works = !cx.stopping && self.runs_as_declared();
+        if self.works && self.worked.as_ref().is_none_or(|worked| *worked != self.declared) {
+            self.worked = Some(Arc::clone(&self.declared));
+        }
+        if self.unproven().is_some() {
+            return;
+        }
+        let me = self.me.clone();
+        let mine = |instance: &&mut Instance| me.as_ref().is_none_or(|me| *me == instance.node);
+        for instance in self.instances.values_mut().filter(mine) {
+            // Nothing of an earlier declaration is kept for it any more.
+            if instance.ran_earlier && !instance.has_process() {
+                instance.ran_earlier = false;
+                instance.current = true;
+            }
+        }
+    }
+
+    /// Whether every process runs from what is declared and passes its checks, and whoever stands by could take over. Instances for which
+    /// there is no node, and slots that are parked, are not the declaration's fault.
+    fn runs_as_declared(&self) -> bool {
+        let there = || self.instances.values().filter(|instance| !instance.retiring);
+        let runs = |instance: &Instance| instance.current && self.readiness(instance).is_ok();
+        let served = |slot: &Slot| slot.is_parked() || (slot.serving().is_some() && slot.planned.is_none());
+        let slots = self.declared.active as usize;
+        !self.removed
+            && self.is_up()
+            && there().all(runs)
+            && (self.told_unplaced || there().count() >= self.declared.wanted() as usize)
+            && self.slots.len() >= slots
+            && self.slots.iter().take(slots).all(served)
+    }
+
+    /// What worked last, if processes of it are other ones than those of what is declared, and none of those serves yet.
+    pub(crate) fn unproven(&self) -> Option<&Arc<model::Service>> {
+        let worked = self.worked.as_ref()?;
+        let serves = |slot: &Slot| {
+            let holder = slot.serving().and_then(|holder| self.instances.get(holder));
+            holder.is_some_and(|holder| holder.current && holder.is_fit())
+        };
+        let proven = worked.launch() == self.declared.launch() || self.slots.iter().any(serves);
+        (!proven).then_some(worked)
+    }
+
+    /// What the next process of an instance is started from.
+    pub(super) fn source(&self, instance: &Instance, now: Timestamp) -> Source {
+        // If what worked does not work any more either, the two take turns: the new one may be the remedy.
+        let turn = instance.failed_starts + u32::from(instance.is_flapping(now));
+        // Whoever is added while another one tries what is declared does not try it too.
+        let tries = |other: &Instance| {
+            let begun = other.has_process() || other.failed_starts > 0 || matches!(other.phase, Phase::Failed { .. });
+            other.current && begun && other.id != instance.id
+        };
+        let is_added = instance.run == RunId(0) && self.instances.values().any(tries);
+        match self.unproven() {
+            Some(worked) if (instance.ran_earlier || is_added) && turn.is_multiple_of(2) => Source::earlier_one(worked),
+            _ => Source::declared(&self.declared),
+        }
+    }
+
+    /// What a cold standby is started from that takes a slot. That is a try of what is declared only if a rollout wants it.
+    pub(super) fn source_of_cold(&self, index: usize) -> Source {
+        let tries = |slot: &Slot| {
+            slot.takeover
+                .as_ref()
+                .is_some_and(|takeover| takeover.because.is_rollout())
+        };
+        match self.unproven() {
+            Some(worked) if !tries(&self.slots[index]) => Source::earlier_one(worked),
+            _ => Source::declared(&self.declared),
+        }
+    }
+
+    /// Whose hooks are run for an instance, if not those of what is declared.
+    pub(super) fn earlier_hooks(&self, instance: &Instance) -> Option<Arc<model::Service>> {
+        self.unproven().filter(|_| !instance.current).cloned()
+    }
+
+    /// Who handed its slot over to a new process waits until that serves, or does not: from that follows what it is started from.
+    pub(super) fn awaits_the_new(&self, instance: &Instance) -> bool {
+        let under_way = |slot: &Slot| {
+            let takeover = slot.takeover.as_ref();
+            takeover.is_some_and(|takeover| takeover.because.is_rollout() && takeover.promoted.is_none())
+                && slot.bound().is_some()
+        };
+        instance.ran_earlier && self.unproven().is_some() && self.slots.iter().any(under_way)
+    }
+}
+
+impl Source {
+    fn declared(declared: &Arc<model::Service>) -> Self {
+        Self {
+            declared: Arc::clone(declared),
+            is_earlier: false,
+        }
+    }
+
+    fn earlier_one(worked: &Arc<model::Service>) -> Self {
+        Self {
+            declared: Arc::clone(worked),
+            is_earlier: true,
+        }
+    }
+}
+
+impl Instance {
+    /// Nothing of its process runs any more: remembers what that ran from, unless it was ended to be started from another. Of a cold one it
+    /// is decided when it takes a slot.
+    pub(crate) fn ended(&mut self, is_cold: bool) {
+        let never_healthy = !self.was_healthy;
+        self.ran_earlier = match (self.renewing || is_cold, self.current) {
+            (true, _) => false,
+            (false, false) => true,
+            // A try of what is declared, in turn with what worked.
+            (false, true) => self.ran_earlier && never_healthy && self.phase != Phase::Running,
+        };
+        self.renewing = false;
+        self.current = !self.ran_earlier;
+    }
+}
+
+impl Reason {
+    /// Whether a rollout wanted it, here or on another node.
+    pub(crate) fn is_rollout(&self) -> bool {
+        match self {
+            Reason::RolloutNeeds => true,
+            Reason::HandedOver { because } => *because == Reason::RolloutNeeds.to_string(),
+            _ => false,
+        }
+    }
+}
