@@ -676,8 +676,8 @@ impl Agent {
         let status = Arc::new(self.status(now));
         let cluster = self.clustered.as_ref().map(|cluster| ClusterLook {
             controller: cluster.controller.as_ref().map(|(record, _)| record.node.clone()),
-            leads: self.core.is_controller() && cluster.session.is_some() && cluster.store_lost.is_none(),
-            store_lost_since: cluster.store_lost.as_ref().map(|(since, _)| since.0),
+            leads: self.core.is_controller() && cluster.session.is_some() && cluster.answering.lost().is_none(),
+            store_lost_since: cluster.answering.lost().map(|(since, _)| since.0),
             others: cluster
                 .members
                 .iter()

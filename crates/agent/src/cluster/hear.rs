@@ -32,11 +32,17 @@ impl Agent {
             News::Renewed { session, sent } => {
                 cluster.observer.write_ok(sent, clock::mark());
                 cluster.taken = None;
+                tell_return(cluster.answering.answered(now));
                 if cluster.session != Some(session) {
                     self.own_session(Some(session), ClusterEvent::OwnSession(Some(session)), now);
                 }
             }
-            News::Failed => cluster.observer.write_failed(),
+            News::Failed => {
+                cluster.observer.write_failed();
+                cluster.unanswered(now);
+            }
+            News::Probed(true) => tell_return(cluster.answering.answered(now)),
+            News::Probed(false) => cluster.unanswered(now),
             News::Late(by) => {
                 cluster.observer.late();
                 let by = Millis(u64::try_from(by.as_millis()).unwrap_or(u64::MAX));
@@ -156,8 +162,7 @@ impl Agent {
             Seen::Lost(why) => {
                 let Some(cluster) = &mut self.clustered else { return };
                 cluster.observer.resync();
-                if cluster.store_lost.is_none() {
-                    cluster.store_lost = Some((now, why.clone()));
+                if cluster.answering.watch_ended(now, &why) {
                     tracing::warn!(why, "the store's changes are not heard any more");
                 }
             }
@@ -168,7 +173,7 @@ impl Agent {
             }
             Seen::Changes(changes) => {
                 if let Some(cluster) = &mut self.clustered {
-                    cluster.store_lost = None;
+                    tell_return(cluster.answering.heard(now));
                 }
                 self.core.hear_on();
                 for change in changes {
@@ -210,9 +215,7 @@ impl Agent {
         }
         if let Some(cluster) = &mut self.clustered {
             cluster.observer.resynced(clock::mark());
-            if cluster.store_lost.take().is_some() {
-                tracing::info!("the store answers again");
-            }
+            tell_return(cluster.answering.heard(now));
         }
     }
 
@@ -648,6 +651,21 @@ pub(crate) fn place_of(member: &Member) -> Place {
         zone: member.zone.clone(),
         cpu_percent: member.cpu_percent,
         memory_bytes: member.memory_bytes,
+    }
+}
+
+impl Clustered {
+    /// The store did not answer something that was asked.
+    fn unanswered(&mut self, now: Timestamp) {
+        if self.answering.unanswered(now, self.timing.soft_deadline.duration()) {
+            tracing::warn!("the store does not answer");
+        }
+    }
+}
+
+fn tell_return(answers_again: bool) {
+    if answers_again {
+        tracing::info!("the store answers again");
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) mod papers;
 pub(crate) mod publish;
 pub(crate) mod reach;
 pub(crate) mod session;
+mod silence;
 pub(crate) mod start;
 mod tell;
 pub(crate) mod upkeep;
@@ -78,8 +79,8 @@ pub(crate) struct Clustered {
     pub(crate) frozen: Option<(Still, Timestamp)>,
     /// When they went on last.
     pub(crate) thawed_at: Option<Timestamp>,
-    /// The store does not answer, since when and how.
-    pub(crate) store_lost: Option<(Timestamp, String)>,
+    /// Whether the store answers.
+    pub(crate) answering: silence::Answering,
     /// The node has a session that is not ours.
     pub(crate) taken: Option<Session>,
     pub(crate) told_fast: Option<bool>,

@@ -237,7 +237,7 @@ pub(crate) async fn join(
         fencing: Err("the guard has not said yet whether it can fence".into()),
         frozen: None,
         thawed_at: None,
-        store_lost: None,
+        answering: super::silence::Answering::new(crate::clock::now()),
         taken: None,
         told_fast: None,
         told_empty: None,
