@@ -903,10 +903,18 @@ impl Agent {
         };
         self.wish(&rebalance_key(&service), Some("1"));
         self.core.handle(Event::Rebalance { service, asked: true }, now);
-        Ok(done(format!(
-            "the instances of {name} move to where they would be put today, one by one: standbys first, actives by a switchover"
-        )))
+        let mut text = format!(
+            "those instances of {name} that would be put elsewhere today move there, one by one: standbys first, actives by a switchover"
+        );
+        if !parked.is_empty() {
+            text.push_str(&format!("; {} has no active to move: it is parked", parked.join(", ")));
+        }
+        Ok(done(text))
     }
+        let parked = self.core.service_view(&service, now).map_or_else(Vec::new, |view| {
+            let parked = view.slots.into_iter().filter(|slot| slot.parked.is_some());
+            parked.map(|slot| format!("{name}/{}", slot.slot)).collect()
+        });
 
     /// Keeps a wish of the operator's over the life of this agent, or forgets it.
     pub(crate) fn wish(&self, key: &str, value: Option<&str>) {
