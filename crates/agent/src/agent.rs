@@ -65,6 +65,8 @@ pub(crate) struct Agent {
     pub(crate) measures: Measures,
     /// How near services are to an outage, as it was reckoned last.
     pub(crate) outlook: Arc<crate::outlook::Outlook>,
+    /// What lies below this node.
+    pub(crate) hardware: model::hardware::Hardware,
 }
 
 impl Agent {
@@ -246,6 +248,10 @@ impl Agent {
                     },
                     now,
                 );
+            }
+            Input::Hardware(seen) => {
+                self.hardware_seen(*seen);
+                return;
             }
             Input::Parked(slot, parked) => self.park_seen(slot, parked.as_ref(), now),
             Input::Applied(written) => apply::written(self, *written),
@@ -901,6 +907,10 @@ impl Agent {
                 Some("`understudy status` lists them".into()),
             ));
         };
+        let parked = self.core.service_view(&service, now).map_or_else(Vec::new, |view| {
+            let parked = view.slots.into_iter().filter(|slot| slot.parked.is_some());
+            parked.map(|slot| format!("{name}/{}", slot.slot)).collect()
+        });
         self.wish(&rebalance_key(&service), Some("1"));
         self.core.handle(Event::Rebalance { service, asked: true }, now);
         let mut text = format!(
@@ -911,10 +921,6 @@ impl Agent {
         }
         Ok(done(text))
     }
-        let parked = self.core.service_view(&service, now).map_or_else(Vec::new, |view| {
-            let parked = view.slots.into_iter().filter(|slot| slot.parked.is_some());
-            parked.map(|slot| format!("{name}/{}", slot.slot)).collect()
-        });
 
     /// Keeps a wish of the operator's over the life of this agent, or forgets it.
     pub(crate) fn wish(&self, key: &str, value: Option<&str>) {

@@ -10,6 +10,7 @@
 
 pub mod actions;
 pub mod availability;
+mod common;
 pub mod distance;
 pub mod learn;
 mod observe;

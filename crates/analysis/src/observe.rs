@@ -1,9 +1,11 @@
 //! The running cluster as its status shows it, and where that differs from what was declared.
 
+use crate::common;
 use crate::place::{self, THIS_MACHINE};
 use crate::system::{Instance, System, Thing};
 use api::analysis::Finding;
 use api::{InstanceStatus, NodeState, ServiceStatus, Severity, Status};
+use model::hardware::Hardware;
 use model::{Cluster, Role, Timing};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,8 +24,8 @@ pub struct Observed<'a> {
     pub witnesses: BTreeSet<String>,
     /// Which machine each node is, by whatever tells machines apart: two with the same are one.
     pub machines: BTreeMap<String, String>,
-    /// Which disk each node keeps its data on, likewise.
-    pub disks: BTreeMap<String, String>,
+    /// What their agents see below each node.
+    pub hardware: BTreeMap<String, Hardware>,
 }
 
 /// The system as it runs now.
@@ -76,8 +78,8 @@ pub(crate) fn base(observed: &Observed<'_>) -> System {
             true => Some(THIS_MACHINE.to_owned()),
             false => shared(name, &observed.machines),
         };
-        node.disk = shared(name, &observed.disks);
     }
+    common::put_below(&mut system, common::found(observed));
     system.voters = observed.voters.clone();
     for node in status.nodes.iter().filter(|node| node.state != NodeState::Online) {
         system.failed.insert(Thing::Node(node.name.clone()));
@@ -184,32 +186,24 @@ pub fn differences(observed: &Observed<'_>) -> Vec<Finding> {
             );
         }
     }
-    for (what, of) in [("machine", &observed.machines), ("disk", &observed.disks)] {
-        let mut by: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for (node, id) in of {
-            by.entry(id).or_default().push(node);
-        }
-        for (id, nodes) in by.into_iter().filter(|(_, nodes)| nodes.len() > 1) {
-            add(
-                if what == "disk" {
-                    "shared-disk"
-                } else {
-                    "shared-machine"
-                },
-                if what == "disk" {
-                    "nodes share a disk"
-                } else {
-                    "nodes are one machine"
-                },
-                Severity::Error,
-                id,
-                format!(
-                    "nodes {} were declared to be machines of their own, and share one {what}: they fail together",
-                    nodes.join(" and ")
-                ),
-                "run them on machines of their own",
-            );
-        }
+    let mut by: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (node, id) in &observed.machines {
+        by.entry(id).or_default().push(node);
     }
+    for (id, nodes) in by.into_iter().filter(|(_, nodes)| nodes.len() > 1) {
+        add(
+            "shared-machine",
+            "nodes are one machine",
+            Severity::Error,
+            id,
+            format!(
+                "nodes {} were declared to be machines of their own, and are one: they have one address, one kernel, or one identity of the \
+                 firmware. They fail together",
+                nodes.join(" and ")
+            ),
+            "run them on machines of their own; if they are copies of one virtual machine, give each an identity of its own",
+        );
+    }
+    findings.extend(common::findings(observed));
     findings
 }

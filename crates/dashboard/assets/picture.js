@@ -208,7 +208,7 @@ function beside() {
   const isDrawn = (part) => drawn.chips.has(part) || (part.startsWith("node ") && drawn.nodes.has(part.slice(5))) || (part.startsWith("zone ") && drawn.zones.has(part.slice(5)));
   const list = risks().filter((risk) => !risk.parts.some(isDrawn));
   const more = list.length - BESIDE_MAX;
-  const line = (risk) => h("li", { "data-thing": risk.parts[0] || risk.title }, h("b", null, `! ${risk.parts[0] || risk.title}`), ` takes ${names(risk.services)} down. What would remove it: ${risk.fix || "nothing that is known here"}.`);
+  const line = (risk) => h("li", { "data-thing": risk.parts[0] || risk.title }, h("b", null, `! ${risk.parts[0] || risk.title}`), risk.seen ? h("span", { class: "seen" }, " (seen by agents, declared nowhere)") : null, ` takes ${names(risk.services)} down. What would remove it: ${risk.fix || "nothing that is known here"}.`);
   morph(drawn.beside, list.slice(0, BESIDE_MAX).map(line), more > 0 ? h("li", null, `and ${more} more, under Risks`) : null);
   flag(drawn.beside, "none", !list.length);
 }

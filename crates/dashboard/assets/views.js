@@ -62,7 +62,7 @@ function readAnalysis(answer) {
   // Marked where it is drawn: a process on its instance, what is on a node on the node.
   const bare = (one) => { const name = one.thing.split(" ").pop(); return one.kind === "process" ? name : ["voter", "proxy"].includes(one.kind) && model.nodes.has(name) ? `node ${name}` : one.thing; };
   return answer.spofs.map((one) => ({
-    title: one.text, parts: [bare(one)], services: one.takes,
+    title: one.text, parts: [bare(one)], services: one.takes, seen: Boolean(one.observed),
     fix: one.fix ? one.fix.actions.join("; then ") + (one.fix.leaves && one.fix.leaves.length ? ` (${one.fix.leaves.join(", ")} would still be one)` : "") : "",
     why: [one.within ? `it is within ${one.within}` : "", one.behind && one.behind.length ? `with it go ${one.behind.slice(0, 12).join(", ")}` : ""].filter(Boolean).join("; "),
   }));

@@ -194,6 +194,7 @@ impl Agent {
         let mut gone: Vec<String> = Vec::new();
         gone.extend(cluster.sessions.keys().map(session::session_key));
         gone.extend(cluster.members.keys().map(|node| format!("{}{node}", record::MEMBERS)));
+        gone.extend(cluster.hardware.keys().map(crate::hardware::key));
         gone.extend(cluster.lives.keys().map(super::publish::live_key));
         gone.extend(cluster.assigned.keys().map(record::instance_key));
         gone.extend(cluster.drained.iter().map(|node| format!("{}{node}", record::NODES)));
@@ -235,6 +236,13 @@ impl Agent {
         {
             self.member_seen(node, entry, now);
         } else if let Some(node) = key
+            .strip_prefix(record::HARDWARE)
+            .and_then(|node| NodeName::new(node).ok())
+        {
+            if let Some(cluster) = &mut self.clustered {
+                cluster.hardware_told(node, &entry.value);
+            }
+        } else if let Some(node) = key
             .strip_prefix(record::NODES)
             .and_then(|node| NodeName::new(node).ok())
         {
@@ -271,7 +279,12 @@ impl Agent {
 
     pub(crate) fn hear_delete(&mut self, key: &str, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
-        if let Some(node) = key.strip_prefix(SESSIONS).and_then(|node| NodeName::new(node).ok()) {
+        if let Some(node) = key
+            .strip_prefix(record::HARDWARE)
+            .and_then(|node| NodeName::new(node).ok())
+        {
+            cluster.hardware.remove(&node);
+        } else if let Some(node) = key.strip_prefix(SESSIONS).and_then(|node| NodeName::new(node).ok()) {
             let ended = cluster.sessions.remove(&node).filter(|_| node != cluster.me);
             let silent = ended.and_then(|session| silence(cluster, &node, session.id, now));
             cluster.observer.gone(&node, clock::mark());

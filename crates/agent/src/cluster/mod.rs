@@ -55,6 +55,8 @@ pub(crate) struct Clustered {
     /// Those of others that have run out, as the core knows.
     pub(crate) expired: BTreeSet<NodeName>,
     pub(crate) members: BTreeMap<NodeName, Member>,
+    /// What lies below each node, as it told.
+    pub(crate) hardware: BTreeMap<NodeName, model::hardware::Hardware>,
     /// Nodes that the operator wants empty.
     pub(crate) drained: BTreeSet<NodeName>,
     /// Services that the operator wants rebalanced.

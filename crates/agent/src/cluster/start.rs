@@ -221,6 +221,7 @@ pub(crate) async fn join(
         heard: BTreeMap::new(),
         expired: BTreeSet::new(),
         members: BTreeMap::new(),
+        hardware: BTreeMap::new(),
         drained: BTreeSet::new(),
         rebalancing: BTreeSet::new(),
         paused: false,

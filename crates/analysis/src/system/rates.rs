@@ -177,7 +177,7 @@ fn span(seconds: f64) -> String {
 fn kind_of(thing: &Thing) -> Option<RateKind> {
     Some(match thing {
         Thing::Process(_) => RateKind::Process,
-        Thing::Node(_) | Thing::Machine(_) | Thing::Disk(_) => RateKind::Node,
+        Thing::Node(_) | Thing::Machine(_) | Thing::Disk(_) | Thing::FileServer(_) => RateKind::Node,
         Thing::Zone(_) => RateKind::Zone,
         Thing::Feed(_) => RateKind::Feed,
         Thing::Switch(_) => RateKind::Switch,

@@ -14,6 +14,7 @@ pub(crate) fn page(report: &Report, view: &View) -> String {
     out.push_str(&services(report, view));
     out.push_str(&spofs(report, view));
     out.push_str(&pairs(report, view));
+    out.push_str(&observed(report, view));
     out.push_str(&findings(report, view));
     out.push_str(&advice(report, view));
     out.push_str(&assumed(report, view));
@@ -295,6 +296,23 @@ fn pairs(report: &Report, view: &View) -> String {
         report.order
     );
     title(&heading, view) + &out
+}
+
+/// What is common to several and stands in no file.
+fn observed(report: &Report, view: &View) -> String {
+    if report.observed.is_empty() {
+        return String::new();
+    }
+    let mut out = title("observed, declared nowhere", view);
+    for one in &report.observed {
+        let below = clean(&one.below.join(", "));
+        out.push_str(&hanging(
+            "  ",
+            &format!("{}: below {below}", clean(&one.thing)),
+            view.width,
+        ));
+    }
+    out
 }
 
 fn findings(report: &Report, view: &View) -> String {
