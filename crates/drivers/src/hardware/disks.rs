@@ -92,8 +92,6 @@ fn worldwide(disk: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
     use super::below;
     use crate::hardware::mounts::{Mount, parse};
     use std::collections::BTreeMap;
