@@ -67,6 +67,8 @@ pub(crate) struct Agent {
     pub(crate) outlook: Arc<crate::outlook::Outlook>,
     /// What lies below this node.
     pub(crate) hardware: model::hardware::Hardware,
+    /// What the journal says of failures.
+    pub(crate) history: Arc<analysis::history::History>,
 }
 
 impl Agent {

@@ -2,6 +2,7 @@
 
 use crate::agent::Agent;
 use crate::cluster::Clustered;
+use analysis::history::History;
 use analysis::{Budget, Observed, Options};
 use api::analysis::Report;
 use model::hardware::Hardware;
@@ -24,6 +25,7 @@ pub(crate) struct Seen {
     witnesses: BTreeSet<String>,
     machines: BTreeMap<String, String>,
     hardware: BTreeMap<String, Hardware>,
+    history: Arc<History>,
 }
 
 /// The last answers, by the order of their cut sets.
@@ -53,6 +55,7 @@ impl Seen {
         };
         Self {
             hardware,
+            history: Arc::clone(&agent.history),
             status,
             cluster: Arc::clone(&agent.cluster),
             timing: agent.clustered.as_ref().map(|cluster| cluster.timing),
@@ -71,6 +74,7 @@ impl Seen {
             witnesses: self.witnesses.clone(),
             machines: self.machines.clone(),
             hardware: self.hardware.clone(),
+            history: Some(&self.history),
         }
     }
 

@@ -58,6 +58,7 @@ impl Agent {
             tell(cluster, Arc::clone(&self.store), &seen);
         }
         self.hardware = seen;
+        self.look_back();
     }
 }
 
@@ -75,6 +76,19 @@ fn tell(cluster: &Clustered, store: Arc<dyn store::Store>, seen: &Hardware) {
 /// The key of what a node sees below it.
 pub(crate) fn key(node: &NodeName) -> String {
     format!("{}{node}", record::HARDWARE)
+}
+
+impl Agent {
+    /// Reads the journal anew for what it says of failures. Rates that change each minute would have everything reckoned anew each minute.
+    fn look_back(&mut self) {
+        let me = self.clustered.as_ref().map(|cluster| cluster.me.to_string());
+        let history = self.journal.failures(me.as_deref());
+        let known = &self.history;
+        let is_news = (&history.processes, &history.nodes) != (&known.processes, &known.nodes);
+        if is_news || history.hours >= known.hours * 1.05 {
+            self.history = Arc::new(history);
+        }
+    }
 }
 
 impl Clustered {

@@ -412,6 +412,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         clustered,
         outlook: Arc::default(),
         hardware: model::hardware::Hardware::default(),
+        history: Arc::default(),
         measures,
     };
     crate::hardware::watch(&agent.layout, inputs.clone());

@@ -1,6 +1,7 @@
 //! The running cluster as its status shows it, and where that differs from what was declared.
 
 use crate::common;
+use crate::history::History;
 use crate::place::{self, THIS_MACHINE};
 use crate::system::{Instance, System, Thing};
 use api::analysis::Finding;
@@ -26,6 +27,8 @@ pub struct Observed<'a> {
     pub machines: BTreeMap<String, String>,
     /// What their agents see below each node.
     pub hardware: BTreeMap<String, Hardware>,
+    /// What was seen of failures; `None`: nothing.
+    pub history: Option<&'a History>,
 }
 
 /// The system as it runs now.
@@ -55,6 +58,17 @@ pub fn observed(observed: &Observed<'_>) -> System {
                 system.failed.insert(Thing::Process(instance.id.clone()));
             }
         }
+        if let Some(measured) = observed.history.and_then(|history| {
+            let looked_at =
+                |instance: &&InstanceStatus| history.node.as_ref().is_none_or(|node| *node == instance.node);
+            history.process(&seen.name, seen.instances.iter().filter(looked_at).count())
+        }) {
+            let all = seen
+                .instances
+                .iter()
+                .map(|instance| (Thing::Process(instance.id.clone()), measured));
+            system.rates.measured.extend(all);
+        }
         system.services.insert(seen.name.clone(), service);
     }
     system
@@ -79,6 +93,11 @@ pub(crate) fn base(observed: &Observed<'_>) -> System {
             false => shared(name, &observed.machines),
         };
     }
+    let nodes = system
+        .nodes
+        .keys()
+        .filter_map(|node| Some((Thing::Node(node.clone()), observed.history?.node(node)?)));
+    system.rates.measured = nodes.collect();
     common::put_below(&mut system, common::found(observed));
     system.voters = observed.voters.clone();
     for node in status.nodes.iter().filter(|node| node.state != NodeState::Online) {

@@ -29,6 +29,9 @@ pub struct Report {
     pub advice: Vec<Advice>,
     /// Rates that nobody gave: "node: mttf 180d, mttr 4h".
     pub assumed: Vec<String>,
+    /// Rates that were measured, from how many failures: they count before what was given.
+    #[serde(default)]
+    pub measured: Vec<String>,
     /// What nodes and instances have in common though nobody declared it: their agents see it.
     #[serde(default)]
     pub observed: Vec<ObservedThing>,

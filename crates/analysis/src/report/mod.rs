@@ -109,6 +109,7 @@ pub fn report(system: &System, of: &str, options: &Options) -> Report {
         advice: advise(system, options),
         assumed: system.rates.assumptions(&logic.things),
         observed: observed(system),
+        measured: system.rates.measurements(&logic.things),
     };
     if predictions
         .values()

@@ -1,5 +1,6 @@
 //! A running cluster whose machines turn out to have something in common.
 
+use analysis::history::{History, Incidents};
 use analysis::{Observed, Options, live};
 use api::analysis::Report;
 use api::{InstanceStatus, NodeState, NodeStatus, ServiceStatus, SlotStatus, Status};
@@ -11,7 +12,8 @@ const AT: &str = "2026-01-01T12:00:00.000Z";
 
 fn cluster() -> Cluster {
     let text = "name = \"shop\"\n[service.db]\ncommand = [\"db\"]\nstandby = 1\n";
-    spec::parse(text, "shop.toml").unwrap().cluster
+    let parsed = spec::parse(text, "shop.toml");
+    parsed.unwrap_or_else(|errors| panic!("{errors}")).cluster
 }
 
 fn instance(id: &str, node: &str, role: &str) -> InstanceStatus {
@@ -110,8 +112,52 @@ fn report_of(a: Hardware, b: Hardware, timing: Option<model::Timing>, voters: &[
         witnesses: BTreeSet::new(),
         machines: BTreeMap::from(["a", "b", "c"].map(|name| (name.to_owned(), name.to_owned()))),
         hardware: BTreeMap::from([("a".to_owned(), a), ("b".to_owned(), b)]),
+        history: None,
     };
     live(&seen, &Options::default())
+}
+
+#[test]
+fn what_was_seen_often_enough_counts_before_what_was_given() {
+    let mut cluster = cluster();
+    let given = |days: u64| model::Rate {
+        mttf: Some(model::Millis(days * 86_400_000)),
+        mttr: Some(model::Millis(10_000)),
+    };
+    for service in cluster.services.values_mut() {
+        service.reliability.rate = given(365);
+    }
+    let status = status();
+    let report = |failures: u32| {
+        let incidents = Incidents {
+            failures,
+            repaired: failures,
+            down_hours: f64::from(failures) * 0.1,
+        };
+        let history = History {
+            hours: 100.0,
+            processes: BTreeMap::from([("db".to_owned(), incidents)]),
+            ..History::default()
+        };
+        let seen = Observed {
+            status: &status,
+            cluster: &cluster,
+            timing: None,
+            voters: BTreeSet::new(),
+            witnesses: BTreeSet::new(),
+            machines: BTreeMap::new(),
+            hardware: BTreeMap::new(),
+            history: Some(&history),
+        };
+        live(&seen, &Options::default())
+    };
+    let (few, many) = (report(4), report(20));
+    assert_eq!(few.measured, Vec::<String>::new());
+    // Twenty failures in the two hundred hours of two instances.
+    let line = "process of db: mttf 9.7h, mttr 6.0min: measured, 20 failures in 8.3d";
+    assert_eq!(many.measured, [line]);
+    let down = |report: &Report| report.services[0].availability.unavailability;
+    assert!(down(&many) > 2.0 * down(&few), "{} {}", down(&many), down(&few));
 }
 
 /// Single points of failure that agents saw, and the codes of findings.

@@ -17,6 +17,7 @@ pub(crate) fn page(report: &Report, view: &View) -> String {
     out.push_str(&observed(report, view));
     out.push_str(&findings(report, view));
     out.push_str(&advice(report, view));
+    out.push_str(&measured(report, view));
     out.push_str(&assumed(report, view));
     out
 }
@@ -361,6 +362,17 @@ fn sentence(advice: &Advice) -> String {
         advice.cost,
         advice.actions.join(", and ")
     ))
+}
+
+fn measured(report: &Report, view: &View) -> String {
+    if report.measured.is_empty() {
+        return String::new();
+    }
+    let mut out = title("measured, and taken in the place of what was given", view);
+    for line in &report.measured {
+        out.push_str(&hanging("  ", &clean(line), view.width));
+    }
+    out
 }
 
 fn assumed(report: &Report, view: &View) -> String {
