@@ -67,6 +67,10 @@ pub(crate) struct Agent {
     pub(crate) measures: Measures,
     /// How near services are to an outage, as it was reckoned last.
     pub(crate) outlook: Arc<crate::outlook::Outlook>,
+    /// What lies below this node.
+    pub(crate) hardware: model::hardware::Hardware,
+    /// What the journal says of failures.
+    pub(crate) history: Arc<analysis::history::History>,
 }
 
 impl Agent {
@@ -251,6 +255,10 @@ impl Agent {
                 );
             }
             Input::Paused(paused) => self.pause_seen(paused.as_ref(), now),
+            Input::Hardware(seen) => {
+                self.hardware_seen(*seen);
+                return;
+            }
             Input::Parked(slot, parked) => self.park_seen(slot, parked.as_ref(), now),
             Input::Applied(written) => apply::written(self, *written),
             Input::Worked { revision, written } => self.worked(revision, written),
@@ -670,8 +678,8 @@ impl Agent {
         let status = Arc::new(self.status(now));
         let cluster = self.clustered.as_ref().map(|cluster| ClusterLook {
             controller: cluster.controller.as_ref().map(|(record, _)| record.node.clone()),
-            leads: self.core.is_controller() && cluster.session.is_some() && cluster.store_lost.is_none(),
-            store_lost_since: cluster.store_lost.as_ref().map(|(since, _)| since.0),
+            leads: self.core.is_controller() && cluster.session.is_some() && cluster.answering.lost().is_none(),
+            store_lost_since: cluster.answering.lost().map(|(since, _)| since.0),
             others: cluster
                 .members
                 .iter()
@@ -895,11 +903,19 @@ impl Agent {
                 Some("`understudy status` lists them".into()),
             ));
         };
+        let parked = self.core.service_view(&service, now).map_or_else(Vec::new, |view| {
+            let parked = view.slots.into_iter().filter(|slot| slot.parked.is_some());
+            parked.map(|slot| format!("{name}/{}", slot.slot)).collect()
+        });
         self.wish(&rebalance_key(&service), Some("1"));
         self.core.handle(Event::Rebalance { service, asked: true }, now);
-        Ok(done(format!(
-            "the instances of {name} move to where they would be put today, one by one: standbys first, actives by a switchover"
-        )))
+        let mut text = format!(
+            "those instances of {name} that would be put elsewhere today move there, one by one: standbys first, actives by a switchover"
+        );
+        if !parked.is_empty() {
+            text.push_str(&format!("; {} has no active to move: it is parked", parked.join(", ")));
+        }
+        Ok(done(text))
     }
 
     /// Keeps a wish of the operator's over the life of this agent, or forgets it.

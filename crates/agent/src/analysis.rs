@@ -2,8 +2,10 @@
 
 use crate::agent::Agent;
 use crate::cluster::Clustered;
+use analysis::history::History;
 use analysis::{Budget, Observed, Options};
 use api::analysis::Report;
+use model::hardware::Hardware;
 use model::{Cluster, Timing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,6 +24,8 @@ pub(crate) struct Seen {
     voters: BTreeSet<String>,
     witnesses: BTreeSet<String>,
     machines: BTreeMap<String, String>,
+    hardware: BTreeMap<String, Hardware>,
+    history: Arc<History>,
 }
 
 /// The last answers, by the order of their cut sets.
@@ -37,7 +41,21 @@ impl Seen {
                 .map(|(node, _)| node.to_string())
                 .collect()
         };
+        let hardware = match &agent.clustered {
+            Some(cluster) => {
+                // What a node told that was removed since counts no more.
+                let told = cluster.hardware.iter();
+                let told = told.filter(|(node, _)| cluster.members.contains_key(*node));
+                told.map(|(node, seen)| (node.to_string(), seen.clone())).collect()
+            }
+            None => {
+                let nodes = status.nodes.iter();
+                nodes.map(|node| (node.name.clone(), agent.hardware.clone())).collect()
+            }
+        };
         Self {
+            hardware,
+            history: Arc::clone(&agent.history),
             status,
             cluster: Arc::clone(&agent.cluster),
             timing: agent.clustered.as_ref().map(|cluster| cluster.timing),
@@ -55,7 +73,8 @@ impl Seen {
             voters: self.voters.clone(),
             witnesses: self.witnesses.clone(),
             machines: self.machines.clone(),
-            disks: BTreeMap::new(),
+            hardware: self.hardware.clone(),
+            history: Some(&self.history),
         }
     }
 
@@ -89,7 +108,11 @@ fn machines(cluster: &Clustered) -> BTreeMap<String, String> {
         .map(|(node, session)| (node.to_string(), session.record.boot.clone()));
     let hosts = cluster.members.iter();
     let hosts = hosts.map(|(node, member)| (node.to_string(), member.host.to_string()));
-    together(&[hosts.collect(), boots.collect()])
+    // Two kernels with one identity of the firmware are one machine, or copies of one whose identity was not renewed: that cannot be told apart
+    // from here, and the worse of both is reckoned with.
+    let products = cluster.hardware.iter();
+    let products = products.filter_map(|(node, seen)| Some((node.to_string(), seen.product.clone()?)));
+    together(&[hosts.collect(), boots.collect(), products.collect()])
 }
 
 /// Nodes that have any sign in common, near or far, are of one name: all of theirs. Without company a node has its own.

@@ -34,12 +34,33 @@ pub(crate) fn plan(agent: &Agent, request: &ApplyRequest) -> Result<Plan, Outcom
     let parsed = parse(request)?;
     check_name(agent, &parsed.cluster)?;
     let revision = agent.applied.as_ref().map_or(0, |applied| applied.revision);
-    Ok(show::plan(
-        revision,
-        &agent.cluster,
-        &parsed.cluster,
-        &agent.core.view(clock::now()),
-    ))
+    let view = agent.core.view(clock::now());
+    let mut plan = show::plan(revision, &agent.cluster, &parsed.cluster, &view);
+    let obstacles = obstacles(agent, request, &parsed.cluster).into_iter();
+    plan.warnings.extend(obstacles.map(|(service, finding)| {
+        format!(
+            "`apply` would be refused: {service}: `{}`: {}; {}",
+            finding.key, finding.problem, finding.help
+        )
+    }));
+    Ok(plan)
+}
+
+/// What would keep a file's services from running on this machine.
+fn obstacles(
+    agent: &Agent,
+    request: &ApplyRequest,
+    cluster: &Cluster,
+) -> Vec<(model::ServiceName, drivers::preflight::Finding)> {
+    let folder = Agent::folder_of(&request.path);
+    let ours = agent.our_addresses();
+    let here = Here {
+        layout: &agent.layout,
+        exe: &agent.keeper.exe,
+        folder: folder.as_deref(),
+        ours: &ours,
+    };
+    preflight(cluster, here)
 }
 
 /// Begins to put a file in force; the answer comes when it is on disk.
@@ -83,15 +104,7 @@ fn prepare(agent: &mut Agent, request: &ApplyRequest, how: String) -> Result<App
     }
     let parsed = parse(request)?;
     check_name(agent, &parsed.cluster)?;
-    let folder = Agent::folder_of(&request.path);
-    let ours = agent.our_addresses();
-    let here = Here {
-        layout: &agent.layout,
-        exe: &agent.keeper.exe,
-        folder: folder.as_deref(),
-        ours: &ours,
-    };
-    let findings = preflight(&parsed.cluster, here);
+    let findings = obstacles(agent, request, &parsed.cluster);
     if !findings.is_empty() {
         let lines: Vec<String> = findings
             .into_iter()

@@ -508,7 +508,7 @@ async fn post_plan(State(door): State<Door>, Json(request): Json<ApplyRequest>) 
         // It was understood a moment ago.
         Err(_) => Vec::new(),
     });
-    plan.warnings = risks.await.unwrap_or_default();
+    plan.warnings.extend(risks.await.unwrap_or_default());
     Ok(Json(plan))
 }
 

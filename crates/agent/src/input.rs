@@ -50,6 +50,8 @@ pub(crate) enum Input {
     Answered { number: String, outcome: api::Outcome },
     /// How near services are to an outage was reckoned.
     Outlook(Arc<crate::outlook::Outlook>),
+    /// What lies below this node was looked at.
+    Hardware(Box<model::hardware::Hardware>),
     /// Something happened to a floating address.
     Address(Box<crate::addresses::News>),
     /// The guard is gone.

@@ -156,6 +156,13 @@ impl Journal {
         }
     }
 
+    /// What all of them say of failures; `node`: of which node's instances this agent tells, if not of all.
+    pub(crate) fn failures(&self, node: Option<&str>) -> analysis::history::History {
+        let at = |event: &Event| Some(event.at.parse::<jiff::Timestamp>().ok()?.as_millisecond());
+        let events = self.events.iter().filter_map(|event| Some((at(event)?, event)));
+        analysis::history::History::of(events, node, clock::wall_now().0)
+    }
+
     /// The latest events about a name, newest first.
     pub(crate) fn latest_about(&self, name: &str, limit: usize) -> Vec<Event> {
         let is = |field: &Option<String>| field.as_deref() == Some(name);

@@ -20,6 +20,7 @@ mod dashboard;
 mod executor;
 mod folder;
 mod fronts;
+mod hardware;
 mod http;
 mod input;
 mod journal;

@@ -147,7 +147,7 @@ impl Agent {
         if self
             .clustered
             .as_ref()
-            .is_some_and(|cluster| cluster.store_lost.is_some())
+            .is_some_and(|cluster| cluster.answering.lost().is_some())
         {
             return Err(no_store());
         }

@@ -36,7 +36,7 @@ impl Agent {
             _ if self
                 .clustered
                 .as_ref()
-                .is_some_and(|cluster| cluster.store_lost.is_some()) =>
+                .is_some_and(|cluster| cluster.answering.lost().is_some()) =>
             {
                 Some(Err(no_store()))
             }

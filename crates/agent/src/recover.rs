@@ -422,8 +422,11 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         ending: None,
         clustered,
         outlook: Arc::default(),
+        hardware: model::hardware::Hardware::default(),
+        history: Arc::default(),
         measures,
     };
+    crate::hardware::watch(&agent.layout, inputs.clone());
     agent.begin_with_others(started);
     tokio::spawn(rotate_logs(inputs));
     Ok((agent, queue))

@@ -10,7 +10,9 @@
 
 pub mod actions;
 pub mod availability;
+mod common;
 pub mod distance;
+pub mod history;
 pub mod learn;
 mod observe;
 pub mod openpsa;

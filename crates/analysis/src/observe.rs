@@ -1,9 +1,12 @@
 //! The running cluster as its status shows it, and where that differs from what was declared.
 
+use crate::common;
+use crate::history::History;
 use crate::place::{self, THIS_MACHINE};
 use crate::system::{Instance, System, Thing};
 use api::analysis::Finding;
 use api::{InstanceStatus, NodeState, ServiceStatus, Severity, Status};
+use model::hardware::Hardware;
 use model::{Cluster, Role, Timing};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,8 +25,10 @@ pub struct Observed<'a> {
     pub witnesses: BTreeSet<String>,
     /// Which machine each node is, by whatever tells machines apart: two with the same are one.
     pub machines: BTreeMap<String, String>,
-    /// Which disk each node keeps its data on, likewise.
-    pub disks: BTreeMap<String, String>,
+    /// What their agents see below each node.
+    pub hardware: BTreeMap<String, Hardware>,
+    /// What was seen of failures; `None`: nothing.
+    pub history: Option<&'a History>,
 }
 
 /// The system as it runs now.
@@ -53,6 +58,17 @@ pub fn observed(observed: &Observed<'_>) -> System {
                 system.failed.insert(Thing::Process(instance.id.clone()));
             }
         }
+        if let Some(measured) = observed.history.and_then(|history| {
+            let looked_at =
+                |instance: &&InstanceStatus| history.node.as_ref().is_none_or(|node| *node == instance.node);
+            history.process(&seen.name, seen.instances.iter().filter(looked_at).count())
+        }) {
+            let all = seen
+                .instances
+                .iter()
+                .map(|instance| (Thing::Process(instance.id.clone()), measured));
+            system.rates.measured.extend(all);
+        }
         system.services.insert(seen.name.clone(), service);
     }
     system
@@ -76,8 +92,13 @@ pub(crate) fn base(observed: &Observed<'_>) -> System {
             true => Some(THIS_MACHINE.to_owned()),
             false => shared(name, &observed.machines),
         };
-        node.disk = shared(name, &observed.disks);
     }
+    let nodes = system
+        .nodes
+        .keys()
+        .filter_map(|node| Some((Thing::Node(node.clone()), observed.history?.node(node)?)));
+    system.rates.measured = nodes.collect();
+    common::put_below(&mut system, common::found(observed));
     system.voters = observed.voters.clone();
     for node in status.nodes.iter().filter(|node| node.state != NodeState::Online) {
         system.failed.insert(Thing::Node(node.name.clone()));
@@ -184,32 +205,24 @@ pub fn differences(observed: &Observed<'_>) -> Vec<Finding> {
             );
         }
     }
-    for (what, of) in [("machine", &observed.machines), ("disk", &observed.disks)] {
-        let mut by: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for (node, id) in of {
-            by.entry(id).or_default().push(node);
-        }
-        for (id, nodes) in by.into_iter().filter(|(_, nodes)| nodes.len() > 1) {
-            add(
-                if what == "disk" {
-                    "shared-disk"
-                } else {
-                    "shared-machine"
-                },
-                if what == "disk" {
-                    "nodes share a disk"
-                } else {
-                    "nodes are one machine"
-                },
-                Severity::Error,
-                id,
-                format!(
-                    "nodes {} were declared to be machines of their own, and share one {what}: they fail together",
-                    nodes.join(" and ")
-                ),
-                "run them on machines of their own",
-            );
-        }
+    let mut by: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (node, id) in &observed.machines {
+        by.entry(id).or_default().push(node);
     }
+    for (id, nodes) in by.into_iter().filter(|(_, nodes)| nodes.len() > 1) {
+        add(
+            "shared-machine",
+            "nodes are one machine",
+            Severity::Error,
+            id,
+            format!(
+                "nodes {} were declared to be machines of their own, and are one: they have one address, one kernel, or one identity of the \
+                 firmware. They fail together",
+                nodes.join(" and ")
+            ),
+            "run them on machines of their own; if they are copies of one virtual machine, give each an identity of its own",
+        );
+    }
+    findings.extend(common::findings(observed));
     findings
 }

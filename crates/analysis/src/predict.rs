@@ -139,10 +139,10 @@ fn per_active(system: &System, service: &Service, id: &str, node: &str) -> (f64,
 /// What takes a node with it when it fails.
 fn below(system: &System, node: &str) -> Vec<Thing> {
     let mut things = vec![Thing::Node(node.to_owned())];
+    things.extend(system.below.get(&things[0]).into_iter().flatten().cloned());
     things.extend(system.zones_of(node).into_iter().map(Thing::Zone));
     if let Some(node) = system.nodes.get(node) {
         things.extend(node.machine.clone().map(Thing::Machine));
-        things.extend(node.disk.clone().map(Thing::Disk));
         if node.feeds.len() == 1 {
             things.extend(node.feeds.iter().cloned().map(Thing::Feed));
         }

@@ -33,6 +33,9 @@ pub struct Alert {
     pub explained: bool,
     /// It is silenced: nobody is told of it until then.
     pub silenced: Option<Silence>,
+    /// It has not been so any more since then: over, if it does not come back within ten seconds.
+    #[serde(default)]
+    pub quiet_since: Option<String>,
 }
 
 /// An operator's word that alerts are known for now.

@@ -29,6 +29,23 @@ pub struct Report {
     pub advice: Vec<Advice>,
     /// Rates that nobody gave: "node: mttf 180d, mttr 4h".
     pub assumed: Vec<String>,
+    /// Rates that were measured, from how many failures: they count before what was given.
+    #[serde(default)]
+    pub measured: Vec<String>,
+    /// What nodes and instances have in common though nobody declared it: their agents see it.
+    #[serde(default)]
+    pub observed: Vec<ObservedThing>,
+}
+
+/// Something that several need, found by looking.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ObservedThing {
+    /// `disk`, `file-server` or `machine`.
+    pub kind: String,
+    /// Its name: `disk naa.5000c500a1b2c3d4`, `file server nas1`, `host hv7`.
+    pub thing: String,
+    /// What fails with it: nodes, store members, instances.
+    pub below: Vec<String>,
 }
 
 /// One service.
@@ -195,6 +212,9 @@ pub struct Spof {
     pub within: Option<String>,
     /// In one sentence.
     pub text: String,
+    /// Nobody declared it: agents see that several need it.
+    #[serde(default)]
+    pub observed: bool,
     /// The cheapest change that removes it, verified on the changed system; absent if none was found.
     pub fix: Option<Fix>,
 }

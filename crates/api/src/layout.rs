@@ -60,9 +60,14 @@ impl Layout {
         self.root.join("session.json")
     }
 
+    /// The folder of all data folders.
+    pub fn all_data(&self) -> PathBuf {
+        self.root.join("data")
+    }
+
     /// The data folder of an instance.
     pub fn data(&self, instance: &InstanceId) -> PathBuf {
-        self.root.join("data").join(instance.to_string())
+        self.all_data().join(instance.to_string())
     }
 
     /// The folder of all logs.

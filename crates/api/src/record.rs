@@ -305,6 +305,8 @@ pub const REBALANCE: &str = "wish/rebalance/";
 
 /// Prefix of slots that nobody shall hold: [`Parked`]; absent for all others.
 pub const PARKS: &str = "wish/park/";
+/// Prefix of what lies below each node, by its name: [`model::hardware::Hardware`].
+pub const HARDWARE: &str = "hardware/";
 /// Prefix of [`Deed`]s; sorts by time.
 pub const DEEDS: &str = "audit/";
 

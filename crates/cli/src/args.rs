@@ -246,7 +246,7 @@ pub(crate) struct StatusArgs {
 /// `explain`
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
-    /// A service, an instance or a node
+    /// A service, a slot (`db/0`), an instance or a node
     pub(crate) name: String,
     /// What if this node dies now
     #[arg(long, value_name = "NODE")]

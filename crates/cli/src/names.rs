@@ -7,6 +7,8 @@ use api::Status;
 pub(crate) enum Kind {
     /// A service.
     Service,
+    /// A slot: `db/0`.
+    Slot,
     /// An instance.
     Instance,
     /// A node.
@@ -15,11 +17,9 @@ pub(crate) enum Kind {
 
 /// A name that is not there.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("there is no {} `{name}` in cluster `{cluster}`", kinds(wanted))]
+#[error("{said}")]
 pub(crate) struct Unknown {
-    name: String,
-    cluster: String,
-    wanted: Vec<Kind>,
+    said: String,
     hint: Option<String>,
 }
 
@@ -32,15 +32,26 @@ impl Unknown {
 
 /// Which of the wanted kinds the name is.
 pub(crate) fn find(status: &Status, name: &str, wanted: &[Kind]) -> Result<Kind, Unknown> {
-    let known = |kind: &&Kind| all(status, **kind).contains(&name);
+    let known = |kind: &&Kind| all(status, **kind).iter().any(|known| known == name);
     if let Some(kind) = wanted.iter().find(known) {
         return Ok(*kind);
     }
     Err(Unknown {
-        name: name.to_owned(),
-        cluster: status.cluster.clone(),
-        wanted: wanted.to_vec(),
+        said: format!("there is no {} `{name}` in cluster `{}`", kinds(wanted), status.cluster),
         hint: hint(status, name, wanted),
+    })
+}
+
+/// An instance that is there is one of this service.
+pub(crate) fn must_be_of(status: &Status, instance: &str, service: &str) -> Result<(), Unknown> {
+    let own = status.services.iter().filter(|one| one.name == service);
+    let own: Vec<&str> = own.flat_map(|one| &one.instances).map(|one| one.id.as_str()).collect();
+    if own.contains(&instance) {
+        return Ok(());
+    }
+    Err(Unknown {
+        said: format!("`{instance}` is no instance of `{service}`"),
+        hint: (!own.is_empty()).then(|| format!("its instances are {}", own.join(", "))),
     })
 }
 
@@ -57,18 +68,26 @@ fn hint(status: &Status, name: &str, wanted: &[Kind]) -> Option<String> {
     // A name of another kind is the likelier slip: `logs a`, `drain db`.
     for (kind, noun) in [
         (Kind::Service, "a service"),
+        (Kind::Slot, "a slot"),
         (Kind::Instance, "an instance"),
         (Kind::Node, "a node"),
     ] {
-        if !wanted.contains(&kind) && all(status, kind).contains(&name) {
+        if !wanted.contains(&kind) && all(status, kind).iter().any(|known| known == name) {
             return Some(match among(status, name, kind, wanted) {
                 Some(own) => format!("`{name}` is {noun}; {own}"),
                 None => format!("`{name}` is {noun}"),
             });
         }
     }
-    let names: Vec<&str> = wanted.iter().flat_map(|kind| all(status, *kind)).collect();
-    if let Some(nearest) = nearest(name, names.iter().copied()) {
+    if wanted.contains(&Kind::Slot)
+        && let Some(slots) = slots_of(status, name)
+    {
+        return Some(slots);
+    }
+    // Slots are not listed: whoever knows of them finds them by their service.
+    let kinds = wanted.iter().filter(|kind| **kind != Kind::Slot);
+    let names: Vec<String> = kinds.flat_map(|kind| all(status, *kind)).collect();
+    if let Some(nearest) = nearest(name, names.iter().map(String::as_str)) {
         return Some(format!("did you mean `{nearest}`?"));
     }
     // More than this is no longer a hint.
@@ -84,6 +103,21 @@ fn hint(status: &Status, name: &str, wanted: &[Kind]) -> Option<String> {
     }
 }
 
+/// What slots there are of a service, if it is one of its that is not there.
+fn slots_of(status: &Status, name: &str) -> Option<String> {
+    let (service, _) = name.split_once('/')?;
+    let service = status.services.iter().find(|one| one.name == service)?;
+    let name = &service.name;
+    match service.slots.as_slice() {
+        [] => None,
+        [only] => Some(format!("its only slot is `{name}/{}`", only.slot)),
+        [first, .., last] => Some(format!(
+            "its slots are `{name}/{}` to `{name}/{}`",
+            first.slot, last.slot
+        )),
+    }
+}
+
 /// What belongs to a name of another kind: the instances of a service, the service of an instance, what runs on a node.
 fn among(status: &Status, name: &str, kind: Kind, wanted: &[Kind]) -> Option<String> {
     let service = match kind {
@@ -92,6 +126,16 @@ fn among(status: &Status, name: &str, kind: Kind, wanted: &[Kind]) -> Option<Str
             .services
             .iter()
             .find(|service| service.instances.iter().any(|instance| instance.id == name))?,
+        Kind::Slot => {
+            let (service, number) = name.split_once('/')?;
+            let service = status.services.iter().find(|one| one.name == service)?;
+            let slot = service.slots.iter().find(|slot| slot.slot.to_string() == number)?;
+            return Some(match &slot.instance {
+                Some(holder) if wanted.contains(&Kind::Instance) => format!("it is held by `{holder}`"),
+                None if wanted.contains(&Kind::Instance) => "nobody holds it".into(),
+                _ => format!("its service is `{}`", service.name),
+            });
+        }
         Kind::Node => return None,
     };
     let instances: Vec<&str> = service.instances.iter().map(|instance| instance.id.as_str()).collect();
@@ -104,16 +148,23 @@ fn among(status: &Status, name: &str, kind: Kind, wanted: &[Kind]) -> Option<Str
     }
 }
 
-fn all(status: &Status, kind: Kind) -> Vec<&str> {
+fn all(status: &Status, kind: Kind) -> Vec<String> {
     match kind {
-        Kind::Service => status.services.iter().map(|service| service.name.as_str()).collect(),
+        Kind::Service => status.services.iter().map(|service| service.name.clone()).collect(),
+        Kind::Slot => {
+            let slots = status.services.iter().flat_map(|service| {
+                let slots = service.slots.iter();
+                slots.map(|slot| format!("{}/{}", service.name, slot.slot))
+            });
+            slots.collect()
+        }
         Kind::Instance => status
             .services
             .iter()
             .flat_map(|service| &service.instances)
-            .map(|instance| instance.id.as_str())
+            .map(|instance| instance.id.clone())
             .collect(),
-        Kind::Node => status.nodes.iter().map(|node| node.name.as_str()).collect(),
+        Kind::Node => status.nodes.iter().map(|node| node.name.clone()).collect(),
     }
 }
 
@@ -122,6 +173,7 @@ fn kinds(wanted: &[Kind]) -> String {
         .iter()
         .map(|kind| match kind {
             Kind::Service => "service",
+            Kind::Slot => "slot",
             Kind::Instance => "instance",
             Kind::Node => "node",
         })
@@ -159,6 +211,23 @@ mod tests {
         assert!(refused("db", &[Kind::Instance]).ends_with("; `db` is a service; its instances are db-1, db-2"));
         assert!(refused("db-1", &[Kind::Service]).ends_with("; `db-1` is an instance; its service is `db`"));
         assert!(refused("a", &[Kind::Service]).ends_with("; `a` is a node"));
+    }
+
+    #[test]
+    fn a_slot_is_found_or_named_as_what_it_is() {
+        let kinds = [Kind::Service, Kind::Slot, Kind::Instance, Kind::Node];
+        assert_eq!(find(&sample_status(), "db/0", &kinds), Ok(Kind::Slot));
+        assert!(refused("db/7", &kinds).ends_with("`db/7` in cluster `shop`; its only slot is `db/0`"));
+        assert!(refused("db/0", &[Kind::Instance]).ends_with("; `db/0` is a slot; it is held by `db-1`"));
+        assert!(refused("db/0", &[Kind::Service]).ends_with("; `db/0` is a slot; its service is `db`"));
+    }
+
+    #[test]
+    fn an_instance_of_another_service_is_no_heir() {
+        assert_eq!(must_be_of(&sample_status(), "db-2", "db"), Ok(()));
+        let unknown = must_be_of(&sample_status(), "web-1", "db").unwrap_err();
+        assert_eq!(unknown.to_string(), "`web-1` is no instance of `db`");
+        assert_eq!(unknown.hint().as_deref(), Some("its instances are db-1, db-2"));
     }
 
     #[test]

@@ -81,9 +81,8 @@ impl Output {
 
     /// An error: what happened, why, and what to do.
     pub(crate) fn error(&self, error: &dyn std::error::Error, hint: Option<&str>) {
-        let mut text = self.talk.paint(Tone::Bad, "error:");
-        text.push_str(&format!(" {error}"));
         let mut said = error.to_string();
+        let mut text = headed(&said, &self.talk);
         let mut cause = error.source();
         while let Some(source) = cause {
             let own = source.to_string();
@@ -131,8 +130,30 @@ impl Output {
     }
 }
 
+/// An error with its head; what an agent says of a file has one already, a picture of the place for each.
+fn headed(said: &str, talk: &View) -> String {
+    let head = talk.paint(Tone::Bad, "error:");
+    match said.strip_prefix("error: ") {
+        Some(rest) => format!("{head} {rest}"),
+        None => format!("{head} {said}"),
+    }
+}
+
 /// The width of the terminal behind a descriptor.
 fn columns(fd: &impl std::os::fd::AsFd) -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(fd).ok()?;
     (size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::headed;
+    use crate::render::plain_view;
+
+    #[test]
+    fn an_error_has_one_head() {
+        assert_eq!(headed("it is taken", &plain_view()), "error: it is taken");
+        let of_a_file = "error: 127.0.0.1:80 is in use\n  --> shop.toml:3:1\nerror: another";
+        assert_eq!(headed(of_a_file, &plain_view()), of_a_file);
+    }
 }

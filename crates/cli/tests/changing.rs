@@ -81,6 +81,29 @@ fn switchover_sends_what_was_typed_and_draws_the_takeover() {
 }
 
 #[test]
+fn an_heir_of_another_service_is_none() {
+    let fake = Fake::shop();
+    let ran = fake.run(&["switchover", "db", "--to", "web-1"]);
+    assert_eq!(
+        ran.failed(),
+        "error: `web-1` is no instance of `db`\n  hint: its instances are db-1, db-2\n"
+    );
+    assert!(fake.posts().is_empty());
+}
+
+#[test]
+fn that_nothing_changes_is_said_once() {
+    let fake = Fake::shop();
+    let file = fake.file("shop.toml", sample::FILE);
+    fake.on("POST /v1/plan", Reply::Json(200, sample::plan(3, false)));
+    let text = "nothing to do: revision 3 already says the same";
+    fake.on("POST /v1/apply", Reply::Json(200, sample::done(text)));
+    let ran = fake.run(&["apply", file.to_str().unwrap()]);
+    assert_eq!(ran.ok(), format!("{text}\n"));
+    assert!(!ran.stderr.contains("nothing to do"), "{}", ran.stderr);
+}
+
+#[test]
 fn a_plan_is_shown_and_nothing_is_applied() {
     let fake = Fake::shop();
     let file = fake.file("shop.toml", sample::FILE);

@@ -4,8 +4,10 @@
 
 mod common;
 
-use common::{run_in, sample};
+use common::{Fake, Reply, run_in, sample};
 use serde_json::Value;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 fn file(folder: &tempfile::TempDir, text: &str) -> String {
     let path = folder.path().join("shop.toml");
@@ -72,15 +74,81 @@ fn files_that_are_none_are_errors_and_not_panics() {
     assert!(
         run_in(folder.path(), &["check", folder.path().to_str().unwrap()])
             .failed()
-            .contains("failed to read the file")
+            .contains("is a folder, and no file")
     );
     let huge = std::fs::File::create(&path).unwrap();
     huge.set_len(1 << 34).unwrap();
     assert!(
         run_in(folder.path(), &["check", path.to_str().unwrap()])
             .failed()
-            .contains("at most")
+            .contains("the file is larger than 1024 KiB")
     );
+}
+
+#[test]
+fn what_is_no_file_is_refused_and_what_is_handed_over_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    // Nobody writes to it: whoever opens it waits for ever.
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let socket = folder.path().join("socket");
+    let _held = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for (path, what) in [
+        (pipe.to_str().unwrap(), "a named pipe"),
+        (socket.to_str().unwrap(), "a socket"),
+        ("/dev/zero", "a device"),
+    ] {
+        for command in [
+            &["check", path][..],
+            &["check", path, "--json"],
+            &["plan", path],
+            &["analyze", path],
+        ] {
+            let ran = run_in(folder.path(), command);
+            assert!(
+                ran.failed().contains(&format!("is {what}, and no file")),
+                "{command:?}: {}",
+                ran.stderr
+            );
+        }
+        let ran = run_in(folder.path(), &["analyze", "--open-psa", path]);
+        assert!(
+            ran.failed().contains(&format!("is {what}, and no file")),
+            "{}",
+            ran.stderr
+        );
+    }
+    let mut check = Command::new(env!("CARGO_BIN_EXE_understudy"))
+        .args(["check", "/dev/stdin"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    check.stdin.take().unwrap().write_all(sample::FILE.as_bytes()).unwrap();
+    let output = check.wait_with_output().unwrap();
+    assert!(
+        output.status.success() && output.stdout.starts_with(b"ok: cluster"),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn a_port_that_another_has_is_told_while_a_cluster_of_that_name_runs() {
+    let fake = Fake::shop();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap();
+    let path = fake.file("shop.toml", &format!("{}listen = \"{taken}\"\n", sample::FILE));
+    let ran = fake.run(&["check", path.to_str().unwrap(), "--here"]);
+    assert!(
+        ran.failed().contains(&format!("{taken} is in use by")),
+        "{}",
+        ran.stderr
+    );
+    // What the running cluster listens on is its own.
+    let mut status = sample::status();
+    status["services"][0]["listen"] = taken.to_string().into();
+    fake.on("GET /v1/status", Reply::Json(200, status.to_string()));
+    fake.run(&["check", path.to_str().unwrap(), "--here"]).ok();
 }
 
 #[test]

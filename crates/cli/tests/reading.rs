@@ -42,6 +42,8 @@ fn a_wrong_name_gets_the_right_one_on_every_command_that_takes_one() {
     for (args, hint) in [
         (vec!["status", "wep"], "did you mean `web`?"),
         (vec!["explain", "db_1"], "did you mean `db-1`?"),
+        (vec!["explain", "db/7"], "its only slot is `db/0`"),
+        (vec!["logs", "db/0"], "`db/0` is a slot; it is held by `db-1`"),
         (vec!["events", "--service", "dbb"], "did you mean `db`?"),
         (vec!["logs", "web-"], "did you mean `web"),
         (vec!["switchover", "bd"], "did you mean `db`?"),

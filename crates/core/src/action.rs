@@ -343,7 +343,7 @@ impl std::fmt::Display for Refusal {
                 "there is no such slot; they are numbered 0 to {}",
                 slots.saturating_sub(1)
             ),
-            Refusal::UnknownInstance { instance } => write!(f, "there is no instance `{instance}`"),
+            Refusal::UnknownInstance { instance } => write!(f, "`{instance}` is no instance of this service"),
             Refusal::SlotNotServing { state } => write!(f, "the slot is {state}"),
             Refusal::AlreadyActive { instance } => write!(f, "`{instance}` is active already"),
             Refusal::NobodyReady { why } if why.is_empty() => f.write_str("there is no standby"),

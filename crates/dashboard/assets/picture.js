@@ -2,7 +2,7 @@
 // What is drawn is kept by name; a change touches only what it is about. The layout is made anew when names come or go, or the width changes.
 import { attr, figure, flag, h, morph, s, span, text } from "./dom.js";
 import { cutOff, isServiceStale, isStale, model, nodeAge, rate } from "./model.js";
-import { risks, spofs, traffic } from "./views.js";
+import { parked, risks, spofs, traffic } from "./views.js";
 
 const DOOR = { w: 196, h: 56, gap: 12 };
 const CHIP = { w: 112, max: 150, h: 24, gap: 6 };
@@ -192,9 +192,11 @@ export function refresh() {
     Object.assign(part, { of: service, stale });
     attr(part.link, "data-tone", { redundant: "ok", degraded: "warn", down: "bad" }[service.state]);
     flag(part.link, "stale", stale);
-    text(part.name, `${name} · ${service.state}${stale ? " when last heard" : ""}`);
+    const unheld = parked(service) ? " · parked" : "";
+    attr(part.link, "data-parked", unheld ? 1 : null);
+    text(part.name, `${name} · ${service.state}${unheld}${stale ? " when last heard" : ""}`);
     text(part.where, service.listen);
-    attr(part.link, "aria-label", `service ${name} at ${service.listen}, ${service.state}${stale ? " when last heard" : ""}`);
+    attr(part.link, "aria-label", `service ${name} at ${service.listen}, ${service.state}${unheld ? `, ${parked(service)}` : ""}${stale ? " when last heard" : ""}`);
   }
   beside();
   flow();
@@ -206,7 +208,7 @@ function beside() {
   const isDrawn = (part) => drawn.chips.has(part) || (part.startsWith("node ") && drawn.nodes.has(part.slice(5))) || (part.startsWith("zone ") && drawn.zones.has(part.slice(5)));
   const list = risks().filter((risk) => !risk.parts.some(isDrawn));
   const more = list.length - BESIDE_MAX;
-  const line = (risk) => h("li", { "data-thing": risk.parts[0] || risk.title }, h("b", null, `! ${risk.parts[0] || risk.title}`), ` takes ${names(risk.services)} down. What would remove it: ${risk.fix || "nothing that is known here"}.`);
+  const line = (risk) => h("li", { "data-thing": risk.parts[0] || risk.title }, h("b", null, `! ${risk.parts[0] || risk.title}`), risk.seen ? h("span", { class: "seen" }, " (seen by agents, declared nowhere)") : null, ` takes ${names(risk.services)} down. What would remove it: ${risk.fix || "nothing that is known here"}.`);
   morph(drawn.beside, list.slice(0, BESIDE_MAX).map(line), more > 0 ? h("li", null, `and ${more} more, under Risks`) : null);
   flag(drawn.beside, "none", !list.length);
 }

@@ -60,15 +60,26 @@ function readAnalysis(answer) {
   if (!answer || !Array.isArray(answer.spofs)) return null;
   model.survives = new Map((answer.services || []).map((service) => [service.name, service.survives || []]));
   // Marked where it is drawn: a process on its instance, what is on a node on the node.
-  const bare = (one) => { const name = one.thing.split(" ").pop(); return one.kind === "process" ? name : ["voter", "proxy"].includes(one.kind) ? `node ${name}` : one.thing; };
+  const bare = (one) => { const name = one.thing.split(" ").pop(); return one.kind === "process" ? name : ["voter", "proxy"].includes(one.kind) && model.nodes.has(name) ? `node ${name}` : one.thing; };
   return answer.spofs.map((one) => ({
-    title: one.text, parts: [bare(one)], services: one.takes,
+    title: one.text, parts: [bare(one)], services: one.takes, seen: Boolean(one.observed),
     fix: one.fix ? one.fix.actions.join("; then ") + (one.fix.leaves && one.fix.leaves.length ? ` (${one.fix.leaves.join(", ")} would still be one)` : "") : "",
     why: [one.within ? `it is within ${one.within}` : "", one.behind && one.behind.length ? `with it go ${one.behind.slice(0, 12).join(", ")}` : ""].filter(Boolean).join("; "),
   }));
 }
 
+/** Before the first news nothing is known: neither that all is well nor that there is nothing. */
+const isBlank = () => model.heard === null;
+const blank = (more) => h("p", { class: "soft blank" }, `No data yet: this page waits for its first news from the agent${more || ""}.`);
+
+/** What the parked slots of a service are called; nothing if it has none. */
+export function parked(service) {
+  const slots = service.slots.filter((slot) => slot.parked).map((slot) => slot.slot);
+  return slots.length ? `${slots.length > 1 ? "slots" : "slot"} ${slots.length > 4 ? `${slots.slice(0, 3).join(", ")} and ${slots.length - 3} more` : slots.join(", ")} parked` : "";
+}
+
 export function verdict() {
+  if (isBlank()) { morph($("verdict"), blank()); return; }
   const services = [...model.services.values()], count = (state) => services.filter((service) => service.state === state).length;
   const stale = !model.live || cutOff();
   const least = services.length ? Math.min(...services.map((service) => service.distance_to_outage)) : null;
@@ -126,7 +137,8 @@ export function services() {
     if (row.of === service && row.stale === stale && row.minute === minute && row.survives === model.survives) continue;
     Object.assign(row, { of: service, stale, minute, survives: model.survives });
     flag(row.line, "stale", stale);
-    morph(row.state, tag(service.state, stale));
+    const unheld = parked(service);
+    morph(row.state, tag(service.state, stale), unheld ? h("div", { class: "parked" }, tag(unheld, stale, "warn")) : null);
     morph(row.far, h("span", { class: "far", "data-tone": far(service) }, farWords(service.distance_to_outage)), h("div", { class: "since" }, farBy(service)), survives(service.name));
     const serving = service.slots.filter((slot) => slot.state === "serving").length, ready = service.failover_order.length;
     text(row.who, `${serving}/${service.active} active, ${ready}/${service.standby} standby, needs ${service.need}`);
@@ -169,6 +181,7 @@ export function latest() {
 }
 
 export function events() {
+  if (isBlank()) { morph($("event-list"), h("li", null, blank())); return; }
   const choose = $("event-service");
   const names = [...new Set(model.events.map((event) => event.service).filter(Boolean))].sort();
   if (choose.options.length !== names.length + 1) { const was = choose.value; put(choose, h("option", { value: "" }, "all"), names.map((name) => h("option", { value: name }, name))); choose.value = names.includes(was) ? was : ""; }
@@ -187,11 +200,13 @@ export function fall(event) {
 }
 
 export function failovers() {
+  if (isBlank()) { morph($("waterfalls"), blank()); return; }
   const found = model.events.filter((event) => event.failover).slice(-50).reverse();
   morph($("waterfalls"), found.length ? found.map(fall) : h("p", { class: "soft" }, "No slot changed hands since the oldest event that is known here."));
 }
 
 export function riskView() {
+  if (isBlank()) { morph($("risk-list"), blank()); return; }
   const found = risks();
   morph($("risk-list"),
     h("p", { class: "note" }, model.analysis ? "What alone takes a service down, and the least that would change it. They are marked with ! on the picture." : "This node has no analysis: these are the services that are one failure from an outage now. They are marked with ! on the picture."),
@@ -219,6 +234,7 @@ export function detail(what, name) {
 export function redetail() {
   if (!shown) return;
   const { what, name, head, facts } = shown;
+  if (isBlank()) { put(head, h("h2", null, `${what} ${name}`)); put(facts, blank()); return; }
   const page = what === "service" ? ofService(name) : what === "instance" ? ofInstance(name) : ofNode(name);
   if (!page) { put(head, h("h2", null, `${name} is not there any more`), h("p", null, h("a", { href: "#/overview" }, "back to the overview"))); put(facts); return; }
   morph(head, h("h2", null, `${what} ${name}`), page.tag, h("span", { class: "since" }, page.since), h("div", { class: "actions" }, buttons(what, name)));

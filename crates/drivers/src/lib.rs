@@ -5,6 +5,7 @@
 //! - [`hook`] and [`probe`]: what is run at a change of role, and whether an instance works.
 //! - [`preflight`]: what can be known to be wrong before anything is started.
 //! - [`address`]: floating addresses, put on a network interface and kept there.
+//! - [`hardware`]: what lies below this node: disks, file servers, whose machine it is.
 //! - [`sockets`]: which instance made a connection, and which connections wait for an answer.
 //! - [`account`], [`program`] and [`environment`]: users and commands of this machine, and what the latter find.
 
@@ -13,6 +14,7 @@ pub mod address;
 mod cgroup;
 mod command;
 pub mod environment;
+pub mod hardware;
 pub mod hook;
 pub mod logs;
 pub mod preflight;

@@ -99,6 +99,7 @@ async fn finish(place: &Place, store: &etcd::Etcd, node: &NodeName, had_session:
         .then(Op::delete(member_key(node)))
         .then(Op::delete(joining_key(node)))
         .then(Op::delete(format!("{}{node}", record::NODES)))
+        .then(Op::delete(format!("{}{node}", record::HARDWARE)))
         .then(Op::delete(key));
     store.txn(last).await?;
     Ok(())

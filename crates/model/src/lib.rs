@@ -4,6 +4,7 @@
 
 mod declared;
 mod floating;
+pub mod hardware;
 mod ids;
 pub mod latency;
 mod mark;

@@ -58,6 +58,10 @@ impl Parsed {
 
 /// Reads a file as it came from the disk; one that is no UTF-8 is refused with the place of the first wrong byte.
 pub fn parse_bytes(bytes: &[u8], path: &str) -> Result<Parsed, Errors> {
+    // Before its text: whoever reads no further may have cut a letter in two.
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(too_large(path));
+    }
     match std::str::from_utf8(bytes) {
         Ok(text) => parse(text, path),
         Err(error) => {
@@ -80,14 +84,22 @@ pub fn parse_bytes(bytes: &[u8], path: &str) -> Result<Parsed, Errors> {
     }
 }
 
+/// How much larger is not told: whoever read it may have stopped there.
+fn too_large(path: &str) -> Errors {
+    // The text itself is not kept: nothing in it is worth showing.
+    let source = Arc::new(Source::new(path, ""));
+    let problem = format!(
+        "the file is larger than {} KiB, the most that is read",
+        FILE_BYTES_MAX / 1024
+    );
+    let error = Diagnostic::new(&source, &(0..0), problem);
+    Errors::new(vec![error.help("is it the right file?")])
+}
+
 /// Reads the text of a file. `path` is what messages call it, and names the cluster if the file does not.
 pub fn parse(text: &str, path: &str) -> Result<Parsed, Errors> {
     if text.len() > FILE_BYTES_MAX {
-        // The text itself is not kept: nothing in it is worth showing.
-        let source = Arc::new(Source::new(path, ""));
-        let problem = format!("the file has {} bytes, at most {FILE_BYTES_MAX} are read", text.len());
-        let error = Diagnostic::new(&source, &(0..0), problem);
-        return Err(Errors::new(vec![error.help("is it the right file?")]));
+        return Err(too_large(path));
     }
     let source = Arc::new(Source::new(path, text));
     let (document, mistakes) = DeTable::parse_recoverable(text);

@@ -48,7 +48,7 @@ impl Agent {
             holder: held.map(|held| (held.holder, held.node)),
             sessions: (under, cluster.sessions.get(node).map(|session| session.id)),
             silent: cluster.observer.silent_for(node, marks::mark()),
-            store_answers: cluster.store_lost.is_none(),
+            store_answers: cluster.answering.lost().is_none(),
         }
     }
 

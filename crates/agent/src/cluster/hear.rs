@@ -32,11 +32,17 @@ impl Agent {
             News::Renewed { session, sent } => {
                 cluster.observer.write_ok(sent, clock::mark());
                 cluster.taken = None;
+                tell_return(cluster.answering.answered(now));
                 if cluster.session != Some(session) {
                     self.own_session(Some(session), ClusterEvent::OwnSession(Some(session)), now);
                 }
             }
-            News::Failed => cluster.observer.write_failed(),
+            News::Failed => {
+                cluster.observer.write_failed();
+                cluster.unanswered(now);
+            }
+            News::Probed(true) => tell_return(cluster.answering.answered(now)),
+            News::Probed(false) => cluster.unanswered(now),
             News::Late(by) => {
                 cluster.observer.late();
                 let by = Millis(u64::try_from(by.as_millis()).unwrap_or(u64::MAX));
@@ -156,8 +162,7 @@ impl Agent {
             Seen::Lost(why) => {
                 let Some(cluster) = &mut self.clustered else { return };
                 cluster.observer.resync();
-                if cluster.store_lost.is_none() {
-                    cluster.store_lost = Some((now, why.clone()));
+                if cluster.answering.watch_ended(now, &why) {
                     tracing::warn!(why, "the store's changes are not heard any more");
                 }
             }
@@ -168,7 +173,7 @@ impl Agent {
             }
             Seen::Changes(changes) => {
                 if let Some(cluster) = &mut self.clustered {
-                    cluster.store_lost = None;
+                    tell_return(cluster.answering.heard(now));
                 }
                 self.core.hear_on();
                 for change in changes {
@@ -189,6 +194,7 @@ impl Agent {
         let mut gone: Vec<String> = Vec::new();
         gone.extend(cluster.sessions.keys().map(session::session_key));
         gone.extend(cluster.members.keys().map(|node| format!("{}{node}", record::MEMBERS)));
+        gone.extend(cluster.hardware.keys().map(crate::hardware::key));
         gone.extend(cluster.lives.keys().map(super::publish::live_key));
         gone.extend(cluster.assigned.keys().map(record::instance_key));
         gone.extend(cluster.drained.iter().map(|node| format!("{}{node}", record::NODES)));
@@ -210,9 +216,7 @@ impl Agent {
         }
         if let Some(cluster) = &mut self.clustered {
             cluster.observer.resynced(clock::mark());
-            if cluster.store_lost.take().is_some() {
-                tracing::info!("the store answers again");
-            }
+            tell_return(cluster.answering.heard(now));
         }
     }
 
@@ -231,6 +235,13 @@ impl Agent {
             .and_then(|node| NodeName::new(node).ok())
         {
             self.member_seen(node, entry, now);
+        } else if let Some(node) = key
+            .strip_prefix(record::HARDWARE)
+            .and_then(|node| NodeName::new(node).ok())
+        {
+            if let Some(cluster) = &mut self.clustered {
+                cluster.hardware_told(node, &entry.value);
+            }
         } else if let Some(node) = key
             .strip_prefix(record::NODES)
             .and_then(|node| NodeName::new(node).ok())
@@ -268,7 +279,12 @@ impl Agent {
 
     pub(crate) fn hear_delete(&mut self, key: &str, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
-        if let Some(node) = key.strip_prefix(SESSIONS).and_then(|node| NodeName::new(node).ok()) {
+        if let Some(node) = key
+            .strip_prefix(record::HARDWARE)
+            .and_then(|node| NodeName::new(node).ok())
+        {
+            cluster.hardware.remove(&node);
+        } else if let Some(node) = key.strip_prefix(SESSIONS).and_then(|node| NodeName::new(node).ok()) {
             let ended = cluster.sessions.remove(&node).filter(|_| node != cluster.me);
             let silent = ended.and_then(|session| silence(cluster, &node, session.id, now));
             cluster.observer.gone(&node, clock::mark());
@@ -641,6 +657,21 @@ pub(crate) fn place_of(member: &Member) -> Place {
         zone: member.zone.clone(),
         cpu_percent: member.cpu_percent,
         memory_bytes: member.memory_bytes,
+    }
+}
+
+impl Clustered {
+    /// The store did not answer something that was asked.
+    fn unanswered(&mut self, now: Timestamp) {
+        if self.answering.unanswered(now, self.timing.soft_deadline.duration()) {
+            tracing::warn!("the store does not answer");
+        }
+    }
+}
+
+fn tell_return(answers_again: bool) {
+    if answers_again {
+        tracing::info!("the store answers again");
     }
 }
 

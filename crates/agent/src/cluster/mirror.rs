@@ -29,6 +29,7 @@ pub(crate) async fn list(store: &dyn Store, me: &NodeName) -> Result<(Vec<Entry>
     let prefixes = [
         record::META,
         record::MEMBERS,
+        record::HARDWARE,
         store::session::SESSIONS,
         record::CURRENT,
         record::NUMBERS,

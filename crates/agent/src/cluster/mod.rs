@@ -20,6 +20,7 @@ pub(crate) mod papers;
 pub(crate) mod publish;
 pub(crate) mod reach;
 pub(crate) mod session;
+mod silence;
 pub(crate) mod start;
 mod tell;
 pub(crate) mod upkeep;
@@ -54,6 +55,8 @@ pub(crate) struct Clustered {
     /// Those of others that have run out, as the core knows.
     pub(crate) expired: BTreeSet<NodeName>,
     pub(crate) members: BTreeMap<NodeName, Member>,
+    /// What lies below each node, as it told.
+    pub(crate) hardware: BTreeMap<NodeName, model::hardware::Hardware>,
     /// Nodes that the operator wants empty.
     pub(crate) drained: BTreeSet<NodeName>,
     /// Services that the operator wants rebalanced.
@@ -78,8 +81,8 @@ pub(crate) struct Clustered {
     pub(crate) frozen: Option<(Still, Timestamp)>,
     /// When they went on last.
     pub(crate) thawed_at: Option<Timestamp>,
-    /// The store does not answer, since when and how.
-    pub(crate) store_lost: Option<(Timestamp, String)>,
+    /// Whether the store answers.
+    pub(crate) answering: silence::Answering,
     /// The node has a session that is not ours.
     pub(crate) taken: Option<Session>,
     pub(crate) told_fast: Option<bool>,

@@ -65,6 +65,8 @@ pub(crate) enum News {
     Renewed { session: Revision, sent: Mark },
     /// A write was not answered.
     Failed,
+    /// After that, whether something that only reads was answered.
+    Probed(bool),
     /// The session is lost: nothing exclusive may act.
     Lost { why: Lost, kept: bool },
     /// Everything exclusive stands still, or goes on.
@@ -405,11 +407,14 @@ impl Keeper {
                     self.tell(HolderEvent::RenewalFailed { attempt });
                 }
             },
-            Answer::Probed(answered) => self.tell(if answered {
-                HolderEvent::ProbeAnswered
-            } else {
-                HolderEvent::ProbeFailed
-            }),
+            Answer::Probed(answered) => {
+                self.news(News::Probed(answered));
+                self.tell(if answered {
+                    HolderEvent::ProbeAnswered
+                } else {
+                    HolderEvent::ProbeFailed
+                });
+            }
             Answer::Health { ok, at } => self.tell(HolderEvent::NodeHealth { ok, at }),
         }
     }

@@ -78,7 +78,7 @@ impl Agent {
             .store_trouble
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        problems.extend(trouble.clone().filter(|_| cluster.store_lost.is_none()));
+        problems.extend(trouble.clone().filter(|_| cluster.answering.lost().is_none()));
         drop(trouble);
         let own = cluster
             .own_trouble
@@ -97,7 +97,7 @@ impl Agent {
             });
         };
         let now = clock::now();
-        if let Some((since, why)) = &cluster.store_lost {
+        if let Some((since, why)) = cluster.answering.lost() {
             let text = format!(
                 "the store does not answer node {} ({why}): nothing is decided. What runs goes on as each service's policy says; exclusive \
                  actives stand still until it answers",
@@ -115,7 +115,7 @@ impl Agent {
                 *since,
             );
         }
-        if cluster.session.is_none() && cluster.store_lost.is_none() {
+        if cluster.session.is_none() && cluster.answering.lost().is_none() {
             let text = match &cluster.taken {
                 Some(taken) if taken.record.machine != cluster.node.machine => format!(
                     "another machine has the session of node {}: two machines must not have one name",

@@ -154,6 +154,7 @@ fn own_alerts(measures: &Measures, seen: &Seen) -> Alerts {
     };
     let alert = |one: Firing| {
         let entry = one.wrong.code.entry();
+        let action = one.wrong.action();
         Alert {
             fingerprint: one.fingerprint,
             code: entry.name.into(),
@@ -165,9 +166,10 @@ fn own_alerts(measures: &Measures, seen: &Seen) -> Alerts {
             since: clock::shown_wall(WallTime(one.since_ms)),
             meaning: entry.meaning.into(),
             manager: entry.manager.into(),
-            action: entry.action.into(),
+            action,
             explained: one.explained,
             silenced: one.silenced.as_ref().map(shown),
+            quiet_since: one.quiet_since_ms.map(|at| clock::shown_wall(WallTime(at))),
         }
     };
     let receiver = |receiver: Receiver| ReceiverStatus {
@@ -217,6 +219,24 @@ pub(crate) async fn post_silence(
         )
         .into());
     }
+    if request.because.trim().is_empty() {
+        let hint = "others read it: `--because \"new disks in rack 2\"`".to_owned();
+        return Err(refused("a silence needs a reason", Some(hint)).into());
+    }
+    if let Some(about) = &request.about {
+        let measures = &door.measures;
+        let state = measures.state();
+        let (seen, _) = state.look.as_ref().ok_or_else(not_yet)?;
+        let firing = state.alerting.book.firing(&[], moment().wall_ms);
+        if !is_known(about, &seen.status, &firing) {
+            let hint = "name a service, an instance or a node of `understudy status`, or the cluster".to_owned();
+            return Err(refused(
+                format!("no alert can be about `{about}`: there is nothing of that name"),
+                Some(hint),
+            )
+            .into());
+        }
+    }
     if request.because.chars().count() > REASON_CHARS_MAX || request.by.chars().count() > REASON_CHARS_MAX {
         return Err(refused(format!("a reason has at most {REASON_CHARS_MAX} characters"), None).into());
     }
@@ -239,6 +259,18 @@ pub(crate) async fn post_silence(
     door.measures.told().silences.insert(id.clone(), silence);
     let until = clock::shown_wall(WallTime(until_ms));
     Ok(Json(done(format!("silence {id} holds until {until}"))))
+}
+
+/// Whether an alert may be about that: what there is, an objective or a problem of it, or what fires now.
+fn is_known(about: &str, status: &api::Status, firing: &[Firing]) -> bool {
+    let name = about.split_once('/').map_or(about, |(name, _)| name);
+    let of_service = |service: &api::ServiceStatus| {
+        service.name == name || service.instances.iter().any(|instance| instance.id == name)
+    };
+    status.cluster == name
+        || status.nodes.iter().any(|node| node.name == name)
+        || status.services.iter().any(of_service)
+        || firing.iter().any(|one| one.wrong.about == about)
 }
 
 /// Ends a silence.

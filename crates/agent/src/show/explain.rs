@@ -1,35 +1,40 @@
 //! `GET /v1/explain/{name}`: why something is as it is, and what happens if it dies now.
 
 use super::status::slot_state;
-use super::{Known, loss, placement, slow};
+use super::{Known, loss, placement, slots, slow};
 use crate::clock::shown;
 use crate::executor::Executor;
 use api::{Answer, Explanation};
-use decisions::{InstanceView, ServiceView, SlotPhase, View};
+use decisions::{InstanceView, ServiceView, SlotPhase, SlotView, View};
 use model::{Role, ServiceState};
 
 /// Events shown with an explanation.
 const EVENTS: usize = 12;
 
-/// Explains a service, an instance or a node, and what follows if a node dies; `None` if there is none of that name.
+/// Explains a service, a slot (`db/0`), an instance or a node, and what follows if a node dies; `None` if there is none of that name.
 pub(crate) fn explain(name: &str, if_dies: Option<&str>, known: &Known<'_>) -> Option<Explanation> {
     let view = known.view;
     let mut answers = Vec::new();
     let (summary, mut facts, mut if_it_dies) =
         if let Some(service) = view.services.iter().find(|service| service.name.as_str() == name) {
-            answers.extend(why_not_failed_over(service, view));
+            answers.push(why_not_failed_over(service, &all(service), view));
             answers.push(slow::answer(service, known));
             of_service(service)
+        } else if let Some((service, slot)) = slots::find(view, name) {
+            answers.push(why_not_failed_over(service, &[slot], view));
+            of_slot(service, slot)
         } else if let Some((service, instance)) = find_instance(view, name) {
             answers.extend(placement::answers(service, instance, known));
-            answers.extend(why_not_failed_over(service, view).filter(|_| holds_slot(service, instance)));
+            answers.extend(holds_slot(service, instance).then(|| why_not_failed_over(service, &all(service), view)));
             of_instance(service, instance, known.executor)
         } else {
             of_node(known, name)?
         };
     if let Some(node) = if_dies {
         let of = |service: &&ServiceView| {
-            service.name.as_str() == name || find_instance(view, name).is_some_and(|(of, _)| of.name == service.name)
+            service.name.as_str() == name
+                || find_instance(view, name).is_some_and(|(of, _)| of.name == service.name)
+                || slots::find(view, name).is_some_and(|(of, _)| of.name == service.name)
         };
         let named: Vec<&ServiceView> = view.services.iter().filter(of).collect();
         let all = view.services.iter().collect();
@@ -43,7 +48,9 @@ pub(crate) fn explain(name: &str, if_dies: Option<&str>, known: &Known<'_>) -> O
         facts.push(told.clone());
         if_it_dies = vec![format!("nothing follows: {told}; `understudy resume` ends that")];
     }
-    let events = known.journal.latest_about(name, EVENTS);
+    // Events tell of a service's slots, not of each.
+    let told_of = slots::find(view, name).map(|(service, _)| service.name.to_string());
+    let events = known.journal.latest_about(told_of.as_deref().unwrap_or(name), EVENTS);
     Some(Explanation {
         version: api::VERSION,
         about: name.into(),
@@ -93,9 +100,13 @@ fn noticed(known: &Known<'_>) -> Option<String> {
 }
 
 /// "why not failed over": who keeps his slot, and why nobody takes what is free.
-fn why_not_failed_over(service: &ServiceView, view: &View) -> Option<Answer> {
+fn why_not_failed_over(service: &ServiceView, of: &[&SlotView], view: &View) -> Answer {
     let mut lines = Vec::new();
-    for slot in &service.slots {
+    for slot in of {
+        if let Some(parked) = slots::parked(service, slot) {
+            lines.push(parked);
+            continue;
+        }
         let holder = slot
             .instance
             .as_ref()
@@ -131,6 +142,9 @@ fn why_not_failed_over(service: &ServiceView, view: &View) -> Option<Answer> {
         .filter(|instance| instance.role == Role::Standby);
     for standby in waiting {
         lines.push(match &standby.ready {
+            Ok(()) if of.iter().all(|slot| slot.parked.is_some()) => {
+                format!("{} is ready, and takes nothing that is parked", standby.id)
+            }
             Ok(()) => format!("{} could take over", standby.id),
             Err(why) => format!("{} could not take over: {why}", standby.id),
         });
@@ -138,10 +152,14 @@ fn why_not_failed_over(service: &ServiceView, view: &View) -> Option<Answer> {
     if service.declared.standby == 0 {
         lines.push("no standby is declared: there is nobody to fail over to".into());
     }
-    Some(Answer {
+    Answer {
         question: "why not failed over".into(),
         lines,
-    })
+    }
+}
+
+fn all(service: &ServiceView) -> Vec<&SlotView> {
+    service.slots.iter().collect()
 }
 
 fn holds_slot(service: &ServiceView, instance: &InstanceView) -> bool {
@@ -164,29 +182,9 @@ pub(super) fn find_instance<'a>(view: &'a View, name: &str) -> Option<(&'a Servi
 }
 
 fn of_service(service: &ServiceView) -> Parts {
-    let mut facts = Vec::new();
-    for slot in &service.slots {
-        let who = match (&slot.instance, &slot.last_holder) {
-            (Some(holder), _) => format!("held by {holder} at epoch {}", slot.epoch),
-            (None, Some(last)) => format!("last held by {last} at epoch {}", slot.epoch),
-            (None, None) => "never held".into(),
-        };
-        facts.push(format!(
-            "slot {} is {}, {who}, since {}, because {}",
-            slot.slot,
-            slot_state(slot.phase),
-            shown(slot.since),
-            slot.because
-        ));
-    }
+    let mut facts: Vec<String> = service.slots.iter().map(slots::line).collect();
     facts.extend(service.instances.iter().map(instance_line));
-    facts.push(match service.failover_order.as_slice() {
-        [] => "nobody could take over now".into(),
-        order => {
-            let names: Vec<String> = order.iter().take(8).map(ToString::to_string).collect();
-            format!("failover order: {}", names.join(", "))
-        }
-    });
+    facts.push(failover_order(service));
     if let Some(rollout) = super::status::rollout(service) {
         let words = super::status::rollout_in_words(&rollout);
         facts.push(format!("some processes run from an earlier declaration; {words}"));
@@ -206,7 +204,53 @@ fn of_service(service: &ServiceView) -> Parts {
     (summary, facts, if_an_active_dies(service))
 }
 
+fn failover_order(service: &ServiceView) -> String {
+    let names = super::names(&service.failover_order);
+    match service.failover_order.as_slice() {
+        [] => "nobody could take over now".into(),
+        _ if slots::are_all_parked(service) => {
+            format!("nobody takes over, for every slot is parked; ready would be {names}")
+        }
+        _ => format!("failover order: {names}"),
+    }
+}
+
+fn of_slot(service: &ServiceView, slot: &SlotView) -> Parts {
+    let mut facts = vec![format!("it is {}", slots::holder(slot))];
+    let holder = slot.instance.as_ref().or(slot.last_holder.as_ref());
+    let holder = service.instances.iter().find(|instance| Some(&instance.id) == holder);
+    facts.extend(holder.map(instance_line));
+    facts.push(match slot.parked {
+        Some(_) if !service.failover_order.is_empty() => format!(
+            "unparked, it would be taken by {}, the first that is ready",
+            service.failover_order[0]
+        ),
+        _ => failover_order(service),
+    });
+    let name = format!("slot {} of {}", slot.slot, service.name);
+    let if_it_dies = match (&slot.parked, &slot.instance) {
+        (Some(_), None) => vec!["nobody holds it, so nobody can die in it".into()],
+        (Some(_), Some(holder)) => vec![format!("{holder} is giving it up; nobody takes it after that")],
+        (None, _) => if_an_active_dies(service),
+    };
+    let summary = slots::parked(service, slot).unwrap_or_else(|| {
+        format!(
+            "{name} is {} since {}, because {}",
+            slot_state(slot.phase),
+            shown(slot.since),
+            slot.because
+        )
+    });
+    (summary, facts, if_it_dies)
+}
+
 fn if_an_active_dies(service: &ServiceView) -> Vec<String> {
+    if slots::are_all_parked(service) {
+        return vec![format!(
+            "nothing follows: every slot is parked, and nobody takes one before `understudy unpark {}`",
+            service.name
+        )];
+    }
     let hold = service.declared.hold_timeout;
     let has_clients = service.declared.listen.is_some();
     let serving = service
@@ -263,6 +307,7 @@ fn of_instance(service: &ServiceView, instance: &InstanceView, executor: &Execut
     }
     facts.push(match &instance.ready {
         Ok(()) if instance.role == Role::Active => "it serves clients".into(),
+        Ok(()) if slots::are_all_parked(service) => "it is ready, and takes nothing: every slot is parked".into(),
         Ok(()) => match service.failover_order.iter().position(|id| *id == instance.id) {
             Some(place) => format!(
                 "it could take over now; it is number {} in the failover order",
@@ -292,11 +337,7 @@ fn of_instance(service: &ServiceView, instance: &InstanceView, executor: &Execut
     } else {
         vec![
             "clients notice nothing; it is started again as a standby".into(),
-            format!(
-                "until then {} of {} other standbys are ready",
-                service.failover_order.iter().filter(|id| **id != instance.id).count(),
-                service.declared.standby.saturating_sub(1)
-            ),
+            other_standbys(service, instance),
         ]
     };
     let summary = format!(
@@ -308,6 +349,20 @@ fn of_instance(service: &ServiceView, instance: &InstanceView, executor: &Execut
         instance.because
     );
     (summary, facts, if_it_dies)
+}
+
+fn other_standbys(service: &ServiceView, instance: &InstanceView) -> String {
+    let others = service.instances.iter();
+    let others = others.filter(|other| other.role == Role::Standby && other.id != instance.id);
+    let ready = service.failover_order.iter().filter(|id| **id != instance.id).count();
+    match others.count() {
+        0 => "until then there is no other standby".into(),
+        1 => format!(
+            "until then the other standby is {}",
+            if ready == 0 { "not ready" } else { "there, and ready" }
+        ),
+        others => format!("until then {ready} of {others} other standbys are ready"),
+    }
 }
 
 fn article(role: Role) -> &'static str {

@@ -6,6 +6,7 @@ mod loss;
 mod placement;
 mod plan;
 mod preview;
+mod slots;
 mod slow;
 mod status;
 

@@ -48,7 +48,10 @@ fn change(diff: &spec::ServiceDiff, old: &Cluster, new: &Cluster, view: &View) -
             let more = new.wanted().saturating_sub(old.wanted());
             let fewer = old.wanted().saturating_sub(new.wanted());
             if diff.relaunch {
-                (ChangeKind::Roll, new.wanted(), old.wanted(), roll_risk(&new, running))
+                // Processes are replaced, and what else changes is noticed all the same.
+                let risks = [update_risk(&old, &new), Some(roll_risk(&new, running))];
+                let risks: Vec<String> = risks.into_iter().flatten().collect();
+                (ChangeKind::Roll, new.wanted(), old.wanted(), Some(risks.join("; ")))
             } else {
                 (ChangeKind::Update, more, fewer, update_risk(&old, &new))
             }
@@ -93,7 +96,7 @@ fn started(service: &Service) -> u32 {
     }
 }
 
-fn roll_risk(new: &Service, running: Option<&ServiceView>) -> Option<String> {
+fn roll_risk(new: &Service, running: Option<&ServiceView>) -> String {
     let ready = running.map_or(0, |running| running.failover_order.len());
     let gap = match (new.exclusive, new.standby) {
         (false, _) => "one process at a time; each old active serves until its successor does".to_owned(),
@@ -103,17 +106,51 @@ fn roll_risk(new: &Service, running: Option<&ServiceView>) -> Option<String> {
             model::Millis(new.drain_timeout.0.min(new.hold_timeout.0 / 2))
         ),
     };
-    Some(if new.standby > 0 && ready == 0 {
+    if new.standby > 0 && ready == 0 {
         format!("{gap}; no standby is ready now, so it waits until one is")
     } else {
         gap
-    })
+    }
 }
 
 fn update_risk(old: &Service, new: &Service) -> Option<String> {
-    if old.listen != new.listen {
-        let listen = old.listen?;
-        return Some(format!("clients of {listen} are refused from then on"));
+    let moved = old.listen.filter(|_| old.listen != new.listen);
+    let moved = moved.map(|listen| format!("clients of {listen} are refused from then on"));
+    let fewer = (new.active < old.active)
+        .then(|| format!("{} of {} actives stop serving", old.active - new.active, old.active));
+    let risks: Vec<String> = moved.into_iter().chain(fewer).collect();
+    (!risks.is_empty()).then(|| risks.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plan;
+    use decisions::Core;
+    use model::{Cluster, NodeName, Timestamp};
+
+    fn file(text: &str) -> Cluster {
+        let parsed = spec::parse(&format!("name = \"shop\"\n[service.web]\n{text}"), "shop.toml");
+        parsed.unwrap_or_else(|errors| panic!("{errors}")).cluster
     }
-    (new.active < old.active).then(|| format!("{} of {} actives stop serving", old.active - new.active, old.active))
+
+    fn risk(old: &str, new: &str) -> String {
+        let node = NodeName::new("a").unwrap_or_else(|error| panic!("{error}"));
+        let core = Core::new(0, 0, 0, [node]);
+        let plan = plan(1, &file(old), &file(new), &core.view(Timestamp(0)));
+        plan.changes[0].risk.clone().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_door_that_moves_is_told_whatever_else_changes() {
+        let old = "command = [\"true\"]\nlisten = \"127.0.0.1:8080\"\nactive = 2\n";
+        let moved = "clients of 127.0.0.1:8080 are refused from then on";
+        assert_eq!(risk(old, &old.replace("8080", "8081")), moved);
+        let both = risk(old, &old.replace("8080", "8081").replace("true", "false"));
+        assert!(
+            both.starts_with(moved) && both.contains("one process at a time"),
+            "{both}"
+        );
+        let all = risk(old, &old.replace("8080", "8081").replace("active = 2", "active = 1"));
+        assert_eq!(all, format!("{moved}; 1 of 2 actives stop serving"));
+    }
 }

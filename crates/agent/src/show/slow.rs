@@ -10,6 +10,13 @@ pub(crate) fn answer(service: &ServiceView, known: &Known<'_>) -> Answer {
     let mut lines = Vec::new();
     let moving = service.slots.iter().filter(|slot| slot.phase != SlotPhase::Serving);
     for slot in moving {
+        if slot.parked.is_some() {
+            lines.push(format!(
+                "slot {} is parked: nobody serves in it before `understudy unpark {}/{}`",
+                slot.slot, service.name, slot.slot
+            ));
+            continue;
+        }
         lines.push(format!(
             "slot {} is {}: its clients wait up to {} for whoever takes it",
             slot.slot,

@@ -384,7 +384,7 @@ impl Found {
                 let text = format!(
                     "of the downtime to be expected of {}, {:.0}% is takeovers: more instances buy nothing, surer and quicker ones do",
                     service.name,
-                    100.0 * availability.unavailability_failover / availability.unavailability
+                    (100.0 * availability.unavailability_failover / availability.unavailability).min(100.0)
                 );
                 let hint = "`understudy drill` shows whether takeovers work; quicker checks shorten them";
                 self.add(

@@ -14,7 +14,7 @@ use crate::predict::{self, Prediction};
 use crate::solve::{Limits, Probability, Solution, solve};
 use crate::system::{Logic, System, Thing, logic};
 use crate::tree::Ref;
-use api::analysis::{Availability, CutSet, Importance, Report, ServiceReport, Survives};
+use api::analysis::{Availability, CutSet, Importance, ObservedThing, Report, ServiceReport, Survives};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Things that matter most, for each service.
@@ -108,6 +108,8 @@ pub fn report(system: &System, of: &str, options: &Options) -> Report {
         findings: Vec::new(),
         advice: advise(system, options),
         assumed: system.rates.assumptions(&logic.things),
+        observed: observed(system),
+        measured: system.rates.measurements(&logic.things),
     };
     if predictions
         .values()
@@ -129,6 +131,22 @@ pub fn report(system: &System, of: &str, options: &Options) -> Report {
     }
     report.findings = checks::checks(system, &logic, &report);
     report
+}
+
+/// What lies below several and nobody declared, with what fails with it.
+fn observed(system: &System) -> Vec<ObservedThing> {
+    let mut above: BTreeMap<&Thing, Vec<String>> = BTreeMap::new();
+    for (thing, below) in &system.below {
+        for one in below {
+            above.entry(one).or_default().push(thing.to_string());
+        }
+    }
+    let told = above.into_iter().map(|(thing, below)| ObservedThing {
+        kind: thing.kind().into(),
+        thing: thing.to_string(),
+        below,
+    });
+    told.collect()
 }
 
 fn cut_sets(logic: &Logic, solution: &Solution) -> Vec<CutSet> {

@@ -49,6 +49,7 @@ pub(super) fn spofs(system: &System, singles: &BTreeMap<String, BTreeSet<Thing>>
                 thing: single.thing.to_string(),
                 behind: single.behind.iter().map(ToString::to_string).collect(),
                 text: sentence(system, single.thing, &takes, &single.behind),
+                observed: system.is_seen_below(single.thing),
                 within,
                 fix: fix_within(system, single.thing, &mut evaluations),
                 takes,
@@ -98,14 +99,15 @@ fn sentence(system: &System, thing: &Thing, takes: &[String], behind: &BTreeSet<
                 .any(|service| system.services[service].instances.iter().any(|i| i.id == *id))
         })
         .collect();
-    match instances.as_slice() {
-        [] => format!("{thing} alone takes {} down", list(takes)),
-        instances => format!(
-            "{thing} alone takes {} down: with it goes {}",
-            list(takes),
-            list(instances)
-        ),
-    }
+    let with_it = match instances.as_slice() {
+        [] => String::new(),
+        instances => format!(": with it goes {}", list(instances)),
+    };
+    let seen = match system.is_seen_below(thing) {
+        true => " (nobody declared it: agents see it)",
+        false => "",
+    };
+    format!("{thing} alone takes {} down{with_it}{seen}", list(takes))
 }
 
 /// The cheapest change found that makes a thing no single point of failure any more: of all services it takes down.

@@ -104,9 +104,7 @@ impl Maker<'_> {
         if let Some(machine) = &node.machine {
             causes.push(self.thing(Thing::Machine(machine.clone())));
         }
-        if let Some(disk) = &node.disk {
-            causes.push(self.thing(Thing::Disk(disk.clone())));
-        }
+        causes.extend(self.below(&Thing::Node(name.to_owned())));
         for zone in self.system.zones_of(name) {
             causes.push(self.thing(Thing::Zone(zone)));
         }
@@ -125,6 +123,12 @@ impl Maker<'_> {
         self.logic.tree.or(causes)
     }
 
+    /// What was seen below a thing.
+    fn below(&mut self, thing: &Thing) -> Vec<Ref> {
+        let below = self.system.below.get(thing).into_iter().flatten();
+        below.map(|below| self.thing(below.clone())).collect()
+    }
+
     fn node_failed(&mut self, name: &str) -> Ref {
         match self.nodes.get(name) {
             Some(failed) => *failed,
@@ -139,8 +143,10 @@ impl Maker<'_> {
             .voters
             .iter()
             .map(|node| {
-                let (own, node) = (self.thing(Thing::Voter(node.clone())), self.node_failed(node));
-                self.logic.tree.or([own, node])
+                let voter = Thing::Voter(node.clone());
+                let mut causes = self.below(&voter);
+                causes.extend([self.thing(voter), self.node_failed(node)]);
+                self.logic.tree.or(causes)
             })
             .collect();
         let lost = voters.len().div_ceil(2);
@@ -161,6 +167,7 @@ impl Maker<'_> {
                 self.thing(Thing::Process(instance.id.clone())),
                 self.node_failed(&instance.node),
             ];
+            causes.extend(self.below(&Thing::Process(instance.id.clone())));
             if service.reached == Reached::ProxyOfActive {
                 causes.push(self.thing(Thing::Proxy(instance.node.clone())));
             }

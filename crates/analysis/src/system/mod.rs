@@ -26,8 +26,10 @@ pub enum Thing {
     Zone(String),
     /// A machine that several nodes turned out to share.
     Machine(String),
-    /// A disk that several nodes turned out to share.
+    /// A disk that several machines turned out to share.
     Disk(String),
+    /// A file server that has data of several.
+    FileServer(String),
     /// A power feed.
     Feed(String),
     /// A switch.
@@ -53,6 +55,7 @@ impl Thing {
             Thing::Zone(_) => "zone",
             Thing::Machine(_) => "machine",
             Thing::Disk(_) => "disk",
+            Thing::FileServer(_) => "file-server",
             Thing::Feed(_) => "feed",
             Thing::Switch(_) => "switch",
             Thing::Node(_) => "node",
@@ -70,6 +73,7 @@ impl Thing {
             Thing::Zone(name)
             | Thing::Machine(name)
             | Thing::Disk(name)
+            | Thing::FileServer(name)
             | Thing::Feed(name)
             | Thing::Switch(name)
             | Thing::Node(name)
@@ -91,6 +95,9 @@ impl fmt::Display for Thing {
             Thing::Feed(name) => write!(f, "power feed {name}"),
             // On one machine it has no other name.
             Thing::Machine(name) if name == crate::THIS_MACHINE => f.write_str(name),
+            // Nor do these need another word.
+            Thing::Machine(name) if name.starts_with("host ") || name.starts_with("enclosure ") => f.write_str(name),
+            Thing::FileServer(name) => write!(f, "file server {name}"),
             thing => write!(f, "{} {}", thing.kind(), thing.name()),
         }
     }
@@ -109,6 +116,8 @@ pub struct System {
     pub services: BTreeMap<String, Service>,
     /// Nodes with a voting member of the store; empty if there is none of its own, as on one machine.
     pub voters: BTreeSet<String>,
+    /// Of nodes, store members and processes what lies below them, each of which they need: seen by agents, declared by nobody.
+    pub below: BTreeMap<Thing, BTreeSet<Thing>>,
     /// What has failed, or is in maintenance, now.
     pub failed: BTreeSet<Thing>,
     /// How often what fails.
@@ -126,8 +135,6 @@ pub struct Node {
     pub switches: BTreeSet<String>,
     /// The machine it is on, where several nodes share one.
     pub machine: Option<String>,
-    /// The disk it keeps its data on, likewise.
-    pub disk: Option<String>,
     /// Whether instances may be placed there.
     pub runs_services: bool,
 }
@@ -250,8 +257,18 @@ impl System {
                 .keys()
                 .filter(|node| self.zones_of(node).contains(path))
                 .collect(),
-            Thing::Machine(machine) => self.nodes_with(|node| node.machine.as_ref() == Some(machine)),
-            Thing::Disk(disk) => self.nodes_with(|node| node.disk.as_ref() == Some(disk)),
+            Thing::Machine(machine) if !self.is_seen_below(thing) => {
+                self.nodes_with(|node| node.machine.as_ref() == Some(machine))
+            }
+            Thing::Machine(_) | Thing::Disk(_) | Thing::FileServer(_) => {
+                let above = self.below.iter().filter(|(_, below)| below.contains(thing));
+                let above: Vec<&Thing> = above.map(|(above, _)| above).collect();
+                let nodes = above.iter().filter(|above| matches!(above, Thing::Node(_)));
+                let nodes = nodes.filter_map(|above| self.nodes.get_key_value(above.name()));
+                let nodes = nodes.map(|(node, _)| node).collect();
+                behind.extend(above.into_iter().cloned());
+                nodes
+            }
             Thing::Feed(feed) => self.nodes_with(|node| node.feeds.len() == 1 && node.feeds.contains(feed)),
             Thing::Switch(_) => {
                 let dark = self.dark_with(thing);
@@ -283,6 +300,11 @@ impl System {
         }
         behind.remove(thing);
         behind
+    }
+
+    /// Whether agents saw it, and nobody declared it.
+    pub fn is_seen_below(&self, thing: &Thing) -> bool {
+        self.below.values().any(|below| below.contains(thing))
     }
 
     fn nodes_with(&self, holds: impl Fn(&Node) -> bool) -> Vec<&String> {

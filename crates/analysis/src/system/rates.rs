@@ -1,6 +1,7 @@
 //! How often what fails, and which of it is assumed.
 
 use super::{System, Thing};
+use crate::history::Measured;
 use model::{Millis, Rate, RateKind};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +26,8 @@ pub struct Rates {
     pub of: BTreeMap<Thing, Rate>,
     /// Of all things of a kind.
     pub kinds: BTreeMap<RateKind, Rate>,
+    /// What was seen of single things, often enough: it counts before what was given.
+    pub measured: BTreeMap<Thing, Measured>,
     /// The share of failures that are failed over by themselves.
     pub coverage: Option<f64>,
     /// How long a person takes otherwise.
@@ -38,6 +41,7 @@ impl Default for Rates {
         Self {
             of: BTreeMap::new(),
             kinds: BTreeMap::new(),
+            measured: BTreeMap::new(),
             coverage: None,
             by_hand: None,
             doubt: 1.0,
@@ -128,7 +132,8 @@ impl Rates {
         of_default: impl Fn((RateKind, u64, u64)) -> u64,
     ) -> (Option<Millis>, u64) {
         let kind = kind_of(thing);
-        let own = self.of.get(thing).and_then(&part);
+        let measured = self.measured.get(thing).and_then(|measured| part(&measured.rate));
+        let own = measured.or_else(|| self.of.get(thing).and_then(&part));
         let given = own.or_else(|| self.kinds.get(&kind?).and_then(&part));
         let default = match kind {
             Some(kind) => DEFAULTS
@@ -139,6 +144,35 @@ impl Rates {
             None => of_default((RateKind::Process, 365 * DAY_S, 5)),
         };
         (given, default)
+    }
+
+    /// A line for each rate that was measured and that one of these things has.
+    pub fn measurements<'a>(&self, things: impl IntoIterator<Item = &'a Thing>) -> Vec<String> {
+        let mut told = BTreeSet::new();
+        for thing in things {
+            let Some(measured) = self.measured.get(thing) else {
+                continue;
+            };
+            // The instances of a service were measured together.
+            let of = match thing {
+                Thing::Process(id) => format!(
+                    "process of {}",
+                    id.rsplit_once('-').map_or(id.as_str(), |(service, _)| service)
+                ),
+                thing => thing.to_string(),
+            };
+            let seconds = |span: Option<Millis>| span.map(|span| roughly(span.0 as f64 / 1_000.0));
+            let mttf = seconds(measured.rate.mttf).map(|span| format!("mttf {span}"));
+            let mttr = seconds(measured.rate.mttr).map(|span| format!("mttr {span}"));
+            let parts: Vec<String> = mttf.into_iter().chain(mttr).collect();
+            told.insert(format!(
+                "{of}: {}: measured, {} failures in {}",
+                parts.join(", "),
+                measured.failures,
+                roughly(measured.hours * 3_600.0)
+            ));
+        }
+        told.into_iter().collect()
     }
 
     /// A line for each rate that was assumed and that one of these things has.
@@ -174,10 +208,21 @@ fn span(seconds: f64) -> String {
     }
 }
 
+/// With as many digits as a measurement is worth.
+fn roughly(seconds: f64) -> String {
+    match seconds {
+        s if s >= 2.0 * 86_400.0 => format!("{:.1}d", s / 86_400.0),
+        s if s >= 7_200.0 => format!("{:.1}h", s / 3_600.0),
+        s if s >= 120.0 => format!("{:.1}min", s / 60.0),
+        s if s >= 1.0 => format!("{s:.1}s"),
+        s => format!("{:.0}ms", s * 1_000.0),
+    }
+}
+
 fn kind_of(thing: &Thing) -> Option<RateKind> {
     Some(match thing {
         Thing::Process(_) => RateKind::Process,
-        Thing::Node(_) | Thing::Machine(_) | Thing::Disk(_) => RateKind::Node,
+        Thing::Node(_) | Thing::Machine(_) | Thing::Disk(_) | Thing::FileServer(_) => RateKind::Node,
         Thing::Zone(_) => RateKind::Zone,
         Thing::Feed(_) => RateKind::Feed,
         Thing::Switch(_) => RateKind::Switch,

@@ -10,7 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Whether a service is down once these have failed: by the sentences of the design, not by gates.
 fn down(system: &System, failed: &BTreeSet<Thing>) -> BTreeMap<String, bool> {
-    let has = |thing: Thing| failed.contains(&thing);
+    // What agents saw below a thing takes it along.
+    let has = |thing: Thing| {
+        let below = system.below.get(&thing).into_iter().flatten();
+        failed.contains(&thing) || below.into_iter().any(|below| failed.contains(below))
+    };
     let mut dark: BTreeSet<&String> = BTreeSet::new();
     let switches: BTreeSet<&String> = system
         .switches
@@ -112,7 +116,6 @@ fn random(rng: &mut Rng) -> System {
             feeds: pick(rng, &["f1", "f2"]),
             switches: pick(rng, &["s1", "s2"]),
             machine: (rng.u32(0..8) == 0).then(|| "m".to_owned()),
-            disk: None,
             runs_services: true,
         };
         system.nodes.insert(format!("n{node}"), node_of);
@@ -158,6 +161,18 @@ fn random(rng: &mut Rng) -> System {
             ..Service::default()
         };
         system.services.insert((*name).to_owned(), service);
+    }
+    // What agents saw: one disk below some nodes and store members, one file server below some instances.
+    let mut users: Vec<Thing> = system.nodes.keys().cloned().map(Thing::Node).collect();
+    users.extend(system.voters.iter().cloned().map(Thing::Voter));
+    let all = system.services.values().flat_map(|service| &service.instances);
+    users.extend(all.map(|instance| Thing::Process(instance.id.clone())));
+    for user in users.into_iter().filter(|_| rng.u32(0..5) == 0) {
+        let below = match user {
+            Thing::Process(_) => Thing::FileServer("nas".into()),
+            _ => Thing::Disk("lun".into()),
+        };
+        system.below.insert(user, BTreeSet::from([below]));
     }
     system
 }

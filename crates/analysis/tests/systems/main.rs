@@ -3,3 +3,4 @@
 mod files;
 mod logic;
 mod nines;
+mod seen;

@@ -3,7 +3,7 @@
 use super::{Done, Error, Session};
 use crate::args;
 use crate::client::{self, Answer, Client, segment};
-use crate::names::{Kind, find};
+use crate::names::{self, Kind, find};
 use crate::render::{events::waterfall, hanging};
 use crate::who;
 use api::{Outcome, PauseRequest, SwitchoverRequest};
@@ -16,6 +16,7 @@ pub(super) async fn switchover(session: &Session, args: &args::Switchover) -> Re
     find(&status, &args.service, &[Kind::Service])?;
     if let Some(to) = &args.to {
         find(&status, to, &[Kind::Instance])?;
+        names::must_be_of(&status, to, &args.service)?;
     }
     let request = SwitchoverRequest {
         service: args.service.clone(),

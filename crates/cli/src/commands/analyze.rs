@@ -80,10 +80,7 @@ struct Solved {
 fn open_psa(session: &Session, args: &args::Analyze) -> Result<Done, Error> {
     let mut sources = Vec::new();
     for path in &args.open_psa {
-        let text = std::fs::read(path).map_err(|source| Error::ReadFile {
-            path: path.clone(),
-            source,
-        })?;
+        let text = files::bounded(path, openpsa::BYTES_MAX)?;
         sources.push(Source {
             path: path.display().to_string(),
             // A byte that is no text is told by the XML reader, with its place.

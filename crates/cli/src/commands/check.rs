@@ -5,7 +5,9 @@ use super::{Done, Error, Session, to_json};
 use crate::args;
 use crate::render::check::summary;
 use crate::render::plural;
+use api::layout::Layout;
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// What `check --json` prints.
@@ -21,17 +23,17 @@ struct Report<'a> {
 }
 
 /// `check`
-pub(super) fn run(session: &Session, args: &args::Check) -> Result<Done, Error> {
+pub(super) async fn run(session: &Session, args: &args::Check) -> Result<Done, Error> {
     if args.schema {
         session.output.answer_line(&to_json(&spec::json_schema()));
         return Ok(Done::Yes);
     }
     if args.json {
-        return json(session, args);
+        return json(session, args).await;
     }
     let file = files::read(session, &args.file)?;
     if args.here {
-        must_run_here(session, &file, &args.file)?;
+        must_run_here(session, &file, &args.file).await?;
     }
     session.output.answer(&summary(file.cluster(), &session.output.view));
     if args.here {
@@ -45,7 +47,7 @@ pub(super) fn run(session: &Session, args: &args::Check) -> Result<Done, Error> 
     Ok(Done::Yes)
 }
 
-fn json(session: &Session, args: &args::Check) -> Result<Done, Error> {
+async fn json(session: &Session, args: &args::Check) -> Result<Done, Error> {
     let path = args.file.display().to_string();
     let report = |ok,
                   errors: &[spec::Diagnostic],
@@ -65,7 +67,10 @@ fn json(session: &Session, args: &args::Check) -> Result<Done, Error> {
     let (text, done) = match files::parse(&files::bytes(&args.file)?, &args.file) {
         Err(errors) => (report(false, &errors, &[], None, None), Done::No),
         Ok(file) => {
-            let found = args.here.then(|| here(session, &file));
+            let found = match args.here {
+                true => Some(here(session, &file).await),
+                false => None,
+            };
             let ok = found.as_ref().is_none_or(Vec::is_empty);
             let text = report(ok, &[], &file.parsed.warnings, found.as_deref(), Some(file.cluster()));
             (text, if ok { Done::Yes } else { Done::No })
@@ -76,14 +81,11 @@ fn json(session: &Session, args: &args::Check) -> Result<Done, Error> {
 }
 
 /// What would keep the services of a file from running on this machine, with its place in the file.
-pub(super) fn here(session: &Session, file: &File) -> Vec<spec::Diagnostic> {
+async fn here(session: &Session, file: &File) -> Vec<spec::Diagnostic> {
     let layout = session.place.layout(&file.cluster().name);
     // Without a path of its own it cannot be started either; then `{understudy}` is the finding.
     let exe = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("understudy"));
-    // A proxy that outlived its agent holds the addresses for the next one.
-    let has_proxy = std::os::unix::net::UnixStream::connect(layout.proxy_socket()).is_ok();
-    let listens = file.cluster().services.values().filter_map(|service| service.listen);
-    let ours: BTreeSet<_> = listens.filter(|_| has_proxy).collect();
+    let ours = ours(session, file, &layout).await;
     let here = agent::Here {
         layout: &layout,
         exe: &exe,
@@ -99,9 +101,21 @@ pub(super) fn here(session: &Session, file: &File) -> Vec<spec::Diagnostic> {
         .collect()
 }
 
+/// Addresses that the cluster of this file has already: whoever runs says which.
+async fn ours(session: &Session, file: &File, layout: &Layout) -> BTreeSet<SocketAddr> {
+    if let Ok(status) = session.client_of(&file.cluster().name).status().await {
+        let listens = status.services.into_iter().filter_map(|service| service.listen);
+        return listens.filter_map(|listen| listen.parse().ok()).collect();
+    }
+    // A proxy that outlived its agent holds addresses for the next one. Which, only the next one knows: none is told as taken.
+    let has_proxy = std::os::unix::net::UnixStream::connect(layout.proxy_socket()).is_ok();
+    let listens = file.cluster().services.values().filter_map(|service| service.listen);
+    listens.filter(|_| has_proxy).collect()
+}
+
 /// Tells what stands in the way, if anything does.
-pub(super) fn must_run_here(session: &Session, file: &File, path: &Path) -> Result<(), Error> {
-    let found = here(session, file);
+pub(super) async fn must_run_here(session: &Session, file: &File, path: &Path) -> Result<(), Error> {
+    let found = here(session, file).await;
     if found.is_empty() {
         return Ok(());
     }

@@ -9,11 +9,8 @@ use api::Explanation;
 
 pub(super) async fn run(session: &Session, args: &args::Explain) -> Result<Done, Error> {
     let client = session.client().await?;
-    find(
-        &client.status().await?,
-        &args.name,
-        &[Kind::Service, Kind::Instance, Kind::Node],
-    )?;
+    let kinds = [Kind::Service, Kind::Slot, Kind::Instance, Kind::Node];
+    find(&client.status().await?, &args.name, &kinds)?;
     let mut path = format!("/v1/explain/{}", segment(&args.name));
     if let Some(node) = &args.if_dies {
         find(&client.status().await?, node, &[Kind::Node])?;

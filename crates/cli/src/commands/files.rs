@@ -4,6 +4,7 @@ use super::{Error, Session};
 use crate::who;
 use api::ApplyRequest;
 use std::io::Read;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 /// A file without errors.
@@ -37,16 +38,46 @@ pub(super) fn read(session: &Session, path: &Path) -> Result<File, Error> {
 
 /// What a file contains; of one that is too large, enough to be told so.
 pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
+    bounded(path, spec::FILE_BYTES_MAX)
+}
+
+/// The same with another bound.
+pub(super) fn bounded(path: &Path, bytes_max: usize) -> Result<Vec<u8>, Error> {
     let read = |source| Error::ReadFile {
         path: path.to_owned(),
         source,
     };
     let mut bytes = Vec::new();
+    // Asked before it is opened: a named pipe would wait for somebody to write.
+    if !is_handed_over(path)
+        && let Some(what) = no_file(std::fs::metadata(path).map_err(read)?.file_type())
+    {
+        return Err(Error::NoFile {
+            path: path.to_owned(),
+            what,
+        });
+    }
     let file = std::fs::File::open(path).map_err(read)?;
-    file.take(spec::FILE_BYTES_MAX as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(read)?;
+    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(read)?;
     Ok(bytes)
+}
+
+/// What somebody hands over on purpose, be it a pipe: `understudy check /dev/stdin`, `understudy check <(…)`.
+fn is_handed_over(path: &Path) -> bool {
+    path == Path::new("/dev/stdin") || path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd")
+}
+
+/// What a path is that is no file.
+fn no_file(kind: std::fs::FileType) -> Option<&'static str> {
+    if kind.is_file() {
+        return None;
+    }
+    Some(match () {
+        () if kind.is_dir() => "a folder",
+        () if kind.is_fifo() => "a named pipe",
+        () if kind.is_socket() => "a socket",
+        () => "a device",
+    })
 }
 
 /// Understands it.

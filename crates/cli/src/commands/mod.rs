@@ -70,6 +70,9 @@ enum Error {
     #[error("failed to read the file `{}`", path.display())]
     ReadFile { path: PathBuf, source: io::Error },
 
+    #[error("`{}` is {what}, and no file", path.display())]
+    NoFile { path: PathBuf, what: &'static str },
+
     #[error("`{}` has {}", path.display(), render::plural(*errors as u64, "error"))]
     BadFile { path: PathBuf, errors: usize },
 
@@ -148,6 +151,8 @@ impl Error {
             {
                 Some("name the file, or run this in the folder where `understudy.toml` lies".into())
             }
+            Error::NoFile { what: "a folder", .. } => Some("name a file in it".into()),
+            Error::NoFile { .. } => Some("name a file; what another program writes is read from `/dev/stdin`".into()),
             Error::AgentAway { log, guard, .. } => Some(match guard {
                 Some(guard) => format!(
                     "its guard (process {guard}) goes on starting it; {} says why it cannot",
@@ -193,7 +198,6 @@ pub(crate) fn run(cli: Cli) -> i32 {
         Command::Simulate(args) => simulate::run(&session, &args),
         Command::Analyze(args) if args.file.is_some() || !args.open_psa.is_empty() => analyze::of_file(&session, &args),
         Command::MarkdownHelp => reference::markdown(&output),
-        Command::Check(args) => check::run(&session, &args),
         Command::Clusters(args) => clusters::run(&session, args.json),
         command => tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -215,6 +219,7 @@ pub(crate) fn run(cli: Cli) -> i32 {
 async fn speak(session: &Session, command: Command) -> Result<Done, Error> {
     match command {
         Command::Up(args) => up::run(session, &args).await,
+        Command::Check(args) => check::run(session, &args).await,
         Command::Plan(args) => plan::show(session, &args).await,
         Command::Apply(args) => plan::apply(session, &args).await,
         Command::Rollback(args) => plan::rollback(session, &args).await,
@@ -250,7 +255,6 @@ async fn speak(session: &Session, command: Command) -> Result<Done, Error> {
         | Command::Openapi
         | Command::Simulate(_)
         | Command::MarkdownHelp
-        | Command::Check(_)
         | Command::Clusters(_) => Ok(Done::Yes),
     }
 }

@@ -89,7 +89,10 @@ pub(super) async fn carry_out(
     json: bool,
 ) -> Result<Done, Error> {
     let plan = make(client, file).await?.value;
-    session.output.say(change::plan(&plan, &session.output.talk).trim_end());
+    // That nothing changes is what the answer says.
+    if !(plan.changes.is_empty() && plan.warnings.is_empty()) {
+        session.output.say(change::plan(&plan, &session.output.talk).trim_end());
+    }
     if !plan.changes.is_empty() {
         session.consent(yes, "changing a running cluster", "Apply this?")?;
     }

@@ -88,7 +88,7 @@ pub(super) async fn start(
     layout: &Layout,
     client: &Client,
 ) -> Result<(), CommandError> {
-    check::must_run_here(session, file, &args.file)?;
+    check::must_run_here(session, file, &args.file).await?;
     // Services may run as other users: those pass through here to their data, and see nothing on the way.
     let made = std::fs::DirBuilder::new()
         .recursive(true)

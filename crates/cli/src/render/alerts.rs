@@ -65,6 +65,12 @@ fn one(out: &mut String, alert: &Alert, alerts: &Alerts, view: &View) {
     ] {
         out.push_str(&hanging(name, text, view.width));
     }
+    if let Some(quiet) = &alert.quiet_since {
+        out.push_str(&format!(
+            "  not so any more for {}: over, if it does not come back within seconds\n",
+            ago(quiet, &alerts.at)
+        ));
+    }
     if alert.explained {
         out.push_str("  explained by another alert: nobody is told of it\n");
     }
@@ -117,6 +123,7 @@ mod tests {
             action: "Look.".into(),
             explained: false,
             silenced,
+            quiet_since: None,
         };
         Alerts {
             version: 1,
@@ -157,6 +164,14 @@ mod tests {
 
         ! webhook http://h/ cannot be told: connection refused
         ");
+    }
+
+    #[test]
+    fn an_alert_that_is_nearly_over_says_so() {
+        let mut alerts = alerts();
+        alerts.alerts[0].quiet_since = Some("2026-01-01T12:03:09Z".into());
+        let page = page(&alerts, Some("db"), &plain());
+        assert!(page.contains("\n  not so any more for 3s: over, if"), "{page}");
     }
 
     #[test]

@@ -14,8 +14,10 @@ pub(crate) fn page(report: &Report, view: &View) -> String {
     out.push_str(&services(report, view));
     out.push_str(&spofs(report, view));
     out.push_str(&pairs(report, view));
+    out.push_str(&observed(report, view));
     out.push_str(&findings(report, view));
     out.push_str(&advice(report, view));
+    out.push_str(&measured(report, view));
     out.push_str(&assumed(report, view));
     out
 }
@@ -297,6 +299,23 @@ fn pairs(report: &Report, view: &View) -> String {
     title(&heading, view) + &out
 }
 
+/// What is common to several and stands in no file.
+fn observed(report: &Report, view: &View) -> String {
+    if report.observed.is_empty() {
+        return String::new();
+    }
+    let mut out = title("observed, declared nowhere", view);
+    for one in &report.observed {
+        let below = clean(&one.below.join(", "));
+        out.push_str(&hanging(
+            "  ",
+            &format!("{}: below {below}", clean(&one.thing)),
+            view.width,
+        ));
+    }
+    out
+}
+
 fn findings(report: &Report, view: &View) -> String {
     if report.findings.is_empty() {
         return String::new();
@@ -343,6 +362,17 @@ fn sentence(advice: &Advice) -> String {
         advice.cost,
         advice.actions.join(", and ")
     ))
+}
+
+fn measured(report: &Report, view: &View) -> String {
+    if report.measured.is_empty() {
+        return String::new();
+    }
+    let mut out = title("measured, and taken in the place of what was given", view);
+    for line in &report.measured {
+        out.push_str(&hanging("  ", &clean(line), view.width));
+    }
+    out
 }
 
 fn assumed(report: &Report, view: &View) -> String {

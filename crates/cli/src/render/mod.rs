@@ -20,7 +20,7 @@ pub(crate) mod watch;
 pub(crate) mod welcome;
 
 #[cfg(test)]
-pub(crate) use testing::shop as sample_status;
+pub(crate) use testing::{plain as plain_view, shop as sample_status};
 
 pub(crate) use table::{Cell, table};
 pub(crate) use text::{clean, clean_log, count, crop, elide, hanging, micros, pretty_json, span};

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod acting;
+mod blank;
 mod doors;
 mod fluid;
 mod hosts_lost;

@@ -138,12 +138,23 @@ fn silences(rig: &Rig, socket: &Path) {
         String::from_utf8_lossy(&refused.stderr).contains("there are service-down"),
         "{refused:?}"
     );
+    for (words, told) in [
+        (["--about", "nope", "--because", "x"], "no alert can be about `nope`"),
+        (["--about", "one", "--because", "  "], "a silence needs a reason"),
+    ] {
+        let refused = rig
+            .run(&[&["silence", "service-down"][..], &words[..]].concat())
+            .unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{words:?}");
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(said.contains(told), "{words:?}: {said}");
+    }
     let done = rig
         .run(&[
             "silence",
             "service-down",
             "--about",
-            "other",
+            "a",
             "--for",
             "1m",
             "--because",
@@ -168,7 +179,10 @@ fn silences(rig: &Rig, socket: &Path) {
     let shown = rig.run(&["alerts"]).unwrap();
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(
-        shown.contains("critical service-down  one") && shown.contains("disks are changed"),
+        shown.contains("critical service-down  one")
+            && shown.contains("disks are changed")
+            && shown.contains("`understudy explain one`")
+            && !shown.contains("SERVICE"),
         "{shown}"
     );
     let ended = rig.run(&["unsilence", silence["id"].as_str().unwrap()]).unwrap();

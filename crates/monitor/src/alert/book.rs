@@ -24,6 +24,8 @@ pub struct Firing {
     pub explained: bool,
     /// Until when it is silenced, and by whom and why.
     pub silenced: Option<Silence>,
+    /// It has not been so any more since then, in milliseconds since 1970: over, if it does not come back within a few seconds.
+    pub quiet_since_ms: Option<i64>,
 }
 
 /// An operator's word that an alert, or all of a code, is known for now.
@@ -75,6 +77,8 @@ pub struct Book {
     entries: BTreeMap<(Code, String), State>,
     /// Of another agent that judged before: since when what fires did so.
     before: BTreeMap<String, i64>,
+    /// When it was judged last.
+    judged_ms: i64,
 }
 
 #[derive(Debug)]
@@ -103,6 +107,7 @@ impl Book {
     /// Takes in what is wrong now.
     pub fn update(&mut self, wrong: Vec<Wrong>, now_ms: i64) -> Vec<Change> {
         let mut changes = Vec::new();
+        self.judged_ms = now_ms;
         for one in wrong {
             let key = (one.code, one.about.clone());
             if self.entries.len() >= FIRING_MAX && !self.entries.contains_key(&key) {
@@ -163,6 +168,7 @@ impl Book {
                         .filter(|silence| silence.covers(name, &state.wrong.about, now_ms))
                         .max_by_key(|silence| silence.until_ms)
                         .cloned(),
+                    quiet_since_ms: (state.last_ms < self.judged_ms).then_some(state.last_ms),
                     ..firing(state)
                 }
             })
@@ -191,6 +197,7 @@ fn firing(state: &State) -> Firing {
         since_ms: state.since_ms,
         explained: false,
         silenced: None,
+        quiet_since_ms: None,
     }
 }
 
@@ -234,6 +241,19 @@ mod tests {
             told.extend(words(&changes).into_iter().map(|word| format!("{second} {word}")));
         }
         assert_eq!(told, ["8 fired db since 5000", "24 resolved db"]);
+    }
+
+    #[test]
+    fn what_is_not_so_any_more_says_so_before_it_is_over() {
+        let mut book = Book::default();
+        for second in 0..5 {
+            book.update(vec![wrong(Code::ServiceDown, "db", None)], second * 1_000);
+        }
+        assert_eq!(book.firing(&[], 4_500)[0].quiet_since_ms, None);
+        assert_eq!(book.update(Vec::new(), 5_000), [], "it may come back");
+        assert_eq!(book.firing(&[], 5_500)[0].quiet_since_ms, Some(4_000));
+        book.update(vec![wrong(Code::ServiceDown, "db", None)], 6_000);
+        assert_eq!(book.firing(&[], 6_500)[0].quiet_since_ms, None);
     }
 
     #[test]

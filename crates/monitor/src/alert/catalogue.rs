@@ -62,7 +62,7 @@ pub struct Entry {
     pub meaning: &'static str,
     /// What the manager does about it.
     pub manager: &'static str,
-    /// What to do.
+    /// What to do. `SERVICE` and `INSTANCE` stand for names: [`Wrong::action`](super::Wrong::action) puts them in.
     pub action: &'static str,
 }
 
@@ -76,7 +76,7 @@ pub const CATALOGUE: [Entry; 19] = [
         after_s: 3,
         meaning: "Its clients wait for an answer, and get an error when they have waited too long.",
         manager: "It starts and promotes whatever can still serve, and goes on trying.",
-        action: "`understudy explain SERVICE` says what keeps it from serving; `understudy logs INSTANCE` what the program says.",
+        action: "`understudy explain SERVICE` says what keeps it from serving; `understudy logs SERVICE` what the program says.",
     },
     Entry {
         code: Code::QuorumLost,

@@ -30,6 +30,17 @@ pub struct Wrong {
     pub because_of: Option<(Code, String)>,
 }
 
+impl Wrong {
+    /// What to do, with the names that it is about: to be typed as it stands.
+    pub fn action(&self) -> String {
+        let action = self.code.entry().action.replace("INSTANCE", &self.about);
+        match &self.service {
+            Some(service) => action.replace("SERVICE", service),
+            None => action,
+        }
+    }
+}
+
 /// Which objective burns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -301,6 +312,26 @@ mod tests {
     use super::*;
     use crate::alert::testing::{cluster, service, status};
     use crate::objective::RULES;
+
+    #[test]
+    fn what_to_do_names_whom_it_is_about() {
+        let down = of(Code::ServiceDown, "db", Some("db".into()), String::new());
+        assert_eq!(
+            down.action(),
+            "`understudy explain db` says what keeps it from serving; `understudy logs db` what the program says."
+        );
+        let given_up = of(Code::GivenUp, "db-2", Some("db".into()), String::new());
+        assert!(
+            given_up.action().ends_with("`understudy retry db-2`."),
+            "{}",
+            given_up.action()
+        );
+        // No other word in capitals is meant to be replaced, and each that is can be.
+        for entry in &crate::alert::CATALOGUE {
+            let told = of(entry.code, "db-2", Some("db".into()), String::new()).action();
+            assert!(!told.contains("SERVICE") && !told.contains("INSTANCE"), "{told}");
+        }
+    }
 
     fn codes(facts: &Facts<'_>) -> Vec<(Code, String, bool)> {
         let wrong = judge(facts);

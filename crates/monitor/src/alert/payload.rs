@@ -55,7 +55,7 @@ impl Alert {
             ("description", wrong.text.clone()),
             ("meaning", entry.meaning.to_owned()),
             ("manager", entry.manager.to_owned()),
-            ("action", entry.action.to_owned()),
+            ("action", wrong.action()),
         ];
         Self {
             state: State::Firing,
@@ -192,6 +192,7 @@ mod tests {
             since_ms: 1_700_000_000_000,
             explained: false,
             silenced: None,
+            quiet_since_ms: None,
         };
         let on = Alert::firing("shop", &firing, 1_700_000_060_000);
         let off = on.clone().resolved(1_700_000_090_000);

@@ -206,6 +206,7 @@ mod tests {
             since_ms: 1_000,
             explained: false,
             silenced: None,
+            quiet_since_ms: None,
         }
     }
 
