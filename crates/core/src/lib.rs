@@ -24,6 +24,7 @@ mod peers;
 mod place;
 mod reason;
 mod reconcile;
+mod scope;
 mod service;
 mod slot;
 mod view;
@@ -36,6 +37,7 @@ pub use park::Parked;
 pub use peers::{ClusterEvent, Condemn, Report};
 pub use place::Place;
 pub use reason::Reason;
+pub use scope::{Scope, WHOLE_UP_TO};
 pub use view::{InstancePhase, InstanceView, NodeView, ServiceView, SlotPhase, SlotView, View};
 
 use model::{Cluster, Epoch, InstanceId, NodeName, ServiceName, SlotId, Timestamp};
@@ -65,6 +67,8 @@ pub struct Core {
     held: Option<Held>,
     /// In a cluster: services whose instances may be other than what was told.
     touched: BTreeSet<ServiceName>,
+    /// In a cluster: whose renewals we need may be other than when it was last asked.
+    rescope: bool,
 }
 
 /// What waits until all of the news is taken in.
@@ -207,11 +211,13 @@ impl Core {
             peers: None,
             held: None,
             touched: BTreeSet::new(),
+            rescope: true,
         }
     }
 
     /// Takes in one event.
     pub fn handle(&mut self, event: Event, now: Timestamp) {
+        self.rescope |= scope::may_change(&event);
         match event {
             Event::Tick => self.tick(now),
             Event::Recovered(recovered) => self.recover(recovered, now),
@@ -415,6 +421,19 @@ impl Core {
 
     fn reconcile_all(&mut self, now: Timestamp) {
         let names: Vec<ServiceName> = self.services.keys().cloned().collect();
+        for name in names {
+            self.reconcile(&name, now);
+        }
+    }
+
+    /// Looks at what the life of a node matters for: all that is there, or is being handed over. The controller looks at everything, for it
+    /// places what is missing.
+    fn reconcile_of(&mut self, node: &NodeName, now: Timestamp) {
+        if self.peers.as_ref().is_none_or(|peers| peers.controller) {
+            return self.reconcile_all(now);
+        }
+        let concerned = self.services.values().filter(|service| service.concerns(node));
+        let names: Vec<ServiceName> = concerned.map(|service| service.name.clone()).collect();
         for name in names {
             self.reconcile(&name, now);
         }

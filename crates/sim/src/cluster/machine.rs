@@ -947,7 +947,7 @@ impl World {
     pub(crate) fn recovered(&mut self, ix: NodeIx, entries: &[Entry]) -> Recovered {
         let mut instances = std::collections::BTreeMap::new();
         let mut recovered = Recovered {
-            cluster: self.cluster.clone(),
+            cluster: self.cluster_for(ix),
             slots: Vec::new(),
             instances: Vec::new(),
             numbers: Vec::new(),
