@@ -67,8 +67,8 @@ pub struct Core {
     held: Option<Held>,
     /// In a cluster: services whose instances may be other than what was told.
     touched: BTreeSet<ServiceName>,
-    /// In a cluster: whose renewals we need may be other than when it was last asked.
-    rescope: bool,
+    /// In a cluster: by what it is judged whose renewals we need.
+    holders: scope::Holders,
 }
 
 /// What waits until all of the news is taken in.
@@ -211,13 +211,13 @@ impl Core {
             peers: None,
             held: None,
             touched: BTreeSet::new(),
-            rescope: true,
+            holders: scope::Holders::default(),
         }
     }
 
     /// Takes in one event.
     pub fn handle(&mut self, event: Event, now: Timestamp) {
-        self.rescope |= scope::may_change(&event);
+        self.holders.other |= scope::may_change(&event);
         match event {
             Event::Tick => self.tick(now),
             Event::Recovered(recovered) => self.recover(recovered, now),
@@ -454,6 +454,7 @@ impl Core {
         while let Some(name) = todo.pop_front() {
             if self.peers.is_some() {
                 self.touched.insert(name.clone());
+                self.holders.touched.insert(name.clone());
             }
             bound = match bound.checked_sub(1) {
                 Some(left) => left,

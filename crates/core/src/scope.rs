@@ -13,9 +13,10 @@
 //! That a session was opened, or has ended, all are told all the same (`there/NODE` in the store). Who is told fewer renewals decides by nothing
 //! else: a claim names the renewal that was seen for all of W, so that of a node of which nothing is heard nothing can be taken.
 
+use crate::service::Service;
 use crate::{ClusterEvent, Core, Event};
-use model::NodeName;
-use std::collections::BTreeSet;
+use model::{NodeName, ServiceName};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Up to so many nodes every agent is told everything: some 12,000 changes a second in all.
 pub const WHOLE_UP_TO: usize = 50;
@@ -57,26 +58,54 @@ impl Scope {
     }
 }
 
-/// Whether what is heard may change whose renewals we need: what is told most often does not.
+/// Whether what is heard may change whose renewals we need, beside what it changes of services. A session that was opened or has ended does not:
+/// who is in sight for having run out goes out of it with the next change.
 pub(crate) fn may_change(event: &Event) -> bool {
-    !matches!(
+    let Event::Cluster(event) = event else { return false };
+    matches!(
         event,
-        Event::Tick
-            | Event::Probed { .. }
-            | Event::Routed { .. }
-            | Event::Drained { .. }
-            | Event::FirstAnswer { .. }
-            | Event::Cluster(ClusterEvent::Reported(_) | ClusterEvent::Silent { .. })
+        ClusterEvent::OwnSession(_)
+            | ClusterEvent::OwnSessionKept
+            | ClusterEvent::Controller(_)
+            | ClusterEvent::Member { .. }
+            | ClusterEvent::Expired { .. }
+            | ClusterEvent::Renewed { .. }
     )
+}
+
+/// What whose renewals we need is made up of, kept up to date service by service.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Holders {
+    /// Services that were looked at since.
+    pub(crate) touched: BTreeSet<ServiceName>,
+    /// Something else has changed.
+    pub(crate) other: bool,
+    /// Nodes that hold slots of services of which we have instances.
+    of: BTreeMap<ServiceName, BTreeSet<NodeName>>,
 }
 
 impl Core {
     /// Whether whose renewals we need may be other than when this was last asked.
     pub fn may_have_other_scope(&mut self) -> bool {
-        std::mem::take(&mut self.rescope)
+        let Some(peers) = &self.peers else { return false };
+        let mut changed = std::mem::take(&mut self.holders.other);
+        for name in std::mem::take(&mut self.holders.touched) {
+            let ours = |service: &&Service| service.instances.values().any(|instance| instance.node == peers.me);
+            let service = self.services.get(&name).filter(ours);
+            changed |= match service.map(holders_of) {
+                Some(nodes) if self.holders.of.get(&name) == Some(&nodes) => false,
+                Some(nodes) => {
+                    self.holders.of.insert(name, nodes);
+                    true
+                }
+                None => self.holders.of.remove(&name).is_some(),
+            };
+        }
+        changed
     }
 
-    /// Whose renewals we need, of a cluster in which up to `whole_up_to` nodes are told everything. `controller` is its node, as far as known.
+    /// Whose renewals we need, of a cluster in which up to `whole_up_to` nodes are told everything; as of when it was last asked whether that
+    /// may be other. `controller` is its node, as far as known.
     pub fn scope(&self, controller: Option<&NodeName>, whole_up_to: usize) -> Scope {
         let Some(peers) = &self.peers else {
             return Scope::Whole;
@@ -88,13 +117,7 @@ impl Core {
             return Scope::Controller;
         }
         let mut nodes: BTreeSet<NodeName> = controller.cloned().into_iter().collect();
-        for service in self.services.values() {
-            if !service.instances.values().any(|instance| instance.node == peers.me) {
-                continue;
-            }
-            let records = service.slots.iter().filter_map(|slot| slot.record.as_ref());
-            nodes.extend(records.filter(|record| record.held).map(|record| record.node.clone()));
-        }
+        nodes.extend(self.holders.of.values().flatten().cloned());
         // Who was seen to have run out is believed to be dead until he is seen to live.
         let expired = peers.others.iter().filter(|(_, peer)| peer.expired.is_some());
         nodes.extend(expired.map(|(node, _)| node.clone()));
@@ -107,6 +130,15 @@ impl Core {
     }
 }
 
+/// Nodes that hold its slots.
+fn holders_of(service: &Service) -> BTreeSet<NodeName> {
+    let records = service.slots.iter().filter_map(|slot| slot.record.as_ref());
+    records
+        .filter(|record| record.held)
+        .map(|record| record.node.clone())
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use crate::{Adopted, ClusterEvent, Core, Event, Place, Recovered, Scope, SlotKnown};
@@ -115,28 +147,28 @@ mod tests {
 
     #[test]
     fn few_nodes_are_told_everything_and_many_what_they_may_have_to_act_on() {
-        let core = core();
-        assert_eq!(core.scope(None, 5), Scope::Whole);
-        assert_eq!(core.scope(None, 4), of(&["b"]));
-        assert_eq!(core.scope(Some(&node("e")), 4), of(&["b", "e"]));
-        assert_eq!(core.scope(Some(&node("a")), 4), of(&["b"]), "not our own");
+        let mut core = core();
+        assert_eq!(scope(&mut core, None, 5), Scope::Whole);
+        assert_eq!(scope(&mut core, None, 4), of(&["b"]));
+        assert_eq!(scope(&mut core, Some(&node("e")), 4), of(&["b", "e"]));
+        assert_eq!(scope(&mut core, Some(&node("a")), 4), of(&["b"]), "not our own");
     }
 
     #[test]
     fn the_controller_is_told_everything() {
         let mut core = core();
         core.handle(Event::Cluster(ClusterEvent::Controller(true)), Timestamp(2));
-        assert_eq!(core.scope(Some(&node("a")), 0), Scope::Controller);
-        assert_eq!(core.scope(Some(&node("a")), 5), Scope::Whole);
+        assert_eq!(scope(&mut core, Some(&node("a")), 0), Scope::Controller);
+        assert_eq!(scope(&mut core, Some(&node("a")), 5), Scope::Whole);
         core.handle(Event::Cluster(ClusterEvent::Controller(false)), Timestamp(3));
-        assert_eq!(core.scope(None, 0), of(&["b"]));
+        assert_eq!(scope(&mut core, None, 0), of(&["b"]));
     }
 
     #[test]
     fn who_may_have_to_end_its_own_earlier_session_is_told_of_it() {
         let mut core = core();
         core.handle(Event::Cluster(ClusterEvent::OwnSession(None)), Timestamp(2));
-        assert_eq!(core.scope(None, 0), of(&["a", "b"]));
+        assert_eq!(scope(&mut core, None, 0), of(&["a", "b"]));
     }
 
     #[test]
@@ -148,18 +180,26 @@ mod tests {
             modified: Revision(20),
         };
         core.handle(Event::Cluster(expired), Timestamp(2));
-        assert_eq!(core.scope(None, 0), of(&["b", "d"]));
+        assert_eq!(scope(&mut core, None, 0), of(&["b", "d"]));
         core.handle(Event::Cluster(ClusterEvent::Renewed { node: node("d") }), Timestamp(3));
-        assert_eq!(core.scope(None, 0), of(&["b"]));
+        assert_eq!(scope(&mut core, None, 0), of(&["b"]));
     }
 
     #[test]
     fn another_holder_is_another_session_to_be_told_of() {
         let mut core = core();
+        scope(&mut core, None, 0);
+        assert!(!core.may_have_other_scope());
+        core.handle(
+            Event::Cluster(ClusterEvent::Slot(held("web", 2, "d", 30))),
+            Timestamp(2),
+        );
+        assert!(!core.may_have_other_scope(), "that is none of our business");
         core.handle(Event::Cluster(ClusterEvent::Slot(held("db", 2, "c", 31))), Timestamp(2));
-        assert_eq!(core.scope(None, 0), of(&["c"]));
+        assert!(core.may_have_other_scope());
+        assert_eq!(scope(&mut core, None, 0), of(&["c"]));
         core.handle(Event::Cluster(ClusterEvent::Slot(held("db", 3, "a", 32))), Timestamp(3));
-        assert_eq!(core.scope(None, 0), of(&[]));
+        assert_eq!(scope(&mut core, None, 0), of(&[]));
     }
 
     #[test]
@@ -167,6 +207,11 @@ mod tests {
         assert_eq!(Scope::Controller.rank(7), 0);
         assert_eq!(Scope::Whole.rank(7), 7);
         assert_eq!(of(&[]).rank(0), 1);
+    }
+
+    fn scope(core: &mut Core, controller: Option<&NodeName>, whole_up_to: usize) -> Scope {
+        core.may_have_other_scope();
+        core.scope(controller, whole_up_to)
     }
 
     fn node(name: &str) -> NodeName {

@@ -242,9 +242,9 @@ pub struct Scale {
     pub writes_at_rest: f64,
     /// Changes told to all agents a second meanwhile.
     pub told_at_rest: f64,
-    /// Changes told to all agents because of a node loss, until all is redundant again.
+    /// What all agents were told of them.
     pub told_of_loss: u64,
-    /// Writes of the store because of a node loss, until all is redundant again.
+    /// Writes of the store because of a node loss, until all is redundant again: all but renewals.
     pub writes_of_loss: u64,
     /// Slots that the lost node held.
     pub slots_lost: usize,
@@ -333,7 +333,9 @@ pub fn scale(nodes: usize, per_node: usize) -> Option<Scale> {
         node.busy = Duration::ZERO;
     }
     world.power_loss(victim, Duration::from_secs(3_600));
-    let (began, writes, watched) = (world.now, world.tally.writes, world.tally.watched);
+    let began = world.now;
+    let beside = |tally: &super::Tally| (tally.writes - tally.renewals, tally.watched - tally.renewals_told);
+    let (writes, told) = beside(&world.tally);
     let mut left = lost.len();
     let mut well = false;
     while world.now < began + Duration::from_secs(60) && !(left == 0 && well) {
@@ -353,9 +355,9 @@ pub fn scale(nodes: usize, per_node: usize) -> Option<Scale> {
         well = left == 0 && touched.iter().all(|name| is_well(&world, name));
     }
     scale.redundant = world.now.since(began);
-    let usual = |at_rest: f64| (at_rest * scale.redundant.as_secs_f64()) as u64;
-    scale.writes_of_loss = (world.tally.writes - writes).saturating_sub(usual(scale.writes_at_rest));
-    scale.told_of_loss = (world.tally.watched - watched).saturating_sub(usual(scale.told_at_rest));
+    let (writes_after, told_after) = beside(&world.tally);
+    scale.writes_of_loss = writes_after - writes;
+    scale.told_of_loss = told_after - told;
     let busy = world.nodes.iter().map(|node| node.busy);
     scale.core_of_loss = busy.clone().sum::<Duration>() / u32::try_from(nodes).unwrap_or(1);
     scale.core_of_loss_max = busy.max().unwrap_or_default();

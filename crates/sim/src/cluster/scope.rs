@@ -195,6 +195,7 @@ impl World {
             return;
         }
         self.tally.watched += 1;
+        self.tally.renewals_told += 1;
         for change in &told.changes {
             match change {
                 Change::Put(entry) if entry.key == Key::Session(of) => self.renewed(ix, of, Some(entry)),

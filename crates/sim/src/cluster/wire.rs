@@ -166,6 +166,7 @@ impl World {
                 self.tally.txns += 1;
                 if let Some(changes) = changes {
                     self.tally.writes += 1;
+                    self.tally.renewals += u64::from(is_renewal(&changes));
                     self.committed(&changes);
                 }
                 Reply::Txn(outcome)
@@ -314,8 +315,19 @@ impl World {
             agent.watch.next = Revision(upto.0 + 1);
         }
         self.tally.watched += steps.len() as u64;
+        self.tally.renewals_told += steps.iter().filter(|step| is_renewal(step)).count() as u64;
         self.hear_changes(ix, &steps, None);
     }
+}
+
+fn is_renewal(changes: &Changes) -> bool {
+    matches!(
+        changes.changes.as_slice(),
+        [Change::Put(Entry {
+            key: Key::Session(_),
+            ..
+        })]
+    )
 }
 
 fn agent_last(world: &World, ix: NodeIx) -> Timestamp {
