@@ -95,8 +95,9 @@ impl Agent {
         for node in cluster.sessions.keys().filter(|node| !scope.has(node)) {
             cluster.observer.ignore(node);
         }
-        if scope.has_all() != cluster.scope.has_all() {
-            // The watches are opened anew.
+        let watching = cluster.scopes.receiver_count() > 0;
+        if watching && scope.has_all() != cluster.scope.has_all() {
+            // The watches are opened anew, and everything is read before.
             cluster.observer.resync();
         }
         cluster.early.retain(|node, _| scope.has(node));
