@@ -625,6 +625,8 @@ impl Agent {
         let mut ages: BTreeMap<String, u64> = cluster
             .heard
             .iter()
+            // Of others nothing is told but that their sessions are there.
+            .filter(|(node, _)| cluster.scope.has(node))
             .map(|(node, at)| (node.to_string(), age(at)))
             .collect();
         ages.insert(cluster.me.to_string(), 0);

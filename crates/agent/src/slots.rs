@@ -176,6 +176,7 @@ pub(crate) async fn write_shared_slot(store: &dyn Store, write: SlotWrite, becau
         terms = terms
             .when(Compare::modified(&*key, condemn.modified))
             .then(Op::delete(&*key))
+            .then(Op::delete(store::session::there_key(&condemn.node)))
             .then(Op::put(grave_key, value));
     }
     let bind = |id: &InstanceId| format!("{}{id}", record::BINDS);

@@ -38,6 +38,9 @@ pub struct Node {
     /// `/dev/watchdog`, if the guard shall use it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watchdog: Option<PathBuf>,
+    /// Of up to so many nodes every agent is told every renewal; of more only those of nodes that it may succeed. 50 if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole_up_to: Option<usize>,
 }
 
 /// Where the store is.

@@ -654,6 +654,9 @@ pub(crate) struct Simulate {
     /// With --machines: nothing fails but the store, which is away for up to ten minutes
     #[arg(long, requires = "machines")]
     pub(crate) store_outage: bool,
+    /// With --machines: up to so many nodes each is told every renewal; 0 as in a cluster of very many
+    #[arg(long, value_name = "NODES", requires = "machines")]
+    pub(crate) whole_up_to: Option<usize>,
     /// Print the outcome as JSON
     #[arg(long)]
     pub(crate) json: bool,

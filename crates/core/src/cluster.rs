@@ -140,14 +140,14 @@ impl Core {
                 if let Some(peer) = self.peer(&node).filter(|peer| peer.session == Some(session)) {
                     peer.expired = Some(modified);
                     self.judge_node(&node, Reason::SessionExpired { node: node.clone() }, now);
-                    self.reconcile_all(now);
+                    self.reconcile_of(&node, now);
                 }
             }
             ClusterEvent::Renewed { node } => {
                 if let Some(peer) = self.peer(&node).filter(|peer| peer.expired.is_some()) {
                     peer.expired = None;
                     self.judge_node(&node, Reason::SessionOpen { node: node.clone() }, now);
-                    self.reconcile_all(now);
+                    self.reconcile_of(&node, now);
                 }
             }
             ClusterEvent::Controller(controller) => {
@@ -297,9 +297,10 @@ impl Core {
             None => lost_because(peers, &node),
         };
         self.judge_node(&node, because, now);
-        self.reconcile_all(now);
+        self.reconcile_of(&node, now);
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     fn member(&mut self, node: NodeName, runs_services: bool, place: Option<Place>, now: Timestamp) {
         let Some(peers) = &mut self.peers else { return };
         if peers.me != node {
@@ -323,11 +324,11 @@ impl Core {
                 drained: false,
                 place: Place::default(),
             };
-            self.nodes.entry(node).or_insert_with(fresh).place = place;
+            self.nodes.entry(node.clone()).or_insert_with(fresh).place = place;
         } else {
             self.nodes.remove(&node);
         }
-        self.reconcile_all(now);
+        self.reconcile_of(&node, now);
     }
 
     /// Offline without a session, drained by the operator's wish, else online.

@@ -24,6 +24,7 @@ mod peers;
 mod place;
 mod reason;
 mod reconcile;
+mod scope;
 mod service;
 mod slot;
 mod view;
@@ -37,6 +38,7 @@ pub use peers::{ClusterEvent, Condemn, Report};
 pub use place::Place;
 pub use reason::Reason;
 pub use reconcile::unhealthy_restart_after;
+pub use scope::{Scope, WHOLE_UP_TO};
 pub use view::{
     InstancePhase, InstanceView, NodeView, RolloutState, RolloutView, ServiceView, SlotPhase, SlotView, View,
 };
@@ -69,6 +71,8 @@ pub struct Core {
     held: Option<Held>,
     /// In a cluster: services whose instances may be other than what was told.
     touched: BTreeSet<ServiceName>,
+    /// In a cluster: by what it is judged whose renewals we need.
+    holders: scope::Holders,
 }
 
 /// What waits until all of the news is taken in.
@@ -211,11 +215,13 @@ impl Core {
             peers: None,
             held: None,
             touched: BTreeSet::new(),
+            holders: scope::Holders::default(),
         }
     }
 
     /// Takes in one event.
     pub fn handle(&mut self, event: Event, now: Timestamp) {
+        self.holders.other |= scope::may_change(&event);
         match event {
             Event::Tick => self.tick(now),
             Event::Recovered(recovered) => self.recover(recovered, now),
@@ -431,6 +437,19 @@ impl Core {
         }
     }
 
+    /// Looks at what the life of a node matters for: all that is there, or is being handed over. The controller looks at everything, for it
+    /// places what is missing.
+    fn reconcile_of(&mut self, node: &NodeName, now: Timestamp) {
+        if self.peers.as_ref().is_none_or(|peers| peers.controller) {
+            return self.reconcile_all(now);
+        }
+        let concerned = self.services.values().filter(|service| service.concerns(node));
+        let names: Vec<ServiceName> = concerned.map(|service| service.name.clone()).collect();
+        for name in names {
+            self.reconcile(&name, now);
+        }
+    }
+
     /// Reconciles a service, and those that depend on it if that changed whether it is up (or gone).
     fn reconcile(&mut self, name: &ServiceName, now: Timestamp) {
         if let Some(held) = &mut self.held {
@@ -446,6 +465,7 @@ impl Core {
         while let Some(name) = todo.pop_front() {
             if self.peers.is_some() {
                 self.touched.insert(name.clone());
+                self.holders.touched.insert(name.clone());
             }
             bound = match bound.checked_sub(1) {
                 Some(left) => left,

@@ -138,11 +138,11 @@ impl Etcd {
     }
 
     /// Refuses what is no longer kept, so that whoever watches learns it at once.
-    async fn watch_from(&self, prefix: &str, from: Revision) -> Result<Watch, Error> {
+    async fn watch_from(&self, range: (Vec<u8>, Vec<u8>), from: Revision) -> Result<Watch, Error> {
         let before = from.0.saturating_sub(1).max(1);
         let now = self.latest().await?;
         if before <= now.0 {
-            let (key, range_end) = self.prefix.range(prefix);
+            let (key, range_end) = range.clone();
             let asked = self
                 .range(&RangeRequest {
                     key,
@@ -156,7 +156,7 @@ impl Etcd {
             match asked {
                 // Only a watch is told since when changes are kept.
                 Err(Error::Compacted { .. }) => {
-                    let oldest = watch::oldest(&self.client, self.prefix.range(prefix)).await?;
+                    let oldest = watch::oldest(&self.client, range).await?;
                     return Err(Error::Compacted { oldest });
                 }
                 other => other?,
@@ -165,7 +165,7 @@ impl Etcd {
         Ok(watch::start(
             &self.client,
             self.prefix.clone(),
-            prefix,
+            range,
             from.max(Revision(1)),
         ))
     }
@@ -196,7 +196,16 @@ impl Store for Etcd {
     }
 
     fn watch<'a>(&'a self, prefix: &'a str, from: Revision) -> BoxFuture<'a, Result<Watch, store::Error>> {
-        Box::pin(async move { Ok(self.watch_from(prefix, from).await?) })
+        Box::pin(async move { Ok(self.watch_from(self.prefix.range(prefix), from).await?) })
+    }
+
+    fn watch_range<'a>(
+        &'a self,
+        first: &'a str,
+        end: &'a str,
+        from: Revision,
+    ) -> BoxFuture<'a, Result<Watch, store::Error>> {
+        Box::pin(async move { Ok(self.watch_from(self.prefix.between(first, end), from).await?) })
     }
 
     fn revision(&self) -> BoxFuture<'_, Result<Revision, store::Error>> {

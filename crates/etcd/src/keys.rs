@@ -19,6 +19,20 @@ impl Prefix {
         range_of(&self.key(prefix))
     }
 
+    /// The keys from `first` on that come before `end`, or all of ours from there on if that is empty, as etcd has them.
+    pub(crate) fn between(&self, first: &str, end: &str) -> (Vec<u8>, Vec<u8>) {
+        let (low, high) = range_of(&self.0);
+        let first = match first.is_empty() {
+            true => low,
+            false => self.key(first),
+        };
+        let end = match end.is_empty() {
+            true => high,
+            false => self.key(end),
+        };
+        (first, end)
+    }
+
     /// The key as we have it; none if it is not one of ours, or not text.
     pub(crate) fn strip(&self, key: &[u8]) -> Option<String> {
         let key = key.strip_prefix(&*self.0)?;
@@ -61,6 +75,15 @@ pub(crate) fn end_of(prefix: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_range_between_keys_ends_with_what_is_ours() {
+        let keys = Prefix::new("u/");
+        assert_eq!(keys.between("b", "c"), (b"u/b".to_vec(), b"u/c".to_vec()));
+        assert_eq!(keys.between("b", ""), (b"u/b".to_vec(), b"u0".to_vec()));
+        assert_eq!(keys.between("", "c"), (b"u/".to_vec(), b"u/c".to_vec()));
+        assert_eq!(Prefix::new("").between("", ""), (vec![0], vec![0]));
+    }
 
     #[test]
     fn a_range_holds_what_begins_with_the_prefix() {

@@ -33,9 +33,8 @@ const PAUSE_FIRST: Duration = Duration::from_millis(5);
 const MUTE_MAX: Duration = Duration::from_secs(10);
 
 /// Starts telling changes of revision `from` and later.
-pub(crate) fn start(client: &Client, keys: Prefix, prefix: &str, from: Revision) -> Watch {
+pub(crate) fn start(client: &Client, keys: Prefix, range: (Vec<u8>, Vec<u8>), from: Revision) -> Watch {
     let (sender, receiver) = mpsc::channel(QUEUE);
-    let range = keys.range(prefix);
     let follower = Follower {
         shared: Arc::clone(client.shared()),
         keys,

@@ -147,6 +147,7 @@ pub async fn init(init: &Init, tell: Progress<'_>) -> Result<Place, Error> {
         timing: None,
         store,
         watchdog: None,
+        whole_up_to: None,
     };
     let place = Place { layout, node };
     let server = match server_config(&place.node, &place.layout) {

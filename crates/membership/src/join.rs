@@ -186,6 +186,7 @@ fn node_of(join: &Join, bundle: &Bundle, settings: &Settings) -> Node {
             tls: settings.managed || settings.access.as_ref().is_some_and(|access| access.tls.is_some()),
         },
         watchdog: None,
+        whole_up_to: None,
     }
 }
 

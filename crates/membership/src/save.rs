@@ -160,6 +160,7 @@ async fn alone(place: &mut Place, tell: Progress<'_>) -> Result<(), Error> {
     for prefix in [
         record::MEMBERS,
         store::session::SESSIONS,
+        store::session::THERE,
         record::ASKS,
         record::ANSWERS,
         record::CONTROLLER,

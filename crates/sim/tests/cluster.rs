@@ -100,6 +100,37 @@ fn an_outage_of_the_store_of_up_to_ten_minutes_stops_and_moves_nobody() {
     assert!(outcome.freezes > 100, "nobody noticed: {outcome}");
 }
 
+/// As in a cluster of many nodes: each agent is told the renewals of those alone whom it may succeed, and of the controller.
+#[test]
+fn no_promise_is_broken_where_renewals_are_told_to_few() {
+    let outcome = holds_told(0, 0..160, 1_500, ClusterMode::Storm);
+    assert!(
+        outcome.faults_total() >= 150_000,
+        "only {} faults",
+        outcome.faults_total()
+    );
+    assert!(
+        outcome.failovers > 1_000 && outcome.fired > 100 && outcome.fenced > 100,
+        "{outcome}"
+    );
+}
+
+#[test]
+fn no_promise_is_broken_where_some_clusters_tell_renewals_to_few() {
+    // Of three to five nodes: those of five, or of four and five.
+    holds_told(4, 5_000_000..5_000_040, 1_500, ClusterMode::Storm);
+    holds_told(3, 5_000_040..5_000_080, 1_500, ClusterMode::Storm);
+    holds_told(0, 5_001_000..5_001_400, 8, ClusterMode::Storm);
+}
+
+#[test]
+fn where_renewals_are_told_to_few_everything_comes_up_and_an_outage_moves_nobody() {
+    let outcome = holds_told(0, 3_000_000..3_000_200, 0, ClusterMode::Storm);
+    assert_eq!((outcome.fenced, outcome.freezes, outcome.fired), (0, 0, 0), "{outcome}");
+    let outcome = holds_told(0, 4_000_000..4_000_100, 1, ClusterMode::StoreOutage);
+    assert_eq!((outcome.fenced, outcome.fired), (0, 0), "{outcome}");
+}
+
 #[test]
 fn a_seed_gives_the_same_run_each_time() {
     for seed in [1, 42, 4_711] {
@@ -114,11 +145,16 @@ fn a_seed_gives_the_same_run_each_time() {
 }
 
 fn holds(seeds: std::ops::Range<u64>, faults: usize, mode: ClusterMode) -> ClusterOutcome {
+    holds_told(ClusterOptions::default().whole_up_to, seeds, faults, mode)
+}
+
+fn holds_told(whole_up_to: usize, seeds: std::ops::Range<u64>, faults: usize, mode: ClusterMode) -> ClusterOutcome {
     let simulation = ClusterSimulation {
         seeds: seeds.clone(),
         options: ClusterOptions {
             mode,
             faults,
+            whole_up_to,
             ..ClusterOptions::default()
         },
         threads: 0,

@@ -65,6 +65,7 @@ pub async fn check(subject: Subject) {
     watches::tell_the_past(subject.fresh()).await;
     watches::tell_each_revision_once_while_many_write(subject.fresh()).await;
     watches::tell_only_their_prefix(subject.fresh()).await;
+    watches::tell_only_their_range(subject.fresh()).await;
     watches::may_be_dropped_half_way(subject.fresh()).await;
     watches::may_be_set_on_the_future(subject.fresh()).await;
     watches::say_when_history_is_gone(subject.fresh(), subject.history, &*subject.forget).await;

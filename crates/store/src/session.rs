@@ -10,6 +10,9 @@
 //! and whatever compares σ cannot succeed for the old one any more. No clock is read here: whoever calls [`condemn`]
 //! knows that the time is up.
 //!
+//! Beside the session, which changes with each renewal, `there/NODE` is written when it is opened and goes when it ends: whoever only wants to know
+//! which sessions there are watches that. It proves nothing, and nothing compares it.
+//!
 //! Every call may be repeated as it is after [`Error::Unknown`]: it then finds what it did itself.
 
 use crate::{Compare, Entry, Error, Op, Store, Txn, TxnResult};
@@ -18,6 +21,8 @@ use serde::{Deserialize, Serialize};
 
 /// Prefix of the sessions, one per node.
 pub const SESSIONS: &str = "session/";
+/// Prefix of what says that a session is open, one per session: the record as it was when it was opened, written by the revision σ.
+pub const THERE: &str = "there/";
 /// Prefix of the graves, one per ended session.
 pub const GRAVES: &str = "grave/";
 
@@ -157,11 +162,13 @@ pub enum SessionError {
 /// Only when the guard is armed and nothing exclusive runs, or what runs is frozen.
 pub async fn open(store: &dyn Store, node: &NodeName, record: &Record) -> Result<Opened, SessionError> {
     let key = session_key(node);
+    let value = encode(&key, record)?;
     let result = store
         .txn(
             Txn::new()
                 .when(Compare::absent(&key))
-                .then(Op::put(&key, encode(&key, record)?))
+                .then(Op::put(&key, value.clone()))
+                .then(Op::put(there_key(node), value))
                 .then(Op::get(&key))
                 .otherwise(Op::get(&key)),
         )
@@ -266,6 +273,11 @@ pub fn session_key(node: &NodeName) -> String {
     format!("{SESSIONS}{node}")
 }
 
+/// The key of what says that a node has a session.
+pub fn there_key(node: &NodeName) -> String {
+    format!("{THERE}{node}")
+}
+
 /// The key of the grave of session `id`; sorts by age.
 pub fn grave_key(node: &NodeName, id: Revision) -> String {
     format!("{GRAVES}{node}/{:020}", id.0)
@@ -286,7 +298,11 @@ async fn end(
         by: by.into(),
         renewed_at: session.modified,
     };
-    let mut then = vec![Op::delete(&key), Op::put(&grave_key, encode(&grave_key, &grave)?)];
+    let mut then = vec![
+        Op::delete(&key),
+        Op::delete(there_key(&session.node)),
+        Op::put(&grave_key, encode(&grave_key, &grave)?),
+    ];
     then.extend(also);
     let txn = Txn {
         compares,

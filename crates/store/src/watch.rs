@@ -29,6 +29,36 @@ impl Watch {
     }
 }
 
+/// Of what a watch tells, keys from `first` on that come before `end`, which may be empty.
+pub(crate) fn within(watch: Watch, first: &str, end: &str) -> Watch {
+    Watch::new(Within {
+        watch,
+        first: first.into(),
+        end: end.into(),
+    })
+}
+
+struct Within {
+    watch: Watch,
+    first: String,
+    end: String,
+}
+
+impl ChangeSource for Within {
+    fn next(&mut self) -> BoxFuture<'_, Result<Changes, Error>> {
+        Box::pin(async move {
+            loop {
+                let mut told = self.watch.next().await?;
+                let ours = |key: &str| key >= &*self.first && (self.end.is_empty() || key < &*self.end);
+                told.changes.retain(|change| ours(change.key()));
+                if !told.changes.is_empty() {
+                    return Ok(told);
+                }
+            }
+        })
+    }
+}
+
 impl std::fmt::Debug for Watch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Watch")

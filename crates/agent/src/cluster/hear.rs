@@ -10,7 +10,7 @@ use crate::input::Input;
 use crate::slots::known_slot;
 use api::Severity;
 use api::record::{self, Applied, Live, Member};
-use decisions::{ClusterEvent, Event, InstancePhase, Place, ProbeOutcome, Report};
+use decisions::{ClusterEvent, Event, InstancePhase, Place, ProbeOutcome, Report, Scope};
 use model::{InstanceId, Millis, NodeName, Revision, ServiceName, Timestamp};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -166,6 +166,25 @@ impl Agent {
                     tracing::warn!(why, "the store's changes are not heard any more");
                 }
             }
+            Seen::Anew => {
+                if let Some(cluster) = &mut self.clustered {
+                    cluster.observer.resync();
+                }
+            }
+            Seen::Session(node, entry) => self.renewal_seen(node, entry.as_ref(), now),
+            Seen::Renewals(node, changes) => {
+                for change in changes {
+                    match change {
+                        Change::Put(entry) => self.renewal_seen(node.clone(), Some(&entry), now),
+                        Change::Delete { .. } => self.renewal_seen(node.clone(), None, now),
+                    }
+                }
+            }
+            Seen::Unheard(node) => {
+                if let Some(cluster) = &mut self.clustered {
+                    cluster.observer.unheard(&node);
+                }
+            }
             Seen::All(entries) => {
                 self.core.hear_on();
                 self.hear_all(entries, now);
@@ -224,6 +243,17 @@ impl Agent {
         let key = entry.key.as_str();
         if let Some(node) = key.strip_prefix(SESSIONS).and_then(|node| NodeName::new(node).ok()) {
             self.session_seen(node, entry, now);
+        } else if let Some(node) = self.said_to_be_there(key) {
+            // Written by the revision that opened the session.
+            let opened = Entry {
+                create: entry.modified,
+                ..entry.clone()
+            };
+            self.session_seen(node.clone(), &opened, now);
+            let early = self.clustered.as_mut().and_then(|cluster| cluster.early.remove(&node));
+            if let Some(early) = early.filter(|early| early.create == opened.create) {
+                self.session_seen(node, &early, now);
+            }
         } else if let Some(slot) = record::slot_of_key(key) {
             self.slot_seen(&slot, entry, now);
         } else if let Some(id) = key.strip_prefix(record::LIVES).and_then(|id| id.parse().ok()) {
@@ -278,13 +308,15 @@ impl Agent {
     }
 
     pub(crate) fn hear_delete(&mut self, key: &str, now: Timestamp) {
+        let there = self.said_to_be_there(key);
         let Some(cluster) = &mut self.clustered else { return };
+        let session = || key.strip_prefix(SESSIONS).and_then(|node| NodeName::new(node).ok());
         if let Some(node) = key
             .strip_prefix(record::HARDWARE)
             .and_then(|node| NodeName::new(node).ok())
         {
             cluster.hardware.remove(&node);
-        } else if let Some(node) = key.strip_prefix(SESSIONS).and_then(|node| NodeName::new(node).ok()) {
+        } else if let Some(node) = there.or_else(session) {
             let ended = cluster.sessions.remove(&node).filter(|_| node != cluster.me);
             let silent = ended.and_then(|session| silence(cluster, &node, session.id, now));
             cluster.observer.gone(&node, clock::mark());
@@ -365,6 +397,28 @@ impl Agent {
         }
     }
 
+    /// Whose session a record says to be there, for an agent that is not told the sessions themselves.
+    fn said_to_be_there(&self, key: &str) -> Option<NodeName> {
+        let cluster = self.clustered.as_ref().filter(|cluster| !cluster.scope.has_all());
+        cluster.and_then(|_| NodeName::new(key.strip_prefix(session::THERE)?).ok())
+    }
+
+    /// A session as it was read or told apart. Which sessions there are is told by the watch that tells of slots, in one order with them.
+    fn renewal_seen(&mut self, node: NodeName, entry: Option<&Entry>, now: Timestamp) {
+        let Some(cluster) = &mut self.clustered else { return };
+        // What was under way when its renewals were not needed any more.
+        if cluster.scope.has_all() || !cluster.scope.has(&node) {
+            return;
+        }
+        let known = cluster.sessions.get(&node).map(|known| known.id);
+        match entry {
+            Some(entry) if known == Some(entry.create) => self.session_seen(node, entry, now),
+            // Bound: one for each node whose renewals are told.
+            Some(entry) => drop(cluster.early.insert(node, entry.clone())),
+            None => drop(cluster.early.remove(&node)),
+        }
+    }
+
     fn session_seen(&mut self, node: NodeName, entry: &Entry, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         let Ok(record) = serde_json::from_slice::<session::Record>(&entry.value) else {
@@ -378,9 +432,10 @@ impl Agent {
         {
             // Read again, not renewed.
             let lease = record.lease_ms;
-            cluster
-                .observer
-                .seen(&node, entry.create, entry.modified, lease, clock::mark());
+            if cluster.scope.has(&node) {
+                let seen = clock::mark();
+                cluster.observer.seen(&node, entry.create, entry.modified, lease, seen);
+            }
             return;
         }
         let lease = record.lease_ms;
@@ -396,9 +451,10 @@ impl Agent {
             cluster.taken = None;
             return;
         }
-        cluster
-            .observer
-            .seen(&node, entry.create, entry.modified, lease, clock::mark());
+        if cluster.scope.has(&node) {
+            let seen = clock::mark();
+            cluster.observer.seen(&node, entry.create, entry.modified, lease, seen);
+        }
         if node == cluster.me {
             return;
         }
@@ -564,7 +620,11 @@ impl Agent {
         }
         let mut events = Vec::new();
         let mut own = None;
-        for node in cluster.sessions.keys() {
+        let watched: Vec<&NodeName> = match &cluster.scope {
+            Scope::Whole | Scope::Controller => cluster.sessions.keys().collect(),
+            Scope::Of(nodes) => nodes.iter().collect(),
+        };
+        for node in watched {
             if *node == cluster.me {
                 own = cluster.taken.as_ref().and_then(|taken| {
                     let rebooted = taken.record.machine == cluster.node.machine && taken.record.boot != cluster.boot;
@@ -587,13 +647,19 @@ impl Agent {
             }
         }
         cluster.look_at = cluster.observer.next_wakeup(at);
-        let living = cluster.sessions.keys().filter(|node| !cluster.expired.contains(*node));
-        let rank = u32::try_from(living.take_while(|node| **node != cluster.me).count()).unwrap_or(0);
-        let wait = CLAIM_FIRST + cluster.timing.rank_stagger.duration() * rank;
         if let Some((session, ground)) = own {
             cluster.taken = None;
             end_session(Arc::clone(&self.store), session, ground, cluster.me.to_string());
         }
+        if events.is_empty() {
+            return;
+        }
+        let Some(cluster) = &self.clustered else { return };
+        let living = cluster.sessions.keys().filter(|node| !cluster.expired.contains(*node));
+        let rank = cluster
+            .scope
+            .rank(living.take_while(|node| **node != cluster.me).count());
+        let wait = CLAIM_FIRST + cluster.timing.rank_stagger.duration() * rank;
         for (node, condemn) in events {
             let Some(cluster) = &mut self.clustered else { return };
             cluster.expired.insert(node.clone());

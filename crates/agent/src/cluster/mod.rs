@@ -19,6 +19,7 @@ mod own_etcd;
 pub(crate) mod papers;
 pub(crate) mod publish;
 pub(crate) mod reach;
+pub(crate) mod renewals;
 pub(crate) mod session;
 mod silence;
 pub(crate) mod start;
@@ -27,6 +28,7 @@ pub(crate) mod upkeep;
 mod waiting;
 
 use api::record::{self, Live, Member};
+use decisions::Scope;
 use decisions::lease::{Observer, Still};
 use model::{InstanceId, Mark, NodeName, Revision, ServiceName, SlotId, Timestamp, Timing};
 use publish::Publish;
@@ -44,6 +46,12 @@ pub(crate) struct Clustered {
     pub(crate) timing: Timing,
     pub(crate) link: SessionLink,
     pub(crate) observer: Observer,
+    /// Whose renewals are told: what watches are opened by, and of which controller that was judged.
+    pub(crate) scope: Scope,
+    pub(crate) scopes: tokio::sync::watch::Sender<Scope>,
+    pub(crate) scoped_for: Option<NodeName>,
+    /// Renewals of sessions that are not said to be there yet: the watch that says so is another one.
+    pub(crate) early: BTreeMap<NodeName, Entry>,
     /// When the main loop wanted to look at the sessions next.
     pub(crate) look_at: Option<Mark>,
     pub(crate) publisher: mpsc::UnboundedSender<Publish>,

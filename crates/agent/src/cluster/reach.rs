@@ -33,6 +33,19 @@ impl Reach {
     fn now(&self) -> Arc<dyn Store> {
         Arc::clone(&self.inner.borrow())
     }
+
+    async fn follow(&self, keys: Keys, from: Revision) -> Result<Watch, Error> {
+        let mut ways = self.inner.subscribe();
+        let store = Arc::clone(&ways.borrow_and_update());
+        let watch = keys.watch(store.as_ref(), from).await?;
+        Ok(Watch::new(Following {
+            ways,
+            keys,
+            next: from,
+            watch,
+            moved: false,
+        }))
+    }
 }
 
 impl Store for Reach {
@@ -52,18 +65,11 @@ impl Store for Reach {
     }
 
     fn watch<'a>(&'a self, prefix: &'a str, from: Revision) -> BoxFuture<'a, Result<Watch, Error>> {
-        Box::pin(async move {
-            let mut ways = self.inner.subscribe();
-            let store = Arc::clone(&ways.borrow_and_update());
-            let watch = store.watch(prefix, from).await?;
-            Ok(Watch::new(Following {
-                ways,
-                prefix: prefix.to_owned(),
-                next: from,
-                watch,
-                moved: false,
-            }))
-        })
+        Box::pin(self.follow(Keys::Prefix(prefix.to_owned()), from))
+    }
+
+    fn watch_range<'a>(&'a self, first: &'a str, end: &'a str, from: Revision) -> BoxFuture<'a, Result<Watch, Error>> {
+        Box::pin(self.follow(Keys::Range(first.to_owned(), end.to_owned()), from))
     }
 
     fn revision(&self) -> BoxFuture<'_, Result<Revision, Error>> {
@@ -72,10 +78,25 @@ impl Store for Reach {
     }
 }
 
+/// What is watched.
+enum Keys {
+    Prefix(String),
+    Range(String, String),
+}
+
+impl Keys {
+    async fn watch(&self, store: &dyn Store, from: Revision) -> Result<Watch, Error> {
+        match self {
+            Keys::Prefix(prefix) => store.watch(prefix, from).await,
+            Keys::Range(first, end) => store.watch_range(first, end, from).await,
+        }
+    }
+}
+
 /// A watch that goes on at the new way from where it was at the old one: the old one's certificates may end.
 struct Following {
     ways: watch::Receiver<Arc<dyn Store>>,
-    prefix: String,
+    keys: Keys,
     /// All before this revision was told.
     next: Revision,
     watch: Watch,
@@ -89,7 +110,7 @@ impl ChangeSource for Following {
             loop {
                 if self.moved {
                     let store = Arc::clone(&self.ways.borrow_and_update());
-                    self.watch = store.watch(&self.prefix, self.next).await?;
+                    self.watch = self.keys.watch(store.as_ref(), self.next).await?;
                     self.moved = false;
                 }
                 tokio::select! {

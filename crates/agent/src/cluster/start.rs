@@ -5,12 +5,12 @@ use super::hear::{place_of, report_of};
 use super::mirror::{self, Seen};
 use super::own_etcd::{self, OwnEtcd};
 use super::papers::{Papers, Troubles};
-use super::publish;
 use super::reach::Ways;
 use super::session::{News, Noted, PROTOCOL, SessionLink, Setup};
 use super::upkeep::{self, Wanted};
 use super::waiting::Waiting;
 use super::{Clustered, clock};
+use super::{publish, renewals};
 use crate::agent::Agent;
 use crate::executor::Executor;
 use crate::input::Input;
@@ -20,8 +20,8 @@ use crate::slots::known_slot;
 use api::layout::Layout;
 use api::node::Node;
 use api::record;
-use decisions::ClusterEvent;
 use decisions::lease::Observer;
+use decisions::{ClusterEvent, Scope};
 use model::{NodeName, Revision, Timing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -211,6 +211,10 @@ pub(crate) async fn join(
         boot: boot_id(),
         timing,
         observer: Observer::new(timing),
+        scope: Scope::Whole,
+        scopes: watch::Sender::new(Scope::Whole),
+        scoped_for: None,
+        early: BTreeMap::new(),
         look_at: None,
         link,
         publisher,
@@ -342,9 +346,16 @@ impl Agent {
             self.take(input);
         }
         self.core.tell_all();
+        self.rescope();
         let (store, inputs) = (Arc::clone(&self.store), self.inputs.clone());
         if let Some(cluster) = &self.clustered {
-            tokio::spawn(mirror::follow(store, cluster.me.clone(), started.from, inputs));
+            let (me, scopes) = (cluster.me.clone(), cluster.scopes.subscribe());
+            tokio::spawn(renewals::run(
+                Arc::clone(&store),
+                cluster.scopes.subscribe(),
+                inputs.clone(),
+            ));
+            tokio::spawn(mirror::follow(store, me, started.from, scopes, inputs));
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::clock;
 use crate::executor::chain;
 use crate::input::Input;
 use api::record::{self, Live};
-use decisions::{ClusterEvent, Event, InstancePhase, Report};
+use decisions::{ClusterEvent, Event, InstancePhase, Report, Scope, WHOLE_UP_TO};
 use model::{InstanceId, NodeName, Revision, Timestamp, WallTime};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +42,7 @@ impl Agent {
             cluster.published.insert(id.clone(), live.clone());
             let _ = cluster.publisher.send(Publish::Live(id, Box::new(live)));
         }
+        self.rescope();
         let wanted = super::upkeep::Wanted {
             controller: self.core.is_controller(),
             avoid: self.core.exclusive_nodes().iter().map(ToString::to_string).collect(),
@@ -63,6 +64,45 @@ impl Agent {
             cluster.told_empty = Some(empty);
             cluster.link.order(Order::Empty(empty));
         }
+    }
+
+    /// Looks whose renewals we need now, and has them watched.
+    pub(crate) fn rescope(&mut self) {
+        let Some(cluster) = &mut self.clustered else { return };
+        let controller = cluster
+            .controller
+            .as_ref()
+            .map(|(controller, _)| controller.node.clone());
+        if !self.core.may_have_other_scope() && cluster.scoped_for == controller {
+            return;
+        }
+        let whole_up_to = cluster.node.whole_up_to.unwrap_or(WHOLE_UP_TO);
+        let scope = self.core.scope(controller.as_ref(), whole_up_to);
+        cluster.scoped_for = controller;
+        if scope == cluster.scope {
+            return;
+        }
+        match (&scope, scope.has_all() == cluster.scope.has_all()) {
+            (Scope::Of(nodes), false) => {
+                tracing::info!(
+                    ?nodes,
+                    "there are many nodes: renewals are heard of those alone that this one may succeed"
+                );
+            }
+            (_, false) => tracing::info!("every renewal is heard"),
+            (_, true) => tracing::debug!(?scope, "other renewals are heard"),
+        }
+        for node in cluster.sessions.keys().filter(|node| !scope.has(node)) {
+            cluster.observer.ignore(node);
+        }
+        let watching = cluster.scopes.receiver_count() > 0;
+        if watching && scope.has_all() != cluster.scope.has_all() {
+            // The watches are opened anew, and everything is read before.
+            cluster.observer.resync();
+        }
+        cluster.early.retain(|node, _| scope.has(node));
+        cluster.scopes.send_replace(scope.clone());
+        cluster.scope = scope;
     }
 
     /// What is wrong between this node and the others, in plain words.

@@ -110,6 +110,7 @@ fn several(session: &Session, args: &args::Simulate, first: u64) -> Done {
         },
         faults: args.faults,
         only: args.only.clone(),
+        whole_up_to: args.whole_up_to.unwrap_or(ClusterOptions::default().whole_up_to),
         transcript: args.events,
         events: args.events,
         ..ClusterOptions::default()

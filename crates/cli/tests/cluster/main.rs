@@ -8,6 +8,7 @@ mod grow;
 mod hands;
 mod harm;
 mod leave;
+mod many;
 mod papers;
 mod refuse;
 mod save;

@@ -65,6 +65,14 @@ pub enum NotForced {
         /// 3R.
         within: Millis,
     },
+    /// It is not among those whose renewals are told here.
+    #[error(
+        "whether node {node} is silent is not known here: its renewals are told to nodes that may succeed it, and to the controller"
+    )]
+    Unseen {
+        /// Which.
+        node: NodeName,
+    },
     /// Nothing can be written.
     #[error("the store does not answer, so nobody can take anything, by force or not")]
     NoStore,
@@ -89,6 +97,7 @@ impl NotForced {
             Self::Alive { .. } => {
                 "move what lives with `understudy switchover` or `understudy drain`; or take its power away, and ask again"
             }
+            Self::Unseen { .. } => "ask the agent of a node with a standby of that service",
             Self::NoStore => "`understudy cluster status` says which members are missing, and what to do",
             Self::OtherWords { .. } => "go and look at the machine first: if it is not off, two may act at once",
         }
@@ -124,10 +133,11 @@ pub fn may_force(forcing: &Forcing, timing: &Timing) -> Result<(), NotForced> {
         return Err(NotForced::Ended { node });
     }
     let within = Millis(3 * timing.renew.0);
-    if forcing.silent.is_none_or(|silent| silent < within.duration()) {
-        return Err(NotForced::Alive { node, within });
+    match forcing.silent {
+        None => Err(NotForced::Unseen { node }),
+        Some(silent) if silent < within.duration() => Err(NotForced::Alive { node, within }),
+        Some(_) => Ok(()),
     }
-    Ok(())
 }
 
 /// Whether these are the words.
@@ -186,7 +196,7 @@ mod tests {
                 silent: None,
                 ..silent()
             })
-            .contains("alive")
+            .contains("not known here")
         );
     }
 

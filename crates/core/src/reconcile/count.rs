@@ -58,13 +58,15 @@ impl Service {
         };
         let mut have =
             u32::try_from(self.instances.values().filter(|instance| counts(instance, cx)).count()).unwrap_or(u32::MAX);
-        self.wants_load |= have < wanted && cx.load.is_none();
+        // What was asked for is on its way.
+        let asked_for = u32::try_from(self.asked_for.len()).unwrap_or(u32::MAX);
+        self.wants_load |= have.saturating_add(asked_for) < wanted && cx.load.is_none();
         let mut load = cx.load.cloned().unwrap_or_default();
         if self.wants_load {
             return;
         }
         self.ask_again(cx);
-        let mut have_soon = have + u32::try_from(self.asked_for.len()).unwrap_or(u32::MAX);
+        let mut have_soon = have + asked_for;
         while have_soon < wanted {
             let node = match self.place(cx.sites(&load)) {
                 Ok(node) => node,

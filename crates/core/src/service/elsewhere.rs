@@ -26,6 +26,18 @@ impl Service {
         self.me.is_none() || slot.driven.is_some()
     }
 
+    /// Whether it matters for it if a node lives.
+    pub(crate) fn concerns(&self, node: &NodeName) -> bool {
+        let is_there = |instance: &Instance| instance.node == *node;
+        let held_there = |slot: &Slot| {
+            let record = slot.record.as_ref().is_some_and(|record| record.node == *node);
+            // A holder that hands its slot over waits for the clients of all nodes.
+            record || slot.planned.is_some()
+        };
+        let forgotten = self.forgotten.values().map(|(gone, _)| gone.as_ref());
+        self.slots.iter().any(held_there) || self.instances.values().chain(forgotten).any(is_there)
+    }
+
     pub(crate) fn grow_slots(&mut self, index: usize, now: Timestamp) {
         while self.slots.len() <= index {
             let id = SlotId {

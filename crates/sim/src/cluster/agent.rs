@@ -1,15 +1,15 @@
 //! A node's agent: its core, its session thread, and how it asks the store.
 
 use super::machine::Prober;
-use super::records::{self, Ask, Compare, Entry, Key, NodeIx, Op, Outcome, Txn, Value};
+use super::records::{self, Ask, Changes, Compare, Entry, Key, NodeIx, Op, Outcome, Txn, Value};
 use super::sabotage::ClusterRule;
 use super::session::{Keeper, News, Order};
 use super::wire::{Ask as Asked, Reply};
 use super::world::{Due, World};
 use decisions::lease::Observer;
-use decisions::{Action, Commit, Core, Decision, Event, Report, SlotKnown, SlotWrite};
+use decisions::{Action, Commit, Core, Decision, Event, Report, Scope, SlotKnown, SlotWrite};
 use model::{Epoch, InstanceId, Mark, NodeName, Revision, Role, RunId, SlotId, Timestamp};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -48,6 +48,14 @@ pub(crate) enum Task {
     NoAnswer(u64),
     Again(Box<Purpose>),
     WatchStalls(u32),
+    RenewalsStall {
+        of: NodeIx,
+        stream: u32,
+    },
+    ReadRenewals {
+        of: NodeIx,
+        stream: u32,
+    },
     List,
     Condemn(NodeIx),
     Publish,
@@ -121,6 +129,11 @@ pub(crate) enum Purpose {
     List {
         first: bool,
     },
+    /// What a watch of one session begins with.
+    Renewals {
+        of: NodeIx,
+        stream: u32,
+    },
 }
 
 /// What the mirror of the store has.
@@ -130,7 +143,10 @@ pub(crate) struct Watch {
     pub(crate) next: Revision,
     pub(crate) stalled: bool,
     pub(crate) last_at: Timestamp,
-    streams: u32,
+    /// Of one that leaves renewals out: what the store has sent, and has not arrived.
+    pub(crate) sent: VecDeque<Rc<Changes>>,
+    /// Of very many nodes: something is on its way.
+    pub(crate) under_way: bool,
 }
 
 /// Where an agent that comes up stands.
@@ -159,6 +175,11 @@ pub(crate) struct Seen {
 #[derive(Debug)]
 pub(crate) struct Clustered {
     pub(crate) observer: Observer,
+    /// Whose renewals are told, and of which controller that was judged.
+    pub(crate) scope: Scope,
+    pub(crate) scoped_for: Option<NodeIx>,
+    /// As in the agent: renewals of sessions that are not said to be there yet.
+    pub(crate) early: BTreeMap<NodeIx, Entry>,
     pub(crate) look_at: Option<Mark>,
     pub(crate) session: Option<Revision>,
     pub(crate) sessions: BTreeMap<NodeIx, Seen>,
@@ -196,13 +217,29 @@ pub(crate) struct Agent {
     pub(crate) phase: Phase,
     pub(crate) keeper: Option<Keeper>,
     pub(crate) clustered: Clustered,
+    /// Of everything, or of what comes before the sessions.
     pub(crate) watch: Watch,
+    /// Of what comes after them, if renewals are told apart.
+    pub(crate) second: Watch,
+    pub(crate) streams: u32,
+    pub(crate) renewals: BTreeMap<NodeIx, super::scope::Renewals>,
     pub(crate) calls: BTreeMap<u64, Purpose>,
     pub(crate) next_call: u64,
     pub(crate) last_told: Timestamp,
     wakes: Option<Timestamp>,
     /// It dies when it has carried out so many more decisions.
     pub(crate) dies_after: Option<u32>,
+}
+
+impl Agent {
+    pub(crate) fn close_watches(&mut self) {
+        for watch in [&mut self.watch, &mut self.second] {
+            watch.open = None;
+            watch.stalled = false;
+            watch.sent.clear();
+            watch.under_way = false;
+        }
+    }
 }
 
 impl World {
@@ -217,6 +254,9 @@ impl World {
         let timing = self.timing;
         let clustered = Clustered {
             observer: Observer::new(timing),
+            scope: Scope::Whole,
+            scoped_for: None,
+            early: BTreeMap::new(),
             look_at: None,
             session: None,
             sessions: BTreeMap::new(),
@@ -250,6 +290,9 @@ impl World {
             keeper: None,
             clustered,
             watch: Watch::default(),
+            second: Watch::default(),
+            streams: 0,
+            renewals: BTreeMap::new(),
             calls: BTreeMap::new(),
             next_call: 0,
             last_told: Timestamp(0),
@@ -366,8 +409,11 @@ impl World {
             },
             Task::WatchStalls(stream) => {
                 let cut = self.net.from_store[ix as usize] > 0;
-                let stalls = |agent: &mut Agent| agent.watch.open == Some(stream) && agent.watch.stalled;
-                if self.agent(ix).is_some_and(stalls) {
+                let stalls = |watch: &Watch| watch.open == Some(stream) && watch.stalled;
+                if self
+                    .agent(ix)
+                    .is_some_and(|agent| stalls(&agent.watch) || stalls(&agent.second))
+                {
                     if !cut && self.rng.bool() {
                         // What was kept comes after all.
                         let upto = self.server.model.revision();
@@ -378,6 +424,8 @@ impl World {
                     }
                 }
             }
+            Task::RenewalsStall { of, stream } => self.renewals_stall(ix, of, stream),
+            Task::ReadRenewals { of, stream } => self.read_renewals(ix, of, stream),
             Task::List => self.call(ix, Purpose::List { first: false }, Asked::List, CALL_TIMEOUT),
             Task::Condemn(node) => self.condemn(ix, node),
             Task::Publish => self.publish(ix),
@@ -465,6 +513,7 @@ impl World {
             }
         }
         self.tell_others(ix);
+        self.rescope(ix);
         self.plan_wake(ix);
     }
 
@@ -503,10 +552,10 @@ impl World {
 
     pub(crate) fn watch_lost(&mut self, ix: NodeIx, why: &'static str) {
         let Some(agent) = self.agent(ix) else { return };
-        agent.watch.open = None;
-        agent.watch.stalled = false;
+        agent.close_watches();
         agent.clustered.observer.resync();
         self.say(|| format!("n{ix:04}  lost its watch: {why}"));
+        self.renewals_lost(ix);
         self.plan_task(ix, RELIST, Task::List);
     }
 
@@ -535,10 +584,13 @@ impl World {
     fn open_watch(&mut self, ix: NodeIx, revision: Revision) {
         let upto = self.server.model.revision();
         let Some(agent) = self.agent(ix) else { return };
-        agent.watch.streams += 1;
+        if !agent.clustered.scope.has_all() {
+            return self.open_parts(ix, revision);
+        }
+        agent.streams += 1;
         agent.watch.next = Revision(revision.0 + 1);
         agent.watch.stalled = false;
-        let stream = agent.watch.streams;
+        let stream = agent.streams;
         agent.watch.open = Some(stream);
         let life = agent.life;
         // What happened since the list.
@@ -597,7 +649,7 @@ impl World {
                 self.tell(ix, Event::Exited { instance, run, how });
             }
         }
-        let services: Vec<_> = self.declared.keys().cloned().collect();
+        let services: Vec<_> = self.cluster_for(ix).services.into_keys().collect();
         for service in services {
             let revision = self.node(ix).routes.get(&service).map_or(0, |route| route.revision);
             self.handle(ix, Event::ProxyReset { service, revision });
@@ -615,12 +667,14 @@ impl World {
                 self.attend(ix, task);
             }
         }
+        self.rescope(ix);
         self.open_watch(ix, from);
     }
 
     fn answered(&mut self, ix: NodeIx, purpose: Purpose, reply: Reply) {
         match (purpose, reply) {
             (Purpose::List { first }, Reply::List(entries, revision)) => self.listed(ix, first, entries, revision),
+            (Purpose::Renewals { of, stream }, Reply::Txn(outcome)) => self.renewals_read(ix, of, stream, &outcome),
             (Purpose::Open { attempt }, Reply::Txn(outcome)) => self.session_opened(ix, attempt, &outcome),
             (Purpose::Renew { attempt, session, sent }, Reply::Txn(outcome)) => {
                 self.session_renewed(ix, attempt, session, sent, &outcome);
@@ -705,6 +759,7 @@ impl World {
                 self.call(ix, Purpose::List { first: true }, Asked::List, CALL_TIMEOUT);
             }
             Purpose::List { first: false } => self.plan_task(ix, RELIST, Task::List),
+            Purpose::Renewals { of, stream } => self.plan_task(ix, RELIST, Task::ReadRenewals { of, stream }),
             Purpose::Open { attempt } => self.session_not_opened(ix, attempt),
             Purpose::Renew { attempt, .. } => self.session_not_renewed(ix, attempt),
             Purpose::Probe => self.session_probed(ix, false),
@@ -1009,6 +1064,7 @@ impl World {
             }
             txn = txn
                 .then(Op::Delete(key))
+                .then(Op::Delete(Key::There(node)))
                 .then(records::put(Key::Grave(node, condemn.session), Value::Grave));
         }
         let stays = write.held && write.previous.as_ref() == Some(&write.holder);

@@ -2,12 +2,12 @@
 
 use super::agent::{Seen, Task, known_slot};
 use super::records;
-use super::records::{Ask, Change, Changes, Compare, Entry, Key, NodeIx, Op, Txn, Value};
+use super::records::{Ask, Change, Changes, Compare, Entry, Key, NodeIx, Op, Part, Txn, Value};
 use super::sabotage::ClusterRule;
 use super::session::News;
 use super::world::World;
 use decisions::lease::Condemn;
-use decisions::{ClusterEvent, Event, Report};
+use decisions::{ClusterEvent, Event, Report, Scope};
 use model::{InstanceId, Millis, Revision};
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -16,6 +16,16 @@ use std::time::Duration;
 /// As in the agent.
 const CLAIM_FIRST: Duration = Duration::from_millis(50);
 const LATE_PART: u32 = 4;
+
+/// Whether a change comes by a watch of everything, or by one of a part. What says that a session is there is for those who do not see the
+/// session itself.
+pub(super) fn is_told(change: &Change, part: Option<Part>) -> bool {
+    let (Change::Put(Entry { key, .. }) | Change::Delete(key)) = change;
+    match part {
+        Some(part) => key.part() == part,
+        None => !matches!(key, Key::There(_)),
+    }
+}
 
 impl World {
     #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
@@ -91,7 +101,7 @@ impl World {
         for key in gone {
             self.hear_delete(ix, &key);
         }
-        for entry in entries.iter() {
+        for entry in entries.iter().filter(|entry| !matches!(entry.key, Key::There(_))) {
             self.hear_put(ix, entry);
         }
         self.all_heard(ix);
@@ -102,10 +112,11 @@ impl World {
         self.look_at_sessions(ix);
     }
 
-    pub(crate) fn hear_changes(&mut self, ix: NodeIx, steps: &[Rc<Changes>]) {
+    /// Of a watch that leaves renewals out, only its own part.
+    pub(crate) fn hear_changes(&mut self, ix: NodeIx, steps: &[Rc<Changes>], part: Option<Part>) {
         self.hear_on(ix);
         for step in steps {
-            for change in &step.changes {
+            for change in step.changes.iter().filter(|change| is_told(change, part)) {
                 match change {
                     Change::Put(entry) => self.hear_put(ix, entry),
                     Change::Delete(key) => self.hear_delete(ix, key),
@@ -134,6 +145,20 @@ impl World {
     fn hear_put(&mut self, ix: NodeIx, entry: &Entry) {
         match (&entry.key, &*entry.value) {
             (Key::Session(node), Value::Session(record)) => self.session_seen(ix, *node, entry, *record),
+            (Key::There(node), Value::Session(record)) => {
+                // Written by the revision that opened it.
+                let opened = Entry {
+                    create: entry.modified,
+                    ..entry.clone()
+                };
+                self.session_seen(ix, *node, &opened, *record);
+                let early = self.agent(ix).and_then(|agent| agent.clustered.early.remove(node));
+                if let Some(early) = early.filter(|early| early.create == opened.create)
+                    && let Value::Session(record) = &*early.value
+                {
+                    self.session_seen(ix, *node, &early, *record);
+                }
+            }
             (Key::Slot(_), Value::Slot(_)) => {
                 if let Some(known) = known_slot(entry) {
                     self.handle(ix, Event::Cluster(ClusterEvent::Slot(known)));
@@ -187,7 +212,7 @@ impl World {
         let Some(agent) = self.agent(ix) else { return };
         let clustered = &mut agent.clustered;
         match key {
-            Key::Session(node) => {
+            Key::Session(node) | Key::There(node) => {
                 let ended = clustered.sessions.remove(node);
                 let name = self.node(*node).name.clone();
                 if let Some(ended) = ended.filter(|_| *node != ix) {
@@ -235,7 +260,7 @@ impl World {
         }
     }
 
-    fn session_seen(&mut self, ix: NodeIx, node: NodeIx, entry: &Entry, record: records::Session) {
+    pub(super) fn session_seen(&mut self, ix: NodeIx, node: NodeIx, entry: &Entry, record: records::Session) {
         let now = self.mark(ix);
         let name = self.node(node).name.clone();
         let lease = match self.broken {
@@ -244,12 +269,15 @@ impl World {
         };
         let Some(agent) = self.agent(ix) else { return };
         let clustered = &mut agent.clustered;
+        let watched = clustered.scope.has(&name);
         if clustered
             .sessions
             .get(&node)
             .is_some_and(|known| known.modified >= entry.modified)
         {
-            clustered.observer.seen(&name, entry.create, entry.modified, lease, now);
+            if watched {
+                clustered.observer.seen(&name, entry.create, entry.modified, lease, now);
+            }
             return;
         }
         let seen = Seen {
@@ -262,7 +290,9 @@ impl World {
             clustered.taken = None;
             return;
         }
-        clustered.observer.seen(&name, entry.create, entry.modified, lease, now);
+        if watched {
+            clustered.observer.seen(&name, entry.create, entry.modified, lease, now);
+        }
         if node == ix {
             return;
         }
@@ -388,7 +418,11 @@ impl World {
         {
             clustered.observer.late();
         }
-        let nodes: Vec<NodeIx> = clustered.sessions.keys().copied().collect();
+        let scope = clustered.scope.clone();
+        let nodes: Vec<NodeIx> = match &scope {
+            Scope::Whole | Scope::Controller => clustered.sessions.keys().copied().collect(),
+            Scope::Of(nodes) => nodes.iter().map(|node| self.ix(node)).collect(),
+        };
         let mut events = Vec::new();
         let mut own = None;
         for node in nodes {
@@ -420,16 +454,18 @@ impl World {
         let Some(agent) = self.agent(ix) else { return };
         let clustered = &mut agent.clustered;
         clustered.look_at = clustered.observer.next_wakeup(at);
-        let living = clustered
-            .sessions
-            .keys()
-            .filter(|node| !clustered.expired.contains(*node));
-        let rank = u32::try_from(living.take_while(|node| **node != ix).count()).unwrap_or(0);
-        let wait = CLAIM_FIRST + stagger * rank;
         if let Some((session, rebooted)) = own {
             clustered.taken = None;
             self.end_session(ix, ix, session, rebooted);
         }
+        if events.is_empty() {
+            return;
+        }
+        let Some(agent) = self.agent(ix) else { return };
+        let expired = &agent.clustered.expired;
+        let living = agent.clustered.sessions.keys().filter(|node| !expired.contains(*node));
+        let rank = scope.rank(living.take_while(|node| **node != ix).count());
+        let wait = CLAIM_FIRST + stagger * rank;
         for (node, condemn) in events {
             if let Some(agent) = self.agent(ix) {
                 agent.clustered.expired.insert(node);
@@ -489,6 +525,7 @@ impl World {
         }
         let txn = txn
             .then(Op::Delete(key.clone()))
+            .then(Op::Delete(Key::There(node)))
             .then(records::put(Key::Grave(node, session.id), Value::Grave))
             .otherwise(Op::Get(key));
         self.write_loose(ix, txn);

@@ -948,7 +948,7 @@ impl World {
         let mut instances = std::collections::BTreeMap::new();
         let mut recovered = Recovered {
             worked: None,
-            cluster: self.cluster.clone(),
+            cluster: self.cluster_for(ix),
             slots: Vec::new(),
             instances: Vec::new(),
             numbers: Vec::new(),

@@ -3,6 +3,8 @@
 use super::blueprint;
 use super::faults::Undo;
 use super::invariants::healed;
+use super::many::Interest;
+use super::records::NodeIx;
 use super::run::settle;
 use super::world::{Due, Setup, World};
 use decisions::{Adopted, ClusterEvent, Core, Event, InstancePhase, Recovered, Report, SlotKnown};
@@ -225,6 +227,7 @@ pub(super) fn world(
         transcript: false,
         events: false,
         drift,
+        whole_up_to: decisions::WHOLE_UP_TO,
     })
 }
 
@@ -237,9 +240,11 @@ pub struct Scale {
     pub instances: usize,
     /// Writes of the store a second while nothing happens.
     pub writes_at_rest: f64,
-    /// Changes told to each agent a second meanwhile.
+    /// Changes told to all agents a second meanwhile.
     pub told_at_rest: f64,
-    /// Writes of the store because of a node loss, until all is redundant again.
+    /// What all agents were told of them.
+    pub told_of_loss: u64,
+    /// Writes of the store because of a node loss, until all is redundant again: all but renewals.
     pub writes_of_loss: u64,
     /// Slots that the lost node held.
     pub slots_lost: usize,
@@ -257,6 +262,9 @@ pub struct Scale {
     pub core_of_loss_max: Duration,
 }
 
+/// So many cores that know everything fit into one machine; of more, each is told of the services of which its node has instances.
+const KNOW_ALL: usize = 100;
+
 /// Runs a cluster of that many nodes with twenty instances each, ten of them exclusive actives with one standby elsewhere.
 /// Nothing if it does not come up within the bound of healing.
 pub fn scale(nodes: usize, per_node: usize) -> Option<Scale> {
@@ -273,6 +281,11 @@ pub fn scale(nodes: usize, per_node: usize) -> Option<Scale> {
     let mut world = world(1, services, nodes, Profile::Lan, true);
     world.invariants = super::invariants::Invariants::default();
     world.timed = true;
+    world.interest = (nodes > KNOW_ALL).then(Interest::default);
+    // The file is put in force when all nodes are there.
+    let services = std::mem::take(&mut world.cluster.services);
+    world.run_until(Timestamp(3_000_000));
+    world.put_in_force(services);
     let names: Vec<ServiceName> = world.declared.keys().cloned().collect();
     let is_well = |world: &World, name: &ServiceName| {
         let served = world
@@ -294,29 +307,42 @@ pub fn scale(nodes: usize, per_node: usize) -> Option<Scale> {
         nodes,
         instances,
         writes_at_rest: (world.tally.writes - writes) as f64 / seconds,
-        told_at_rest: (world.tally.watched - watched) as f64 / seconds / nodes as f64,
+        told_at_rest: (world.tally.watched - watched) as f64 / seconds,
         core_at_rest: (world.tally.busy - busy).div_f64(seconds * nodes as f64),
         ..Scale::default()
     };
-    let lost: Vec<ServiceName> = world
-        .declared
-        .keys()
-        .filter(|name| world.held(name).iter().any(|slot| world.ix(&slot.node) == 1))
-        .cloned()
-        .collect();
+    // A node like the others: not the controller, and with about as many actives as standbys.
+    let controls = |ix: NodeIx| {
+        let agent = world.node(ix).agent.as_ref();
+        agent
+            .and_then(|agent| agent.core.as_ref())
+            .is_some_and(decisions::Core::is_controller)
+    };
+    let held_at = |ix: NodeIx| {
+        let held = |name: &&ServiceName| world.held(name).iter().any(|slot| world.ix(&slot.node) == ix);
+        names.iter().filter(held).cloned().collect::<Vec<_>>()
+    };
+    let few = (0..nodes.min(20) as NodeIx).filter(|ix| !controls(*ix));
+    let (victim, lost) = few
+        .map(|ix| (ix, held_at(ix)))
+        .min_by_key(|(_, held)| held.len().abs_diff(per_node / 2))?;
+    let touched = |name: &&ServiceName| world.of(name).any(|(_, inst)| inst.node == victim);
+    let touched: Vec<ServiceName> = names.iter().filter(touched).cloned().collect();
     scale.slots_lost = lost.len();
     for node in &mut world.nodes {
         node.busy = Duration::ZERO;
     }
-    world.power_loss(1, Duration::from_secs(3_600));
-    let (began, writes) = (world.now, world.tally.writes);
+    world.power_loss(victim, Duration::from_secs(3_600));
+    let began = world.now;
+    let beside = |tally: &super::Tally| (tally.writes - tally.renewals, tally.watched - tally.renewals_told);
+    let (writes, told) = beside(&world.tally);
     let mut left = lost.len();
     let mut well = false;
     while world.now < began + Duration::from_secs(60) && !(left == 0 && well) {
         world.run_until(world.now + Duration::from_millis(20));
         let open = |name: &&ServiceName| {
             let held = world.held(name);
-            !held.iter().any(|slot| slot.served && world.ix(&slot.node) != 1)
+            !held.iter().any(|slot| slot.served && world.ix(&slot.node) != victim)
         };
         let now_left = lost.iter().filter(open).count();
         if now_left < lost.len() && scale.first_served.is_zero() {
@@ -326,11 +352,12 @@ pub fn scale(nodes: usize, per_node: usize) -> Option<Scale> {
             scale.last_served = world.now.since(began);
         }
         left = now_left;
-        well = left == 0 && names.iter().all(|name| is_well(&world, name));
+        well = left == 0 && touched.iter().all(|name| is_well(&world, name));
     }
     scale.redundant = world.now.since(began);
-    let usual = (scale.writes_at_rest * scale.redundant.as_secs_f64()) as u64;
-    scale.writes_of_loss = (world.tally.writes - writes).saturating_sub(usual);
+    let (writes_after, told_after) = beside(&world.tally);
+    scale.writes_of_loss = writes_after - writes;
+    scale.told_of_loss = told_after - told;
     let busy = world.nodes.iter().map(|node| node.busy);
     scale.core_of_loss = busy.clone().sum::<Duration>() / u32::try_from(nodes).unwrap_or(1);
     scale.core_of_loss_max = busy.max().unwrap_or_default();

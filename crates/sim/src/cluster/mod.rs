@@ -18,10 +18,12 @@ mod guard;
 mod hear;
 mod invariants;
 mod machine;
+mod many;
 mod measure;
 mod records;
 mod run;
 mod sabotage;
+mod scope;
 mod session;
 mod simulate;
 pub mod store;
@@ -52,6 +54,10 @@ pub(crate) struct Tally {
     pub(crate) txns: u64,
     pub(crate) writes: u64,
     pub(crate) watched: u64,
+    /// Of the writes and of what was told of them, renewals.
+    pub(crate) renewals: u64,
+    /// See above.
+    pub(crate) renewals_told: u64,
     pub(crate) fenced: u64,
     pub(crate) freezes: u64,
     pub(crate) fired: u64,

@@ -12,6 +12,8 @@ pub(crate) type NodeIx = u16;
 pub(crate) enum Key {
     Member(NodeIx),
     Session(NodeIx),
+    /// A session is open, as it was when it was opened.
+    There(NodeIx),
     Number(ServiceName),
     Drained(NodeIx),
     /// The operator wants its instances where they would be put today.
@@ -25,6 +27,27 @@ pub(crate) enum Key {
     /// An instance of that number was, and is no more: a late request does not bring it back.
     Gone(InstanceId),
     Grave(NodeIx, Revision),
+}
+
+/// Where a watch that leaves renewals out has a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Before the sessions, in the order of the real keys.
+    First,
+    /// After them.
+    Second,
+    /// A session itself.
+    Renewals,
+}
+
+impl Key {
+    pub(crate) fn part(&self) -> Part {
+        match self {
+            Key::Session(_) => Part::Renewals,
+            Key::There(_) | Key::Slot(_) | Key::Drained(_) | Key::Rebalance(_) => Part::Second,
+            _ => Part::First,
+        }
+    }
 }
 
 /// Values.

@@ -41,6 +41,8 @@ pub struct ClusterOptions {
     pub broken: Option<ClusterRule>,
     /// Half of the clusters have zones, and wishes about where instances are.
     pub placed: bool,
+    /// Up to so many nodes every agent is told every renewal; none if it is 0.
+    pub whole_up_to: usize,
     /// Keep what happened in words.
     pub transcript: bool,
     /// And what each core was told.
@@ -55,6 +57,7 @@ impl Default for ClusterOptions {
             only: None,
             broken: None,
             placed: true,
+            whole_up_to: decisions::WHOLE_UP_TO,
             transcript: false,
             events: false,
         }
@@ -117,6 +120,7 @@ pub fn run_cluster(seed: u64, options: &ClusterOptions) -> ClusterReport {
         transcript: options.transcript,
         events: options.events,
         drift: true,
+        whole_up_to: options.whole_up_to,
     });
     match options.mode {
         ClusterMode::Storm => world.run_until(ends + Duration::from_millis(200)),

@@ -224,6 +224,7 @@ impl World {
                 let txn = Txn::new()
                     .when(Compare::Created(key.clone(), Revision(0)))
                     .then(records::put(key.clone(), Value::Session(record)))
+                    .then(records::put(Key::There(ix), Value::Session(record)))
                     .then(Op::Get(key.clone()))
                     .otherwise(Op::Get(key));
                 self.call(ix, Purpose::Open { attempt }, Asked::Txn(Rc::new(txn)), timeout);

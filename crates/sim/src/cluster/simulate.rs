@@ -73,6 +73,7 @@ pub struct ClusterFailure {
     /// How many were drawn.
     pub faults: usize,
     mode: ClusterMode,
+    whole_up_to: usize,
 }
 
 impl ClusterFailure {
@@ -83,8 +84,12 @@ impl ClusterFailure {
         } else {
             ""
         };
+        let told = match self.whole_up_to {
+            decisions::WHOLE_UP_TO => String::new(),
+            nodes => format!(" --whole-up-to {nodes}"),
+        };
         format!(
-            "understudy simulate --machines{outage} --seed {} --faults {}",
+            "understudy simulate --machines{outage}{told} --seed {} --faults {}",
             self.seed, self.faults
         )
     }
@@ -260,5 +265,6 @@ fn shrink(failed: &ClusterReport, options: &ClusterOptions) -> Option<ClusterFai
         only: kept,
         faults: options.faults,
         mode: options.mode,
+        whole_up_to: options.whole_up_to,
     })
 }

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// What is lost is sent again by TCP after about this long.
 const RESEND_US: u64 = 200_000;
+/// As in the agent of a controller of many nodes.
+const GATHERED: Duration = Duration::from_millis(20);
 /// A request in a store without a leader is dropped after this long.
 const PROPOSAL_KEPT: Duration = Duration::from_secs(7);
 
@@ -164,6 +166,7 @@ impl World {
                 self.tally.txns += 1;
                 if let Some(changes) = changes {
                     self.tally.writes += 1;
+                    self.tally.renewals += u64::from(is_renewal(&changes));
                     self.committed(&changes);
                 }
                 Reply::Txn(outcome)
@@ -214,6 +217,10 @@ impl World {
                 self.say(|| format!("store  the session of n{node:04} ends at revision {}", changes.revision));
             }
         }
+        match self.interest {
+            None => self.tell_apart(changes),
+            Some(_) => self.tell_many(changes),
+        }
         for ix in 0..self.nodes.len() as NodeIx {
             let node = &self.nodes[ix as usize];
             let Some(agent) = node.agent.as_ref().filter(|_| node.up) else {
@@ -222,11 +229,24 @@ impl World {
             let (life, Some(stream)) = (agent.life, agent.watch.open) else {
                 continue;
             };
-            let at = (self.now + self.travel(ix)).max(agent_last(self, ix));
+            if !agent.clustered.scope.has_all() {
+                continue;
+            }
+            let many = self.interest.is_some();
+            if many && agent.watch.under_way {
+                continue;
+            }
+            let mut at = (self.now + self.travel(ix)).max(agent_last(self, ix));
+            let mut upto = changes.revision;
+            if many {
+                // As the agent does it: what comes within this is taken in at once.
+                at = at + GATHERED;
+                upto = Revision(u64::MAX);
+            }
             if let Some(agent) = self.nodes[ix as usize].agent.as_mut() {
                 agent.watch.last_at = at;
+                agent.watch.under_way = many;
             }
-            let upto = changes.revision;
             self.plan_at(
                 at,
                 Due::Watch {
@@ -242,12 +262,14 @@ impl World {
     /// What a watch was to tell reaches its node, or does not.
     pub(crate) fn watch_arrives(&mut self, ix: NodeIx, life: u32, stream: u32, upto: Revision) {
         let cut = self.net.from_store[ix as usize] > 0;
+        let latest = self.server.model.revision();
         let wait = Duration::from_millis(self.rng.u64(500..4_000));
         let now = self.now;
         let Some(agent) = self.node_mut(ix).agent.as_mut() else {
             return;
         };
-        if agent.life != life || agent.watch.open != Some(stream) {
+        let second = agent.second.open == Some(stream);
+        if agent.life != life || !(second || agent.watch.open == Some(stream)) {
             return;
         }
         if agent.stopped {
@@ -261,8 +283,9 @@ impl World {
         }
         if cut {
             // TCP keeps it; the connection is given up after a while.
-            if !agent.watch.stalled {
-                agent.watch.stalled = true;
+            let watch = if second { &mut agent.second } else { &mut agent.watch };
+            if !watch.stalled {
+                watch.stalled = true;
                 self.plan_at(
                     now + wait,
                     Due::Agent {
@@ -274,7 +297,12 @@ impl World {
             }
             return;
         }
+        if !agent.clustered.scope.has_all() {
+            return self.part_arrives(ix, second, upto);
+        }
         agent.watch.stalled = false;
+        agent.watch.under_way = false;
+        let upto = upto.min(latest);
         let from = agent.watch.next;
         let Some(steps) = self.history(from, upto) else {
             self.watch_lost(ix, "the revisions are compacted");
@@ -287,8 +315,19 @@ impl World {
             agent.watch.next = Revision(upto.0 + 1);
         }
         self.tally.watched += steps.len() as u64;
-        self.hear_changes(ix, &steps);
+        self.tally.renewals_told += steps.iter().filter(|step| is_renewal(step)).count() as u64;
+        self.hear_changes(ix, &steps, None);
     }
+}
+
+fn is_renewal(changes: &Changes) -> bool {
+    matches!(
+        changes.changes.as_slice(),
+        [Change::Put(Entry {
+            key: Key::Session(_),
+            ..
+        })]
+    )
 }
 
 fn agent_last(world: &World, ix: NodeIx) -> Timestamp {

@@ -76,6 +76,14 @@ pub(crate) enum Due {
         stream: u32,
         upto: Revision,
     },
+    /// A renewal reaches a node's watch of that session alone.
+    Renewal {
+        node: NodeIx,
+        life: u32,
+        of: NodeIx,
+        stream: u32,
+        told: Rc<Changes>,
+    },
     Look,
     Undo(super::faults::Undo),
     /// Who ran on after a pause of the whole machine must have ended by now.
@@ -189,6 +197,12 @@ pub(crate) struct World {
     pub(crate) violation: Option<Violation>,
     pub(crate) transcript: Option<VecDeque<String>>,
     pub(crate) events: bool,
+    /// Up to so many nodes every agent is told everything.
+    pub(crate) whole_up_to: usize,
+    /// Which agents watch each session alone.
+    pub(crate) told_apart: Vec<BTreeSet<NodeIx>>,
+    /// Of very many nodes: who is told of which services.
+    pub(crate) interest: Option<super::many::Interest>,
     /// Measure how long cores work.
     pub(crate) timed: bool,
     /// No processor is ever short: what is frozen is so within milliseconds.
@@ -210,6 +224,8 @@ pub(crate) struct Setup {
     pub(crate) transcript: bool,
     pub(crate) events: bool,
     pub(crate) drift: bool,
+    /// Up to so many nodes every agent is told everything.
+    pub(crate) whole_up_to: usize,
 }
 
 pub(crate) fn node_name(ix: usize) -> Option<NodeName> {
@@ -274,7 +290,7 @@ impl World {
             nodes,
             names: names.iter().cloned().zip(0..).collect(),
             server: Server {
-                model: Model::new(HISTORY),
+                model: Model::new(HISTORY.max(count * 100)),
                 away_until: Timestamp(0),
                 waiting: Vec::new(),
             },
@@ -287,6 +303,9 @@ impl World {
             violation: None,
             transcript: setup.transcript.then(VecDeque::new),
             events: setup.events,
+            whole_up_to: setup.whole_up_to,
+            told_apart: vec![BTreeSet::new(); count],
+            interest: None,
             timed: false,
             unloaded: false,
             tally: Tally::default(),
@@ -336,9 +355,11 @@ impl World {
     /// On which machine something happens, if on one.
     fn machine_of(&self, due: &Due) -> Option<NodeIx> {
         match due {
-            Due::Agent { node, .. } | Due::Guard { node, .. } | Due::Order { node, .. } | Due::Watch { node, .. } => {
-                Some(*node)
-            }
+            Due::Agent { node, .. }
+            | Due::Guard { node, .. }
+            | Due::Order { node, .. }
+            | Due::Watch { node, .. }
+            | Due::Renewal { node, .. } => Some(*node),
             Due::Freezes { instance, .. } | Due::TreeEnds { instance, .. } => {
                 self.instances.get(instance).map(|known| known.node)
             }
@@ -379,6 +400,13 @@ impl World {
                 stream,
                 upto,
             } => self.watch_arrives(node, life, stream, upto),
+            Due::Renewal {
+                node,
+                life,
+                of,
+                stream,
+                told,
+            } => self.renewal_arrives(node, life, of, stream, told),
             Due::Look => {
                 self.observe(&Moment::Look);
                 self.plan(LOOK_EVERY, Due::Look);

@@ -1,7 +1,9 @@
 //! Sessions: T1 to T4 on top of the store.
 
 use super::{entry, put};
-use crate::session::{self, Cause, Ending, Grave, Ground, Opened, Record, Renewal, Session, grave_key, session_key};
+use crate::session::{
+    self, Cause, Ending, Grave, Ground, Opened, Record, Renewal, Session, grave_key, session_key, there_key,
+};
 use crate::{Change, Store};
 use model::{Millis, NodeName, Revision};
 use std::sync::Arc;
@@ -9,6 +11,10 @@ use std::sync::Arc;
 pub(super) async fn are_opened_renewed_and_closed(store: Arc<dyn Store>) {
     let first = open(&store, "one").await;
     assert_eq!(first.id, first.modified);
+    let there = entry(&store, &there_key(&node()))
+        .await
+        .expect("it is said to be there");
+    assert_eq!((there.create, there.modified), (first.id, first.id));
 
     // Another agent of the node is kept out; the same one, asking again after a lost answer, finds itself.
     let taken = session::open(&*store, &node(), &record("two"))
@@ -20,6 +26,11 @@ pub(super) async fn are_opened_renewed_and_closed(store: Arc<dyn Store>) {
     let renewed = renew(&store, &first, Millis(3000)).await.expect("it is ours");
     assert_eq!((renewed.id, renewed.record.seq), (first.id, first.record.seq + 1));
     assert!(renewed.modified > first.modified);
+    assert_eq!(
+        entry(&store, &there_key(&node())).await,
+        Some(there),
+        "renewals do not touch it"
+    );
     let longer = renew(&store, &renewed, Millis(9000)).await.expect("it is ours");
     assert_eq!(longer.record.lease_ms, Millis(9000));
     assert_eq!(
@@ -34,6 +45,7 @@ pub(super) async fn are_opened_renewed_and_closed(store: Arc<dyn Store>) {
         panic!("not closed: {ending:?}")
     };
     assert_eq!(entry(&store, &session_key(&node())).await, None);
+    assert_eq!(entry(&store, &there_key(&node())).await, None);
     let grave = entry(&store, &grave_key(&node(), first.id))
         .await
         .expect("there is a grave");
@@ -53,6 +65,8 @@ pub(super) async fn are_opened_renewed_and_closed(store: Arc<dyn Store>) {
     // The next session is another one, whatever the old one tries.
     let second = open(&store, "two").await;
     assert_ne!(second.id, first.id);
+    let there = entry(&store, &there_key(&node())).await.map(|there| there.modified);
+    assert_eq!(there, Some(second.id));
     assert!(renew(&store, &longer, Millis(3000)).await.is_err());
     assert!(matches!(
         session::close(&*store, &longer, "one")

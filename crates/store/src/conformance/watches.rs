@@ -92,6 +92,42 @@ pub(super) async fn tell_only_their_prefix(store: Arc<dyn Store>) {
     );
 }
 
+pub(super) async fn tell_only_their_range(store: Arc<dyn Store>) {
+    let from = put(&store, "rest", "1").await.revision;
+    put(&store, "session/a", "1").await;
+    let txn = Txn::new()
+        .then(Op::put("session/b", "1"))
+        .then(Op::put("slot/b", "1"))
+        .then(Op::put("inst/b", "1"));
+    let mixed = carry_out(&store, txn).await.revision;
+    put(&store, "session/a", "2").await;
+    put(&store, "session/aa", "1").await;
+    let last = delete(&store, "slot/b").await.revision;
+
+    let told = |first: &'static str, end: &'static str, revisions: Vec<Revision>| {
+        let store = Arc::clone(&store);
+        async move {
+            let watch = store.watch_range(first, end, from).await;
+            let mut watch = watch.expect("the past is kept");
+            let mut all = Vec::new();
+            for revision in revisions {
+                let told = next(&mut watch).await;
+                assert_eq!(told.revision, revision, "{first} to {end}");
+                all.push(summary(&told).concat());
+            }
+            all
+        }
+    };
+    assert_eq!(told("", "session/", vec![from, mixed]).await, ["rest=1", "inst/b=1"]);
+    assert_eq!(
+        told("session0", "", vec![mixed, last]).await,
+        ["slot/b=1", "slot/b gone"]
+    );
+    let renewals = vec![Revision(from.0 + 1), Revision(mixed.0 + 1)];
+    let one = told("session/a", "session/a\0", renewals).await;
+    assert_eq!(one, ["session/a=1", "session/a=2"], "one key alone");
+}
+
 pub(super) async fn may_be_dropped_half_way(store: Arc<dyn Store>) {
     let from = put(&store, "a", "0").await.revision;
     let mut watch = watch(&store, "a", Revision(from.0 + 1)).await;

@@ -139,6 +139,18 @@ impl Observer {
         self.sessions.remove(node);
     }
 
+    /// Renewals of `node` are told no more: nothing can be held against it until it is [`seen`](Self::seen) anew.
+    pub fn ignore(&mut self, node: &NodeName) {
+        self.sessions.remove(node);
+    }
+
+    /// The watch of the session of `node` alone was lost: it is not ended until it is read again, as after [`resync`](Self::resync).
+    pub fn unheard(&mut self, node: &NodeName) {
+        if let Some(seen) = self.sessions.get_mut(node) {
+            seen.confirmed = false;
+        }
+    }
+
     /// A write of this node, a renewal for one, was sent at `sent` and acknowledged at `now`.
     pub fn write_ok(&mut self, sent: Mark, now: Mark) {
         let unbroken = self.writes.last.is_some_and(|last| now.held_for(last) < self.gap_max());
@@ -252,7 +264,11 @@ impl Observer {
         if self.resyncing {
             return Err(Wait::for_news(Why::Resyncing));
         }
-        self.sessions.get(node).ok_or(Wait::for_news(Why::NoSession))
+        let seen = self.sessions.get(node).ok_or(Wait::for_news(Why::NoSession))?;
+        match seen.confirmed {
+            true => Ok(seen),
+            false => Err(Wait::for_news(Why::Resyncing)),
+        }
     }
 
     fn held_off(&self, now: Mark) -> Result<(), Wait> {

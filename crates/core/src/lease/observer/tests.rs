@@ -100,6 +100,33 @@ fn lost_watch_keeps_timers_of_unchanged_sessions_and_waits_for_the_rest_to_be_re
 }
 
 #[test]
+fn lost_watch_of_one_session_keeps_its_timer_and_holds_back_only_its_end() {
+    let mut observer = writing();
+    saw(&mut observer, "a", 5, 0);
+    saw(&mut observer, "b", 6, 600);
+    observer.unheard(&node("a"));
+    assert_eq!(why(&observer, "a", 710), Why::Resyncing);
+    saw(&mut observer, "a", 5, 720);
+    assert_eq!(observer.may_condemn(&node("a"), mark(720)), Ok(condemn(1, 5)));
+    observer.unheard(&node("a"));
+    saw(&mut observer, "a", 9, 730);
+    assert!(matches!(why(&observer, "a", 740), Why::Fresh { .. }));
+}
+
+#[test]
+fn who_is_told_of_again_is_seen_for_all_of_w_anew() {
+    let mut observer = writing();
+    saw(&mut observer, "a", 5, 0);
+    observer.ignore(&node("a"));
+    assert_eq!(why(&observer, "a", 800), Why::NoSession);
+    assert!(!observer.is_anyone_silent(mark(800)));
+    saw(&mut observer, "a", 5, 800);
+    write_until(&mut observer, 1_600);
+    assert!(matches!(why(&observer, "a", 1_500), Why::Fresh { .. }));
+    assert_eq!(observer.may_condemn(&node("a"), mark(1_507)), Ok(condemn(1, 5)));
+}
+
+#[test]
 fn restarted_observer_waits_for_all_of_w() {
     let mut observer = writing();
     saw(&mut observer, "a", 5, 900);
