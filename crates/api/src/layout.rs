@@ -60,6 +60,11 @@ impl Layout {
         self.root.join("session.json")
     }
 
+    /// Up to which revision this node told of what operators did by force.
+    pub fn told(&self) -> PathBuf {
+        self.root.join("told.json")
+    }
+
     /// The data folder of an instance.
     pub fn data(&self, instance: &InstanceId) -> PathBuf {
         self.root.join("data").join(instance.to_string())

@@ -205,6 +205,7 @@ impl Agent {
         for key in gone {
             self.hear_delete(&key, now);
         }
+        self.deeds_seen(&entries);
         for entry in &entries {
             self.hear_put(entry, now);
         }
@@ -250,7 +251,7 @@ impl Agent {
                 Err(error) => tracing::error!(%slot, %error, "why it is parked cannot be read"),
             }
         } else if key.starts_with(record::DEEDS) {
-            self.deed_seen(entry);
+            self.deeds_seen([entry]);
         } else if let Some(ask) = key.strip_prefix(record::ASKS) {
             self.asked(ask, entry, now);
         } else if let Some(answer) = key.strip_prefix(record::ANSWERS) {
@@ -337,16 +338,19 @@ impl Agent {
     }
 
     /// What was taken by force is told on every node, for nothing but somebody's word keeps from two actives then.
-    fn deed_seen(&mut self, entry: &Entry) {
-        match serde_json::from_slice::<record::Deed>(&entry.value) {
-            Ok(deed) if deed.what == "force" => {
-                let text = format!("{} {}", deed.by, deed.text);
-                let because = format!("the operator asked node {} for it", deed.through);
-                self.journal.tell(Severity::Error, "forced", text, because);
-            }
-            Ok(_) => {}
-            Err(error) => tracing::error!(%error, "what an operator did cannot be read"),
+    fn deeds_seen<'a>(&mut self, entries: impl IntoIterator<Item = &'a Entry>) {
+        let Some(cluster) = &mut self.clustered else { return };
+        let new = cluster.deeds.news(entries);
+        if new.is_empty() {
+            return;
         }
+        let told = cluster.deeds.told();
+        for deed in new.into_iter().filter(|deed| deed.what == "force") {
+            let text = format!("{} {}", deed.by, deed.text);
+            let because = format!("the operator asked node {} for it", deed.through);
+            self.journal.tell(Severity::Error, "forced", text, because);
+        }
+        tokio::task::spawn_blocking(told);
     }
 
     fn pause_seen(&mut self, paused: bool, now: Timestamp) {

@@ -36,6 +36,7 @@ pub(crate) async fn list(store: &dyn Store, me: &NodeName) -> Result<(Vec<Entry>
         record::NODES,
         record::REBALANCE,
         record::PARKS,
+        record::DEEDS,
         record::INSTANCES,
         record::SLOTS,
         record::LIVES,

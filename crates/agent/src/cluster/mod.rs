@@ -9,6 +9,7 @@
 
 pub(crate) mod asks;
 pub(crate) mod clock;
+mod deeds;
 pub(crate) mod door;
 pub(crate) mod fence;
 mod force;
@@ -58,6 +59,8 @@ pub(crate) struct Clustered {
     pub(crate) drained: BTreeSet<NodeName>,
     /// Services that the operator wants rebalanced.
     pub(crate) rebalancing: BTreeSet<ServiceName>,
+    /// What operators did by force, and which of it this node told.
+    pub(crate) deeds: deeds::Deeds,
     /// Automatic actions are paused.
     pub(crate) paused: bool,
     /// What others say of their instances.
