@@ -134,6 +134,12 @@ impl Agent {
     fn own_session(&mut self, session: Option<Revision>, event: ClusterEvent, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         cluster.session = session;
+        let ours = cluster.controller.as_ref();
+        let ours = ours.filter(|(controller, _)| controller.node == cluster.me && session.is_none());
+        if let Some((_, elected)) = ours {
+            // The same session may go on: what was asked for before is forgotten, and must not be done under it.
+            cluster.elected_before = cluster.elected_before.max(*elected);
+        }
         cluster.link.decides_under(session);
         if session.is_some() {
             // The watch may tell of it before: its silence would count as that of another.
@@ -249,6 +255,13 @@ impl Agent {
             match serde_json::from_slice(&entry.value) {
                 Ok(parked) => self.park_seen(slot, Some(&parked), now),
                 Err(error) => tracing::error!(%slot, %error, "why it is parked cannot be read"),
+            }
+        } else if let Some(service) = key
+            .strip_prefix(record::COUNTS)
+            .and_then(|service| ServiceName::new(service).ok())
+        {
+            if let Some(cluster) = &mut self.clustered {
+                cluster.counted.insert(service, entry.modified);
             }
         } else if key.starts_with(record::DEEDS) {
             self.deeds_seen([entry]);

@@ -32,6 +32,7 @@ pub(crate) async fn list(store: &dyn Store, me: &NodeName) -> Result<(Vec<Entry>
         store::session::SESSIONS,
         record::CURRENT,
         record::NUMBERS,
+        record::COUNTS,
         record::PAUSED,
         record::NODES,
         record::REBALANCE,

@@ -67,6 +67,8 @@ pub(crate) struct Clustered {
     pub(crate) lives: BTreeMap<InstanceId, Live>,
     pub(crate) assigned: BTreeMap<InstanceId, record::Instance>,
     pub(crate) slots: BTreeMap<SlotId, Entry>,
+    /// When an instance of each service came, or went, last.
+    pub(crate) counted: BTreeMap<ServiceName, Revision>,
     /// What we told of our instances.
     pub(crate) published: BTreeMap<InstanceId, Live>,
     pub(crate) controller: Option<(record::Controller, Revision)>,

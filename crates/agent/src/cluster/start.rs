@@ -229,6 +229,7 @@ pub(crate) async fn join(
         lives: BTreeMap::new(),
         assigned: BTreeMap::new(),
         slots: BTreeMap::new(),
+        counted: BTreeMap::new(),
         published: BTreeMap::new(),
         controller: None,
         elected_before: entries

@@ -19,6 +19,7 @@ mod hear;
 mod invariants;
 mod machine;
 mod measure;
+mod operator;
 mod records;
 mod run;
 mod sabotage;

@@ -41,6 +41,8 @@ pub struct ClusterOptions {
     pub broken: Option<ClusterRule>,
     /// Half of the clusters have zones, and wishes about where instances are.
     pub placed: bool,
+    /// In half of the runs operators do something by hand meanwhile.
+    pub operated: bool,
     /// Keep what happened in words.
     pub transcript: bool,
     /// And what each core was told.
@@ -55,6 +57,7 @@ impl Default for ClusterOptions {
             only: None,
             broken: None,
             placed: true,
+            operated: true,
             transcript: false,
             events: false,
         }
@@ -101,11 +104,17 @@ pub fn run_cluster(seed: u64, options: &ClusterOptions) -> ClusterReport {
         false => Vec::new(),
     };
     let schedule = match options.mode {
-        ClusterMode::Storm => faults::random(&mut rng, options.faults),
+        ClusterMode::Storm => {
+            let mut faults = faults::random(&mut rng, options.faults);
+            if options.operated {
+                faults.extend(faults::by_hand(seed, &faults));
+            }
+            faults
+        }
         ClusterMode::StoreOutage => Vec::new(),
     };
     let schedule = only(schedule, options.only.as_deref());
-    let ends = schedule.last().map_or(Timestamp(1), |draw| draw.at);
+    let ends = schedule.iter().map(|draw| draw.at).max().unwrap_or(Timestamp(1));
     let mut world = World::new(Setup {
         seed,
         cluster,
@@ -131,6 +140,10 @@ pub fn run_cluster(seed: u64, options: &ClusterOptions) -> ClusterReport {
         let healed = world.now;
         settle(&mut world);
         healed_after = world.now.since(healed);
+    }
+    // What is parked stays so until somebody asks for it; then it is as all others.
+    if world.violation.is_none() && world.unpark_all() {
+        settle(&mut world);
     }
     if world.violation.is_none() {
         stay_quiet(&mut world);
