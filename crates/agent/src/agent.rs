@@ -415,6 +415,16 @@ impl Agent {
                         self.clustered.as_ref().and_then(crate::cluster::controls),
                     );
                 }
+                Action::Retire { instance, node } => {
+                    let cluster = self.clustered.as_ref();
+                    // Another agent is the controller by now, and judges it.
+                    let Some(controls) = cluster.and_then(crate::cluster::controls) else {
+                        continue;
+                    };
+                    let counted = cluster.and_then(|cluster| cluster.counted.get(instance.service()));
+                    self.executor
+                        .retire(instance, node, controls, counted.copied().unwrap_or_default());
+                }
                 Action::Create { .. } | Action::Note(_) | Action::Report(_) => {}
                 Action::TellLeft { instance, node } => {
                     if let Some(by) = self.clustered.as_ref().map(|cluster| cluster.me.clone()) {

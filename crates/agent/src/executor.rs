@@ -23,8 +23,8 @@ use drivers::process::{Driver, Launch, Process};
 use drivers::{address, environment, program};
 use guard::fence::protocol::Floating;
 use model::{
-    Addressing, Check, CheckKind, Cluster, Epoch, FloatingAddress, HookKind, InstanceId, Millis, NodeName, Role, RunId,
-    ServiceName, Timestamp,
+    Addressing, Check, CheckKind, Cluster, Epoch, FloatingAddress, HookKind, InstanceId, Millis, NodeName, Revision,
+    Role, RunId, ServiceName, Timestamp,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -116,6 +116,8 @@ pub(crate) struct Executor {
     partings: Partings,
     /// In a cluster: who arms the guard.
     session: Option<SessionLink>,
+    /// Of each service: on what its last one that shall go was judged, and when that was written.
+    retired: Arc<tokio::sync::Mutex<BTreeMap<ServiceName, (Revision, Revision)>>>,
     /// In a cluster: instances of other nodes.
     remote: BTreeMap<InstanceId, Remote>,
 }
@@ -154,6 +156,7 @@ impl Executor {
             state: None,
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             session: None,
+            retired: Arc::default(),
             remote: BTreeMap::new(),
         }
     }
@@ -379,7 +382,6 @@ impl Executor {
                 }
             }
             Action::Rejoin { instance } => self.partings.rejoin(&instance),
-            Action::Retire { instance, node } => self.retire(instance, node),
             Action::Forget { instance, theirs } => self.forget(instance, theirs),
             _ => {}
         }
@@ -525,11 +527,19 @@ impl Executor {
         });
     }
 
-    fn retire(&self, instance: InstanceId, node: NodeName) {
-        let store = Arc::clone(&self.store);
+    /// Writes down that an instance shall go away, unless one of its service came or went since `counted`.
+    pub(crate) fn retire(&self, instance: InstanceId, node: NodeName, controls: Controls, counted: Revision) {
+        let (store, retired) = (Arc::clone(&self.store), Arc::clone(&self.retired));
         tokio::spawn(async move {
-            if let Err(error) = retire(store.as_ref(), &instance, &node).await {
-                tracing::error!(%instance, error, "that it shall go away cannot be written down");
+            // One after the other: of several that are too many each is written on top of the one before, of which was decided together.
+            let mut retired = retired.lock().await;
+            let service = instance.service().clone();
+            let ours = retired.get(&service).filter(|(basis, _)| *basis == counted);
+            let on = ours.map_or(counted, |(_, written)| *written);
+            match retire(store.as_ref(), &instance, &node, &controls, on).await {
+                Ok(Some(written)) => drop(retired.insert(service, (counted, written))),
+                Ok(None) => tracing::debug!(%instance, "it is not told to go: something has changed since"),
+                Err(error) => tracing::error!(%instance, error, "that it shall go away cannot be written down"),
             }
         });
     }

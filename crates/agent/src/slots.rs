@@ -4,7 +4,7 @@ use crate::clock;
 use crate::executor::chain;
 use api::record;
 use decisions::{Commit, SlotKnown, SlotWrite};
-use model::{InstanceId, NodeName, SlotId};
+use model::{InstanceId, NodeName, Revision, SlotId};
 use std::time::Duration;
 use store::{Compare, Op, Store, Txn};
 
@@ -46,7 +46,8 @@ pub(crate) async fn forget(store: &dyn Store, instance: &InstanceId, theirs: boo
     txn = txn
         .then(Op::delete(record::instance_key(instance)))
         .then(Op::delete(crate::cluster::publish::live_key(instance)))
-        .then(Op::put(gone_key(instance), "1"));
+        .then(Op::put(gone_key(instance), "1"))
+        .then(Op::put(count_key(instance), "1"));
     if let Some(old) = instance.number().checked_sub(GONE_KEPT) {
         txn = txn.then(Op::delete(gone_key(&InstanceId::new(instance.service().clone(), old))));
     }
@@ -54,6 +55,10 @@ pub(crate) async fn forget(store: &dyn Store, instance: &InstanceId, theirs: boo
         txn = txn.then(Op::put(number_key, instance.number().to_string()));
     }
     store.txn(txn).await.map(drop)
+}
+
+fn count_key(instance: &InstanceId) -> String {
+    format!("{}{}", record::COUNTS, instance.service())
 }
 
 fn gone_key(instance: &InstanceId) -> String {
@@ -75,9 +80,16 @@ pub(crate) struct Controls {
     /// Us.
     pub(crate) me: NodeName,
     /// Our session.
-    pub(crate) session: model::Revision,
+    pub(crate) session: Revision,
     /// The revision at which we were elected.
-    pub(crate) elected: model::Revision,
+    pub(crate) elected: Revision,
+}
+
+impl Controls {
+    fn compared_by(&self, txn: Txn) -> Txn {
+        txn.when(Compare::modified(record::CONTROLLER, self.elected))
+            .when(Compare::created(store::session::session_key(&self.me), self.session))
+    }
 }
 
 /// Writes down that an instance shall exist on a node, and that its number is used. One that is gone does not come back, however late this
@@ -98,17 +110,12 @@ pub(crate) async fn assign(
     let number_key = format!("{}{}", record::NUMBERS, instance.service());
     let mut txn = Txn::new().when(Compare::absent(&*key));
     if let Ground::Controls(controls) = ground {
-        txn = txn
-            .when(Compare::absent(gone_key(instance)))
-            .when(Compare::modified(record::CONTROLLER, controls.elected))
-            .when(Compare::created(
-                store::session::session_key(&controls.me),
-                controls.session,
-            ));
+        txn = controls.compared_by(txn).when(Compare::absent(gone_key(instance)));
     }
     let txn = txn
         .then(Op::put(&*key, value))
         .then(Op::put(number_key, instance.number().to_string()))
+        .then(Op::put(count_key(instance), "1"))
         .otherwise(Op::get(&*key))
         .otherwise(Op::get(gone_key(instance)));
     let result = again(|| store.txn(txn.clone())).await?;
@@ -116,24 +123,37 @@ pub(crate) async fn assign(
     Ok(result.succeeded || !gone)
 }
 
-/// Writes down that an instance shall go away, if it is still that of this node.
-pub(crate) async fn retire(store: &dyn Store, instance: &InstanceId, node: &NodeName) -> Result<(), String> {
+/// Writes down that an instance shall go away, if it is still that of this node, we are still the controller, and no instance of the service
+/// came or went since `counted`, which is what we know: by old news somebody would go who is needed by now.
+/// Returns when it was written, if it was.
+pub(crate) async fn retire(
+    store: &dyn Store,
+    instance: &InstanceId,
+    node: &NodeName,
+    controls: &Controls,
+    counted: Revision,
+) -> Result<Option<Revision>, String> {
     let key = record::instance_key(instance);
     let found = store.get(&key).await.map_err(|error| chain(&error))?;
-    let Some(entry) = found else { return Ok(()) };
+    let Some(entry) = found else { return Ok(None) };
     let record: record::Instance = serde_json::from_slice(&entry.value).map_err(|error| error.to_string())?;
     if record.node != *node || record.retiring {
-        return Ok(());
+        return Ok(None);
     }
     let record = record::Instance {
         retiring: true,
         ..record
     };
     let value = serde_json::to_vec(&record).map_err(|error| error.to_string())?;
-    let txn = Txn::new()
+    let count_key = count_key(instance);
+    let txn = controls
+        .compared_by(Txn::new())
+        .when(Compare::modified(&*count_key, counted))
         .when(Compare::modified(&*key, entry.modified))
+        .then(Op::put(count_key, "1"))
         .then(Op::put(&*key, value));
-    again(|| store.txn(txn.clone())).await.map(drop)
+    let result = again(|| store.txn(txn.clone())).await?;
+    Ok(result.succeeded.then_some(result.revision))
 }
 
 /// Instances whose end is remembered: more than could be asked for while a write is under way.
@@ -278,4 +298,82 @@ pub(crate) fn known_slot(slot: &SlotId, entry: &store::Entry) -> Option<SlotKnow
         detected_ago: record.detected_ago_ms,
         since: clock::ago(record.since),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use store::Memory;
+
+    #[tokio::test]
+    async fn who_is_one_too_many_does_not_go_once_another_has_gone() {
+        let store = Memory::default();
+        let controls = elected(&store).await;
+        for number in 1..=3 {
+            let ground = Ground::Controls(controls.clone());
+            assert_eq!(assign(&store, &db(number), &node("a"), &ground).await, Ok(true));
+        }
+        // One of three is too many. While that is decided, another one goes by itself.
+        let counted = counted(&store).await;
+        forget(&store, &db(2), false).await.unwrap();
+        let written = retire(&store, &db(3), &node("a"), &controls, counted).await;
+        assert_eq!(written, Ok(None));
+        assert_eq!(
+            retiring(&store, 3).await,
+            Some(false),
+            "two are left, and both are needed"
+        );
+
+        let counted = self::counted(&store).await;
+        retire(&store, &db(3), &node("a"), &controls, counted).await.unwrap();
+        assert_eq!(retiring(&store, 3).await, Some(true), "nothing has changed since");
+        retire(&store, &db(1), &node("a"), &controls, counted).await.unwrap();
+        assert_eq!(retiring(&store, 1).await, Some(false), "the first one was counted then");
+    }
+
+    #[tokio::test]
+    async fn who_is_not_the_controller_any_more_ends_nobody() {
+        let store = Memory::default();
+        let controls = elected(&store).await;
+        let ground = Ground::Controls(controls.clone());
+        assert_eq!(assign(&store, &db(1), &node("a"), &ground).await, Ok(true));
+        let counted = counted(&store).await;
+        store
+            .txn(Txn::new().then(Op::put(record::CONTROLLER, "another")))
+            .await
+            .unwrap();
+        retire(&store, &db(1), &node("a"), &controls, counted).await.unwrap();
+        assert_eq!(retiring(&store, 1).await, Some(false));
+    }
+
+    async fn elected(store: &Memory) -> Controls {
+        let session = store::session::session_key(&node("a"));
+        let written = Txn::new()
+            .then(Op::put(session, "open"))
+            .then(Op::put(record::CONTROLLER, "a"));
+        let at = store.txn(written).await.unwrap().revision;
+        Controls {
+            me: node("a"),
+            session: at,
+            elected: at,
+        }
+    }
+
+    async fn counted(store: &Memory) -> Revision {
+        store.get(&count_key(&db(1))).await.unwrap().unwrap().modified
+    }
+
+    async fn retiring(store: &Memory, number: u32) -> Option<bool> {
+        let entry = store.get(&record::instance_key(&db(number))).await.unwrap()?;
+        let record: record::Instance = serde_json::from_slice(&entry.value).unwrap();
+        Some(record.retiring)
+    }
+
+    fn db(number: u32) -> InstanceId {
+        InstanceId::new("db".parse().unwrap(), number)
+    }
+
+    fn node(name: &str) -> NodeName {
+        NodeName::new(name).unwrap()
+    }
 }

@@ -65,6 +65,11 @@ impl Layout {
         self.root.join("data")
     }
 
+    /// Up to which revision this node told of what operators did by force.
+    pub fn told(&self) -> PathBuf {
+        self.root.join("told.json")
+    }
+
     /// The data folder of an instance.
     pub fn data(&self, instance: &InstanceId) -> PathBuf {
         self.all_data().join(instance.to_string())

@@ -300,6 +300,10 @@ pub const PAUSED: &str = "wish/paused";
 /// Prefix of nodes that are not online: `drained` or `lost`; absent when a node is online.
 pub const NODES: &str = "wish/node/";
 
+/// Prefix of a note for each service, "1", that is written whenever one of its instances comes, shall go or goes: what was decided by their
+/// number compares when that was last.
+pub const COUNTS: &str = "count/";
+
 /// Prefix of services that the operator wants rebalanced: "1"; absent when that is done.
 pub const REBALANCE: &str = "wish/rebalance/";
 

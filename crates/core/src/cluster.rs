@@ -263,6 +263,8 @@ impl Core {
         if lost {
             peers.controller = false;
             for service in self.services.values_mut() {
+                // It was asked for under this session, and is not carried out any more.
+                service.asked_for.clear();
                 match keeps {
                     true => service.keep(now, &mut self.decisions),
                     false => service.fence(now, &mut self.decisions),

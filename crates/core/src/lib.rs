@@ -121,7 +121,7 @@ pub(crate) struct Context<'a> {
     pub(crate) generation: u32,
     pub(crate) nodes: &'a BTreeMap<NodeName, Node>,
     /// Instances on each node, of all services: for placement. Counted only when it is asked for, for that takes a look at all of them.
-    pub(crate) load: Option<&'a place::Loads>,
+    pub(crate) load: Option<place::Loads>,
     pub(crate) attempts: &'a mut u64,
     pub(crate) out: &'a mut VecDeque<Decision>,
     pub(crate) paused: bool,
@@ -486,7 +486,7 @@ impl Core {
                 seed: self.seed,
                 generation: self.generation,
                 nodes: &self.nodes,
-                load: load.as_ref(),
+                load,
                 attempts: &mut self.attempts,
                 out: &mut self.decisions,
                 paused: self.paused.is_some(),

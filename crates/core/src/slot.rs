@@ -90,6 +90,8 @@ pub(crate) struct Slot {
     pub(crate) unclear: BTreeSet<InstanceId>,
     /// Epoch of the write under way.
     pub(crate) claiming: Epoch,
+    /// And the revision of its record that it expects.
+    pub(crate) claiming_on: Revision,
     /// For which node and session it is, and whether its holder needs no promotion.
     pub(crate) claiming_at: Option<(NodeName, Option<Revision>, bool)>,
     /// Attempt of the write that says that the holder was promoted.
@@ -146,6 +148,7 @@ impl Slot {
             record: None,
             data: None,
             unclear: BTreeSet::new(),
+            claiming_on: Revision(0),
             claiming: Epoch::default(),
             claiming_at: None,
             marking: None,

@@ -65,15 +65,57 @@ fn what_was_broken_once_stays_mended() {
         (1_001_959, 100, "a hook of an earlier agent went on"),
         (1_002_649, 100, "a hook of an earlier process disarmed the present one"),
         (2_002_582, 8, "who was declared no more ran on"),
+        (
+            22_071,
+            1_500,
+            "who held a slot was told to go by a controller that took him back",
+        ),
+        (
+            26_994,
+            1_500,
+            "who held a slot was told to go by a controller that took him back",
+        ),
+        (
+            59,
+            1_500,
+            "who was taken back was not judged by what his node had said meanwhile",
+        ),
+        (24_108, 1_500, "who was needed by then was ended as one too many"),
+        (24_362, 1_500, "who was needed by then was ended as one too many"),
+        (
+            25_700,
+            1_500,
+            "what was asked for under a lost session was asked for again",
+        ),
+        (
+            40_108,
+            1_500,
+            "what was asked for was forgotten, and done, under a session that went on",
+        ),
+        (45, 1_500, "the same room was given away twice in one go"),
+        (
+            1_117,
+            1_500,
+            "a claim that could not be written any more kept a standby from being one",
+        ),
+        (
+            22_085,
+            1_500,
+            "who still served did not take his slot again under the next session",
+        ),
     ];
     for (seed, faults, what) in found {
-        let options = ClusterOptions {
-            faults,
-            ..ClusterOptions::default()
-        };
-        let report = run_cluster(seed, &options);
-        assert_eq!(report.violation, None, "seed {seed}, {faults} faults ({what})");
-        assert!(!report.faults.is_empty());
+        // As they were found, and with operators at work.
+        for operated in [false, true] {
+            let options = ClusterOptions {
+                faults,
+                operated,
+                ..ClusterOptions::default()
+            };
+            let report = run_cluster(seed, &options);
+            assert_eq!(report.violation, None, "seed {seed}, {faults} faults ({what})");
+            assert!(!report.faults.is_empty());
+        }
     }
 }
 

@@ -22,6 +22,8 @@ fn is_caught(rule: ClusterRule) {
         let violation = run_cluster(seed, &options).violation;
         if let Some(violation) = violation.filter(|violation| rule.caught_by().contains(&violation.invariant)) {
             println!("{rule}: seed {seed}, {violation}");
+            let blames_the_operator = violation.what.contains("an operator stated `host n");
+            assert_eq!(blames_the_operator, rule == ClusterRule::OperatorLies, "{violation}");
             return;
         }
         seed += 1;
@@ -59,6 +61,9 @@ rules! {
     a_bind_that_is_not_compared_is_caught: BindNotCompared,
     an_own_deadline_that_is_not_checked_is_caught: DeadlineNotChecked,
     a_guard_that_hangs_unnoticed_is_caught: HungGuardNotNoticed,
+    a_parked_slot_that_is_taken_is_caught: ParkNotCompared,
+    an_end_that_is_judged_on_old_news_is_caught: CountNotCompared,
+    a_false_statement_is_caught_and_told_as_the_cause: OperatorLies,
 }
 
 #[test]

@@ -389,7 +389,7 @@ impl Fence {
                 let (known, slots) = match *registered {
                     Reply::Registered { session, guard, slots } => {
                         self.guard = i32::try_from(guard).ok().and_then(Pid::from_raw);
-                        (session.map(|(session, _)| Revision(session)), slots)
+                        (session.map(|(session, renewed)| (Revision(session), renewed)), slots)
                     }
                     _ => (None, Vec::new()),
                 };
@@ -399,13 +399,14 @@ impl Fence {
                 self.empty(self.empty);
                 match self.session {
                     // Another guard than the one that was told of it.
-                    Some((session, mark)) if known != Some(session) => {
+                    Some((session, mark)) if known.map(|(session, _)| session) != Some(session) => {
                         self.send(|client| client.session(session.0, mark));
                         self.send(|client| client.renewed(session.0, mark));
                     }
                     Some(_) => {}
-                    // Another agent than the one that told it: the first renewal of ours need not say it again.
-                    None => self.session = known.map(|session| (session, Mark::default())),
+                    // Another agent than the one that told it: the first renewal of ours need not say it again. The guard's deadlines run from
+                    // the renewal that it knows, so ours do.
+                    None => self.session = known,
                 }
                 let armed = self.armed.values().filter(|armed| !armed.over);
                 let armaments: Vec<Armament> = armed.map(|armed| armed.armament.clone()).collect();
@@ -563,3 +564,6 @@ fn connect(path: &Path) -> Result<(Client, Receiver, Reply), String> {
         Err(error) => Err(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -140,6 +140,12 @@ impl Agent {
     fn own_session(&mut self, session: Option<Revision>, event: ClusterEvent, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         cluster.session = session;
+        let ours = cluster.controller.as_ref();
+        let ours = ours.filter(|(controller, _)| controller.node == cluster.me && session.is_none());
+        if let Some((_, elected)) = ours {
+            // The same session may go on: what was asked for before is forgotten, and must not be done under it.
+            cluster.elected_before = cluster.elected_before.max(*elected);
+        }
         cluster.link.decides_under(session);
         if session.is_some() {
             // The watch may tell of it before: its silence would count as that of another.
@@ -230,6 +236,7 @@ impl Agent {
         for key in gone {
             self.hear_delete(&key, now);
         }
+        self.deeds_seen(&entries);
         for entry in &entries {
             self.hear_put(entry, now);
         }
@@ -290,8 +297,15 @@ impl Agent {
                 Ok(parked) => self.park_seen(slot, Some(&parked), now),
                 Err(error) => tracing::error!(%slot, %error, "why it is parked cannot be read"),
             }
+        } else if let Some(service) = key
+            .strip_prefix(record::COUNTS)
+            .and_then(|service| ServiceName::new(service).ok())
+        {
+            if let Some(cluster) = &mut self.clustered {
+                cluster.counted.insert(service, entry.modified);
+            }
         } else if key.starts_with(record::DEEDS) {
-            self.deed_seen(entry);
+            self.deeds_seen([entry]);
         } else if let Some(ask) = key.strip_prefix(record::ASKS) {
             self.asked(ask, entry, now);
         } else if let Some(answer) = key.strip_prefix(record::ANSWERS) {
@@ -385,16 +399,19 @@ impl Agent {
     }
 
     /// What was taken by force is told on every node, for nothing but somebody's word keeps from two actives then.
-    fn deed_seen(&mut self, entry: &Entry) {
-        match serde_json::from_slice::<record::Deed>(&entry.value) {
-            Ok(deed) if deed.what == "force" => {
-                let text = format!("{} {}", deed.by, deed.text);
-                let because = format!("the operator asked node {} for it", deed.through);
-                self.journal.tell(Severity::Error, "forced", text, because);
-            }
-            Ok(_) => {}
-            Err(error) => tracing::error!(%error, "what an operator did cannot be read"),
+    fn deeds_seen<'a>(&mut self, entries: impl IntoIterator<Item = &'a Entry>) {
+        let Some(cluster) = &mut self.clustered else { return };
+        let new = cluster.deeds.news(entries);
+        if new.is_empty() {
+            return;
         }
+        let told = cluster.deeds.told();
+        for deed in new.into_iter().filter(|deed| deed.what == "force") {
+            let text = format!("{} {}", deed.by, deed.text);
+            let because = format!("the operator asked node {} for it", deed.through);
+            self.journal.tell(Severity::Error, "forced", text, because);
+        }
+        tokio::task::spawn_blocking(told);
     }
 
     /// Whose session a record says to be there, for an agent that is not told the sessions themselves.

@@ -9,6 +9,7 @@
 
 pub(crate) mod asks;
 pub(crate) mod clock;
+mod deeds;
 pub(crate) mod door;
 pub(crate) mod fence;
 mod force;
@@ -69,12 +70,16 @@ pub(crate) struct Clustered {
     pub(crate) drained: BTreeSet<NodeName>,
     /// Services that the operator wants rebalanced.
     pub(crate) rebalancing: BTreeSet<ServiceName>,
+    /// What operators did by force, and which of it this node told.
+    pub(crate) deeds: deeds::Deeds,
     /// Automatic actions are paused.
     pub(crate) paused: bool,
     /// What others say of their instances.
     pub(crate) lives: BTreeMap<InstanceId, Live>,
     pub(crate) assigned: BTreeMap<InstanceId, record::Instance>,
     pub(crate) slots: BTreeMap<SlotId, Entry>,
+    /// When an instance of each service came, or went, last.
+    pub(crate) counted: BTreeMap<ServiceName, Revision>,
     /// What we told of our instances.
     pub(crate) published: BTreeMap<InstanceId, Live>,
     pub(crate) controller: Option<(record::Controller, Revision)>,

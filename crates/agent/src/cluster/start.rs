@@ -1,5 +1,6 @@
 //! An agent of a cluster comes up: its store, its session, what the others do.
 
+use super::deeds::Deeds;
 use super::fence::Fence;
 use super::hear::{place_of, report_of};
 use super::mirror::{self, Seen};
@@ -228,10 +229,12 @@ pub(crate) async fn join(
         hardware: BTreeMap::new(),
         drained: BTreeSet::new(),
         rebalancing: BTreeSet::new(),
+        deeds: Deeds::open(layout.told(), &node.cluster_id, from),
         paused: false,
         lives: BTreeMap::new(),
         assigned: BTreeMap::new(),
         slots: BTreeMap::new(),
+        counted: BTreeMap::new(),
         published: BTreeMap::new(),
         controller: None,
         elected_before: entries

@@ -319,8 +319,9 @@ impl Service {
             } else if handover {
                 self.stay(index, cx.out);
             } else if let Some(old) = self.slots[index].routed.as_ref().map(|(old, _)| old.clone()) {
-                // A handover that did not come about: who serves until now takes the slot again.
-                if hold == Hold::Ours && self.instances.get(&old).is_some_and(Instance::is_fit) {
+                // A handover that did not come about: who serves until now takes the slot again, also under the session that came since.
+                let serves = |old: &Instance| old.is_fit() && (hold == Hold::Ours || self.is_mine(old));
+                if self.instances.get(&old).is_some_and(serves) {
                     self.write_claim(index, old, cx);
                 }
             } else {
@@ -413,6 +414,7 @@ impl Service {
             detected_ago,
         };
         slot.claiming = epoch;
+        slot.claiming_on = write.expect;
         slot.claiming_at = Some((node, terms.session, served));
         slot.turn_at = None;
         slot.told_held_back = false;

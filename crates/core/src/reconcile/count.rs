@@ -11,6 +11,9 @@ use std::time::Duration;
 /// The store says within this that an instance exists, or it is asked for again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
+/// That somebody shall go is written within this, or something has changed: then it is judged anew.
+const RETIRE_AGAIN: Duration = Duration::from_secs(2);
+
 /// In a cluster: who is one too many for this long goes.
 const SURPLUS_FOR: Duration = Duration::from_secs(1);
 /// Who looks later than this after that second stood still itself, and the news of that time is still to come.
@@ -61,10 +64,11 @@ impl Service {
         // What was asked for is on its way.
         let asked_for = u32::try_from(self.asked_for.len()).unwrap_or(u32::MAX);
         self.wants_load |= have.saturating_add(asked_for) < wanted && cx.load.is_none();
-        let mut load = cx.load.cloned().unwrap_or_default();
         if self.wants_load {
             return;
         }
+        let is_known = cx.load.is_some();
+        let mut load = cx.load.take().unwrap_or_default();
         self.ask_again(cx);
         let mut have_soon = have + asked_for;
         while have_soon < wanted {
@@ -100,6 +104,8 @@ impl Service {
                 have += 1;
             }
         }
+        // Another pass must not give the same room away once more.
+        cx.load = is_known.then_some(load);
         if have >= wanted {
             self.told_unplaced = false;
         }
@@ -155,7 +161,9 @@ impl Service {
         let going = self
             .instances
             .values()
-            .filter(|instance| self.is_mine(instance) && instance.retiring && !self.bound.contains_key(&instance.id))
+            // Once the store says so: our own wish may come of old news, and is then not written.
+            .filter(|instance| instance.retiring && instance.retiring_seen)
+            .filter(|instance| self.is_mine(instance) && !self.bound.contains_key(&instance.id))
             .filter(|instance| !matches!(instance.phase, Phase::Stopping | Phase::Ended))
             // Who was active last stays until another one is: it may have the only copy of the data.
             .filter(|instance| !self.data_only_with(&instance.id));
@@ -286,10 +294,12 @@ impl Service {
         let mine = self.me.as_ref().is_none_or(|me| *me == instance.node);
         // Who lives ends its own in order, also while it is emptied.
         let lives = cx.peers.is_some_and(|peers| peers.lives(&instance.node));
-        if !mine && (lives || cx.can_act(&instance.node)) {
+        // The write compares that no instance of the service came or went since what we know: who is needed by now does not go.
+        let ours_asked = mine && cx.peers.is_some() && instance.created && !instance.retiring_seen;
+        if ours_asked || (!mine && (lives || cx.can_act(&instance.node))) {
             if !instance.retiring {
                 instance.retiring = true;
-                instance.write_again = cx.now + WRITE_AGAIN;
+                instance.write_again = cx.now + RETIRE_AGAIN;
                 let node = instance.node.clone();
                 cx.decide(
                     Action::Retire {
@@ -349,13 +359,13 @@ impl Service {
             if !unseen || instance.has_process() && !instance.created || cx.now < instance.write_again {
                 continue;
             }
-            let mine = self.me.as_ref() == Some(&instance.node);
             let (id, node, because) = (instance.id.clone(), instance.node.clone(), instance.because.clone());
             instance.write_again = again;
             if !instance.created && !instance.retiring {
                 cx.decide(Action::Create { instance: id, node }, because);
-            } else if instance.created && !mine {
-                cx.decide(Action::Retire { instance: id, node }, because);
+            } else if instance.created {
+                // It was not written, by what has changed since: whether it shall go is judged anew.
+                instance.retiring = false;
             }
         }
     }
@@ -392,19 +402,18 @@ impl Service {
         let back: Vec<InstanceId> = back.map(|(id, _)| id.clone()).collect();
         for id in back {
             if let Some((mut instance, _)) = self.forgotten.remove(&id) {
-                // The controller asks its node to end it; to others it is what the store says.
-                instance.retiring |= peers.controller;
+                // It is as the store says, and what its node said meanwhile is judged now.
+                instance.retiring = instance.retiring_seen;
                 instance.write_again = cx.now;
                 self.instances.insert(id, *instance);
+                self.look_again = true;
             }
         }
     }
 
     /// What is wished for and not written is for the controller to say: who is it no more goes by what the store has.
     fn as_written(&mut self) {
-        let me = self.me.clone();
-        let theirs = |instance: &Instance| me.as_ref() != Some(&instance.node);
-        for instance in self.instances.values_mut().filter(|instance| theirs(instance)) {
+        for instance in self.instances.values_mut() {
             instance.retiring &= instance.retiring_seen;
         }
     }

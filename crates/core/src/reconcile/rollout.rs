@@ -167,7 +167,7 @@ impl Service {
         if !self.is_calm(cx) || !self.is_settled(cx) || !self.asked_for.is_empty() || !self.forgotten.is_empty() {
             return;
         }
-        let Some(loads) = cx.load else {
+        let Some(loads) = cx.load.clone() else {
             self.wants_load = true;
             return;
         };
@@ -175,7 +175,7 @@ impl Service {
         let there = there.filter(|instance| !instance.retiring && cx.can_act(&instance.node));
         let mut better: Vec<&InstanceId> = there
             .map(|instance| &instance.id)
-            .filter(|id| self.is_better_elsewhere(id, cx.sites(loads)))
+            .filter(|id| self.is_better_elsewhere(id, cx.sites(&loads)))
             .collect();
         better.sort_by_key(|id| (self.bound.contains_key(*id), id.number()));
         if let Some(first) = better.first() {

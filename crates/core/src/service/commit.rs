@@ -155,7 +155,10 @@ impl Service {
                 because
             }
             Commit::Failed(error) => {
-                slot.unclear.extend(claimed.map(|(to, _)| to));
+                // What another node wrote since was heard before this: then ours can not be written any more.
+                let over = slot.record.as_ref();
+                let over = over.is_some_and(|record| record.revision > slot.claiming_on);
+                slot.unclear.extend(claimed.map(|(to, _)| to).filter(|_| !over));
                 let factor = 1_u32.checked_shl(self.write_failures).unwrap_or(u32::MAX);
                 slot.write_after = now + WRITE_RETRY.saturating_mul(factor).min(WRITE_RETRY_MAX);
                 self.write_failures = self.write_failures.saturating_add(1).min(30);

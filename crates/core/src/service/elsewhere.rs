@@ -92,10 +92,11 @@ impl Service {
                 instance.retiring = retiring;
             }
             instance.created = true;
-            instance.retiring_seen = retiring;
+            let was_seen = std::mem::replace(&mut instance.retiring_seen, retiring);
             let moved = instance.node != node && !instance.has_process();
             if !moved {
-                let changed = instance.retiring != retiring;
+                // Only what is written ends it.
+                let changed = instance.retiring != retiring || was_seen != retiring;
                 // Our own wish to see it go comes back before it is written.
                 instance.retiring |= retiring;
                 return changed;

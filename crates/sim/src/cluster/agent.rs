@@ -115,6 +115,7 @@ pub(crate) enum Purpose {
     RetireRead {
         instance: InstanceId,
         node: NodeIx,
+        terms: Txn,
     },
     ForgetRead {
         instance: InstanceId,
@@ -187,6 +188,10 @@ pub(crate) struct Clustered {
     pub(crate) members: BTreeSet<NodeIx>,
     pub(crate) drained: BTreeSet<NodeIx>,
     pub(crate) rebalancing: BTreeSet<model::ServiceName>,
+    pub(crate) parks: BTreeSet<SlotId>,
+    /// When an instance of a service came or went last.
+    pub(crate) counted: BTreeMap<model::ServiceName, Revision>,
+    pub(crate) paused: bool,
     pub(crate) lives: BTreeMap<InstanceId, Report>,
     pub(crate) assigned: BTreeMap<InstanceId, (NodeIx, bool)>,
     pub(crate) published: BTreeMap<InstanceId, Report>,
@@ -264,6 +269,9 @@ impl World {
             members: BTreeSet::new(),
             drained: BTreeSet::new(),
             rebalancing: BTreeSet::new(),
+            parks: BTreeSet::new(),
+            counted: BTreeMap::new(),
+            paused: false,
             lives: BTreeMap::new(),
             assigned: BTreeMap::new(),
             published: BTreeMap::new(),
@@ -634,9 +642,14 @@ impl World {
         }
         self.handle(ix, Event::Cluster(decisions::ClusterEvent::OwnSession(session)));
         for entry in entries.iter() {
-            if let Key::Drained(node) = entry.key {
-                let node = self.node(node).name.clone();
-                self.handle(ix, Event::NodeDrained { node });
+            match &entry.key {
+                Key::Drained(node) => {
+                    let node = self.node(*node).name.clone();
+                    self.handle(ix, Event::NodeDrained { node });
+                }
+                Key::Paused => self.pause_seen(ix, true),
+                Key::Park(slot) => self.park_seen(ix, slot, true),
+                _ => {}
             }
         }
         let running = self.adopted_processes(ix);
@@ -691,7 +704,7 @@ impl World {
             {
                 self.tell(ix, Event::Cluster(decisions::ClusterEvent::Unassigned { instance }));
             }
-            (Purpose::RetireRead { instance, node }, Reply::Txn(outcome)) => {
+            (Purpose::RetireRead { instance, node, terms }, Reply::Txn(outcome)) => {
                 let Some(Some(entry)) = outcome.reads.into_iter().next() else {
                     return;
                 };
@@ -701,9 +714,11 @@ impl World {
                 if *there != node || *retiring {
                     return;
                 }
+                let counted = Key::Counted(instance.service().clone());
                 let key = Key::Instance(instance);
                 let value = Value::Instance { node, retiring: true };
-                let txn = Txn::new()
+                let txn = terms
+                    .then(records::put(counted, Value::Counted))
                     .when(Compare::Modified(key.clone(), entry.modified))
                     .then(records::put(key, value));
                 self.write_until(ix, txn);
@@ -721,7 +736,8 @@ impl World {
                 txn = txn
                     .then(Op::Delete(Key::Instance(instance.clone())))
                     .then(Op::Delete(Key::Live(instance.clone())))
-                    .then(records::put(Key::Gone(instance.clone()), Value::Gone));
+                    .then(records::put(Key::Gone(instance.clone()), Value::Gone))
+                    .then(records::put(Key::Counted(instance.service().clone()), Value::Counted));
                 if instance.number() > known {
                     let number = Value::Number(instance.number());
                     txn = txn.then(records::put(Key::Number(instance.service().clone()), number));
@@ -819,20 +835,10 @@ impl World {
                 let runs = |inst: &super::machine::Inst| inst.node == ix && inst.process.is_some();
                 if node != ix || !self.instances.get(&instance).is_some_and(runs) {
                     // Whoever is the controller knows all that earlier ones wrote: a late write of theirs is none of its own.
-                    let clustered = self.node(ix).agent.as_ref().map(|agent| &agent.clustered);
-                    let ours =
-                        |(node, _, elected): &(NodeIx, Revision, Revision), before| *node == ix && *elected > before;
-                    let ours = clustered.and_then(|clustered| {
-                        let controller = clustered.controller.as_ref();
-                        controller
-                            .filter(|known| ours(known, clustered.elected_before))
-                            .copied()
-                    });
-                    let Some((_, session, elected)) = ours else { return };
-                    txn = txn
-                        .when(Compare::Modified(Key::Controller, elected))
-                        .when(Compare::Created(Key::Session(ix), session));
-                    txn = txn.when(Compare::Created(Key::Gone(instance.clone()), Revision(0)));
+                    let Some(ours) = self.as_controller(ix, txn) else {
+                        return;
+                    };
+                    txn = ours.when(Compare::Created(Key::Gone(instance.clone()), Revision(0)));
                 }
                 let txn = txn
                     .then(records::put(key, Value::Instance { node, retiring: false }))
@@ -840,6 +846,7 @@ impl World {
                         Key::Number(instance.service().clone()),
                         Value::Number(instance.number()),
                     ))
+                    .then(records::put(Key::Counted(instance.service().clone()), Value::Counted))
                     .otherwise(Op::Get(Key::Gone(instance.clone())));
                 let txn = Rc::new(txn);
                 let ask = Asked::Txn(Rc::clone(&txn));
@@ -936,8 +943,17 @@ impl World {
             }
             Action::Retire { instance, node } => {
                 let node = self.ix(&node);
+                let Some(mut terms) = self.as_controller(ix, Txn::new()) else {
+                    return;
+                };
+                let service = instance.service().clone();
+                if self.broken != Some(ClusterRule::CountNotCompared) {
+                    let known = self.agent(ix).map(|agent| &agent.clustered.counted);
+                    let known = known.and_then(|counted| counted.get(&service)).copied();
+                    terms = terms.when(Compare::Modified(Key::Counted(service), known.unwrap_or_default()));
+                }
                 let txn = Txn::new().then(Op::Get(Key::Instance(instance.clone())));
-                let purpose = Purpose::RetireRead { instance, node };
+                let purpose = Purpose::RetireRead { instance, node, terms };
                 self.call(ix, purpose, Asked::Txn(Rc::new(txn)), CALL_TIMEOUT);
             }
             Action::AskRenew { instance, node } => self.ask(ix, &node, Ask::Renew { instance }),
@@ -1010,6 +1026,16 @@ impl World {
         }
     }
 
+    /// Only as long as the node is the controller. None: it is not.
+    fn as_controller(&self, ix: NodeIx, txn: Txn) -> Option<Txn> {
+        let clustered = &self.node(ix).agent.as_ref()?.clustered;
+        let (node, session, elected) = clustered.controller?;
+        (node == ix && elected > clustered.elected_before).then(|| {
+            txn.when(Compare::Modified(Key::Controller, elected))
+                .when(Compare::Created(Key::Session(ix), session))
+        })
+    }
+
     fn ask(&mut self, ix: NodeIx, node: &NodeName, ask: Ask) {
         let to = self.ix(node);
         let Some(agent) = self.agent(ix) else { return };
@@ -1079,6 +1105,9 @@ impl World {
                 }
                 txn = txn.then(records::put(key, Value::Bind));
             }
+        }
+        if write.claims && broken != Some(ClusterRule::ParkNotCompared) {
+            txn = txn.when(Compare::Created(Key::Park(write.slot.clone()), Revision(0)));
         }
         let key = Key::Slot(write.slot.clone());
         let slot = SlotKnown {

@@ -6,7 +6,7 @@ use super::machine::{Ailing, Ailment};
 use super::records::{self, Key, NodeIx, Op, Txn, Value};
 use super::world::{Due, Noted, World};
 use fastrand::Rng;
-use model::{InstanceId, Timestamp};
+use model::{InstanceId, SlotId, Timestamp};
 use std::fmt;
 use std::time::Duration;
 
@@ -106,6 +106,24 @@ faults! {
     Drain: "an operator drains a node",
     /// SIGSTOP of a guard, and its node does not reach the store.
     GuardStopsAndCut: "a guard is stopped and its node cut off",
+    /// T11, taken back after a while.
+    Park: "an operator parks a slot",
+    /// Taken back after a while.
+    Pause: "an operator pauses automatic actions",
+    /// Everything where it would be put today.
+    Rebalance: "an operator has a service rebalanced",
+    /// T12, of a machine that lost power.
+    Force: "an operator takes a slot by force",
+}
+
+impl ClusterFault {
+    /// What only operators do; drawn apart from all else, by numbers of its own.
+    fn is_by_hand(self) -> bool {
+        matches!(
+            self,
+            ClusterFault::Park | ClusterFault::Pause | ClusterFault::Rebalance | ClusterFault::Force
+        )
+    }
 }
 
 /// A fault to come.
@@ -133,6 +151,9 @@ pub(crate) enum Undo {
     Doubled,
     Slew(NodeIx),
     Undrain(NodeIx),
+    Unpark(SlotId),
+    Unpause,
+    Force(super::operator::Forced),
 }
 
 /// A schedule of so many faults, of a random choice of kinds and at a random pace.
@@ -140,7 +161,7 @@ pub(crate) fn random(rng: &mut Rng, faults: usize) -> Vec<Draw> {
     let mut kinds: Vec<ClusterFault> = ClusterFault::ALL
         .iter()
         .copied()
-        .filter(|_| rng.u32(0..5) < 2)
+        .filter(|kind| !kind.is_by_hand() && rng.u32(0..5) < 2)
         .collect();
     if kinds.is_empty() {
         kinds.push(ClusterFault::PowerLoss);
@@ -161,6 +182,28 @@ pub(crate) fn random(rng: &mut Rng, faults: usize) -> Vec<Draw> {
             }
         })
         .collect()
+}
+
+/// What operators do meanwhile, in half of the runs: a few acts for a hundred faults. What a seed is otherwise stays so.
+pub(crate) fn by_hand(seed: u64, faults: &[Draw]) -> Vec<Draw> {
+    let rng = &mut Rng::with_seed(seed ^ 0x00be_4a9d);
+    let (Some(first), Some(last)) = (faults.first(), faults.last()) else {
+        return Vec::new();
+    };
+    if rng.bool() {
+        return Vec::new();
+    }
+    let by_hand = ClusterFault::ALL.iter().copied().filter(|kind| kind.is_by_hand());
+    let mut kinds: Vec<ClusterFault> = by_hand.filter(|_| rng.bool()).collect();
+    if kinds.is_empty() {
+        kinds.push(ClusterFault::Park);
+    }
+    let acts = (0..faults.len().div_ceil(30)).map(|_| Draw {
+        at: Timestamp(rng.u64(first.at.0..=last.at.0)),
+        kind: kinds[rng.usize(0..kinds.len())],
+        dice: rng.u64(..),
+    });
+    acts.collect()
 }
 
 impl World {
@@ -334,14 +377,19 @@ impl World {
                 self.plan(span * 3, Due::Undo(Undo::Undrain(ix)));
                 true
             }
+            ClusterFault::Park => self.park(rng, span * 3),
+            ClusterFault::Pause => self.pause(span * 2),
+            ClusterFault::Rebalance => self.rebalance(rng),
+            ClusterFault::Force => self.lose_one_to_be_forced(rng, span),
         }
     }
 
-    fn operator(&mut self, txn: &Txn) {
-        let (_, changes) = self.server.model.txn(txn);
+    pub(crate) fn operator(&mut self, txn: &Txn) -> bool {
+        let (outcome, changes) = self.server.model.txn(txn);
         if let Some(changes) = changes {
             self.committed(&changes);
         }
+        outcome.succeeded
     }
 
     fn running(&self, rng: &mut Rng) -> Option<InstanceId> {
@@ -469,6 +517,11 @@ impl World {
         true
     }
 
+    pub(crate) fn cut(&mut self, ix: NodeIx, span: Duration) {
+        self.cut_to_store(ix, span);
+        self.cut_from_store(ix, span);
+    }
+
     fn cut_to_store(&mut self, ix: NodeIx, span: Duration) {
         self.net.to_store[ix as usize] += 1;
         self.plan(span, Due::Undo(Undo::ToStore(ix)));
@@ -532,7 +585,6 @@ impl World {
         self.session_replan(ix);
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     pub(crate) fn undo(&mut self, undo: Undo) {
         match undo {
             Undo::AgentContinues(ix, life) => {
@@ -587,6 +639,9 @@ impl World {
             Undo::Slew(ix) => {
                 self.change_clocks(ix, 1.0, 1.0);
             }
+            Undo::Unpark(slot) => self.unpark(&slot),
+            Undo::Unpause => self.unpause(),
+            Undo::Force(forced) => self.force(forced),
             Undo::Undrain(ix) => {
                 let was_drained = self.server.model.get(&Key::Drained(ix)).is_some();
                 let mut txn = Txn::new().then(Op::Delete(Key::Drained(ix)));
@@ -704,6 +759,7 @@ impl World {
                 agent.dies_after = None;
             }
             self.undo(Undo::Undrain(ix));
+            self.unpause();
             let rate = 1.0 + (self.rng.f64() - 0.5) * 0.002;
             self.change_clocks(ix, rate, 1.0);
         }
@@ -713,6 +769,7 @@ impl World {
                 process.hung = false;
             }
         }
+        self.healed = true;
         self.say(|| "HEALED".into());
     }
 }

@@ -57,6 +57,13 @@ impl World {
         let Some(agent) = self.agent(ix) else { return };
         let clustered = &mut agent.clustered;
         clustered.session = session;
+        if let Some((_, _, elected)) = clustered
+            .controller
+            .filter(|(node, ..)| *node == ix && session.is_none())
+        {
+            // The same session may go on: what was asked for before is forgotten, and must not be done under it.
+            clustered.elected_before = clustered.elected_before.max(elected);
+        }
         clustered.told_empty = None;
         clustered.frozen = false;
         clustered.published.clear();
@@ -93,6 +100,8 @@ impl World {
                 .iter()
                 .map(|service| Key::Rebalance(service.clone())),
         );
+        gone.extend(clustered.parks.iter().map(|slot| Key::Park(slot.clone())));
+        gone.extend(clustered.paused.then_some(Key::Paused));
         gone.extend(clustered.lives.keys().map(|id| Key::Live(id.clone())));
         gone.extend(clustered.assigned.keys().map(|id| Key::Instance(id.clone())));
         gone.extend(clustered.controller.iter().map(|_| Key::Controller));
@@ -196,6 +205,13 @@ impl World {
                 let (service, asked) = (service.clone(), true);
                 self.handle(ix, Event::Rebalance { service, asked });
             }
+            (Key::Counted(service), _) => {
+                if let Some(agent) = self.agent(ix) {
+                    agent.clustered.counted.insert(service.clone(), entry.modified);
+                }
+            }
+            (Key::Paused, _) => self.pause_seen(ix, true),
+            (Key::Park(slot), _) => self.park_seen(ix, slot, true),
             (Key::Ask(node, _), Value::Ask(ask)) if *node == ix => self.asked(ix, &entry.key, ask.clone()),
             (Key::Controller, Value::Controller { node, session }) => {
                 if let Some(agent) = self.agent(ix) {
@@ -252,6 +268,8 @@ impl World {
                 let (service, asked) = (service.clone(), false);
                 self.handle(ix, Event::Rebalance { service, asked });
             }
+            Key::Paused => self.pause_seen(ix, false),
+            Key::Park(slot) => self.park_seen(ix, slot, false),
             Key::Controller => {
                 clustered.controller = None;
                 self.consider_election(ix);

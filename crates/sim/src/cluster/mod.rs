@@ -20,6 +20,7 @@ mod invariants;
 mod machine;
 mod many;
 mod measure;
+mod operator;
 mod records;
 mod run;
 mod sabotage;

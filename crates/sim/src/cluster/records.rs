@@ -15,9 +15,15 @@ pub(crate) enum Key {
     /// A session is open, as it was when it was opened.
     There(NodeIx),
     Number(ServiceName),
+    /// Written whenever an instance of it comes, shall go or goes.
+    Counted(ServiceName),
+    /// Automatic actions are paused.
+    Paused,
     Drained(NodeIx),
     /// The operator wants its instances where they would be put today.
     Rebalance(ServiceName),
+    /// Nobody shall hold it.
+    Park(SlotId),
     Instance(InstanceId),
     Slot(SlotId),
     Live(InstanceId),
@@ -56,8 +62,11 @@ pub(crate) enum Value {
     Member,
     Session(Session),
     Number(u32),
+    Counted,
+    Paused,
     Drained,
     Rebalance,
+    Park,
     Instance { node: NodeIx, retiring: bool },
     Slot(SlotKnown),
     Live(Box<Report>),

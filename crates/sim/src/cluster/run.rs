@@ -43,6 +43,8 @@ pub struct ClusterOptions {
     pub placed: bool,
     /// Up to so many nodes every agent is told every renewal; none if it is 0.
     pub whole_up_to: usize,
+    /// In half of the runs operators do something by hand meanwhile.
+    pub operated: bool,
     /// Keep what happened in words.
     pub transcript: bool,
     /// And what each core was told.
@@ -58,6 +60,7 @@ impl Default for ClusterOptions {
             broken: None,
             placed: true,
             whole_up_to: decisions::WHOLE_UP_TO,
+            operated: true,
             transcript: false,
             events: false,
         }
@@ -104,11 +107,17 @@ pub fn run_cluster(seed: u64, options: &ClusterOptions) -> ClusterReport {
         false => Vec::new(),
     };
     let schedule = match options.mode {
-        ClusterMode::Storm => faults::random(&mut rng, options.faults),
+        ClusterMode::Storm => {
+            let mut faults = faults::random(&mut rng, options.faults);
+            if options.operated {
+                faults.extend(faults::by_hand(seed, &faults));
+            }
+            faults
+        }
         ClusterMode::StoreOutage => Vec::new(),
     };
     let schedule = only(schedule, options.only.as_deref());
-    let ends = schedule.last().map_or(Timestamp(1), |draw| draw.at);
+    let ends = schedule.iter().map(|draw| draw.at).max().unwrap_or(Timestamp(1));
     let mut world = World::new(Setup {
         seed,
         cluster,
@@ -135,6 +144,10 @@ pub fn run_cluster(seed: u64, options: &ClusterOptions) -> ClusterReport {
         let healed = world.now;
         settle(&mut world);
         healed_after = world.now.since(healed);
+    }
+    // What is parked stays so until somebody asks for it; then it is as all others.
+    if world.violation.is_none() && world.unpark_all() {
+        settle(&mut world);
     }
     if world.violation.is_none() {
         stay_quiet(&mut world);

@@ -31,11 +31,17 @@ pub enum ClusterRule {
     DeadlineNotChecked,
     /// Nobody acts in the place of a guard that stands still.
     HungGuardNotNoticed,
+    /// A claim does not compare that its slot is not parked.
+    ParkNotCompared,
+    /// Who is one too many is ended whatever has changed since that was seen.
+    CountNotCompared,
+    /// The operator says of a host that is cut off that it is off.
+    OperatorLies,
 }
 
 impl ClusterRule {
     /// All of them.
-    pub const ALL: [ClusterRule; 13] = [
+    pub const ALL: [ClusterRule; 16] = [
         ClusterRule::NoGuard,
         ClusterRule::ClaimTooEarly,
         ClusterRule::EpochNotRaised,
@@ -49,6 +55,9 @@ impl ClusterRule {
         ClusterRule::BindNotCompared,
         ClusterRule::DeadlineNotChecked,
         ClusterRule::HungGuardNotNoticed,
+        ClusterRule::ParkNotCompared,
+        ClusterRule::CountNotCompared,
+        ClusterRule::OperatorLies,
     ];
 
     /// The promises that notice.
@@ -58,6 +67,9 @@ impl ClusterRule {
             ClusterRule::NoHoldOff => &["L4"],
             ClusterRule::RenewPlainPut => &["I5"],
             ClusterRule::BindNotCompared => &["I7"],
+            ClusterRule::ParkNotCompared => &["T11"],
+            ClusterRule::CountNotCompared => &["enough are left"],
+            ClusterRule::OperatorLies => &["I1", "I6"],
             ClusterRule::NoGuard
             | ClusterRule::ClaimTooEarly
             | ClusterRule::WallClock
@@ -86,6 +98,9 @@ impl fmt::Display for ClusterRule {
             ClusterRule::ReleaseBeforeDead => "a slot is released before its holder is dead",
             ClusterRule::BindNotCompared => "an instance may be bound twice",
             ClusterRule::HungGuardNotNoticed => "a guard that hangs is not noticed",
+            ClusterRule::ParkNotCompared => "a claim does not look whether its slot is parked",
+            ClusterRule::CountNotCompared => "who is one too many is ended on old news",
+            ClusterRule::OperatorLies => "an operator says of a host that it is off, and it is not",
             ClusterRule::DeadlineNotChecked => "the own deadline is not checked after a claim",
         })
     }

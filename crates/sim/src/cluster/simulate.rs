@@ -223,7 +223,11 @@ pub fn simulate_cluster(simulation: &ClusterSimulation, progress: &(dyn Fn(u64) 
 fn shrink(failed: &ClusterReport, options: &ClusterOptions) -> Option<ClusterFailure> {
     let promise = failed.violation.as_ref()?.invariant;
     let mut kept: Vec<usize> = match options.mode {
-        ClusterMode::Storm => options.only.clone().unwrap_or_else(|| (0..options.faults).collect()),
+        // And what operators did, which comes after.
+        ClusterMode::Storm => {
+            let all = || (0..options.faults + options.faults.div_ceil(30)).collect();
+            options.only.clone().unwrap_or_else(all)
+        }
         ClusterMode::StoreOutage => Vec::new(),
     };
     let run = |only: &[usize], transcript: bool| {

@@ -210,6 +210,10 @@ pub(crate) struct World {
     pub(crate) tally: Tally,
     /// Slots and epochs of which a guard has ended the holder.
     pub(crate) fired: BTreeSet<(SlotId, Epoch)>,
+    /// Whose host an operator said to be off when it was not.
+    pub(crate) lied_of: BTreeSet<InstanceId>,
+    /// Everything that was wrong has been put right.
+    pub(crate) healed: bool,
 }
 
 pub(crate) struct Setup {
@@ -310,6 +314,8 @@ impl World {
             unloaded: false,
             tally: Tally::default(),
             fired: BTreeSet::new(),
+            lied_of: BTreeSet::new(),
+            healed: false,
         };
         for index in 0..world.schedule.len() {
             let at = world.schedule[index].at;
@@ -517,6 +523,7 @@ impl World {
 
     pub(crate) fn violate(&mut self, invariant: &'static str, what: String) {
         let at = self.now;
+        let what = self.attribute(what);
         self.violation.get_or_insert(Violation { invariant, at, what });
     }
 

@@ -24,10 +24,12 @@ pub(crate) fn missing(world: &World) -> Option<(&'static str, String)> {
         .or_else(|| wishes(world))
 }
 
-/// What an operator asked for is done.
+/// What an operator asked for is done; nothing is moved of a service of which a slot is parked, for nobody knows then who could take over.
 fn wishes(world: &World) -> Option<(&'static str, String)> {
-    let wished = |service: &&ServiceName| world.server.model.get(&Key::Rebalance((*service).clone())).is_some();
-    let service = world.declared.keys().find(wished)?;
+    let wished = |service: &ServiceName| world.server.model.get(&Key::Rebalance(service.clone())).is_some();
+    let parked = |name, declared: &Service| (0..declared.active).any(|slot| world.is_parked(name, slot));
+    let mut services = world.declared.iter();
+    let (service, _) = services.find(|(name, declared)| wished(name) && !parked(name, declared))?;
     Some(("L5", format!("{service} is still being rebalanced")))
 }
 
@@ -38,6 +40,15 @@ fn unserved(
     held: &[&SlotKnown],
 ) -> Option<(&'static str, String)> {
     for slot in 0..declared.active {
+        if world.is_parked(name, slot) {
+            if let Some(known) = held.iter().find(|known| known.slot.slot == slot) {
+                return Some((
+                    "T11",
+                    format!("{} still holds {name}/{slot}, which is parked", known.holder),
+                ));
+            }
+            continue;
+        }
         let Some(known) = held.iter().find(|known| known.slot.slot == slot) else {
             return Some(("L1", format!("nobody holds {name}/{slot}")));
         };
@@ -70,7 +81,10 @@ fn unready(
     held: &[&SlotKnown],
 ) -> Option<(&'static str, String)> {
     let assigned = world.assigned(name);
-    if assigned != declared.wanted() as usize {
+    // Who was active last has the data of a parked slot, and goes, or is moved, only when somebody is active again.
+    let parked = (0..declared.active).any(|slot| world.is_parked(name, slot));
+    let wanted = declared.wanted() as usize;
+    if assigned < wanted || (assigned > wanted && !parked) {
         return Some((
             "L8",
             format!("{name} has {assigned} instances instead of {}", declared.wanted()),
@@ -100,7 +114,7 @@ fn unready(
             return Some(("L8", format!("{id} still acts and holds nothing")));
         }
         let follows = process.in_sync_with.as_ref().map(|(leader, _)| leader);
-        if !holds && keeps_history(declared) && follows != leader {
+        if !holds && keeps_history(declared) && follows != leader && !world.is_parked(name, 0) {
             return Some(("L2", format!("{id} does not follow the active")));
         }
     }
@@ -117,7 +131,7 @@ fn unready(
         };
         let view = core.view(node.clocks.decisions(world.now));
         let view = view.services.into_iter().find(|service| service.name == *name);
-        if let Some(why) = not_redundant(view.as_ref()) {
+        if let Some(why) = not_redundant(view.as_ref()).filter(|_| !parked) {
             return Some(("L8", format!("{name} is not redundant, n{ix:04} says: {why}")));
         }
     }

@@ -2,6 +2,7 @@
 //! judge by the truth of the world, never by what a core believes.
 
 mod bounded_decisions;
+mod enough_are_left;
 mod i10_nothing_decreases;
 mod i11_fired_is_latched;
 mod i12_routed_epochs_rise;
@@ -14,8 +15,10 @@ mod i7_one_slot_each;
 mod i8_armed_then_promoted;
 mod i9_no_write_lost;
 mod no_unasked_restart;
+mod paused_begins_nothing;
 mod placed_as_declared;
 mod quiet;
+mod t11_parked_is_not_taken;
 
 pub(crate) mod healed;
 
@@ -70,6 +73,9 @@ impl Invariants {
                 Box::new(i10_nothing_decreases::NothingDecreases::default()),
                 Box::new(i11_fired_is_latched::FiredIsLatched),
                 Box::new(i12_routed_epochs_rise::RoutedEpochsRise::default()),
+                Box::new(enough_are_left::EnoughAreLeft::default()),
+                Box::new(t11_parked_is_not_taken::ParkedIsNotTaken::default()),
+                Box::new(paused_begins_nothing::PausedBeginsNothing),
                 Box::new(no_unasked_restart::NoUnaskedRestart),
                 Box::new(bounded_decisions::BoundedDecisions::default()),
             ],

@@ -61,8 +61,13 @@ fn justified(world: &World, ix: NodeIx, decision: &Decision, id: &InstanceId, pr
         Reason::NotFenced { .. } => evidence.not_fenced,
         // The store has another session of the node than its agent acts under, or the guard has fired.
         Reason::OwnSessionLost => true,
-        Reason::DrainAsked => world.server.model.get(&Key::Drained(ix)).is_some() || world.tally.drained,
+        // An active that is moved for the sake of balance is asked to leave its node as if that were emptied.
+        Reason::DrainAsked => {
+            let asked = world.tally.drained || world.tally.rebalanced;
+            asked || world.server.model.get(&Key::Drained(ix)).is_some()
+        }
         Reason::RebalanceAsked => world.tally.rebalanced,
+        Reason::Parked { .. } => world.told_parked(ix, id.service()),
         Reason::ColdStandby => declared.standby_mode == StandbyMode::Cold,
         Reason::TooMany { .. } if evidence.unassigned => true,
         Reason::TooMany { .. } => match world
