@@ -173,11 +173,16 @@ impl World {
             return;
         }
         match self.try_to_force(&forced) {
-            Ok(Some((txn, holder))) => {
+            Ok(Some(txn)) => {
                 self.say(|| format!("OPERATOR  takes {} by force from n{:04}", forced.slot, forced.node));
                 if self.operator(&txn) {
                     self.count(ClusterFault::Force);
-                    self.lied_of.extend((!is_off).then_some(holder));
+                    // Its session is that of all that it holds.
+                    let there = self
+                        .instances
+                        .iter()
+                        .filter(|(_, inst)| inst.node == forced.node && !is_off);
+                    self.lied_of.extend(there.map(|(id, _)| id.clone()));
                 }
             }
             Ok(None) | Err(NotForced::Alive { .. } | NotForced::NoStore) if forced.tries < TRIES => {
@@ -188,7 +193,7 @@ impl World {
         }
     }
 
-    fn try_to_force(&self, forced: &Forced) -> Result<Option<(Txn, InstanceId)>, NotForced> {
+    fn try_to_force(&self, forced: &Forced) -> Result<Option<Txn>, NotForced> {
         let asked = (0..self.nodes.len() as NodeIx).find(|ix| {
             let node = self.node(*ix);
             let agent = node.agent.as_ref().filter(|_| node.up && !node.paused);
@@ -224,7 +229,7 @@ impl World {
             .when(Compare::Modified(session.clone(), seen.modified))
             .then(Op::Delete(session))
             .then(records::put(Key::Grave(forced.node, seen.id), Value::Grave));
-        Ok(Some((txn, known.holder.clone())))
+        Ok(Some(txn))
     }
 
     /// What is wrong follows from what an operator said, if it is about whom he said it of.
