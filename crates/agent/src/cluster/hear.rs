@@ -167,14 +167,14 @@ impl Agent {
         match seen {
             Seen::Lost(why) => {
                 let Some(cluster) = &mut self.clustered else { return };
-                cluster.observer.resync();
+                unheard(cluster);
                 if cluster.answering.watch_ended(now, &why) {
                     tracing::warn!(why, "the store's changes are not heard any more");
                 }
             }
             Seen::Anew => {
                 if let Some(cluster) = &mut self.clustered {
-                    cluster.observer.resync();
+                    unheard(cluster);
                 }
             }
             Seen::Session(node, entry) => self.renewal_seen(node, entry.as_ref(), now),
@@ -241,7 +241,10 @@ impl Agent {
             self.hear_put(entry, now);
         }
         if let Some(cluster) = &mut self.clustered {
-            cluster.observer.resynced(clock::mark());
+            match cluster.scope.has_all() {
+                true => cluster.observer.resynced(clock::mark()),
+                false => cluster.observer.go_on(),
+            }
             tell_return(cluster.answering.heard(now));
         }
     }
@@ -249,17 +252,17 @@ impl Agent {
     pub(crate) fn hear_put(&mut self, entry: &Entry, now: Timestamp) {
         let key = entry.key.as_str();
         if let Some(node) = key.strip_prefix(SESSIONS).and_then(|node| NodeName::new(node).ok()) {
-            self.session_seen(node, entry, now);
+            self.session_seen(node, entry, false, now);
         } else if let Some(node) = self.said_to_be_there(key) {
             // Written by the revision that opened the session.
             let opened = Entry {
                 create: entry.modified,
                 ..entry.clone()
             };
-            self.session_seen(node.clone(), &opened, now);
+            self.session_seen(node.clone(), &opened, false, now);
             let early = self.clustered.as_mut().and_then(|cluster| cluster.early.remove(&node));
             if let Some(early) = early.filter(|early| early.create == opened.create) {
-                self.session_seen(node, &early, now);
+                self.session_seen(node, &early, true, now);
             }
         } else if let Some(slot) = record::slot_of_key(key) {
             self.slot_seen(&slot, entry, now);
@@ -429,15 +432,18 @@ impl Agent {
         }
         let known = cluster.sessions.get(&node).map(|known| known.id);
         match entry {
-            Some(entry) if known == Some(entry.create) => self.session_seen(node, entry, now),
+            Some(entry) if known == Some(entry.create) => self.session_seen(node, entry, true, now),
             // Bound: one for each node whose renewals are told.
             Some(entry) => drop(cluster.early.insert(node, entry.clone())),
             None => drop(cluster.early.remove(&node)),
         }
     }
 
-    fn session_seen(&mut self, node: NodeName, entry: &Entry, now: Timestamp) {
+    /// `apart`: by the watch of that session alone, or read before it.
+    fn session_seen(&mut self, node: NodeName, entry: &Entry, apart: bool, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
+        // One that is told apart may be held against its node only while that watch goes on.
+        let counts = cluster.scope.has_all() || (apart && cluster.scope.has(&node));
         let Ok(record) = serde_json::from_slice::<session::Record>(&entry.value) else {
             tracing::error!(%node, "its session cannot be read; it is treated as one that lives");
             return;
@@ -449,7 +455,7 @@ impl Agent {
         {
             // Read again, not renewed.
             let lease = record.lease_ms;
-            if cluster.scope.has(&node) {
+            if counts {
                 let seen = clock::mark();
                 cluster.observer.seen(&node, entry.create, entry.modified, lease, seen);
             }
@@ -468,7 +474,7 @@ impl Agent {
             cluster.taken = None;
             return;
         }
-        if cluster.scope.has(&node) {
+        if counts {
             let seen = clock::mark();
             cluster.observer.seen(&node, entry.create, entry.modified, lease, seen);
         }
@@ -755,6 +761,14 @@ impl Clustered {
 fn tell_return(answers_again: bool) {
     if answers_again {
         tracing::info!("the store answers again");
+    }
+}
+
+/// What tells of everything is lost, or of everything but the sessions.
+fn unheard(cluster: &mut Clustered) {
+    match cluster.scope.has_all() {
+        true => cluster.observer.resync(),
+        false => cluster.observer.hold(),
     }
 }
 

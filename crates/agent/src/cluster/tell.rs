@@ -95,10 +95,12 @@ impl Agent {
         for node in cluster.sessions.keys().filter(|node| !scope.has(node)) {
             cluster.observer.ignore(node);
         }
-        let watching = cluster.scopes.receiver_count() > 0;
-        if watching && scope.has_all() != cluster.scope.has_all() {
-            // The watches are opened anew, and everything is read before.
+        if scope.has_all() != cluster.scope.has_all() {
             cluster.observer.resync();
+            if cluster.scopes.receiver_count() == 0 {
+                // Nothing is watched yet, and everything else was just read.
+                cluster.observer.go_on();
+            }
         }
         cluster.early.retain(|node, _| scope.has(node));
         cluster.scopes.send_replace(scope.clone());

@@ -561,7 +561,10 @@ impl World {
     pub(crate) fn watch_lost(&mut self, ix: NodeIx, why: &'static str) {
         let Some(agent) = self.agent(ix) else { return };
         agent.close_watches();
-        agent.clustered.observer.resync();
+        match agent.clustered.scope.has_all() {
+            true => agent.clustered.observer.resync(),
+            false => agent.clustered.observer.hold(),
+        }
         self.say(|| format!("n{ix:04}  lost its watch: {why}"));
         self.renewals_lost(ix);
         self.plan_task(ix, RELIST, Task::List);

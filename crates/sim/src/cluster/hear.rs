@@ -116,7 +116,10 @@ impl World {
         self.all_heard(ix);
         let now = self.mark(ix);
         if let Some(agent) = self.agent(ix) {
-            agent.clustered.observer.resynced(now);
+            match agent.clustered.scope.has_all() {
+                true => agent.clustered.observer.resynced(now),
+                false => agent.clustered.observer.go_on(),
+            }
         }
         self.look_at_sessions(ix);
     }
@@ -153,19 +156,19 @@ impl World {
 
     fn hear_put(&mut self, ix: NodeIx, entry: &Entry) {
         match (&entry.key, &*entry.value) {
-            (Key::Session(node), Value::Session(record)) => self.session_seen(ix, *node, entry, *record),
+            (Key::Session(node), Value::Session(record)) => self.session_seen(ix, *node, entry, *record, false),
             (Key::There(node), Value::Session(record)) => {
                 // Written by the revision that opened it.
                 let opened = Entry {
                     create: entry.modified,
                     ..entry.clone()
                 };
-                self.session_seen(ix, *node, &opened, *record);
+                self.session_seen(ix, *node, &opened, *record, false);
                 let early = self.agent(ix).and_then(|agent| agent.clustered.early.remove(node));
                 if let Some(early) = early.filter(|early| early.create == opened.create)
                     && let Value::Session(record) = &*early.value
                 {
-                    self.session_seen(ix, *node, &early, *record);
+                    self.session_seen(ix, *node, &early, *record, true);
                 }
             }
             (Key::Slot(_), Value::Slot(_)) => {
@@ -278,7 +281,15 @@ impl World {
         }
     }
 
-    pub(super) fn session_seen(&mut self, ix: NodeIx, node: NodeIx, entry: &Entry, record: records::Session) {
+    /// As in the agent: `apart` if by the watch of that session alone.
+    pub(super) fn session_seen(
+        &mut self,
+        ix: NodeIx,
+        node: NodeIx,
+        entry: &Entry,
+        record: records::Session,
+        apart: bool,
+    ) {
         let now = self.mark(ix);
         let name = self.node(node).name.clone();
         let lease = match self.broken {
@@ -287,7 +298,7 @@ impl World {
         };
         let Some(agent) = self.agent(ix) else { return };
         let clustered = &mut agent.clustered;
-        let watched = clustered.scope.has(&name);
+        let watched = clustered.scope.has_all() || (apart && clustered.scope.has(&name));
         if clustered
             .sessions
             .get(&node)

@@ -51,10 +51,15 @@ impl World {
             self.apply_at(ix);
         }
         let Some(agent) = self.agent(ix) else { return };
-        if before.has_all() != scope.has_all() && opened {
-            agent.close_watches();
+        if before.has_all() != scope.has_all() {
             agent.clustered.observer.resync();
-            self.call(ix, Purpose::List { first: false }, Asked::List, CALL_TIMEOUT);
+            if opened {
+                agent.close_watches();
+                self.call(ix, Purpose::List { first: false }, Asked::List, CALL_TIMEOUT);
+            } else {
+                // Everything else was just read, or is being read.
+                agent.clustered.observer.go_on();
+            }
         }
         self.watch_apart(ix, &scope);
     }
@@ -137,7 +142,7 @@ impl World {
         let known = agent.clustered.sessions.get(&of).map(|known| known.id);
         match entry.map(|entry| (entry, &*entry.value)) {
             Some((entry, Value::Session(record))) if known == Some(entry.create) => {
-                self.session_seen(ix, of, entry, *record);
+                self.session_seen(ix, of, entry, *record, true);
             }
             Some((entry, _)) => drop(agent.clustered.early.insert(of, entry.clone())),
             None => drop(agent.clustered.early.remove(&of)),

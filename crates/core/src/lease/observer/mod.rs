@@ -178,6 +178,18 @@ impl Observer {
         }
     }
 
+    /// Where sessions are told apart, what tells of everything else was lost: nothing is ended until that was read again, but what is known of
+    /// sessions stands.
+    pub fn hold(&mut self) {
+        self.resyncing = true;
+    }
+
+    /// Everything else was read again since [`hold`](Self::hold) or [`resync`](Self::resync); of each session told apart its own watch says when
+    /// it may be held against its node.
+    pub fn go_on(&mut self) {
+        self.resyncing = false;
+    }
+
     /// All sessions there are have been [`seen`](Self::seen) since [`resync`](Self::resync); the others are gone.
     pub fn resynced(&mut self, now: Mark) {
         self.resyncing = false;

@@ -114,6 +114,20 @@ fn lost_watch_of_one_session_keeps_its_timer_and_holds_back_only_its_end() {
 }
 
 #[test]
+fn what_is_read_of_everything_else_says_nothing_of_a_session_whose_own_watch_is_lost() {
+    let mut observer = writing();
+    saw(&mut observer, "a", 5, 0);
+    observer.hold();
+    assert_eq!(why(&observer, "a", 710), Why::Resyncing);
+    observer.go_on();
+    assert_eq!(observer.may_condemn(&node("a"), mark(710)), Ok(condemn(1, 5)));
+    observer.unheard(&node("a"));
+    observer.hold();
+    observer.go_on();
+    assert_eq!(why(&observer, "a", 720), Why::Resyncing);
+}
+
+#[test]
 fn who_is_told_of_again_is_seen_for_all_of_w_anew() {
     let mut observer = writing();
     saw(&mut observer, "a", 5, 0);
