@@ -727,25 +727,23 @@ async fn post_undrain(State(door): State<Door>, UrlPath(node): UrlPath<String>) 
 
 /// Stops all automatic actions: nothing is failed over, restarted or rolled until `resume`. Answered when that is written.
 #[utoipa::path(post, path = "/v1/pause", request_body = api::PauseRequest, responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
-async fn post_pause(State(door): State<Door>, request: Option<Json<api::PauseRequest>>) -> Answer<Outcome> {
+async fn post_pause(State(door): State<Door>, request: Option<Json<Option<api::PauseRequest>>>) -> Answer<Outcome> {
     pause(&door, request, true).await
 }
 
 /// Ends a pause.
 #[utoipa::path(post, path = "/v1/resume", request_body = api::PauseRequest, responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
-async fn post_resume(State(door): State<Door>, request: Option<Json<api::PauseRequest>>) -> Answer<Outcome> {
+async fn post_resume(State(door): State<Door>, request: Option<Json<Option<api::PauseRequest>>>) -> Answer<Outcome> {
     pause(&door, request, false).await
 }
 
-/// Clients of before say neither who asks nor why.
-async fn pause(door: &Door, request: Option<Json<api::PauseRequest>>, pauses: bool) -> Answer<Outcome> {
-    let request = request.map_or_else(
-        || api::PauseRequest {
-            by: "somebody".into(),
-            why: String::new(),
-        },
-        |Json(request)| request,
-    );
+/// Clients of before say neither who asks nor why, and send nothing, or `null`.
+async fn pause(door: &Door, request: Option<Json<Option<api::PauseRequest>>>, pauses: bool) -> Answer<Outcome> {
+    let unsaid = || api::PauseRequest {
+        by: "somebody".into(),
+        why: String::new(),
+    };
+    let request = request.and_then(|Json(request)| request).unwrap_or_else(unsaid);
     let asked = |answer| Request::Pause {
         request,
         pauses,
