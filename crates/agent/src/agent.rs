@@ -98,10 +98,14 @@ impl Agent {
             match input {
                 Some(input) => {
                     self.take(input);
-                    // Whatever else is here already belongs to the same moment.
+                    // Whatever else is here already belongs to the same moment. What was decided is begun before the next is heard: it is
+                    // written against what was known when it was decided.
                     for _ in 0..64 {
                         match queue.try_recv() {
-                            Ok(input) => self.take(input),
+                            Ok(input) => {
+                                self.carry_out();
+                                self.take(input);
+                            }
                             Err(_) => break,
                         }
                     }

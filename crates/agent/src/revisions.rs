@@ -91,13 +91,28 @@ pub(crate) async fn read_worked(store: &dyn Store) -> Result<WorkedAt, store::Er
     Ok(entries.into_iter().filter_map(read).collect())
 }
 
-/// Where a rollback goes: the last revision that worked and says something else than the one in force. That one is the newest.
+/// Where a rollback goes: the last revision that worked and says something else than the one in force. That one is the newest. Whoever
+/// rolled back did not want what was in force then: a second rollback does not bring it back.
 pub(crate) fn way_back<'a>(history: &'a [Applied], worked: &WorkedAt) -> Option<&'a Applied> {
     let in_force = history.iter().max_by_key(|applied| applied.revision)?;
     history
         .iter()
         .filter(|applied| worked.contains_key(&applied.revision) && !says_the_same(applied, in_force))
+        .filter(|applied| !was_left(applied, history))
         .max_by_key(|applied| applied.revision)
+}
+
+/// Whether somebody rolled back from what a revision says, after it.
+fn was_left(applied: &Applied, history: &[Applied]) -> bool {
+    let before = |revision: u64| {
+        let earlier = history.iter().filter(move |other| other.revision < revision);
+        earlier.max_by_key(|other| other.revision)
+    };
+    history
+        .iter()
+        .filter(|back| back.how.starts_with("rollback") && back.revision > applied.revision)
+        .filter_map(|back| before(back.revision))
+        .any(|left| left.revision >= applied.revision && says_the_same(left, applied))
 }
 
 /// Whether two revisions declare the same: a comment more makes no other file.
@@ -152,6 +167,22 @@ mod tests {
         assert_eq!(back(&twice, &[1, 2]), Some(2));
         assert_eq!(back(&twice, &[1]), Some(1));
         assert_eq!(back(&twice, &[]), None, "nobody guesses");
+    }
+
+    #[test]
+    fn a_second_rollback_does_not_bring_back_what_the_first_one_left() {
+        let back_to = |revision: u64, to: &str, marker: &str| Applied {
+            how: format!("rollback to {to}"),
+            ..applied(revision, marker)
+        };
+        let mut history = vec![applied(1, "one"), applied(2, "two"), back_to(3, "1", "one")];
+        assert_eq!(back(&history, &[1, 2, 3]), None);
+        // Applied again and well, it is what worked last.
+        history.push(applied(4, "two"));
+        history.push(applied(5, "broken"));
+        assert_eq!(back(&history, &[1, 2, 3, 4]), Some(4));
+        history.push(back_to(6, "4", "two"));
+        assert_eq!(back(&history, &[1, 2, 3, 4, 6]), Some(3));
     }
 
     #[test]

@@ -129,6 +129,9 @@ pub struct Live {
     pub leaving: bool,
     /// It runs from the file in force.
     pub current: bool,
+    /// Its check was changed while it ran, and has not passed since.
+    #[serde(default)]
+    pub check_untried: bool,
     /// How often it died of late.
     pub deaths: u32,
     /// How often it was started again.

@@ -78,6 +78,8 @@ pub(crate) struct Instance {
     pub(crate) fails: u32,
     pub(crate) passes: u32,
     pub(crate) last_failure: Option<String>,
+    /// Its check was changed then, while it ran, and has not passed since: nobody knows whether the check is right.
+    pub(crate) check_untried: Option<Timestamp>,
     /// What the `standby_check` says; `None` before its first answer.
     pub(crate) standby_check: Option<Result<(), String>>,
     pub(crate) standby_checked_at: Timestamp,
@@ -154,6 +156,7 @@ impl Instance {
             fails: 0,
             passes: 0,
             last_failure: None,
+            check_untried: None,
             standby_check: None,
             standby_checked_at: now,
             stood_by: None,
@@ -263,6 +266,7 @@ impl Instance {
         self.fails = 0;
         self.passes = 0;
         self.last_failure = None;
+        self.check_untried = None;
         self.standby_check = None;
         self.stood_by = None;
         self.failing_since = None;
@@ -337,6 +341,43 @@ impl Instance {
                     last,
                 };
                 true
+            }
+        }
+    }
+
+    /// Takes in the answer of a check that was changed while the process ran. One that it never passed does not make it unhealthy: a
+    /// mistake in a check must not end what works. Returns what is left to be judged as usual.
+    pub(crate) fn try_check(
+        &mut self,
+        began: Timestamp,
+        outcome: ProbeOutcome,
+        is_proven: bool,
+        fail_after: u32,
+        now: Timestamp,
+    ) -> Option<ProbeOutcome> {
+        let Some(since) = self.check_untried else {
+            return Some(outcome);
+        };
+        // It was asked as the check was before.
+        if began < since {
+            return None;
+        }
+        let was_well = self.phase == Phase::Running && self.health == Health::Healthy;
+        match outcome {
+            ProbeOutcome::Fail(what) if was_well && !is_proven => {
+                self.last_fail = Some(now);
+                self.fails = self.fails.saturating_add(1);
+                self.passes = 0;
+                self.last_failure = Some(what);
+                None
+            }
+            ProbeOutcome::Unsure => None,
+            // It passes, another one did, or this one was not well before: it counts.
+            outcome => {
+                if outcome == ProbeOutcome::Pass || self.fails + 1 >= fail_after {
+                    self.check_untried = None;
+                }
+                Some(outcome)
             }
         }
     }

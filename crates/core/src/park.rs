@@ -64,6 +64,11 @@ impl Core {
     pub fn parks(&self) -> &BTreeMap<SlotId, Parked> {
         &self.parks
     }
+
+    /// Whether automatic actions are paused.
+    pub fn is_paused(&self) -> bool {
+        self.paused.is_some()
+    }
 }
 
 impl Slot {

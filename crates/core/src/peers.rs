@@ -167,6 +167,8 @@ pub struct Report {
     pub leaving: bool,
     /// It runs from the present declaration.
     pub current: bool,
+    /// Its check was changed while it ran, and has not passed since.
+    pub check_untried: bool,
     /// How often it died of late.
     pub deaths: u32,
     /// How often it was started again.

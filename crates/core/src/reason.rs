@@ -182,6 +182,12 @@ pub enum Reason {
         because: String,
         last: Option<String>,
     },
+    /// Its check was changed while it ran and was well, and it has only failed it since, as all others have.
+    CheckNeverPassed {
+        instance: InstanceId,
+        times: u32,
+        last: Option<String>,
+    },
     /// It took a slot as what a new file declares, and did not keep it.
     TookAndLost {
         instance: InstanceId,
@@ -321,6 +327,13 @@ impl fmt::Display for Reason {
                 write!(
                     f,
                     "{instance} tried the new declaration: {because}{}",
+                    last_one(last.as_deref())
+                )
+            }
+            Reason::CheckNeverPassed { instance, times, last } => {
+                write!(
+                    f,
+                    "{instance} was well, and has failed its changed check {times} times and never passed it{}; nothing is done to it, for the check may be wrong",
                     last_one(last.as_deref())
                 )
             }

@@ -231,7 +231,9 @@ impl Agent {
         );
         gone.extend(self.core.parks().keys().map(record::park_key));
         gone.extend(cluster.controller.iter().map(|_| record::CONTROLLER.to_owned()));
-        gone.extend(cluster.paused.then(|| record::PAUSED.to_owned()));
+        // What was read when this agent came up, too.
+        let is_paused = cluster.paused || self.core.is_paused();
+        gone.extend(is_paused.then(|| record::PAUSED.to_owned()));
         gone.retain(|key| !there.contains(key.as_str()));
         for key in gone {
             self.hear_delete(&key, now);
@@ -819,6 +821,7 @@ pub(super) fn report_of(id: &InstanceId, live: &Live) -> Report {
         busy: live.busy,
         leaving: live.leaving,
         current: live.current,
+        check_untried: live.check_untried,
         deaths: live.deaths,
         restarts: live.restarts,
         since: crate::clock::ago(live.since),

@@ -47,10 +47,10 @@ pub(crate) struct Clustered {
     pub(crate) timing: Timing,
     pub(crate) link: SessionLink,
     pub(crate) observer: Observer,
-    /// Whose renewals are told: what watches are opened by, and of which controller that was judged.
+    /// Whose renewals are told: what watches are opened by, and of which controller, and whether with agents alone that tell who is there, that was judged.
     pub(crate) scope: Scope,
     pub(crate) scopes: tokio::sync::watch::Sender<Scope>,
-    pub(crate) scoped_for: Option<NodeName>,
+    pub(crate) scoped_for: (Option<NodeName>, bool),
     /// Renewals of sessions that are not said to be there yet: the watch that says so is another one.
     pub(crate) early: BTreeMap<NodeName, Entry>,
     /// When the main loop wanted to look at the sessions next.

@@ -24,7 +24,9 @@ use store::session::{self, Opened, Record, Renewal, Session};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Version of the takeover protocol that we speak.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
+/// From this version on a session that is opened or ended is also told apart (`there/NODE`): while an older agent has one, nobody relies on that.
+pub(crate) const TELLS_WHO_IS_THERE: u32 = 2;
 
 /// Something for the thread to do.
 pub(crate) enum Order {

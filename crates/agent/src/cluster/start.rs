@@ -214,7 +214,7 @@ pub(crate) async fn join(
         observer: Observer::new(timing),
         scope: Scope::Whole,
         scopes: watch::Sender::new(Scope::Whole),
-        scoped_for: None,
+        scoped_for: (None, true),
         early: BTreeMap::new(),
         look_at: None,
         link,

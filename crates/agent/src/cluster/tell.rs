@@ -1,7 +1,7 @@
 //! What others and the session thread are told of us; who is the controller.
 
 use super::publish::Publish;
-use super::session::Order;
+use super::session::{Order, TELLS_WHO_IS_THERE};
 use crate::agent::Agent;
 use crate::clock;
 use crate::executor::chain;
@@ -73,12 +73,20 @@ impl Agent {
             .controller
             .as_ref()
             .map(|(controller, _)| controller.node.clone());
-        if !self.core.may_have_other_scope() && cluster.scoped_for == controller {
+        let all_tell = cluster
+            .sessions
+            .values()
+            .all(|session| session.record.protocol >= TELLS_WHO_IS_THERE);
+        let scoped_for = (controller, all_tell);
+        if !self.core.may_have_other_scope() && cluster.scoped_for == scoped_for {
             return;
         }
-        let whole_up_to = cluster.node.whole_up_to.unwrap_or(WHOLE_UP_TO);
-        let scope = self.core.scope(controller.as_ref(), whole_up_to);
-        cluster.scoped_for = controller;
+        let whole_up_to = match all_tell {
+            true => cluster.node.whole_up_to.unwrap_or(WHOLE_UP_TO),
+            false => usize::MAX,
+        };
+        let scope = self.core.scope(scoped_for.0.as_ref(), whole_up_to);
+        cluster.scoped_for = scoped_for;
         if scope == cluster.scope {
             return;
         }
@@ -232,6 +240,7 @@ impl Agent {
             busy: report.busy,
             leaving: report.leaving,
             current: report.current,
+            check_untried: report.check_untried,
             deaths: report.deaths,
             restarts: report.restarts,
             since: WallTime(clock::wall_now().0 - age),

@@ -187,7 +187,12 @@ fn of_service(service: &ServiceView) -> Parts {
     facts.push(failover_order(service));
     if let Some(rollout) = super::status::rollout(service) {
         let words = super::status::rollout_in_words(&rollout);
-        facts.push(format!("some processes run from an earlier declaration; {words}"));
+        let some = if service.instances.iter().any(|instance| !instance.current) {
+            "some processes run from an earlier declaration; "
+        } else {
+            ""
+        };
+        facts.push(format!("{some}{words}"));
         facts.extend((!rollout.hint.is_empty()).then_some(rollout.hint));
     }
     facts.extend(service.unplaced.clone());

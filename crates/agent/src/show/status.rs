@@ -282,6 +282,19 @@ pub(crate) fn slot_state(phase: SlotPhase) -> &'static str {
     }
 }
 
+/// Whether, whichever active's node is lost, somebody on another one could take over.
+fn heir_elsewhere(service: &ServiceView) -> bool {
+    let node = |id: &model::InstanceId| {
+        let instance = service.instances.iter().find(|instance| instance.id == *id);
+        instance.map(|instance| &instance.node)
+    };
+    let heirs: Vec<_> = service.failover_order.iter().filter_map(node).collect();
+    let holders = service.slots.iter().filter_map(|slot| slot.instance.as_ref());
+    holders
+        .filter_map(node)
+        .all(|lost| heirs.iter().any(|heir| *heir != lost))
+}
+
 /// Which class of failure is noticed how fast (design, rule 4), and what follows as things stand: a standby that could not take over, or a
 /// pause, protects from nothing.
 fn protection(service: &ServiceView, view: &View, timing: Option<&Timing>) -> String {
@@ -321,11 +334,14 @@ fn protection(service: &ServiceView, view: &View, timing: Option<&Timing>) -> St
             } else {
                 String::new()
             };
-            match heir {
-                true => {
+            match (heir, heir_elsewhere(service)) {
+                (true, true) => {
                     format!("loss of its node: its session, taken elsewhere within {worst}ms, promotion on top{fence}")
                 }
-                false => format!("loss of its node: no standby could take over now{fence}"),
+                (true, false) => {
+                    format!("loss of its node: who could take over is on the same node{fence}")
+                }
+                (false, _) => format!("loss of its node: no standby could take over now{fence}"),
             }
         }
     };

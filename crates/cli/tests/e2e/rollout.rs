@@ -251,3 +251,41 @@ async fn a_rollback_never_goes_to_what_never_worked_and_a_killed_active_runs_as_
         text(&to_two.stderr)
     );
 }
+
+/// A mistake in a check must not end what works.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_check_ends_nothing_and_a_rollback_goes_to_what_worked() {
+    let rollout = Rollout::up();
+    until_it_works(&rollout);
+    let before = rig::pids(&rollout.rig.status().unwrap());
+    let load = load::start(Plan::get(rollout.listen, "/healthz", 100.0)).unwrap();
+    let wrong = web_file(rollout.listen, 2, "one").replace("/healthz", "/nowhere");
+    let applied = rollout.apply_and_wait(&wrong, "20s");
+    assert!(
+        !applied.status.success() && text(&applied.stderr).contains("never passed"),
+        "{}",
+        text(&applied.stderr)
+    );
+    let told = |status: &api::Status| {
+        let web = rig::service(status, "web").unwrap();
+        let rollout = web.rollout.as_ref();
+        rollout.is_some_and(|rollout| rollout.state == "given-up" && rollout.because.contains("never passed"))
+    };
+    rollout.rig.wait_for("the wrong check to be told", HEAL, told).unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    let history_now = history(&rollout);
+    let in_force = history_now.first().unwrap();
+    assert!(in_force.worked.is_none(), "{in_force:?}");
+
+    let back = rollout.rig.run(&["rollback", "--yes"]).unwrap();
+    assert!(back.status.success(), "{}", text(&back.stderr));
+    let is_well = |status: &api::Status| {
+        let web = rig::service(status, "web").unwrap();
+        web.rollout.is_none() && web.state == "redundant"
+    };
+    rollout.rig.wait_for("the old check", HEAL, is_well).unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_no_failures(&load.finish().await);
+    let after = rig::pids(&rollout.rig.status().unwrap());
+    assert_eq!(after, before, "somebody was restarted for a mistake in a check");
+}

@@ -162,6 +162,10 @@ impl Service {
         let Some(instance) = self.instances.get(id) else {
             return;
         };
+        // It was unhealthy as the check was before: it is asked as the check is now, before anything is done to it.
+        if instance.check_untried.is_some() {
+            return;
+        }
         let last = instance.last_failure.clone().unwrap_or_default();
         let because = Reason::HolderUnhealthy {
             instance: id.clone(),
@@ -211,6 +215,6 @@ fn start_is_unjudged(instance: &Instance, check: Option<&Check>, now: Timestamp)
     !instance.start_extended && (starts || check.is_some_and(|check| !heard(check)))
 }
 
-fn hear_within(check: &Check) -> Duration {
+pub(super) fn hear_within(check: &Check) -> Duration {
     (check.every.duration() + check.timeout.duration()) * 2
 }

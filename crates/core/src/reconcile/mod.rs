@@ -156,6 +156,7 @@ impl Service {
             .chain(self.rebalancing.then_some(self.rebalanced_again))
             .chain(self.write_again_at(cx))
             .chain(self.surplus_due(cx))
+            .chain(self.declared_until())
             .chain(
                 self.instances
                     .values()

@@ -311,7 +311,7 @@ impl Service {
                 .values()
                 .all(|instance| instance.current || instance.retiring)
         {
-            return None;
+            return self.check_on_trial();
         }
         let of = |state, (since, because): (Timestamp, Reason)| RolloutView {
             state,
@@ -328,6 +328,32 @@ impl Service {
         given_up
             .or_else(|| stuck().map(|stuck| of(RolloutState::Stuck, stuck)))
             .or_else(|| Some(under_way()))
+    }
+
+    /// A check that was changed while processes ran, and that none of them here has passed yet.
+    fn check_on_trial(&self) -> Option<RolloutView> {
+        let check = self.declared.check.as_ref().filter(|_| !self.removed)?;
+        let tries =
+            |instance: &&Instance| instance.check_untried.is_some() && !instance.retiring && instance.is_alive();
+        let instance = self
+            .instances
+            .values()
+            .filter(tries)
+            .max_by_key(|instance| instance.fails)?;
+        let has_failed = instance.fails >= check.fail_after;
+        Some(RolloutView {
+            state: if has_failed {
+                RolloutState::GivenUp
+            } else {
+                RolloutState::UnderWay
+            },
+            since: instance.check_untried,
+            because: has_failed.then(|| Reason::CheckNeverPassed {
+                instance: instance.id.clone(),
+                times: instance.fails,
+                last: instance.last_failure.clone(),
+            }),
+        })
     }
 
     /// Another file, or somebody's wish: what was given up is tried again.

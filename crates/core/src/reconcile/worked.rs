@@ -3,17 +3,23 @@
 //! A declaration worked when everything ran as it says and passed its checks. Until the one in force has, whoever ends unasked and ran from
 //! the one that worked last is started from that again: a rollout tries the new one on those that it chooses, and on nobody else.
 
+use super::ends::hear_within;
 use crate::instance::{Instance, Phase, Source};
 use crate::service::Service;
 use crate::slot::Slot;
 use crate::{Context, Reason};
 use model::{RunId, Timestamp};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Another node has heard of a file, and we of what became of its processes, within this.
+const HEARD_WITHIN: Duration = Duration::from_secs(2);
 
 impl Service {
     /// Takes in whether everything runs as declared.
     pub(super) fn note_worked(&mut self, cx: &Context<'_>) {
-        self.works = !cx.stopping && self.runs_as_declared();
+        self.works = !cx.stopping && self.declared_until().is_none_or(|at| cx.now >= at) && self.runs_as_declared();
+        self.served |= self.serves_as_declared(cx.now);
         if self.works && self.worked.as_ref().is_none_or(|worked| *worked != self.declared) {
             self.worked = Some(Arc::clone(&self.declared));
         }
@@ -35,7 +41,11 @@ impl Service {
     /// there is no node, and slots that are parked, are not the declaration's fault.
     fn runs_as_declared(&self) -> bool {
         let there = || self.instances.values().filter(|instance| !instance.retiring);
-        let runs = |instance: &Instance| instance.current && self.readiness(instance).is_ok();
+        let is_tried = |instance: &Instance| {
+            let there = instance.told.as_ref().is_none_or(|told| !told.check_untried);
+            instance.check_untried.is_none() && there
+        };
+        let runs = |instance: &Instance| instance.current && is_tried(instance) && self.readiness(instance).is_ok();
         let served = |slot: &Slot| slot.is_parked() || (slot.serving().is_some() && slot.planned.is_none());
         let slots = self.declared.active as usize;
         !self.removed
@@ -49,12 +59,30 @@ impl Service {
     /// What worked last, if processes of it are other ones than those of what is declared, and none of those serves yet.
     pub(crate) fn unproven(&self) -> Option<&Arc<model::Service>> {
         let worked = self.worked.as_ref()?;
+        let proven = self.served || worked.launch() == self.declared.launch() || self.serves_as_declared(Timestamp(0));
+        (!proven).then_some(worked)
+    }
+
+    /// Whether a process serves that runs from what is declared, as far as can be known by now.
+    fn serves_as_declared(&self, now: Timestamp) -> bool {
+        let others_are_heard = self.declared_until().is_none_or(|at| now >= at);
         let serves = |slot: &Slot| {
             let holder = slot.serving().and_then(|holder| self.instances.get(holder));
-            holder.is_some_and(|holder| holder.current && holder.is_fit())
+            let is_known = |holder: &Instance| self.is_mine(holder) || others_are_heard;
+            holder.is_some_and(|holder| holder.current && holder.is_fit() && is_known(holder))
         };
-        let proven = worked.launch() == self.declared.launch() || self.slots.iter().any(serves);
-        (!proven).then_some(worked)
+        self.slots.iter().any(serves)
+    }
+
+    /// Until when nothing is known of what was declared a moment ago: what others tell of their processes may be of the one before.
+    pub(super) fn declared_until(&self) -> Option<Timestamp> {
+        let checked = self.declared.check.as_ref().map(hear_within).unwrap_or_default();
+        let heard = self.me.as_ref().map_or(Duration::ZERO, |_| HEARD_WITHIN);
+        let at = self.declared_at? + checked + heard;
+        self.instances
+            .values()
+            .any(|instance| !self.is_mine(instance))
+            .then_some(at)
     }
 
     /// What the next process of an instance is started from.

@@ -317,6 +317,7 @@ impl Service {
             busy: instance.hook.is_some(),
             leaving: self.is_leaving(id),
             current: instance.current,
+            check_untried: instance.check_untried.is_some(),
             deaths: u32::try_from(instance.recent_deaths(now)).unwrap_or(u32::MAX),
             restarts: instance.restarts,
             since: instance.since,

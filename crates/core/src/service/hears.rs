@@ -138,9 +138,9 @@ impl Service {
                 instance: id,
                 run,
                 standby: false,
+                began,
                 outcome,
-                ..
-            } => self.probed(&id, run, outcome, now, out),
+            } => self.probed(&id, run, (began, outcome), now, out),
             Event::HookDone {
                 instance,
                 run,
@@ -314,18 +314,25 @@ impl Service {
         &mut self,
         id: &InstanceId,
         run: RunId,
-        outcome: crate::ProbeOutcome,
+        (began, outcome): (Timestamp, crate::ProbeOutcome),
         now: Timestamp,
         out: &mut VecDeque<Decision>,
     ) -> bool {
         let declared = Arc::clone(&self.declared);
+        let is_proven = self.check_is_proven;
         let Some(instance) = self.current_run(id, run) else {
             return false;
         };
         let Some(check) = &declared.check else {
             return false;
         };
+        let was_untried = instance.check_untried;
+        let Some(outcome) = instance.try_check(began, outcome, is_proven, check.fail_after, now) else {
+            // Looked at when that many failed, so that it is told.
+            return instance.fails == check.fail_after;
+        };
         let passed = outcome == crate::ProbeOutcome::Pass;
+        let tried = was_untried != instance.check_untried;
         let was = instance.health;
         let changed = instance.absorb_probe(outcome, check.fail_after, check.pass_after, now);
         let (node, health, because) = (instance.node.clone(), instance.health, instance.because.clone());
@@ -341,8 +348,9 @@ impl Service {
         if was == Health::Starting && health == Health::Healthy {
             self.replacements = 0;
         }
+        self.check_is_proven |= passed;
         let answers = passed && promoted.is_some_and(|epoch| self.answered(id, epoch, now));
-        changed || answers
+        changed || answers || tried
     }
 
     /// Notes the first answer of a new active. Returns true if it was the first.

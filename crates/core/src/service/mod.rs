@@ -25,6 +25,12 @@ pub(crate) struct Service {
     pub(crate) declared: Arc<model::Service>,
     /// The declaration as which all of it worked last.
     pub(crate) worked: Option<Arc<model::Service>>,
+    /// When what is declared was declared; of what was there when we came up that is not known.
+    pub(crate) declared_at: Option<Timestamp>,
+    /// A process of it served and was well.
+    pub(crate) served: bool,
+    /// Some process here passed the check that is declared.
+    pub(crate) check_is_proven: bool,
     /// Everything runs as declared.
     pub(crate) works: bool,
     pub(crate) removed: bool,
@@ -112,6 +118,9 @@ impl Service {
             me: None,
             declared: Arc::new(declared),
             worked: None,
+            declared_at: None,
+            served: false,
+            check_is_proven: false,
             works: false,
             removed: false,
             slots: Vec::new(),
@@ -165,6 +174,10 @@ impl Service {
         }
         let mode_changes = self.declared.standby_mode != declared.standby_mode;
         let check_ends = declared.check.is_none();
+        let check_changes = self.declared.check != declared.check;
+        self.declared_at = Some(now);
+        self.served = false;
+        self.check_is_proven &= !check_changes;
         self.declared = Arc::new(declared);
         if self.declared.listen.is_none() {
             self.trust_no_unfinished_promotion();
@@ -182,6 +195,10 @@ impl Service {
                 instance.because = Reason::LivesWithoutCheck {
                     after: instance::SETTLE,
                 };
+            }
+            if check_changes && instance.phase == Phase::Running {
+                instance.check_untried = (!check_ends).then_some(now);
+                (instance.fails, instance.passes) = (0, 0);
             }
             instance.current = match &instance.launched_from {
                 Some(from) if instance.has_process() || instance.ran_earlier => from.launch() == self.declared.launch(),

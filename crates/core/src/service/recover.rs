@@ -49,6 +49,13 @@ impl Service {
         if running && instance.current {
             instance.launched_from = Some(Arc::clone(&self.declared));
         }
+        let check_worked = self
+            .worked
+            .as_ref()
+            .is_none_or(|worked| worked.check == self.declared.check);
+        if running && healthy && self.declared.check.is_some() && !check_worked {
+            instance.check_untried = Some(now);
+        }
         if running && !healthy {
             let deadline = now + self.declared.start_timeout.duration();
             let started = Phase::Starting {

@@ -50,6 +50,7 @@ pub(crate) fn says(promoted: Option<u64>) -> Event {
         unfenced: None,
         busy: false,
         leaving: false,
+        check_untried: false,
         current: true,
         deaths: 0,
         restarts: 0,
