@@ -524,10 +524,11 @@ impl Agent {
                     return;
                 }
                 let (told, result) = oneshot::channel();
+                let way_on = self.way_on(&request, now);
                 self.switchover(&request, told, now);
                 tokio::spawn(async move {
                     if let Ok(result) = result.await {
-                        let _ = answer.send(crate::http::switchover_outcome(&request.service, result));
+                        let _ = answer.send(crate::http::switchover_outcome(&request.service, way_on, result));
                     }
                 });
             }
@@ -823,6 +824,16 @@ impl Agent {
         }
     }
 
+    /// What must be done before a slot that nobody serves can be switched over.
+    pub(crate) fn way_on(&self, request: &api::SwitchoverRequest, now: Timestamp) -> Option<String> {
+        let view = self.core.view(now);
+        let mut services = view.services.iter();
+        let service = services.find(|service| service.name.as_str() == request.service)?;
+        let wanted = request.slot.unwrap_or(0);
+        let slot = service.slots.iter().find(|slot| slot.slot == wanted)?;
+        show::way_on(view.paused.as_ref(), service, slot)
+    }
+
     pub(crate) fn drill(&mut self, request: &api::DrillRequest, now: Timestamp) -> Result<Outcome, Outcome> {
         let unknown = |what: &str| {
             refused(
@@ -830,6 +841,16 @@ impl Agent {
                 Some("`understudy status` lists them".into()),
             )
         };
+        if let Some(paused) = &self.core.view(now).paused {
+            return Err(refused(
+                format!(
+                    "automatic actions are paused, so nobody would take over and nothing would be started again: {}, since {}",
+                    paused.reason(),
+                    clock::shown(paused.since)
+                ),
+                Some("`understudy resume` ends that".into()),
+            ));
+        }
         match request.what.as_str() {
             "instance" => {
                 let id: InstanceId = request.name.parse().map_err(|_| unknown("instance"))?;
@@ -891,6 +912,11 @@ impl Agent {
         let node = self.known_node(name).ok_or_else(unknown)?;
         if back {
             self.wish(&node_key(&node), None);
+            let view = self.core.view(now);
+            let mut nodes = view.nodes.iter();
+            if nodes.any(|known| known.name == node && known.state == decisions::NodeState::Online) {
+                return Ok(done(format!("nothing to do: node {name} is not drained")));
+            }
             self.core.handle(
                 Event::NodeBack {
                     node,
@@ -930,6 +956,13 @@ impl Agent {
         );
         if !parked.is_empty() {
             text.push_str(&format!("; {} has no active to move: it is parked", parked.join(", ")));
+        }
+        if let Some(paused) = &self.core.view(now).paused {
+            text.push_str(&format!(
+                "; nothing moves before `understudy resume`, for automatic actions are paused: {}, since {}",
+                paused.reason(),
+                clock::shown(paused.since)
+            ));
         }
         Ok(done(text))
     }

@@ -628,11 +628,18 @@ async fn post_switchover(State(door): State<Door>, Json(request): Json<Switchove
     Ok(Json(outcome))
 }
 
-/// What became of a switchover, for the operator.
-pub(crate) fn switchover_outcome(service: &str, result: Result<decisions::Takeover, String>) -> Outcome {
+/// What became of a switchover, for the operator; `way_on` is what must be done first where it was refused, if that is known.
+pub(crate) fn switchover_outcome(
+    service: &str,
+    way_on: Option<String>,
+    result: Result<decisions::Takeover, String>,
+) -> Outcome {
     let takeover = match result {
         Ok(takeover) => takeover,
-        Err(problem) => return refused(problem, Some(format!("`understudy explain {service}` says more"))),
+        Err(problem) => {
+            let hint = way_on.unwrap_or_else(|| format!("`understudy explain {service}` says more"));
+            return refused(problem, Some(hint));
+        }
     };
     let failover = timeline(&takeover);
     let from = takeover.from.map_or_else(String::new, |from| format!("from {from} "));

@@ -41,6 +41,7 @@ mod slots;
 mod words;
 
 pub use dashboard::Place as DashboardPlace;
+pub use drivers::preflight::Finding;
 pub use http::openapi;
 pub use preflight::{Here, preflight};
 

@@ -61,7 +61,7 @@ impl Agent {
     ) {
         let slot = match self.parkable(request, parks, now) {
             Ok(slot) => slot,
-            Err(refused) => return drop(answer.send(Err(refused))),
+            Err(told) => return drop(answer.send(if told.done { Ok(told) } else { Err(told) })),
         };
         let at = clock::wall_now();
         let parked = Parked {
@@ -90,7 +90,9 @@ impl Agent {
             .services
             .into_iter()
             .find(|view| view.name == slot.service);
+        let anybody = held.as_ref().is_some_and(|view| !view.failover_order.is_empty());
         let held = held.and_then(|view| view.slots.into_iter().find(|one| one.slot == slot.slot)?.instance);
+        let follows = after_unpark(self.core.view(now).paused.as_ref(), anybody);
         let (store, inputs) = (Arc::clone(&self.store), self.inputs.clone());
         // Among several, the watch tells it, in the order in which it was done: an answer may be later than what was done after it.
         let alone = self.clustered.is_none();
@@ -107,7 +109,7 @@ impl Agent {
                         (true, None) => {
                             format!("slot {slot} is parked: nobody takes it before `understudy unpark {slot}`")
                         }
-                        (false, _) => format!("slot {slot} may be held again: the first in line takes it now"),
+                        (false, _) => format!("slot {slot} may be held again: {follows}"),
                     }))
                 }
                 Ok(false) => Err(refused(format!("slot {slot} is parked already"), None)),
@@ -117,6 +119,7 @@ impl Agent {
         });
     }
 
+    /// Which slot to park or unpark; otherwise what to answer.
     fn parkable(&self, request: &ParkRequest, parks: bool, now: Timestamp) -> Result<SlotId, Outcome> {
         let named = self.slot_named(&request.service, request.slot, now);
         if !parks {
@@ -131,7 +134,7 @@ impl Agent {
                     format!("several slots of {} are parked: say which", request.service),
                     Some("`understudy status` shows which".into()),
                 )),
-                (None, _, Ok(slot)) => Err(refused(format!("slot {slot} is not parked"), None)),
+                (None, _, Ok(slot)) => Err(done(format!("nothing to do: slot {slot} is not parked"))),
                 (None, _, Err(refused)) => Err(refused),
             };
         }
@@ -199,6 +202,19 @@ impl Agent {
     }
 }
 
+/// Who takes a slot that is parked no more.
+fn after_unpark(paused: Option<&decisions::Paused>, anybody: bool) -> String {
+    match (paused, anybody) {
+        (Some(paused), _) => format!(
+            "nobody takes it before `understudy resume`, for automatic actions are paused: {}, since {}",
+            paused.reason(),
+            clock::shown(paused.since)
+        ),
+        (None, true) => "the first in line takes it now".into(),
+        (None, false) => "nobody could take it now, so whoever is ready first does".into(),
+    }
+}
+
 /// As the decisions know it.
 pub(crate) fn known_park(parked: &Parked) -> decisions::Parked {
     decisions::Parked {
@@ -238,4 +254,26 @@ pub(crate) fn not_written(error: &str) -> Outcome {
         format!("it could not be written: {error}"),
         Some("nothing was changed, unless the store carries it out late; `understudy status` shows it then".into()),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::after_unpark;
+    use model::Timestamp;
+
+    #[test]
+    fn nobody_is_promised_to_take_a_slot_while_everything_is_paused() {
+        let paused = decisions::Paused {
+            since: Timestamp(0),
+            by: "ann".into(),
+            why: "the switch is replaced".into(),
+        };
+        let said = after_unpark(Some(&paused), true);
+        assert!(
+            said.starts_with("nobody takes it before `understudy resume`") && said.contains("ann"),
+            "{said}"
+        );
+        assert_eq!(after_unpark(None, true), "the first in line takes it now");
+        assert!(after_unpark(None, false).starts_with("nobody could take it now"));
+    }
 }

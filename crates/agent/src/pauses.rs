@@ -32,7 +32,7 @@ impl Agent {
                 ),
                 Some("`understudy resume` ends that".into()),
             ))),
-            (None, false) => Some(Ok(done("automatic actions were not paused"))),
+            (None, false) => Some(Ok(done("nothing to do: automatic actions are not paused"))),
             _ if self
                 .clustered
                 .as_ref()

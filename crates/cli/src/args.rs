@@ -1,6 +1,6 @@
 //! What can be typed. The doc comments are the reference: `docs/cli.md` is made from them.
 
-use crate::parse::{loopback, span};
+use crate::parse::{loopback, reason, revision, span};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -197,7 +197,8 @@ pub(crate) struct Check {
     /// Print the JSON Schema of the file instead of checking one
     #[arg(long, conflicts_with_all = ["json", "here"])]
     pub(crate) schema: bool,
-    /// Also try whether it could run on this machine: programs found, ports free, users known
+    /// Also try whether it could run on this machine: programs found, ports free, users known. Without it, only programs that
+    /// are not found are told, as a warning
     #[arg(long)]
     pub(crate) here: bool,
 }
@@ -418,7 +419,7 @@ pub(crate) struct Switchover {
 #[derive(Debug, Args)]
 pub(crate) struct History {
     /// Print the file of this revision
-    #[arg(long, value_name = "REVISION")]
+    #[arg(long, value_name = "REVISION", value_parser = revision)]
     pub(crate) show: Option<u64>,
     /// List what operators did by hand instead: `park`, `unpark`, `force`, `pause`, `resume`
     #[arg(long, conflicts_with = "show")]
@@ -432,6 +433,7 @@ pub(crate) struct History {
 #[derive(Debug, Args)]
 pub(crate) struct Rollback {
     /// To which revision [default: the last that was healthy and says something else than the one in force]
+    #[arg(value_parser = revision)]
     pub(crate) revision: Option<u64>,
     /// Do not ask; needed where there is no terminal
     #[arg(long, short)]
@@ -465,7 +467,7 @@ pub(crate) struct Service {
 #[derive(Debug, Args)]
 pub(crate) struct Pause {
     /// Why: shown for as long as it is paused
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub(crate) because: Option<String>,
     /// Print the outcome as JSON
     #[arg(long)]
@@ -479,7 +481,7 @@ pub(crate) struct Park {
     #[arg(value_name = "SERVICE[/SLOT]")]
     pub(crate) slot: String,
     /// Why: shown for as long as it is parked
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub(crate) because: Option<String>,
     /// Do not ask
     #[arg(long)]

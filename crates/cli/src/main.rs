@@ -21,6 +21,7 @@ mod render;
 mod terminal;
 mod who;
 
+use clap::builder::{OsStr, Resettable};
 use clap::{CommandFactory, FromArgMatches};
 use std::ffi::OsString;
 
@@ -28,12 +29,22 @@ fn main() {
     let typed: Vec<OsString> = std::env::args_os().collect();
     let command = args::Cli::command().color(help_color(&typed));
     let parsed = command
-        .try_get_matches_from(typed)
+        .try_get_matches_from(&typed)
         .and_then(|matches| args::Cli::from_arg_matches(&matches));
     match parsed {
         Ok(cli) => std::process::exit(commands::run(cli)),
         // 2 for wrong usage, 0 for --help and --version.
-        Err(error) => error.exit(),
+        Err(error) => as_typed(error, typed).exit(),
+    }
+}
+
+/// The same error without what comes from the environment: its usage would show that as if it had to be typed.
+fn as_typed(error: clap::Error, typed: Vec<OsString>) -> clap::Error {
+    let command = args::Cli::command().color(help_color(&typed));
+    let command = command.mut_args(|arg| arg.env(Resettable::<OsStr>::Reset));
+    match command.try_get_matches_from(typed) {
+        Err(same) if error.use_stderr() && same.kind() == error.kind() => same,
+        _ => error,
     }
 }
 

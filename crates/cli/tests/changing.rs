@@ -50,6 +50,48 @@ fn each_change_is_one_request_and_its_outcome_is_told() {
 }
 
 #[test]
+fn what_is_typed_wrongly_is_told_in_words_and_without_what_the_environment_says() {
+    let folder = tempfile::tempdir().unwrap();
+    for (args, says) in [
+        (
+            vec!["rollback", "abc"],
+            "a revision is a number, as `understudy history` lists them",
+        ),
+        (vec!["pause", "--because", " "], "say why, or leave `--because` out"),
+        (vec!["park", "db", "--because", ""], "say why, or leave `--because` out"),
+        (
+            vec!["silence", "--because", "work", "--for", "30d"],
+            "`30d` is not between 1ms and 24h",
+        ),
+        (vec!["drain"], "Usage: understudy drain <NODE>"),
+    ] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_understudy"))
+            .args(&args)
+            .env("UNDERSTUDY_STATE_DIR", folder.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert!(said.contains(says) && !said.contains("--state-dir"), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn a_drill_while_everything_is_paused_is_refused_before_anything_is_asked() {
+    let fake = Fake::shop();
+    let mut status = sample::status();
+    status["paused"] = "2026-01-01T12:00:00Z".into();
+    fake.on("GET /v1/status", Reply::Json(200, status.to_string()));
+    let ran = fake.run(&["drill", "instance", "db-1", "--yes"]);
+    assert!(
+        ran.failed().contains("nobody would take over") && ran.stderr.contains("`understudy resume`"),
+        "{}",
+        ran.stderr
+    );
+    assert!(fake.posts().is_empty(), "{:?}", fake.posts());
+}
+
+#[test]
 fn an_outcome_that_is_not_done_fails_whatever_the_status_code() {
     let fake = Fake::shop();
     fake.on("POST /v1/pause", Reply::Json(200, sample::refusal("not now", None)));

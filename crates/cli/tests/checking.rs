@@ -152,10 +152,25 @@ fn a_port_that_another_has_is_told_while_a_cluster_of_that_name_runs() {
 }
 
 #[test]
-fn this_machine_is_looked_at_only_if_asked_for() {
+fn a_program_that_is_not_here_is_a_warning_and_an_error_where_this_machine_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let path = file(&folder, &sample::FILE.replace("sleep", "no-such-program-anywhere"));
-    run_in(folder.path(), &["check", &path]).ok();
+    let ran = run_in(folder.path(), &["check", &path]);
+    assert!(ran.ok().starts_with("ok: cluster `shop`"), "{}", ran.stdout);
+    for part in [
+        "warning: on this machine `no-such-program-anywhere`",
+        "shop.toml:5",
+        "`apply` refuses",
+        "1 warning",
+    ] {
+        assert!(ran.stderr.contains(part), "{part} is missing in\n{}", ran.stderr);
+    }
+    let json = run_in(folder.path(), &["check", &path, "--json"]);
+    let value: Value = serde_json::from_str(json.ok()).unwrap();
+    assert_eq!(
+        (&value["ok"], value["warnings"][0]["line"].as_u64()),
+        (&true.into(), Some(5))
+    );
     let ran = run_in(folder.path(), &["check", &path, "--here"]);
     assert!(
         ran.failed().contains("no-such-program-anywhere") && ran.stderr.contains("shop.toml:5"),

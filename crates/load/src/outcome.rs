@@ -112,6 +112,16 @@ pub struct StepReport {
     pub cpu: Vec<(String, f64)>,
 }
 
+/// A percentile of fewer requests than this is chance.
+const REQUESTS_MIN: u64 = 5;
+
+impl StepReport {
+    /// Whether enough requests were due while it was measured for it to tell anything.
+    pub fn tells(&self) -> bool {
+        self.planned >= REQUESTS_MIN
+    }
+}
+
 /// What limits the service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Limits {

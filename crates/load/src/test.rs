@@ -58,6 +58,8 @@ const CPU_MAX: f64 = 0.7;
 const SEEN_AFTER: Duration = Duration::from_secs(8);
 /// The first step is this share of what one request after the other could do: nothing waits.
 const FIRST: f64 = 0.1;
+/// At the first step so many requests are due at least, or it would show nothing.
+const DUE_FIRST: f64 = 20.0;
 /// With more under way than this the step is lost, and going on only does harm.
 const UNDER_WAY_MAX: u64 = 3_000;
 
@@ -277,9 +279,10 @@ struct Test<'a, S, T> {
 }
 
 impl<S: Surroundings, T: FnMut(Told<'_>)> Test<'_, S, T> {
-    /// One rate, after a tenth of it that shows what is usual.
+    /// One rate, after a lower one that shows what is usual.
     async fn measure(&mut self, rate: f64) -> Result<Ended, Refusal> {
-        for rate in [FIRST * rate, rate] {
+        let first = first(rate, self.plan.step - self.plan.settle);
+        for rate in first.into_iter().chain([rate]) {
             if let Some(harm) = self.step(rate).await? {
                 return Ok(aborted(&harm, rate));
             }
@@ -293,7 +296,7 @@ impl<S: Surroundings, T: FnMut(Told<'_>)> Test<'_, S, T> {
     async fn search(&mut self, from: Option<f64>, first: f64, begun: Instant) -> Result<Ended, Refusal> {
         // So many that a percentile can be told.
         let enough = 30.0 / (self.plan.step - self.plan.settle).as_secs_f64();
-        let mut search = Search::new(from.unwrap_or(first.max(enough)), self.plan.rate_max, 0.04);
+        let mut search = Search::new(from.unwrap_or(first).max(enough), self.plan.rate_max, 0.04);
         loop {
             match search.next() {
                 Next::Try(_) if begun.elapsed() + self.plan.step > TEST_MAX => {
@@ -448,6 +451,12 @@ impl<S: Surroundings, T: FnMut(Told<'_>)> Test<'_, S, T> {
     }
 }
 
+/// The rate before the one that was asked for: a tenth of it, or as many as show something; none if that would be nearly as many.
+fn first(rate: f64, measured: Duration) -> Option<f64> {
+    let first = (FIRST * rate).max(DUE_FIRST / measured.as_secs_f64());
+    (first <= 0.7 * rate).then_some(first)
+}
+
 fn aborted(harm: &str, rate: f64) -> Ended {
     Ended {
         how: "aborted".into(),
@@ -515,12 +524,12 @@ fn judge(
 ) -> Outcome {
     let unmet = steps
         .iter()
-        .filter(|done| !done.report.met)
+        .filter(|done| !done.report.met && done.report.tells())
         .map(|done| done.report.rate)
         .min_by(f64::total_cmp);
     let met = steps
         .iter()
-        .filter(|done| done.report.met && unmet.is_none_or(|unmet| done.report.rate < unmet))
+        .filter(|done| done.report.met && done.report.tells() && unmet.is_none_or(|unmet| done.report.rate < unmet))
         .map(|done| done.report.rate)
         .max_by(f64::total_cmp);
     let quiet = quiet(&steps, met);
@@ -528,7 +537,7 @@ fn judge(
     // The worst step that could be looked at; if all were met, the last.
     let worst = steps
         .iter()
-        .filter(|done| !done.report.met && done.windows.len() >= 2)
+        .filter(|done| !done.report.met && done.report.tells() && done.windows.len() >= 2)
         .max_by(|a, b| a.report.rate.total_cmp(&b.report.rate))
         .or_else(|| {
             steps
@@ -672,5 +681,20 @@ pub(crate) fn number(rate: f64) -> String {
         format!("{rate:.1}")
     } else {
         format!("{rate:.0}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first;
+    use std::time::Duration;
+
+    #[test]
+    fn a_step_before_the_one_that_was_asked_for_has_requests_enough_to_show_something() {
+        let two = Duration::from_secs(2);
+        assert_eq!(first(1_000.0, two), Some(100.0), "a tenth");
+        assert_eq!(first(20.0, two), Some(10.0), "twenty of them are due in two seconds");
+        assert_eq!(first(5.0, two), None, "there is no lower rate that shows anything");
+        assert_eq!(first(5.0, Duration::from_secs(20)), Some(1.0));
     }
 }

@@ -6,6 +6,13 @@ use crate::test::number;
 
 /// A line for a step: what is told when it has ended.
 pub fn step(step: &StepReport, objective: &str) -> String {
+    if !step.tells() {
+        return format!(
+            "{:>8} a second: too few requests to tell, {} were due",
+            number(step.rate),
+            step.planned
+        );
+    }
     let quantile = objective.split(' ').next().unwrap_or("p99");
     let latency = step.objective_ms.map_or_else(|| "too many failed".into(), milliseconds);
     let failed = match step.failed {
@@ -40,6 +47,9 @@ pub fn report(outcome: &Outcome) -> Vec<String> {
                 number(largest.load)
             ));
             lines.push(format!("  {}", ended.text));
+        }
+        None if !outcome.steps.is_empty() && !outcome.steps.iter().any(StepReport::tells) => {
+            lines.push("too few requests were due to tell anything: ask for more a second, or for longer".into());
         }
         None => lines.push(format!("no load was seen to meet {}", outcome.objective)),
     }

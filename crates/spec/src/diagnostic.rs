@@ -86,7 +86,8 @@ impl Diagnostic {
         Self { help, ..self }
     }
 
-    pub(crate) fn warning(self) -> Self {
+    /// The same as a warning: the file may be used as it is.
+    pub fn warning(self) -> Self {
         Self {
             severity: Severity::Warning,
             ..self

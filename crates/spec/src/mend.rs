@@ -74,6 +74,15 @@ pub(crate) fn similar<'a>(word: &str, candidates: impl Iterator<Item = &'a str>)
         .map(|(_, candidate)| candidate)
 }
 
+/// `true` or `false`, where a word for one of them was written.
+pub(crate) fn truth_meant_by(word: &str) -> Option<&'static str> {
+    match word.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" => Some("true"),
+        "false" | "no" | "off" => Some("false"),
+        _ => None,
+    }
+}
+
 /// The same value as TOML of the right type, where it is clear what was meant.
 pub(crate) fn value_meant_by(kind: &Kind, value: &DeValue<'_>) -> Option<String> {
     let number = match value {
@@ -93,11 +102,7 @@ pub(crate) fn value_meant_by(kind: &Kind, value: &DeValue<'_>) -> Option<String>
             let percent = format!("{}%", number?);
             model::Share::parse(&percent).map(|_| quoted(&percent))
         }
-        Kind::Bool => match text?.to_ascii_lowercase().as_str() {
-            "true" | "yes" | "on" => Some("true".into()),
-            "false" | "no" | "off" => Some("false".into()),
-            _ => None,
-        },
+        Kind::Bool => truth_meant_by(text?).map(Into::into),
         Kind::Only(_) => None,
         Kind::Integer { min, max } => {
             let number: u64 = match number {

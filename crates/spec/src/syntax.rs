@@ -68,6 +68,11 @@ fn explain(span: &Range<usize>, message: &str, source: &Arc<Source>) -> Diagnost
         } else if message.starts_with("invalid float") && written.starts_with(|c: char| c.is_ascii_digit()) {
             error(format!("`{}` is neither a number nor text", shown(written)))
                 .help(format!("write text in quotes: `\"{}\"`", shown(written)))
+        } else if let Some(meant) = crate::mend::truth_meant_by(written) {
+            error(format!("`{}` is text without quotes", shown(written))).help(format!(
+                "write `{meant}`; if text is meant, `{}`",
+                shown(&crate::mend::quoted(written))
+            ))
         } else {
             error(format!("`{}` is text without quotes", shown(written)))
                 .help(format!("write `{}`", shown(&crate::mend::quoted(written))))

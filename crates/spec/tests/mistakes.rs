@@ -861,6 +861,19 @@ needs = ["web"]
 }
 
 #[test]
+fn a_word_for_true_is_not_told_to_be_quoted() {
+    assert_snapshot!(mistakes("[service.web]\ncommand = [\"x\"]\nexclusive = yes\n"), @r#"
+    error: `yes` is text without quotes
+     --> shop.toml:3:13
+      |
+    3 | exclusive = yes
+      |             ^^^
+      |
+      = help: write `true`; if text is meant, `"yes"`
+    "#);
+}
+
+#[test]
 fn text_without_quotes() {
     assert_snapshot!(mistakes(r#"
 [service.web]

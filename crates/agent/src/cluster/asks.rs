@@ -146,10 +146,11 @@ impl Agent {
             }
             Ask::Switchover { request, from } => {
                 let (answer, result) = oneshot::channel();
+                let way_on = self.way_on(&request, now);
                 self.switchover(&request, answer, now);
                 self.answer_later(from, number, async move {
                     match result.await {
-                        Ok(result) => crate::http::switchover_outcome(&request.service, result),
+                        Ok(result) => crate::http::switchover_outcome(&request.service, way_on, result),
                         Err(_) => refused("the agent there ended meanwhile", None),
                     }
                 });

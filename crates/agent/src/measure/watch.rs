@@ -154,7 +154,7 @@ fn own_alerts(measures: &Measures, seen: &Seen) -> Alerts {
     };
     let alert = |one: Firing| {
         let entry = one.wrong.code.entry();
-        let action = one.wrong.action();
+        let (manager, action) = (one.wrong.manager(), one.wrong.action());
         Alert {
             fingerprint: one.fingerprint,
             code: entry.name.into(),
@@ -165,7 +165,7 @@ fn own_alerts(measures: &Measures, seen: &Seen) -> Alerts {
             text: one.wrong.text,
             since: clock::shown_wall(WallTime(one.since_ms)),
             meaning: entry.meaning.into(),
-            manager: entry.manager.into(),
+            manager,
             action,
             explained: one.explained,
             silenced: one.silenced.as_ref().map(shown),

@@ -45,12 +45,12 @@ pub(super) fn park(service: &ServiceView, slot: Option<&str>) -> Preview {
         .map(|effect| severity_of(effect, service.state))
         .max()
         .unwrap_or(Severity::Info);
-    preview.undo = Some(format!("unpark {name}/{}", slot.slot));
+    preview.undo = Some(format!("`understudy unpark {name}/{}`", slot.slot));
     preview
 }
 
 /// And is to have one again.
-pub(super) fn unpark(service: &ServiceView, slot: Option<&str>) -> Preview {
+pub(super) fn unpark(service: &ServiceView, slot: Option<&str>, paused: bool) -> Preview {
     let name = &service.name;
     let mut preview = blank(format!("Unpark {name}"));
     let slot = match named(service, slot, |slot| slot.parked.is_some()) {
@@ -62,10 +62,11 @@ pub(super) fn unpark(service: &ServiceView, slot: Option<&str>) -> Preview {
         return refused(preview, format!("slot {} of {name} is not parked", slot.slot));
     }
     preview.lines.push(match service.failover_order.first() {
+        _ if paused => "nobody takes it while automatic actions are paused".into(),
         Some(heir) => format!("{heir} takes it at the next epoch"),
         None => "nobody could take it now: whoever is ready first does".into(),
     });
-    preview.undo = Some(format!("park {name}/{} again", slot.slot));
+    preview.undo = Some(format!("`understudy park {name}/{}`", slot.slot));
     preview
 }
 

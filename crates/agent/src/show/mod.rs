@@ -13,6 +13,7 @@ mod status;
 pub(crate) use explain::explain;
 pub(crate) use plan::plan;
 pub(crate) use preview::preview;
+pub(crate) use slots::way_on;
 pub(crate) use status::status;
 
 use crate::executor::Executor;

@@ -1,5 +1,6 @@
 //! `POST /v1/plan`: what a file would change, and what clients would notice.
 
+use crate::clock::shown;
 use api::{Change, ChangeKind, Plan};
 use decisions::{ServiceView, View};
 use model::{Cluster, Service, StandbyMode};
@@ -18,12 +19,35 @@ pub(crate) fn plan(against: u64, old: &Cluster, new: &Cluster, view: &View) -> P
             .position(|name| *name == change.service)
             .unwrap_or(usize::MAX)
     });
+    let warnings = stopped(&changes, view);
     Plan {
         version: api::VERSION,
         against,
         changes,
-        warnings: Vec::new(),
+        warnings,
     }
+}
+
+/// What an operator stopped by hand, and a change does not start.
+fn stopped(changes: &[Change], view: &View) -> Vec<String> {
+    let mut said = Vec::new();
+    if let Some(paused) = view.paused.as_ref().filter(|_| !changes.is_empty()) {
+        said.push(format!(
+            "automatic actions are paused since {}, because {}: nothing of this is carried out before `understudy resume`",
+            shown(paused.since),
+            paused.reason()
+        ));
+    }
+    let concerned = |service: &&ServiceView| changes.iter().any(|change| change.service == service.name.as_str());
+    for service in view.services.iter().filter(concerned) {
+        said.extend(
+            service
+                .slots
+                .iter()
+                .filter_map(|slot| super::slots::parked(service, slot)),
+        );
+    }
+    said
 }
 
 fn change(diff: &spec::ServiceDiff, old: &Cluster, new: &Cluster, view: &View) -> Change {
@@ -125,7 +149,7 @@ fn update_risk(old: &Service, new: &Service) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::plan;
-    use decisions::Core;
+    use decisions::{Core, Event};
     use model::{Cluster, NodeName, Timestamp};
 
     fn file(text: &str) -> Cluster {
@@ -138,6 +162,43 @@ mod tests {
         let core = Core::new(0, 0, 0, [node]);
         let plan = plan(1, &file(old), &file(new), &core.view(Timestamp(0)));
         plan.changes[0].risk.clone().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_plan_says_what_is_paused_and_parked_by_hand() {
+        let node = NodeName::new("a").unwrap_or_else(|error| panic!("{error}"));
+        let old = file("command = [\"true\"]\nactive = 2\n");
+        let new = file("command = [\"false\"]\nactive = 2\n");
+        let mut core = Core::new(0, 0, 0, [node]);
+        core.handle(Event::Applied(old.clone()), Timestamp(0));
+        let slot = model::SlotId {
+            service: model::ServiceName::new("web").unwrap_or_else(|error| panic!("{error}")),
+            slot: 1,
+        };
+        let parked = Some(decisions::Parked {
+            since: Timestamp(0),
+            by: "ann".into(),
+            why: "the disk is swapped".into(),
+        });
+        core.handle(Event::Parked { slot, parked }, Timestamp(0));
+        let paused = Some(decisions::Paused {
+            since: Timestamp(0),
+            by: "bob".into(),
+            why: String::new(),
+        });
+        core.handle(Event::Paused(paused), Timestamp(0));
+        let view = core.view(Timestamp(0));
+        assert!(plan(1, &old, &old, &view).warnings.is_empty(), "nothing changes");
+        let said = plan(1, &old, &new, &view).warnings;
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(
+            said[0].contains("bob") && said[0].contains("`understudy resume`"),
+            "{said:?}"
+        );
+        assert!(
+            said[1].contains("the disk is swapped") && said[1].contains("`understudy unpark web/1`"),
+            "{said:?}"
+        );
     }
 
     #[test]

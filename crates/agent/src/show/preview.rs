@@ -11,14 +11,18 @@ use model::ServiceState;
 /// What an action would do; an error if it is about something that does not exist.
 pub(crate) fn preview(intent: &Intent, known: &Known<'_>) -> Result<Preview, Outcome> {
     let mut preview = match intent {
-        Intent::Switchover { name, slot, to } => switchover(service(known, name)?, slot.as_deref(), to.as_deref()),
+        Intent::Switchover { name, slot, to } => {
+            switchover(service(known, name)?, slot.as_deref(), to.as_deref(), known)
+        }
         Intent::Drain { name } => node_away(node(known, name)?, known, false),
         Intent::DrillNode { name } => node_away(node(known, name)?, known, true),
         Intent::Undrain { name } => undrain(node(known, name)?),
         Intent::DrillInstance { name } => drill_instance(name, known)?,
         Intent::Retry { name } => retry(name, known)?,
         Intent::Park { name, slot } => super::hands::park(service(known, name)?, slot.as_deref()),
-        Intent::Unpark { name, slot } => super::hands::unpark(service(known, name)?, slot.as_deref()),
+        Intent::Unpark { name, slot } => {
+            super::hands::unpark(service(known, name)?, slot.as_deref(), known.view.paused.is_some())
+        }
         Intent::Force { name, .. } => super::hands::force(service(known, name)?, known),
         Intent::Pause => pause(known),
         Intent::Resume => resume(known),
@@ -66,7 +70,7 @@ fn node<'a>(known: &'a Known<'_>, name: &str) -> Result<&'a NodeView, Outcome> {
     found.ok_or_else(|| unknown("node", name))
 }
 
-fn switchover(service: &ServiceView, slot: Option<&str>, to: Option<&str>) -> Preview {
+fn switchover(service: &ServiceView, slot: Option<&str>, to: Option<&str>, known: &Known<'_>) -> Preview {
     let name = &service.name;
     let number = slot.and_then(|slot| slot.parse::<u32>().ok()).unwrap_or(0);
     let mut preview = blank(format!("Switch {name} over"));
@@ -79,10 +83,10 @@ fn switchover(service: &ServiceView, slot: Option<&str>, to: Option<&str>) -> Pr
         None => service.failover_order.first(),
     };
     let (Some(holder), SlotPhase::Serving) = (&slot.instance, slot.phase) else {
-        preview.refused = Some(format!(
-            "slot {number} of {name} is {}",
-            super::status::slot_state(slot.phase)
-        ));
+        let state = super::status::slot_state(slot.phase);
+        let way_on = super::slots::way_on(known.view.paused.as_ref(), service, slot);
+        let way_on = way_on.map_or_else(String::new, |way_on| format!("; {way_on}"));
+        preview.refused = Some(format!("slot {number} of {name} is {state}{way_on}"));
         return preview;
     };
     let Some(heir) = heir else {
@@ -135,6 +139,10 @@ fn node_away(node: &NodeView, known: &Known<'_>, lost: bool) -> Preview {
         true => format!("Drill the loss of node {name}"),
         false => format!("Drain node {name}"),
     });
+    if lost && let Some(refusal) = no_drill_while_paused(known) {
+        preview.refused = Some(refusal);
+        return preview;
+    }
     let online = |other: &&NodeView| other.state == NodeState::Online && other.name != node.name;
     if lost && known.timing.is_some() {
         preview.refused = Some(
@@ -235,6 +243,10 @@ fn drill_instance(name: &str, known: &Known<'_>) -> Result<Preview, Outcome> {
     if !matches!(instance.phase, InstancePhase::Running | InstancePhase::Starting) {
         preview.refused = Some(format!("{name} does not run"));
     }
+    if let Some(refusal) = no_drill_while_paused(known) {
+        preview.refused = Some(refusal);
+        return Ok(preview);
+    }
     preview.lines.push(format!(
         "its process on node {} is killed, as a crash would end it",
         instance.node
@@ -249,6 +261,15 @@ fn drill_instance(name: &str, known: &Known<'_>) -> Result<Preview, Outcome> {
         .lines
         .push("it is started again at once, as a standby if another one took over".into());
     Ok(preview)
+}
+
+/// Whoever is killed while everything is paused stays dead: that is no rehearsal.
+fn no_drill_while_paused(known: &Known<'_>) -> Option<String> {
+    let paused = known.view.paused.as_ref()?;
+    let (why, since) = (paused.reason(), crate::clock::shown(paused.since));
+    Some(format!(
+        "automatic actions are paused, so nobody would take over and nothing would be started again: {why}, since {since}"
+    ))
 }
 
 fn retry(name: &str, known: &Known<'_>) -> Result<Preview, Outcome> {

@@ -2,7 +2,7 @@
 
 use super::status::slot_state;
 use crate::clock::shown;
-use decisions::{ServiceView, SlotView, View};
+use decisions::{Paused, ServiceView, SlotPhase, SlotView, View};
 
 /// The slot of a name such as `db/0`.
 pub(super) fn find<'a>(view: &'a View, name: &str) -> Option<(&'a ServiceView, &'a SlotView)> {
@@ -48,6 +48,24 @@ pub(super) fn parked(service: &ServiceView, slot: &SlotView) -> Option<String> {
         parked.reason(),
         slot.slot
     ))
+}
+
+/// What must be ended before a slot that nobody serves can be held again: by hand it was stopped, by hand it goes on.
+pub(crate) fn way_on(paused: Option<&Paused>, service: &ServiceView, slot: &SlotView) -> Option<String> {
+    if slot.phase == SlotPhase::Serving {
+        return None;
+    }
+    let parked = slot.parked.as_ref().map(|parked| {
+        let (name, slot) = (&service.name, slot.slot);
+        let why = parked.reason();
+        format!("slot {name}/{slot} is parked, because {why}: `understudy unpark {name}/{slot}` lets it be held again")
+    });
+    let paused = paused.map(|paused| {
+        let why = paused.reason();
+        format!("automatic actions are paused, because {why}: nobody takes it before `understudy resume`")
+    });
+    let both: Vec<String> = parked.into_iter().chain(paused).collect();
+    (!both.is_empty()).then(|| both.join("; "))
 }
 
 /// Whether there is no slot that anybody could take.

@@ -35,14 +35,22 @@ pub(super) async fn run(session: &Session, args: &args::Check) -> Result<Done, E
     if args.here {
         must_run_here(session, &file, &args.file).await?;
     }
+    let missing = match args.here {
+        true => Vec::new(),
+        false => missing(session, &file),
+    };
+    for program in &missing {
+        session
+            .output
+            .say(&format!("{}\n", program.render(session.output.talk.color)));
+    }
     session.output.answer(&summary(file.cluster(), &session.output.view));
     if args.here {
         session.output.answer_line("nothing on this machine stands in its way");
     }
-    if !file.parsed.warnings.is_empty() {
-        session
-            .output
-            .say(&plural(file.parsed.warnings.len() as u64, "warning"));
+    let warnings = file.parsed.warnings.len() + missing.len();
+    if warnings > 0 {
+        session.output.say(&plural(warnings as u64, "warning"));
     }
     Ok(Done::Yes)
 }
@@ -72,7 +80,11 @@ async fn json(session: &Session, args: &args::Check) -> Result<Done, Error> {
                 false => None,
             };
             let ok = found.as_ref().is_none_or(Vec::is_empty);
-            let text = report(ok, &[], &file.parsed.warnings, found.as_deref(), Some(file.cluster()));
+            let mut warnings = file.parsed.warnings.clone();
+            if !args.here {
+                warnings.extend(missing(session, &file));
+            }
+            let text = report(ok, &[], &warnings, found.as_deref(), Some(file.cluster()));
             (text, if ok { Done::Yes } else { Done::No })
         }
     };
@@ -80,25 +92,55 @@ async fn json(session: &Session, args: &args::Check) -> Result<Done, Error> {
     Ok(done)
 }
 
+/// Programs of a file that this machine has not. The file may be meant for another one, so that is no error.
+fn missing(session: &Session, file: &File) -> Vec<spec::Diagnostic> {
+    const PROGRAMS: [&str; 6] = [
+        "command",
+        "on_promote",
+        "on_demote",
+        "on_follow",
+        "check",
+        "standby_check",
+    ];
+    // No address is tried for that.
+    let listens = file.cluster().services.values().filter_map(|service| service.listen);
+    let found = findings(session, file, &listens.collect()).into_iter();
+    found
+        .filter(|(_, finding)| PROGRAMS.contains(&finding.key))
+        .map(|(service, finding)| {
+            let problem = format!("on this machine {}", finding.problem);
+            let help = format!("{}; where it is so, `apply` refuses the file", finding.help);
+            let here = file
+                .parsed
+                .diagnostic(service.as_str(), finding.key, problem, Some(help));
+            here.warning()
+        })
+        .collect()
+}
+
 /// What would keep the services of a file from running on this machine, with its place in the file.
 async fn here(session: &Session, file: &File) -> Vec<spec::Diagnostic> {
     let layout = session.place.layout(&file.cluster().name);
-    // Without a path of its own it cannot be started either; then `{understudy}` is the finding.
-    let exe = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("understudy"));
-    let ours = ours(session, file, &layout).await;
-    let here = agent::Here {
-        layout: &layout,
-        exe: &exe,
-        folder: Some(file.folder()),
-        ours: &ours,
-    };
-    agent::preflight(file.cluster(), here)
-        .into_iter()
+    let found = findings(session, file, &ours(session, file, &layout).await).into_iter();
+    found
         .map(|(service, finding)| {
             file.parsed
                 .diagnostic(service.as_str(), finding.key, finding.problem, Some(finding.help))
         })
         .collect()
+}
+
+fn findings(session: &Session, file: &File, ours: &BTreeSet<SocketAddr>) -> Vec<(model::ServiceName, agent::Finding)> {
+    let layout = session.place.layout(&file.cluster().name);
+    // Without a path of its own it cannot be started either; then `{understudy}` is the finding.
+    let exe = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("understudy"));
+    let here = agent::Here {
+        layout: &layout,
+        exe: &exe,
+        folder: Some(file.folder()),
+        ours,
+    };
+    agent::preflight(file.cluster(), here)
 }
 
 /// Addresses that the cluster of this file has already: whoever runs says which.

@@ -4,7 +4,7 @@ use super::{Done, Error, Session, act};
 use crate::args::DrillWhat;
 use crate::names::{Kind, find};
 use crate::render::drill::{Target, blast_radius, page};
-use crate::render::span;
+use crate::render::{clean, span};
 use api::DrillRequest;
 
 pub(super) async fn run(session: &Session, what: DrillWhat) -> Result<Done, Error> {
@@ -20,6 +20,18 @@ pub(super) async fn run(session: &Session, what: DrillWhat) -> Result<Done, Erro
     let client = session.client().await?;
     let status = client.status().await?;
     find(&status, &name, &[kind])?;
+    if let Some(since) = &status.paused {
+        let by = status
+            .pause
+            .as_ref()
+            .map_or_else(String::new, |pause| format!(" by {}", pause.by));
+        return Err(Error::BadArgument {
+            what: clean(&format!(
+                "automatic actions are paused since {since}{by}, so nobody would take over and nothing would be started again"
+            )),
+            hint: "`understudy resume` ends that",
+        });
+    }
     let target = if kind == Kind::Node {
         Target::Node(&name)
     } else {

@@ -8,6 +8,7 @@ use crate::feed::{self, News};
 use crate::render::{self, change};
 use crate::who;
 use api::{HistoryEntry, Plan, RollbackRequest};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -42,6 +43,7 @@ async fn until_it_runs(session: &Session, client: Client, limit: Duration) -> Re
     let deadline = Instant::now() + limit;
     let mut news = feed::follow(client);
     let mut waits_for: Vec<String> = Vec::new();
+    let mut told = BTreeSet::new();
     loop {
         let status = match timeout_at(deadline, news.recv()).await {
             Ok(Some(News::Status(answer, _))) => answer.value,
@@ -59,13 +61,14 @@ async fn until_it_runs(session: &Session, client: Client, limit: Duration) -> Re
             }
         };
         let stopped = blocked::blocked(&status);
-        if blocked::all_blocked(&status, &stopped) {
-            session
-                .output
-                .say("not everything will run as the file says by itself:");
-            for line in stopped.values() {
-                session.output.say(&format!("  {line}"));
+        // What does not come by itself is said at once, also while something else may still come.
+        for line in stopped.values() {
+            if told.insert(line.clone()) {
+                session.output.say(&format!("not waiting: {line}"));
             }
+        }
+        if blocked::all_blocked(&status, &stopped) {
+            session.output.say("not everything will run as the file says by itself");
             return Ok(Done::No);
         }
         let behind = status.services.iter().filter(|service| blocked::is_behind(service));

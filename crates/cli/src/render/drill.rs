@@ -28,7 +28,7 @@ pub(crate) fn blast_radius(status: &Status, target: Target<'_>) -> Vec<Effect> {
     status
         .services
         .iter()
-        .filter_map(|service| effect(service, target))
+        .filter_map(|service| effect(service, target, status.paused.is_some()))
         .collect()
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn page(effects: &[Effect], view: &View) -> String {
     out
 }
 
-fn effect(service: &ServiceStatus, target: Target<'_>) -> Option<Effect> {
+fn effect(service: &ServiceStatus, target: Target<'_>, paused: bool) -> Option<Effect> {
     let hit = |instance: &InstanceStatus| match target {
         Target::Node(node) => instance.node == node,
         Target::Instance(id) => instance.id == id,
@@ -70,7 +70,7 @@ fn effect(service: &ServiceStatus, target: Target<'_>) -> Option<Effect> {
     let successors: Vec<&str> = service
         .failover_order
         .iter()
-        .filter(|id| !is_lost(id))
+        .filter(|id| !paused && !is_lost(id))
         .filter(|id| {
             service
                 .instances
@@ -91,6 +91,7 @@ fn effect(service: &ServiceStatus, target: Target<'_>) -> Option<Effect> {
             lost_actives.join(", ")
         ));
         parts.push(match successors.as_slice() {
+            [] if paused => "nobody takes over while automatic actions are paused".to_owned(),
             [] => "no standby could take over".to_owned(),
             successors => format!("{} would take over", successors.join(", ")),
         });
@@ -132,6 +133,18 @@ mod tests {
         assert_eq!(effects.len(), 1);
         assert!(!effects[0].outage);
         assert_eq!(effects[0].text, "loses 1 standby; stays up: 1 would serve, 1 needed");
+    }
+
+    #[test]
+    fn while_everything_is_paused_nobody_takes_over() {
+        let mut status = shop();
+        status.paused = Some("2026-01-01T12:00:00Z".into());
+        let effects = blast_radius(&status, Target::Instance("db-1"));
+        assert!(effects[0].outage);
+        assert_eq!(
+            effects[0].text,
+            "loses 1 active (db-1); nobody takes over while automatic actions are paused; GOES DOWN: 0 would serve, 1 are needed"
+        );
     }
 
     #[test]

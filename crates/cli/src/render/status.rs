@@ -206,9 +206,12 @@ fn row(status: &Status, service: &ServiceStatus, instance: &InstanceStatus) -> V
         (state, _) => state,
     };
     let takes_over = service.failover_order.iter().position(|id| *id == instance.id);
+    // Nobody is next where nothing may be taken.
+    let is_next =
+        takes_over == Some(0) && status.paused.is_none() && service.slots.iter().any(|slot| slot.parked.is_none());
     let (tone, sign, note) = match (word, instance.role.as_str()) {
         ("healthy" | "prepared", "standby") if !instance.ready => (Tone::Warn, "◐", ", not ready".to_owned()),
-        ("healthy", "standby") if takes_over == Some(0) => (Tone::Good, "●", ", next".to_owned()),
+        ("healthy", "standby") if is_next => (Tone::Good, "●", ", next".to_owned()),
         ("healthy" | "prepared", _) => (Tone::Good, "●", String::new()),
         ("starting" | "waiting" | "stopping", _) => (Tone::Warn, "◌", String::new()),
         _ => (Tone::Bad, "○", String::new()),
@@ -389,6 +392,25 @@ mod tests {
         let status = shop();
         assert!(!one_service(&status, &status.services[0], &plain()).contains("needs attention"));
         assert!(one_service(&status, &status.services[1], &plain()).contains("hint: understudy explain web-3"));
+    }
+
+    #[test]
+    fn nobody_is_next_where_nothing_may_be_taken() {
+        let status = shop();
+        let next = |status: &Status| one_service(status, &status.services[0], &plain()).contains(", next");
+        assert!(next(&status));
+        let mut parked = status.clone();
+        parked.services[0].slots[0].parked = Some(api::Parked {
+            since: "2026-01-01T12:00:00Z".into(),
+            by: "ann".into(),
+            why: String::new(),
+        });
+        assert!(!next(&parked));
+        let paused = Status {
+            paused: Some("2026-01-01T12:01:00Z".into()),
+            ..status
+        };
+        assert!(!next(&paused));
     }
 
     #[test]

@@ -46,7 +46,15 @@ impl Shop {
 async fn a_parked_slot_is_held_by_nobody_over_deaths_of_agent_and_standby_until_it_is_unparked() {
     let shop = Shop::up();
     let before = shop.slot();
-    assert!(shop.refused(&["unpark", "db"]).contains("slot db/0 is not parked"));
+    let node = shop.rig.status().unwrap().nodes[0].name.clone();
+    for (verb, about, says) in [
+        ("unpark", &["db"] as &[&str], "nothing to do: slot db/0 is not parked"),
+        ("resume", &[], "nothing to do: automatic actions are not paused"),
+        ("undrain", &[node.as_str()], "is not drained"),
+    ] {
+        let said = shop.ok(&[&[verb][..], about].concat());
+        assert!(said.contains(says), "{said}");
+    }
     assert!(
         shop.refused(&["park", "web", "--yes"])
             .contains("web has 2 slots: say which")
@@ -84,7 +92,21 @@ async fn a_parked_slot_is_held_by_nobody_over_deaths_of_agent_and_standby_until_
     let first = told(&shop);
     assert!(shop.ok(&["status"]).contains("parked it: the disk is swapped"));
     let switch = shop.refused(&["switchover", "db"]);
-    assert!(switch.contains("the slot is parked"), "{switch}");
+    let switch = switch.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        switch.contains("the slot is parked") && switch.contains("`understudy unpark db/0`"),
+        "{switch}"
+    );
+    let alerts = || shop.ok(&["alerts"]).split_whitespace().collect::<Vec<_>>().join(" ");
+    let begun = std::time::Instant::now();
+    while !alerts().contains("service-down") && begun.elapsed() < HEAL {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let said = alerts();
+    assert!(
+        said.contains("manager: Nothing, for it is parked: db/0.") && said.contains("do: `understudy unpark db/0`"),
+        "{said}"
+    );
 
     // The agent dies: the next one knows it, before it decides anything.
     crate::kill(shop.rig.own().unwrap().agent);
@@ -204,6 +226,25 @@ async fn a_pause_is_told_with_who_and_why_wherever_a_failover_is_promised() {
     let status = shop.rig.status().unwrap();
     let db = status.services.iter().find(|service| service.name == "db").unwrap();
     assert!(db.protection.starts_with("NOTHING FOLLOWS"), "{}", db.protection);
+
+    // What would be promised otherwise is not.
+    let more = format!(
+        "{}\n[service.nap]\ncommand = [\"sleep\", \"1000\"]\n",
+        crate::shop_file(shop.web, shop.db, &shop.witness)
+    );
+    std::fs::write(&file, more).unwrap();
+    shop.ok(&["park", "db", "--yes"]);
+    for words in [
+        &["plan", file.to_str().unwrap()] as &[&str],
+        &["rebalance", "web"],
+        &["unpark", "db"],
+    ] {
+        let said = shop.ok(words).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains("before `understudy resume`"), "{words:?}: {said}");
+    }
+    let drill = shop.refused(&["drill", "instance", "db-1", "--yes"]);
+    let drill = drill.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(drill.contains("nobody would take over"), "{drill}");
 
     shop.ok(&["resume"]);
     let status = shop.rig.status().unwrap();

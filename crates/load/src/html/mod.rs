@@ -163,7 +163,9 @@ fn table(out: &mut String, outcome: &Outcome) {
     );
     let ms = |ms: Option<f64>| ms.map_or_else(|| "–".into(), milliseconds);
     for step in &outcome.steps {
-        let met = if step.met {
+        let met = if !step.tells() {
+            "too few to tell"
+        } else if step.met {
             "met"
         } else {
             "<span class=bad>not met</span>"

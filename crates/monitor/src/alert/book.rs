@@ -208,6 +208,7 @@ fn seconds(seconds: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alert::judge::Stopped;
 
     fn wrong(code: Code, about: &str, because_of: Option<(Code, &str)>) -> Wrong {
         Wrong {
@@ -216,6 +217,7 @@ mod tests {
             service: Some(about.into()),
             text: format!("{about} is wrong"),
             because_of: because_of.map(|(code, about)| (code, about.to_owned())),
+            stopped: Stopped::default(),
         }
     }
 

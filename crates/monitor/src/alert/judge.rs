@@ -28,16 +28,57 @@ pub struct Wrong {
     pub text: String,
     /// Another alert that explains this one: while that one fires, this one is not told.
     pub because_of: Option<(Code, String)>,
+    /// What keeps the manager from mending it.
+    pub stopped: Stopped,
+}
+
+/// What an operator stopped by hand. Nothing, as a rule.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stopped {
+    /// Automatic actions are paused.
+    pub paused: bool,
+    /// Slots that are parked, as `db/0`.
+    pub parked: Vec<String>,
+    /// There are other slots that nobody serves.
+    pub others: bool,
 }
 
 impl Wrong {
+    /// What the manager does about it, as it stands now.
+    pub fn manager(&self) -> String {
+        let usual = self.code.entry().manager;
+        let Stopped { paused, parked, others } = &self.stopped;
+        match (paused, parked.as_slice()) {
+            (true, _) => "Nothing, for automatic actions are paused.".into(),
+            (false, []) => usual.into(),
+            (false, parked) if *others => {
+                format!(
+                    "Nothing about what is parked: {}. About the rest: {usual}",
+                    parked.join(", ")
+                )
+            }
+            (false, parked) => format!("Nothing, for it is parked: {}.", parked.join(", ")),
+        }
+    }
+
     /// What to do, with the names that it is about: to be typed as it stands.
     pub fn action(&self) -> String {
         let action = self.code.entry().action.replace("INSTANCE", &self.about);
-        match &self.service {
+        let usual = match &self.service {
             Some(service) => action.replace("SERVICE", service),
             None => action,
-        }
+        };
+        let unpark = self
+            .stopped
+            .parked
+            .iter()
+            .map(|slot| format!("`understudy unpark {slot}` lets it be held again."));
+        let resume = self
+            .stopped
+            .paused
+            .then(|| "`understudy resume` lets automatic actions go on.".to_owned());
+        let all: Vec<String> = unpark.chain(resume).chain([usual]).collect();
+        all.join(" ")
     }
 }
 
@@ -140,6 +181,7 @@ pub fn judge(facts: &Facts<'_>) -> Vec<Wrong> {
         for one in &mut wrong {
             one.text
                 .push_str("; NOTHING IS DONE about it by itself: automatic actions are paused");
+            one.stopped.paused = true;
             one.text.push_str(&by);
         }
         let text = format!("automatic actions are paused since {since}{by}");
@@ -164,9 +206,19 @@ fn of_service(facts: &Facts<'_>, service: &ServiceStatus, wrong: &mut Vec<Wrong>
             .any(|other| other.name == *name && other.state == "down")
     };
     let because_of = needs.into_iter().find(down).map(|need| (Code::ServiceDown, need));
+    let stopped = |code| match code {
+        Code::StandbyNotPromotable => Stopped::default(),
+        // Standbys may be missing besides, and are started.
+        Code::NotRedundant | Code::DistanceBelowTarget => Stopped {
+            others: true,
+            ..parked(service)
+        },
+        _ => parked(service),
+    };
     let mut add = |code, text: String, because_of: Option<(Code, String)>| {
         wrong.push(Wrong {
             because_of,
+            stopped: stopped(code),
             ..of(code, name, Some(name.clone()), text)
         });
     };
@@ -237,6 +289,18 @@ fn of_service(facts: &Facts<'_>, service: &ServiceStatus, wrong: &mut Vec<Wrong>
     }
 }
 
+fn parked(service: &ServiceStatus) -> Stopped {
+    let (parked, held): (Vec<_>, Vec<_>) = service.slots.iter().partition(|slot| slot.parked.is_some());
+    Stopped {
+        paused: false,
+        parked: parked
+            .into_iter()
+            .map(|slot| format!("{}/{}", service.name, slot.slot))
+            .collect(),
+        others: held.into_iter().any(|slot| slot.state != "serving"),
+    }
+}
+
 fn slow(facts: &Facts<'_>, failover: &Failover) -> Option<Wrong> {
     let name = ServiceName::new(&failover.service).ok()?;
     let limit = facts.declared.services.get(&name)?.objective.as_ref()?.failover?;
@@ -289,6 +353,7 @@ fn of(code: Code, about: &str, service: Option<String>, text: String) -> Wrong {
         service,
         text,
         because_of: None,
+        stopped: Stopped::default(),
     }
 }
 
@@ -380,7 +445,53 @@ mod tests {
                 one.text.contains("paused") && one.text.contains("by ann: the switch is replaced"),
                 "{one:?}"
             );
+            if one.code != Code::PausedForLong {
+                assert_eq!(one.manager(), "Nothing, for automatic actions are paused.");
+            }
+            assert!(one.action().starts_with("`understudy resume`"), "{}", one.action());
         }
+    }
+
+    #[test]
+    fn of_what_is_parked_nothing_is_promised_and_the_way_back_is_named() {
+        let slot = |slot, parked: Option<&str>| api::SlotStatus {
+            slot,
+            state: if parked.is_some() { "parked" } else { "vacant" }.into(),
+            instance: None,
+            node: None,
+            epoch: 3,
+            since: String::new(),
+            because: String::new(),
+            parked: parked.map(|by| api::Parked {
+                since: String::new(),
+                by: by.into(),
+                why: String::new(),
+            }),
+        };
+        let down = |slots| {
+            let (mut status, declared) = (status(vec![service("db", "down", 0)]), cluster());
+            status.services[0].slots = slots;
+            let wrong = judge(&facts(&status, &declared, &BTreeMap::new()));
+            wrong
+                .into_iter()
+                .find(|one| one.code == Code::ServiceDown)
+                .expect("it is down")
+        };
+        let all = down(vec![slot(0, Some("ann"))]);
+        assert_eq!(all.manager(), "Nothing, for it is parked: db/0.");
+        assert!(all.action().starts_with("`understudy unpark db/0`"), "{}", all.action());
+        let one = down(vec![slot(0, None), slot(1, Some("ann"))]);
+        assert_eq!(
+            one.manager(),
+            "Nothing about what is parked: db/1. About the rest: It starts and promotes whatever can still serve, and goes on trying."
+        );
+        let none = down(vec![slot(0, None)]);
+        assert_eq!(none.manager(), Code::ServiceDown.entry().manager);
+        assert!(
+            none.action().starts_with("`understudy explain db`"),
+            "{}",
+            none.action()
+        );
     }
 
     #[test]

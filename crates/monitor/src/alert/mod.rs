@@ -16,7 +16,7 @@ mod testing;
 
 pub use book::{Book, Change, Firing, Kept, Silence};
 pub use catalogue::{CATALOGUE, Code, Entry};
-pub use judge::{Facts, Wrong, judge};
+pub use judge::{Facts, Stopped, Wrong, judge};
 pub use plan::{Due, Receiver, Sent, plan};
 
 /// A short name of an alert that any node makes alike, so that whoever hears of it twice knows that it is one.

@@ -54,7 +54,7 @@ impl Alert {
             ("summary", format!("{}: {}", wrong.about, entry.title)),
             ("description", wrong.text.clone()),
             ("meaning", entry.meaning.to_owned()),
-            ("manager", entry.manager.to_owned()),
+            ("manager", wrong.manager()),
             ("action", wrong.action()),
         ];
         Self {
@@ -176,6 +176,7 @@ fn common<'a>(maps: impl Iterator<Item = &'a BTreeMap<String, String>>) -> BTree
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alert::judge::Stopped;
     use crate::alert::{Code, Wrong};
 
     #[test]
@@ -188,6 +189,7 @@ mod tests {
                 service: Some("db".into()),
                 text: "db is down".into(),
                 because_of: None,
+                stopped: Stopped::default(),
             },
             since_ms: 1_700_000_000_000,
             explained: false,

@@ -190,6 +190,7 @@ fn ms(ms: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alert::judge::Stopped;
     use crate::alert::{Code, Wrong, fingerprint};
     use model::Millis;
 
@@ -202,6 +203,7 @@ mod tests {
                 service: Some(about.into()),
                 text: "it is down".into(),
                 because_of: None,
+                stopped: Stopped::default(),
             },
             since_ms: 1_000,
             explained: false,
