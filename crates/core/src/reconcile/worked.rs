@@ -18,8 +18,9 @@ const HEARD_WITHIN: Duration = Duration::from_secs(2);
 impl Service {
     /// Takes in whether everything runs as declared.
     pub(super) fn note_worked(&mut self, cx: &Context<'_>) {
-        self.works = !cx.stopping && self.declared_until().is_none_or(|at| cx.now >= at) && self.runs_as_declared();
-        self.served |= self.serves_as_declared(cx.now);
+        let others_are_heard = self.declared_until().is_none_or(|at| cx.now >= at);
+        self.works = !cx.stopping && others_are_heard && self.runs_as_declared();
+        self.served |= self.serves_as_declared(others_are_heard);
         if self.works && self.worked.as_ref().is_none_or(|worked| *worked != self.declared) {
             self.worked = Some(Arc::clone(&self.declared));
         }
@@ -59,13 +60,15 @@ impl Service {
     /// What worked last, if processes of it are other ones than those of what is declared, and none of those serves yet.
     pub(crate) fn unproven(&self) -> Option<&Arc<model::Service>> {
         let worked = self.worked.as_ref()?;
-        let proven = self.served || worked.launch() == self.declared.launch() || self.serves_as_declared(Timestamp(0));
+        // Of other nodes `served` tells, once they were heard.
+        let others_are_heard = self.declared_at.is_none();
+        let proven =
+            self.served || worked.launch() == self.declared.launch() || self.serves_as_declared(others_are_heard);
         (!proven).then_some(worked)
     }
 
-    /// Whether a process serves that runs from what is declared, as far as can be known by now.
-    fn serves_as_declared(&self, now: Timestamp) -> bool {
-        let others_are_heard = self.declared_until().is_none_or(|at| now >= at);
+    /// Whether a process serves that runs from what is declared: one of ours, or, if others were heard since, of another node.
+    fn serves_as_declared(&self, others_are_heard: bool) -> bool {
         let serves = |slot: &Slot| {
             let holder = slot.serving().and_then(|holder| self.instances.get(holder));
             let is_known = |holder: &Instance| self.is_mine(holder) || others_are_heard;
