@@ -674,6 +674,16 @@ impl Agent {
             }
         }
         self.outlook.tell(&mut status);
+        if let Some(cluster) = &self.clustered
+            && let Some((since, _)) = cluster.answering.lost()
+        {
+            show::tell_unheard(
+                &mut status,
+                cluster.me.as_str(),
+                &clock::shown(*since),
+                cluster.frozen.is_some(),
+            );
+        }
         status
     }
 

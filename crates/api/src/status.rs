@@ -46,7 +46,7 @@ pub struct Pause {
 pub struct ServiceStatus {
     /// Its name.
     pub name: String,
-    /// `redundant`, `degraded` or `down`.
+    /// `redundant`, `degraded` or `down`; `unknown` while the store does not answer the node that says it.
     pub state: String,
     /// Since when.
     pub since: String,
@@ -132,7 +132,8 @@ pub struct Floating {
 pub struct SlotStatus {
     /// Counted from 0.
     pub slot: u32,
-    /// `serving`, `promoting`, `claiming`, `releasing`, `vacant` or `parked`.
+    /// `serving`, `promoting`, `claiming`, `releasing`, `vacant` or `parked`. While the store does not answer: `unknown` of what other nodes
+    /// hold, `frozen` of an exclusive active here that stands still.
     pub state: String,
     /// Who holds it.
     pub instance: Option<String>,

@@ -187,16 +187,16 @@ export function refresh() {
   for (const [name, part] of drawn.doors) {
     const service = model.services.get(name);
     if (!service) continue;
-    const stale = isServiceStale(service);
+    const stale = isServiceStale(service), then = stale && service.state !== "unknown" ? " when last heard" : "";
     if (part.of === service && part.stale === stale) continue;
     Object.assign(part, { of: service, stale });
-    attr(part.link, "data-tone", { redundant: "ok", degraded: "warn", down: "bad" }[service.state]);
+    attr(part.link, "data-tone", { redundant: "ok", degraded: "warn", down: "bad", unknown: "old" }[service.state]);
     flag(part.link, "stale", stale);
     const unheld = parked(service) ? " · parked" : "";
     attr(part.link, "data-parked", unheld ? 1 : null);
-    text(part.name, `${name} · ${service.state}${unheld}${stale ? " when last heard" : ""}`);
+    text(part.name, `${name} · ${service.state}${unheld}${then}`);
     text(part.where, service.listen);
-    attr(part.link, "aria-label", `service ${name} at ${service.listen}, ${service.state}${unheld ? `, ${parked(service)}` : ""}${stale ? " when last heard" : ""}`);
+    attr(part.link, "aria-label", `service ${name} at ${service.listen}, ${service.state}${unheld ? `, ${parked(service)}` : ""}${then}`);
   }
   beside();
   flow();

@@ -5,15 +5,15 @@ import { charts, newest, want } from "./charts.js";
 import { buttons } from "./actions.js";
 import { kind, word } from "./picture.js";
 
-const TONES = { redundant: "ok", degraded: "warn", down: "bad", online: "ok", drained: "warn", offline: "bad", serving: "ok", vacant: "bad", parked: "warn" };
+const TONES = { redundant: "ok", degraded: "warn", down: "bad", online: "ok", drained: "warn", offline: "bad", serving: "ok", vacant: "bad", parked: "warn", frozen: "warn", unknown: "old" };
 const KINDS = { active: "ok", standby: "ok", unready: "warn", starting: "warn", failed: "bad" };
 const SEVERITY = { info: "calm", warning: "warn", error: "bad" };
 const STEPS = { detected: "noticed", confirmed_dead: "old one is gone", claimed: "slot claimed, on disk", promoted: "promoted", routed: "clients go there", first_answer: "first answer" };
 
-export const tag = (state, stale, tone) => h("span", { class: `tag${stale ? " stale" : ""}`, "data-tone": stale ? "old" : tone || TONES[state] || "old" }, stale ? `${state}, old` : state);
+export const tag = (state, stale, tone) => h("span", { class: `tag${stale ? " stale" : ""}`, "data-tone": stale ? "old" : tone || TONES[state] || "old" }, stale && state !== "unknown" ? `${state}, old` : state);
 /** Reckoned once a second; what is several beats old is not known to be so any more. */
 const isFarOld = () => { const old = distanceAge(); return old !== null && old > 2 * model.staleAfter; };
-const far = (service) => (service.distance_to_outage === 0 ? "bad" : isFarOld() ? "old" : service.distance_to_outage === 1 ? "warn" : "ok");
+const far = (service) => (service.state === "unknown" ? "old" : service.distance_to_outage === 0 ? "bad" : isFarOld() ? "old" : service.distance_to_outage === 1 ? "warn" : "ok");
 /** By what, how many instances it would take, and how old that is. */
 const farBy = (service) => {
   const outage = service.outage;
@@ -86,9 +86,9 @@ export function verdict() {
   const online = [...model.nodes.values()].filter((node) => node.state === "online").length;
   const total = services.reduce((sum, service) => { const now = traffic(service.name); return { requests: sum.requests + (now ? now.requests : 0), errors: sum.errors + (now ? now.errors : 0), all: sum.all || Boolean(now && now.all) }; }, { requests: 0, errors: 0, all: false });
   const tile = (value, label, tone) => h("div", { class: "tile", "data-tone": stale ? "old" : tone }, h("b", null, value), h("span", null, label));
-  const down = count("down"), degraded = count("degraded");
+  const down = count("down"), degraded = count("degraded"), unknown = count("unknown");
   morph($("verdict"),
-    tile(down ? `${down} down` : degraded ? `${degraded} degraded` : services.length ? "all redundant" : "nothing runs", `of ${plural(services.length, "service")}`, down ? "bad" : degraded ? "warn" : services.length ? "ok" : "old"),
+    tile(unknown ? `${unknown} not known` : down ? `${down} down` : degraded ? `${degraded} degraded` : services.length ? "all redundant" : "nothing runs", `of ${plural(services.length, "service")}`, down ? "bad" : degraded ? "warn" : services.length ? "ok" : "old"),
     tile(least === null ? "–" : String(least), least === 1 ? "failure to the first outage" : "failures to the first outage", least === 0 ? "bad" : least === 1 ? "warn" : "ok"),
     tile(`${online} of ${model.nodes.size}`, "nodes online", online === model.nodes.size ? "ok" : online * 2 > model.nodes.size ? "warn" : "bad"),
     tile(figure(total.requests), total.all ? "requests/s" : "requests/s, this node's proxy"),

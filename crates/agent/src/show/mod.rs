@@ -9,12 +9,14 @@ mod preview;
 mod slots;
 mod slow;
 mod status;
+mod unheard;
 
 pub(crate) use explain::explain;
 pub(crate) use plan::plan;
 pub(crate) use preview::preview;
 pub(crate) use slots::way_on;
 pub(crate) use status::status;
+pub(crate) use unheard::tell as tell_unheard;
 
 use crate::executor::Executor;
 use crate::fronts::Fronts;
