@@ -323,10 +323,20 @@ fn sentence(note: &decisions::Note) -> (Severity, &'static str, String) {
             format!("a planned change of {who} was taken back: the old active is promoted again"),
         ),
         NoteKind::NotArmed => (Severity::Error, "not-armed", format!("{who} is not let act")),
+        NoteKind::SlotReread => (
+            Severity::Info,
+            "slot-reread",
+            format!("the store had a newer record of a slot of {who}: it is written again by that"),
+        ),
+        NoteKind::StoreFails => (
+            Severity::Warning,
+            "store-fails",
+            format!("a slot of {who} could not be written yet; it is tried again"),
+        ),
         NoteKind::StoreFailed => (
             Severity::Error,
             "store-failed",
-            format!("a slot of {who} could not be written"),
+            format!("a slot of {who} could not be written several times in a row; it is tried again"),
         ),
         NoteKind::PromotionsFail => (Severity::Error, "promotions-fail", format!("promotions of {who} fail")),
         NoteKind::DataHeldBack => (

@@ -27,6 +27,7 @@ mod reconcile;
 mod scope;
 mod service;
 mod slot;
+mod surplus;
 mod view;
 
 pub mod lease;
@@ -39,6 +40,7 @@ pub use place::Place;
 pub use reason::Reason;
 pub use reconcile::unhealthy_restart_after;
 pub use scope::{Scope, WHOLE_UP_TO};
+pub use surplus::{Spare, first_to_go};
 pub use view::{
     InstancePhase, InstanceView, NodeView, RolloutState, RolloutView, ServiceView, SlotPhase, SlotView, View,
 };

@@ -149,7 +149,9 @@ pub enum Reason {
     SlotTakenByOther {
         instance: InstanceId,
         epoch: Epoch,
+        held: bool,
     },
+    SlotUnwritten,
     PromotionsFailed {
         times: u32,
         wait: Millis,
@@ -289,9 +291,11 @@ impl fmt::Display for Reason {
             Reason::ColdStandby => f.write_str("a cold standby starts when it takes a slot"),
             Reason::NotReady { what } => f.write_str(what),
             Reason::StoreFailed { error } => write!(f, "the store could not be written: {error}"),
-            Reason::SlotTakenByOther { instance, epoch } => {
-                write!(f, "{instance} holds the slot at epoch {epoch}")
+            Reason::SlotTakenByOther { instance, epoch, held } => {
+                let how = if *held { "holds" } else { "held" };
+                write!(f, "{instance} {how} the slot at epoch {epoch}")
             }
+            Reason::SlotUnwritten => f.write_str("the store has no record of the slot"),
             Reason::PromotionsFailed { times, wait } => {
                 write!(f, "{times} promotions in a row failed, the next one waits {wait}")
             }

@@ -14,7 +14,7 @@ use crate::instance::{Instance, Instances, Phase};
 use crate::slot::{self, Slot};
 use crate::{Former, Reason, instance};
 use model::{Epoch, Health, InstanceId, Millis, NodeName, Role, ServiceName, ServiceState, StandbyMode, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 #[derive(Debug, Clone)]
@@ -36,6 +36,10 @@ pub(crate) struct Service {
     pub(crate) removed: bool,
     pub(crate) slots: Vec<Slot>,
     pub(crate) instances: Instances,
+    /// Of slots that were declared once, what the store has of them and who served last.
+    pub(crate) former_slots: BTreeMap<usize, (slot::Record, Option<(InstanceId, Epoch)>)>,
+    /// Who holds a slot that is declared no more, or did: of those that are too many it goes, and nobody who could take over.
+    pub(crate) freed: BTreeSet<InstanceId>,
     /// Who is bound to which slot (I7: at most one).
     pub(crate) bound: BTreeMap<InstanceId, usize>,
     /// Which slots the store says somebody holds.
@@ -125,6 +129,8 @@ impl Service {
             removed: false,
             slots: Vec::new(),
             instances: Instances::new(),
+            former_slots: BTreeMap::new(),
+            freed: BTreeSet::new(),
             bound: BTreeMap::new(),
             held: BTreeMap::new(),
             forgotten: BTreeMap::new(),
