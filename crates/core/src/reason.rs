@@ -152,6 +152,10 @@ pub enum Reason {
         held: bool,
     },
     SlotUnwritten,
+    /// An agent came back, and what ran was not looked at since.
+    NotCheckedYet {
+        instances: u32,
+    },
     PromotionsFailed {
         times: u32,
         wait: Millis,
@@ -294,6 +298,15 @@ impl fmt::Display for Reason {
             Reason::SlotTakenByOther { instance, epoch, held } => {
                 let how = if *held { "holds" } else { "held" };
                 write!(f, "{instance} {how} the slot at epoch {epoch}")
+            }
+            Reason::NotCheckedYet { instances: 1 } => {
+                f.write_str("the agent came back, and 1 instance was not checked since")
+            }
+            Reason::NotCheckedYet { instances } => {
+                write!(
+                    f,
+                    "the agent came back, and {instances} instances were not checked since"
+                )
             }
             Reason::SlotUnwritten => f.write_str("the store has no record of the slot"),
             Reason::PromotionsFailed { times, wait } => {

@@ -23,6 +23,8 @@ const keyOf = (of) => `${of.service || ""}|${of.instance || ""}|${of.node || ""}
 /** What is shown now: of it the newest second is asked for, each second, and once what was kept of the last hour. */
 let wanted = null;
 const kept_of = new Set();
+/** Answers that are on their way: what they bring is not missing. */
+let asked = 0;
 
 /** What every first page has in its lines. */
 const FIGURES = ["requests_per_second", "errors_per_second", "latency_p99_ms"];
@@ -46,12 +48,14 @@ async function load(of) {
   const query = queryOf(of);
   if (kept_of.has(query)) return;
   kept_of.add(query);
+  asked++;
   try {
     const answer = await ask(`${HISTORY}?${query}&since=${Math.round(clockNow() - HOUR * STEP)}`);
     if (!answer || !Array.isArray(answer.series)) throw new Error("no history");
     for (const one of answer.series) series.set(keyOf(one), { start: one.start_ms, values: one.values });
     kept = true;
   } catch { kept = false; }
+  asked--;
   tick();
 }
 
@@ -157,7 +161,7 @@ function redraw(chart, of, canvas, now, table) {
   }
   pen.fillText(clock(from), 2, height - 3);
   pen.textAlign = "right"; pen.fillText("now", width - 2, height - 3); pen.textAlign = "left";
-  if (!known.length) { pen.fillText("nothing measured", width / 2 - 40, base / 2); }
+  if (!known.length) { pen.fillText(asked ? "asking…" : "nothing measured", width / 2 - 40, base / 2); }
   lines.forEach((line, index) => {
     pen.strokeStyle = colour(model.live ? `--c${index + 1}` : "--mark-old");
     pen.lineWidth = 1.8;
@@ -180,7 +184,7 @@ function redraw(chart, of, canvas, now, table) {
   const last = lines.map((line) => { for (let at = line.length - 1; at >= Math.max(0, line.length - 4); at--) if (line[at] !== null) return line[at]; return null; });
   const words = known.length ? `${last.map((value) => figure(value)).join(" / ")}${chart.unit}` : "";
   text(now, model.live ? words : words && `${words}, old`);
-  const spoken = known.length ? `${chart.title}: now ${words}, at most ${figure(Math.max(...known))}${chart.unit} in ${minutes} minutes` : `${chart.title}: nothing measured`;
+  const spoken = known.length ? `${chart.title}: now ${words}, at most ${figure(Math.max(...known))}${chart.unit} in ${minutes} minutes` : `${chart.title}: ${asked ? "asking" : "nothing measured"}`;
   attr(canvas, "aria-label", spoken);
   text(table, spoken);
 }

@@ -1,6 +1,6 @@
 // Puts it together: which view is shown, keys, colours, signing in, and moving on to another node when this one is lost.
 import { $, ask, attr, clock, flag, post, put, h, say, span, text } from "./dom.js";
-import { age, connect, cutOff, model, onChange, watch } from "./model.js";
+import { age, connect, cutOff, first, model, onChange, watch } from "./model.js";
 import * as picture from "./picture.js";
 import * as views from "./views.js";
 import * as charts from "./charts.js";
@@ -56,7 +56,7 @@ function soon(what) {
   due.add(what);
 }
 
-let explained = null;
+let explained = null, drawn = false;
 
 function paint() {
   const all = due.has("all") || due.has("change") || due.has("state");
@@ -67,6 +67,7 @@ function paint() {
   const view = shown();
   if (all) {
     everything();
+    if (!drawn) { drawn = true; performance.mark("first-picture"); }
     if (view === "detail") { clearTimeout(explained); explained = setTimeout(views.explain, 400); }
   } else if (beat) {
     if (view === "overview") { picture.refresh(); views.verdict(); views.figures(); }
@@ -150,7 +151,7 @@ async function begin() {
     history.replaceState(null, "", "/ui/#/overview");
     if (brought) await signIn(brought);
   }
-  await who();
+  if (brought || !first()) await who();
   text($("cluster"), model.viewer.cluster || $("cluster").textContent);
   if (!model.viewer.may_look) { askToSignIn("From another machine, nothing is shown before you sign in."); return; }
   start();

@@ -109,7 +109,7 @@ fn serve(mut stream: TcpStream) -> Option<()> {
             .ok()
     };
     if path == "/ui/" {
-        return answer(200, "text/html", &dashboard::page("many"));
+        return answer(200, "text/html", &dashboard::page("many", None));
     }
     if let Some(asset) = path.strip_prefix("/ui/").and_then(dashboard::assets::asset) {
         return answer(200, asset.kind, asset.text);

@@ -420,3 +420,76 @@ async fn pictures_for_the_documents() {
     drop(load);
     let _ = HEAL;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn zz_all() {
+    let Some(folder) = std::env::var_os("UNDERSTUDY_ALL") else {
+        return;
+    };
+    let folder = std::path::PathBuf::from(folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    let shop = Shop::up();
+    let status = shop.rig.status().unwrap();
+    let web = bench::rig::service(&status, "web").unwrap().listen.clone().unwrap();
+    let load = load::start(Plan::get(web.parse().unwrap(), "/", 60.0)).unwrap();
+    shop.until_redundant();
+    let page = shop.sign_in();
+    let all = |state: &str| {
+        for (width, height, phone, size) in [(1280u32, 800u32, false, "desk"), (390, 844, true, "phone")] {
+            page.screen(width, height, phone).unwrap();
+            for theme in ["light", "dark"] {
+                page.prefers(&[("prefers-color-scheme", theme), ("prefers-reduced-motion", "reduce")])
+                    .unwrap();
+                for view in [
+                    "overview",
+                    "charts",
+                    "events",
+                    "failovers",
+                    "risks",
+                    "service/db",
+                    "instance/web-1",
+                    "node/b",
+                ] {
+                    show(&page, view);
+                    std::thread::sleep(Duration::from_millis(700));
+                    let name = format!("{state}-{size}-{theme}-{}.png", view.replace('/', "-"));
+                    page.picture(&folder.join(name), true).unwrap();
+                }
+            }
+        }
+    };
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    all("1healthy");
+    let (_, pid) = shop.holder("db");
+    process::signal(pid, Signal::KILL).unwrap();
+    shop.until_redundant();
+    let parked = shop
+        .rig
+        .run(&["park", "web/1", "--yes", "--because", "new disks"])
+        .unwrap();
+    assert!(parked.status.success(), "{parked:?}");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    all("2degraded");
+    shop.rig.run(&["unpark", "web/1"]).unwrap();
+    let drilled = shop.rig.run(&["drill", "node", "b", "--yes"]).unwrap();
+    eprintln!("{drilled:?}");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    all("3lost");
+    page.screen(1280, 800, false).unwrap();
+    show(&page, "node/a");
+    page.key("x").unwrap();
+    page.until(
+        "document.querySelector('#ask-yes') && !document.querySelector('#ask-yes').disabled",
+        SHOWN,
+    )
+    .unwrap();
+    page.picture(&folder.join("4ask.png"), false).unwrap();
+    page.screen(390, 844, true).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    page.picture(&folder.join("4ask-phone.png"), false).unwrap();
+    page.key("Escape").unwrap();
+    page.key("?").unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    page.picture(&folder.join("4help-phone.png"), false).unwrap();
+    drop(load);
+}

@@ -70,6 +70,8 @@ pub(crate) struct Service {
     pub(crate) state_since: Timestamp,
     pub(crate) state_because: Reason,
     pub(crate) told_state: bool,
+    /// How it stood when an earlier agent was last there, and since when; until it is known how it stands now.
+    pub(crate) stood: Option<Stood>,
     /// It was never up: that it is down is no news.
     pub(crate) is_new: bool,
     pub(crate) told_unplaced: bool,
@@ -88,6 +90,28 @@ pub(crate) struct Service {
     /// Something was begun or completed that an earlier step of the reconciler has to see.
     pub(crate) look_again: bool,
     pub(crate) wakeup: Option<Timestamp>,
+}
+
+/// How a service stood when an earlier agent was last there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stood {
+    pub(crate) state: ServiceState,
+    pub(crate) since: Timestamp,
+    /// Until then it comes to rest: what is missing a moment after an agent came back is no news.
+    pub(crate) until: Timestamp,
+}
+
+/// A standby that is not running is looked over, and a standby check answers, within this as a rule.
+const COMES_TO_REST: std::time::Duration = std::time::Duration::from_secs(2);
+
+impl Stood {
+    pub(crate) fn before(state: ServiceState, since: Timestamp, now: Timestamp) -> Self {
+        Self {
+            state,
+            since: since.min(now),
+            until: now + COMES_TO_REST,
+        }
+    }
 }
 
 /// An instance that the store was asked for.
@@ -150,6 +174,7 @@ impl Service {
             state_since: now,
             state_because: Reason::Declared,
             told_state: false,
+            stood: None,
             is_new: true,
             told_unplaced: false,
             surplus_since: None,
@@ -195,6 +220,8 @@ impl Service {
             if mode_changes && let Phase::Prepared { .. } | Phase::Preparing = instance.phase {
                 instance.set(Phase::Waiting { until: now }, Health::Down, now, Reason::Declared);
             }
+            instance.unchecked &= !check_ends;
+            instance.standby_unchecked &= self.declared.standby_check.is_some();
             // Nothing will ever say again that it is well.
             if check_ends && instance.health == Health::Unhealthy {
                 instance.became_healthy(now);
