@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 const FILE: &str = r#"
 [service.web]
 command = ["web"]
+port = true
 active = 1
 standby = 1
 check = { tcp = true }
-addressing = "port"
 "#;
 /// When it stood like that first, and when the agent came back.
 const SINCE: Timestamp = Timestamp(1_000_000);

@@ -76,10 +76,13 @@ function paint() {
   if (beat) { charts.gather(); charts.tick(); }
 }
 
+/** There each node has its own age, and the bar room for one line. */
+const small = matchMedia("(max-width: 720px)");
+
 function bar() {
   const live = $("live"), state = model.heard === null ? "wait" : model.live ? "live" : "stale";
   attr(live, "data-state", state);
-  text($("live-word"), state === "wait" ? "connecting" : state === "live" ? `live, ${span(age())} ago` : `old since ${clock(model.since)}`);
+  text($("live-word"), state === "wait" ? "connecting" : state === "live" ? (small.matches ? "live" : `live, ${span(age())} ago`) : `old since ${clock(model.since)}`);
   flag(document.body, "stale", state === "stale");
   flag(document.body, "connecting", state === "wait");
   const banner = $("banner");
@@ -151,7 +154,7 @@ async function begin() {
     history.replaceState(null, "", "/ui/#/overview");
     if (brought) await signIn(brought);
   }
-  if (brought || !first()) await who();
+  if (!first() || brought) await who();
   text($("cluster"), model.viewer.cluster || $("cluster").textContent);
   if (!model.viewer.may_look) { askToSignIn("From another machine, nothing is shown before you sign in."); return; }
   start();

@@ -107,7 +107,7 @@ fn overview() -> Markup {
             div #problems aria-label="Problems" {}
             div #verdict {}
             div .panel {
-                h2 { "Picture" }
+                h2 { "What runs where" }
                 div #picture {}
                 (legend())
             }

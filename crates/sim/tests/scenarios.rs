@@ -767,8 +767,8 @@ fn an_agent_that_comes_back_adopts_what_runs_and_does_nothing() {
     0.000s   * the agent is killed
     5.000s   * the agent is started
     5.000s     send the clients of db to db-1  because 1 of 1 actives serve, 1 of 1 standbys are ready
-    5.000s     db is redundant  because 1 of 1 actives serve, 1 of 1 standbys are ready
     5.000s     send the clients of web to web-1 web-2  because 2 of 2 actives serve, 1 of 1 standbys are ready
+    5.000s     db is redundant  because 1 of 1 actives serve, 1 of 1 standbys are ready
     5.000s     web is redundant  because 2 of 2 actives serve, 1 of 1 standbys are ready
     10.000s  = requests to db: 1000 answered, 0 held, 0 failed
     10.000s  = requests to web: 1000 answered, 0 held, 0 failed
