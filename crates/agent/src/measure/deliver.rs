@@ -124,7 +124,8 @@ fn distrust(error: &io::Error, host: &str, authorities: &Path) -> Option<String>
     use CertificateError as Wrong;
     let error = error.get_ref()?.downcast_ref::<TlsError>()?;
     let problem = match error {
-        TlsError::InvalidCertificate(Wrong::UnknownIssuer) => format!(
+        // Of an authority of the same name as ours, which is another one, the signature is wrong.
+        TlsError::InvalidCertificate(Wrong::UnknownIssuer | Wrong::BadSignature) => format!(
             "no authority in `{}` signed its certificate; `alerts.ca_file` names a file with the one that did",
             authorities.display()
         ),

@@ -25,7 +25,7 @@ async fn a_webhook_with_a_certificate_of_a_private_authority_is_told() {
     assert!(request.starts_with("POST /hook?of=shop HTTP/1.1\r\n"), "{request}");
     let (_, body) = request.split_once("\r\n\r\n").unwrap();
     let body: serde_json::Value = serde_json::from_str(body).unwrap();
-    assert_eq!(body["cluster"], "shop", "{body}");
+    assert_eq!(body["groupLabels"]["cluster"], "shop", "{body}");
 }
 
 #[tokio::test]
