@@ -54,6 +54,7 @@ pub(crate) struct Agent {
     /// Whether it is written that the file in force works.
     pub(crate) worked: crate::revisions::Worked,
     pub(crate) changed: watch::Sender<u64>,
+    pub(crate) settled: watch::Sender<bool>,
     pub(crate) keeper: keeper::Keeper,
     pub(crate) switchovers: BTreeMap<u64, oneshot::Sender<Result<Takeover, String>>>,
     pub(crate) next_request: u64,
@@ -357,7 +358,15 @@ impl Agent {
         }
     }
 
+    /// Whoever waits for a first look is told when there is one.
+    fn settle(&self) {
+        if !*self.settled.borrow() && self.outlook.at.is_some() && self.core.is_sure() {
+            self.settled.send_replace(true);
+        }
+    }
+
     fn carry_out(&mut self) {
+        self.settle();
         while let Some(decision) = self.core.poll_decision() {
             self.journal.note(&decision);
             let Decision { action, because } = decision;
@@ -505,8 +514,8 @@ impl Agent {
                 let explanation = show::explain(&name, if_dies.as_deref(), &self.known(&view));
                 let unknown = || {
                     refused(
-                        format!("there is no service, instance or node `{name}`"),
-                        Some("`understudy status` lists them".into()),
+                        format!("there is no service, slot, instance or node `{name}`, and nothing at such an address"),
+                        Some("`understudy status` lists what there is".into()),
                     )
                 };
                 let _ = answer.send(explanation.ok_or_else(unknown));
@@ -613,7 +622,10 @@ impl Agent {
                 .map(|(node, _)| (node.clone(), *node == cluster.me || cluster.sessions.contains_key(node)))
                 .collect()
         });
+        let members = self.clustered.iter().flat_map(|cluster| &cluster.members);
         show::Known {
+            cluster: self.name.as_str(),
+            hosts: members.map(|(node, member)| (node.clone(), member.host)).collect(),
             view,
             executor: &self.executor,
             fronts: &self.fronts,

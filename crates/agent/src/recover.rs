@@ -342,6 +342,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         let (slot, parked) = (slot.clone(), Some(crate::parks::known_park(parked)));
         core.handle(Event::Parked { slot, parked }, clock::now());
     }
+    core.stood(journal.stood());
     core.handle(Event::Recovered(recovered), clock::now());
     executor.check_all();
 
@@ -359,6 +360,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     };
     keeper.watch(&inputs);
     let changed = watch::Sender::new(0);
+    let settled = watch::Sender::new(false);
     let none = || StartError::Join("a machine pretends to be one node at least".into());
     let me = nodes.first().cloned().ok_or_else(none)?;
     let desk = Arc::new(
@@ -369,6 +371,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     let door = http::Door {
         inputs: inputs.clone(),
         changed: changed.subscribe(),
+        settled: settled.subscribe(),
         news: journal.news(),
         store: Arc::clone(&store),
         state: state.clone(),
@@ -413,6 +416,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         applied_at: found.applied_at,
         applying: false,
         changed,
+        settled,
         keeper,
         switchovers: BTreeMap::new(),
         next_request: 1,

@@ -418,7 +418,11 @@ pub enum NoteKind {
     NotArmed,
     /// A planned change was taken back: the old holder is promoted again.
     HandedBack,
-    /// A slot could not be written.
+    /// The store had a newer record of a slot than we knew; the slot is written again by that.
+    SlotReread,
+    /// A slot could not be written, and is written again.
+    StoreFails,
+    /// A slot could not be written several times in a row.
     StoreFailed,
     /// Several promotions in a row failed; the next one waits.
     PromotionsFail,

@@ -90,6 +90,10 @@ pub(crate) struct Instance {
     pub(crate) proving: Option<(u64, Timestamp)>,
     /// What it said, the question answered last.
     pub(crate) proved: Option<(u64, Result<(), String>)>,
+    /// It was found running when the agent came back, and its check (its standby check) has not answered since: that it is well is what
+    /// an earlier agent saw.
+    pub(crate) unchecked: bool,
+    pub(crate) standby_unchecked: bool,
     /// Unhealthy since, for the restart of one that does not recover.
     pub(crate) unhealthy_since: Option<Timestamp>,
     pub(crate) hook: Option<RunningHook>,
@@ -163,6 +167,8 @@ impl Instance {
             failing_since: None,
             proving: None,
             proved: None,
+            unchecked: false,
+            standby_unchecked: false,
             unhealthy_since: None,
             hook: None,
             promoted: None,
@@ -247,6 +253,11 @@ impl Instance {
     }
 
     pub(crate) fn set(&mut self, phase: Phase, health: Health, now: Timestamp, because: Reason) {
+        if phase != Phase::Running {
+            // Of another process, or of none, nothing is left to be looked at.
+            self.unchecked = false;
+            self.standby_unchecked = false;
+        }
         self.phase = phase;
         self.health = health;
         self.since = now;

@@ -27,6 +27,7 @@ mod reconcile;
 mod scope;
 mod service;
 mod slot;
+mod surplus;
 mod view;
 
 pub mod lease;
@@ -39,12 +40,13 @@ pub use place::Place;
 pub use reason::Reason;
 pub use reconcile::unhealthy_restart_after;
 pub use scope::{Scope, WHOLE_UP_TO};
+pub use surplus::{Spare, first_to_go};
 pub use view::{
     InstancePhase, InstanceView, NodeView, RolloutState, RolloutView, ServiceView, SlotPhase, SlotView, View,
 };
 
-use model::{Cluster, Epoch, InstanceId, NodeName, ServiceName, SlotId, Timestamp};
-use service::Service;
+use model::{Cluster, Epoch, InstanceId, NodeName, ServiceName, ServiceState, SlotId, Timestamp};
+use service::{Service, Stood};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -57,6 +59,8 @@ pub struct Core {
     services: BTreeMap<ServiceName, Service>,
     /// What is known of services that are gone, for the day they come back.
     former: BTreeMap<ServiceName, Former>,
+    /// How services stood when an earlier agent was last there.
+    stood: BTreeMap<ServiceName, (ServiceState, Timestamp)>,
     timers: BTreeSet<(Timestamp, ServiceName)>,
     decisions: VecDeque<Decision>,
     attempts: u64,
@@ -205,6 +209,7 @@ impl Core {
             nodes: nodes.into_iter().map(node).collect(),
             services: BTreeMap::new(),
             former: BTreeMap::new(),
+            stood: BTreeMap::new(),
             timers: BTreeSet::new(),
             decisions: VecDeque::new(),
             attempts: attempt,
@@ -333,6 +338,19 @@ impl Core {
         self.reconcile_all(now);
     }
 
+    /// Takes in how services stood when an earlier agent was last there, and since when: what is the same when all was looked at again is
+    /// no news. To be told before [`Event::Recovered`].
+    pub fn stood(&mut self, states: BTreeMap<ServiceName, (ServiceState, Timestamp)>) {
+        self.stood = states;
+    }
+
+    /// Whether all that an earlier agent left running was looked at since.
+    pub fn is_sure(&self) -> bool {
+        self.services
+            .values()
+            .all(|service| service.stood.is_none() && service.unchecked() == 0)
+    }
+
     fn recover(&mut self, recovered: Recovered, now: Timestamp) {
         for node in self
             .nodes
@@ -346,6 +364,8 @@ impl Core {
         for (name, declared) in recovered.cluster.services {
             let mut service = Service::new(name.clone(), declared, now).seen_from(me.clone());
             service.worked = worked.remove(&name).map(Arc::new);
+            let stood = self.stood.remove(&name);
+            service.stood = stood.map(|(state, since)| Stood::before(state, since, now));
             self.services.insert(name, service);
         }
         let of_slots = recovered

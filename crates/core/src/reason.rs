@@ -149,6 +149,12 @@ pub enum Reason {
     SlotTakenByOther {
         instance: InstanceId,
         epoch: Epoch,
+        held: bool,
+    },
+    SlotUnwritten,
+    /// An agent came back, and what ran was not looked at since.
+    NotCheckedYet {
+        instances: u32,
     },
     PromotionsFailed {
         times: u32,
@@ -289,9 +295,20 @@ impl fmt::Display for Reason {
             Reason::ColdStandby => f.write_str("a cold standby starts when it takes a slot"),
             Reason::NotReady { what } => f.write_str(what),
             Reason::StoreFailed { error } => write!(f, "the store could not be written: {error}"),
-            Reason::SlotTakenByOther { instance, epoch } => {
-                write!(f, "{instance} holds the slot at epoch {epoch}")
+            Reason::SlotTakenByOther { instance, epoch, held } => {
+                let how = if *held { "holds" } else { "held" };
+                write!(f, "{instance} {how} the slot at epoch {epoch}")
             }
+            Reason::NotCheckedYet { instances: 1 } => {
+                f.write_str("the agent came back, and 1 instance was not checked since")
+            }
+            Reason::NotCheckedYet { instances } => {
+                write!(
+                    f,
+                    "the agent came back, and {instances} instances were not checked since"
+                )
+            }
+            Reason::SlotUnwritten => f.write_str("the store has no record of the slot"),
             Reason::PromotionsFailed { times, wait } => {
                 write!(f, "{times} promotions in a row failed, the next one waits {wait}")
             }

@@ -141,7 +141,7 @@ export function services() {
     morph(row.state, tag(service.state, stale), unheld ? h("div", { class: "parked" }, tag(unheld, stale, "warn")) : null);
     morph(row.far, h("span", { class: "far", "data-tone": far(service) }, farWords(service.distance_to_outage)), h("div", { class: "since" }, farBy(service)), survives(service.name));
     const serving = service.slots.filter((slot) => slot.state === "serving").length, ready = service.failover_order.length;
-    text(row.who, `${serving}/${service.active} active, ${ready}/${service.standby} standby, needs ${service.need}`);
+    text(row.who, `${serving}/${service.active}\u00a0active, ${ready}/${service.standby}\u00a0standby, needs\u00a0${service.need}`);
     morph(row.why, h("span", null, service.because), h("br"), h("span", { class: "since" }, `${since(service.since)}`));
   }
   figures();
@@ -151,9 +151,9 @@ export function services() {
 function survives(name) {
   const kinds = model.survives && model.survives.get(name);
   if (!kinds || !kinds.length) return null;
-  const words = kinds.map((one) => `${one.kind} ${one.any ? "✓" : "✗"}`).join("  ");
-  const spoken = kinds.map((one) => `${one.any ? "survives any" : "not every"} ${one.kind}`).join(", ");
-  return h("div", { class: "since", title: spoken, "aria-label": spoken }, words);
+  const of = (any) => kinds.filter((one) => one.any === any).map((one) => one.kind).join("\u00a0or ");
+  const lost = of(false), words = [of(true) && `outlives any ${of(true)}`, lost && `not every ${lost}`].filter(Boolean).join(", ");
+  return h("div", { class: "since" }, words);
 }
 
 /** What changes each second in the lines of services. */
@@ -246,7 +246,7 @@ function ofService(name) {
   const service = model.services.get(name);
   if (!service) return null;
   const stale = isServiceStale(service);
-  const slots = h("table", null, h("thead", null, h("tr", null, ["Slot", "State", "Held by", "Epoch", "Since, because"].map((one) => h("th", { scope: "col" }, one)))), h("tbody", null, service.slots.map((slot) => h("tr", null, h("td", null, slot.slot), h("td", null, tag(slot.state, stale, TONES[slot.state] || "warn")), h("td", null, slot.instance ? [link("instance", slot.instance), slot.node ? ` on ${slot.node}` : ""] : "nobody"), h("td", { class: "n" }, slot.epoch), h("td", null, slot.because, h("br"), h("span", { class: "since" }, since(slot.since)))))));
+  const slots = h("table", { class: "slots" }, h("thead", null, h("tr", null, ["Slot", "State", "Held by", "Epoch", "Since, because"].map((one) => h("th", { scope: "col" }, one)))), h("tbody", null, service.slots.map((slot) => h("tr", null, h("td", null, slot.slot), h("td", null, tag(slot.state, stale, TONES[slot.state] || "warn")), h("td", null, slot.instance ? [link("instance", slot.instance), slot.node ? ` on ${slot.node}` : ""] : "nobody"), h("td", { class: "n" }, slot.epoch), h("td", null, slot.because, h("br"), h("span", { class: "since" }, since(slot.since)))))));
   const counted = (model.traffic.get(name) || {}).now || service.traffic;
   return { stale, tag: tag(service.state, stale), since: since(service.since), facts: [
     h("p", null, service.because),
@@ -292,7 +292,7 @@ function ofNode(name) {
   if (!node) return null;
   const stale = isStale(name), here = [...model.instances.values()].map((known) => known.instance).filter((instance) => instance.node === name);
   return { stale, tag: tag(node.state, stale), since: since(node.since), facts: [
-    h("p", null, node.because), h("p", null, `zone ${node.zone}; ${plural(here.length, "instance")}`), h("p", { class: "soft" }, `heard ${span(nodeAge(name))} ago`), h("h3", null, "Instances"), instances(here)] };
+    h("p", null, node.because), h("p", null, `zone ${node.zone}; ${plural(here.length, "instance")}`), h("p", { class: "soft" }, `heard ${span(nodeAge(name))} ago`), h("h3", null, "Instances"), here.length ? instances(here) : h("p", { class: "soft" }, "nothing runs here")] };
 }
 
 /** Asks the agent why; again whenever something changed. */

@@ -213,6 +213,8 @@ fn note_in_words(note: &Note) -> String {
         NoteKind::HookFailed => "has a failed hook".into(),
         NoteKind::HandedBack => "is handed back".into(),
         NoteKind::NotArmed => "is not let act".into(),
+        NoteKind::SlotReread => "is written by what the store has".into(),
+        NoteKind::StoreFails => "could not be written yet".into(),
         NoteKind::StoreFailed => "could not be written".into(),
         NoteKind::PromotionsFail => "cannot be promoted".into(),
         NoteKind::DataHeldBack => "is held back".into(),

@@ -1,5 +1,6 @@
 //! What is known, in the words of the API.
 
+mod alias;
 mod explain;
 mod hands;
 mod loss;
@@ -27,6 +28,10 @@ use model::{NodeName, SlotId, Timing};
 
 /// All that explanations draw on.
 pub(crate) struct Known<'a> {
+    /// Name of the cluster.
+    pub(crate) cluster: &'a str,
+    /// Where each node is reached. Empty on a single machine.
+    pub(crate) hosts: Vec<(NodeName, std::net::IpAddr)>,
     pub(crate) view: &'a View,
     pub(crate) executor: &'a Executor,
     pub(crate) fronts: &'a Fronts,

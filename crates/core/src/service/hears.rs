@@ -284,6 +284,8 @@ impl Service {
             return false;
         }
         instance.standby_checked_at = now;
+        let first = instance.standby_unchecked && outcome != crate::ProbeOutcome::Unsure;
+        instance.standby_unchecked &= !first;
         let result = match outcome {
             crate::ProbeOutcome::Pass => Ok(()),
             crate::ProbeOutcome::Fail(what) => Err(what),
@@ -307,7 +309,7 @@ impl Service {
             }
             instance.proved = Some((number, result));
         }
-        changed || proves.is_some()
+        changed || first || proves.is_some()
     }
 
     fn probed(
@@ -326,10 +328,12 @@ impl Service {
         let Some(check) = &declared.check else {
             return false;
         };
+        let first = instance.unchecked && outcome != crate::ProbeOutcome::Unsure;
+        instance.unchecked &= !first;
         let was_untried = instance.check_untried;
         let Some(outcome) = instance.try_check(began, outcome, is_proven, check.fail_after, now) else {
             // Looked at when that many failed, so that it is told.
-            return instance.fails == check.fail_after;
+            return first || instance.fails == check.fail_after;
         };
         let passed = outcome == crate::ProbeOutcome::Pass;
         let tried = was_untried != instance.check_untried;
@@ -350,7 +354,7 @@ impl Service {
         }
         self.check_is_proven |= passed;
         let answers = passed && promoted.is_some_and(|epoch| self.answered(id, epoch, now));
-        changed || answers || tried
+        changed || answers || tried || first
     }
 
     /// Notes the first answer of a new active. Returns true if it was the first.
