@@ -632,6 +632,7 @@ impl Agent {
             journal: &self.journal,
             timing: self.clustered.as_ref().map(|cluster| &cluster.timing),
             voters: voters.unwrap_or_default(),
+            amiss: self.clocks_amiss(),
             forcing: None,
         }
     }
@@ -653,7 +654,7 @@ impl Agent {
             .heard
             .iter()
             // Of others nothing is told but that their sessions are there.
-            .filter(|(node, _)| cluster.scope.has(node))
+            .filter(|(node, _)| cluster.scoped.scope().has(node))
             .map(|(node, at)| (node.to_string(), age(at)))
             .collect();
         ages.insert(cluster.me.to_string(), 0);

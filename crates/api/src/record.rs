@@ -325,6 +325,9 @@ pub const LIVES: &str = "live/";
 pub const BINDS: &str = "bind/";
 /// The key of the [`Controller`].
 pub const CONTROLLER: &str = "controller";
+/// An agent of a version that does not tell that it is there (`there/NODE`) has a session: everybody watches all sessions while this is there.
+/// Written and taken back by the controller.
+pub const WHOLE: &str = "whole";
 /// Prefix of [`Ask`]s, by node.
 pub const ASKS: &str = "ask/";
 /// Prefix of answers to [`Ask`]s, by the node that asked: an [`Outcome`](crate::Outcome).

@@ -39,7 +39,7 @@ pub use peers::{ClusterEvent, Condemn, Report};
 pub use place::Place;
 pub use reason::Reason;
 pub use reconcile::unhealthy_restart_after;
-pub use scope::{Scope, WHOLE_UP_TO};
+pub use scope::{Presence, Scope, Scoped, WHOLE_UP_TO};
 pub use surplus::{Spare, first_to_go};
 pub use view::{
     InstancePhase, InstanceView, NodeView, RolloutState, RolloutView, ServiceView, SlotPhase, SlotView, View,

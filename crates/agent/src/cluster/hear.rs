@@ -1,8 +1,9 @@
 //! What the store and the session say, for the decisions.
 
-use super::mirror::Seen;
+use super::mirror::{Apart, Seen};
 use super::publish::Publish;
 use super::session::News;
+use super::silence::Missing;
 use super::tell::says_the_same;
 use super::{Clustered, Later, clock};
 use crate::agent::Agent;
@@ -33,16 +34,24 @@ impl Agent {
                 cluster.observer.write_ok(sent, clock::mark());
                 cluster.taken = None;
                 tell_return(cluster.answering.answered(now));
+                let refused = cluster.answering.wrote();
+                if refused {
+                    let text = "the store takes what this node writes again".to_owned();
+                    let because = "it acknowledged a renewal".to_owned();
+                    self.journal.tell(Severity::Info, "store-accepts", text, because);
+                }
+                let Some(cluster) = &mut self.clustered else { return };
                 if cluster.session != Some(session) {
                     self.own_session(Some(session), ClusterEvent::OwnSession(Some(session)), now);
                 }
             }
-            News::Failed => {
+            News::Failed(missing) => {
+                // Whatever it was, nothing was written.
                 cluster.observer.write_failed();
-                cluster.unanswered(now);
+                self.missed(missing, now);
             }
-            News::Probed(true) => tell_return(cluster.answering.answered(now)),
-            News::Probed(false) => cluster.unanswered(now),
+            News::Probed(Ok(())) => tell_return(cluster.answering.answered(now)),
+            News::Probed(Err(missing)) => self.missed(missing, now),
             News::Late(by) => {
                 cluster.observer.late();
                 let by = Millis(u64::try_from(by.as_millis()).unwrap_or(u64::MAX));
@@ -137,6 +146,28 @@ impl Agent {
         }
     }
 
+    /// The store did not do something that was asked: it did not answer, or said no.
+    fn missed(&mut self, missing: Missing, now: Timestamp) {
+        let Some(cluster) = &mut self.clustered else { return };
+        match missing {
+            Missing::Answer => {
+                let patience = cluster.timing.soft_deadline.duration();
+                if cluster.answering.unanswered(now, patience) {
+                    tracing::warn!("the store does not answer");
+                }
+            }
+            Missing::Consent(refusal) => {
+                let why = refusal.why.clone();
+                let (news, again) = cluster.answering.refused(now, refusal);
+                tell_return(again);
+                if news {
+                    let text = "the store refuses what this node has to write".to_owned();
+                    self.journal.tell(Severity::Error, "store-refuses", text, why);
+                }
+            }
+        }
+    }
+
     fn own_session(&mut self, session: Option<Revision>, event: ClusterEvent, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         cluster.session = session;
@@ -167,33 +198,30 @@ impl Agent {
         match seen {
             Seen::Lost(why) => {
                 let Some(cluster) = &mut self.clustered else { return };
-                unheard(cluster);
+                cluster.scoped.lost(&mut cluster.observer);
                 if cluster.answering.watch_ended(now, &why) {
                     tracing::warn!(why, "the store's changes are not heard any more");
                 }
             }
             Seen::Anew => {
                 if let Some(cluster) = &mut self.clustered {
-                    unheard(cluster);
+                    cluster.scoped.lost(&mut cluster.observer);
                 }
             }
-            Seen::Session(node, entry) => self.renewal_seen(node, entry.as_ref(), now),
-            Seen::Renewals(node, changes) => {
-                for change in changes {
-                    match change {
-                        Change::Put(entry) => self.renewal_seen(node.clone(), Some(&entry), now),
-                        Change::Delete { .. } => self.renewal_seen(node.clone(), None, now),
+            Seen::Apart { node, number, told } => {
+                // What was under way when its renewals were not needed any more is of no watch that goes on.
+                let cluster = self.clustered.as_mut();
+                if let Some(cluster) = cluster.filter(|cluster| cluster.scoped.tells(&node, number)) {
+                    match told {
+                        Apart::Session(entry) => self.renewal_seen(node, entry.as_ref(), now),
+                        Apart::Renewals(changes) => self.renewals_seen(&node, changes, now),
+                        Apart::Unheard => cluster.observer.unheard(&node),
                     }
                 }
             }
-            Seen::Unheard(node) => {
-                if let Some(cluster) = &mut self.clustered {
-                    cluster.observer.unheard(&node);
-                }
-            }
-            Seen::All(entries) => {
+            Seen::All { opened, entries } => {
                 self.core.hear_on();
-                self.hear_all(entries, now);
+                self.hear_all(opened, entries, now);
                 self.core.all_heard(now);
             }
             Seen::Changes(changes) => {
@@ -213,7 +241,7 @@ impl Agent {
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
-    fn hear_all(&mut self, entries: Vec<Entry>, now: Timestamp) {
+    fn hear_all(&mut self, opened: u64, entries: Vec<Entry>, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         let there: BTreeSet<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
         let mut gone: Vec<String> = Vec::new();
@@ -231,6 +259,7 @@ impl Agent {
         );
         gone.extend(self.core.parks().keys().map(record::park_key));
         gone.extend(cluster.controller.iter().map(|_| record::CONTROLLER.to_owned()));
+        gone.extend(cluster.presence.is_told().then(|| record::WHOLE.to_owned()));
         // What was read when this agent came up, too.
         let is_paused = cluster.paused || self.core.is_paused();
         gone.extend(is_paused.then(|| record::PAUSED.to_owned()));
@@ -243,9 +272,9 @@ impl Agent {
             self.hear_put(entry, now);
         }
         if let Some(cluster) = &mut self.clustered {
-            match cluster.scope.has_all() {
-                true => cluster.observer.resynced(clock::mark()),
-                false => cluster.observer.go_on(),
+            cluster.scoped.listed(opened, &mut cluster.observer, clock::mark());
+            if opened == cluster.scoped.opened() {
+                cluster.presence.listed();
             }
             tell_return(cluster.answering.heard(now));
         }
@@ -319,6 +348,7 @@ impl Agent {
             match key {
                 record::PAUSED => self.pause_seen(Some(&crate::pauses::read_pause(&entry.value)), now),
                 record::CONTROLLER => self.controller_seen(entry, now),
+                record::WHOLE => self.whole_told(true),
                 record::CURRENT => self.file_seen(entry, now),
                 record::META => self.meta_seen(entry),
                 _ => {}
@@ -386,6 +416,8 @@ impl Agent {
             self.park_seen(slot, None, now);
         } else if key == record::PAUSED {
             self.pause_seen(None, now);
+        } else if key == record::WHOLE {
+            self.whole_told(false);
         } else if key == record::CONTROLLER {
             cluster.controller = None;
             self.consider_election(now);
@@ -421,17 +453,25 @@ impl Agent {
 
     /// Whose session a record says to be there, for an agent that is not told the sessions themselves.
     fn said_to_be_there(&self, key: &str) -> Option<NodeName> {
-        let cluster = self.clustered.as_ref().filter(|cluster| !cluster.scope.has_all());
+        let cluster = self
+            .clustered
+            .as_ref()
+            .filter(|cluster| !cluster.scoped.scope().has_all());
         cluster.and_then(|_| NodeName::new(key.strip_prefix(session::THERE)?).ok())
+    }
+
+    fn renewals_seen(&mut self, node: &NodeName, changes: Vec<Change>, now: Timestamp) {
+        for change in changes {
+            match change {
+                Change::Put(entry) => self.renewal_seen(node.clone(), Some(&entry), now),
+                Change::Delete { .. } => self.renewal_seen(node.clone(), None, now),
+            }
+        }
     }
 
     /// A session as it was read or told apart. Which sessions there are is told by the watch that tells of slots, in one order with them.
     fn renewal_seen(&mut self, node: NodeName, entry: Option<&Entry>, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
-        // What was under way when its renewals were not needed any more.
-        if cluster.scope.has_all() || !cluster.scope.has(&node) {
-            return;
-        }
         let known = cluster.sessions.get(&node).map(|known| known.id);
         match entry {
             Some(entry) if known == Some(entry.create) => self.session_seen(node, entry, true, now),
@@ -445,7 +485,7 @@ impl Agent {
     fn session_seen(&mut self, node: NodeName, entry: &Entry, apart: bool, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         // One that is told apart may be held against its node only while that watch goes on.
-        let counts = cluster.scope.has_all() || (apart && cluster.scope.has(&node));
+        let counts = cluster.scoped.scope().has_all() || (apart && cluster.scoped.scope().has(&node));
         let Ok(record) = serde_json::from_slice::<session::Record>(&entry.value) else {
             tracing::error!(%node, "its session cannot be read; it is treated as one that lives");
             return;
@@ -463,7 +503,7 @@ impl Agent {
             }
             return;
         }
-        let lease = record.lease_ms;
+        let (lease, shown) = (record.lease_ms, record.wall);
         let session = Session {
             node: node.clone(),
             id: entry.create,
@@ -472,6 +512,9 @@ impl Agent {
         };
         let before = cluster.sessions.insert(node.clone(), session);
         cluster.heard.insert(node.clone(), now);
+        if let Some(wall) = shown.filter(|_| node != cluster.me) {
+            cluster.clocks.seen(&node, wall, now);
+        }
         if node == cluster.me && cluster.session == Some(entry.create) {
             cluster.taken = None;
             return;
@@ -576,10 +619,28 @@ impl Agent {
     fn controller_seen(&mut self, entry: &Entry, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         match serde_json::from_slice::<record::Controller>(&entry.value) {
-            Ok(controller) => cluster.controller = Some((controller, entry.modified)),
+            Ok(controller) => {
+                let news = cluster
+                    .controller
+                    .as_ref()
+                    .is_none_or(|(_, known)| *known < entry.modified);
+                let session = cluster.sessions.get(&controller.node).map(|session| session.id);
+                if news {
+                    let is_known = controller.node == cluster.me || session == Some(controller.session);
+                    cluster.presence.controller(is_known);
+                }
+                cluster.controller = Some((controller, entry.modified));
+            }
             Err(error) => tracing::error!(%error, "the controller's record cannot be read"),
         }
         self.consider_election(now);
+    }
+
+    /// The controller says that an agent of before has a session, or that none has.
+    fn whole_told(&mut self, is_there: bool) {
+        if let Some(cluster) = &mut self.clustered {
+            cluster.presence.told(is_there);
+        }
     }
 
     fn meta_seen(&mut self, entry: &Entry) {
@@ -645,7 +706,7 @@ impl Agent {
         }
         let mut events = Vec::new();
         let mut own = None;
-        let watched: Vec<&NodeName> = match &cluster.scope {
+        let watched: Vec<&NodeName> = match cluster.scoped.scope() {
             Scope::Whole | Scope::Controller => cluster.sessions.keys().collect(),
             Scope::Of(nodes) => nodes.iter().collect(),
         };
@@ -682,7 +743,8 @@ impl Agent {
         let Some(cluster) = &self.clustered else { return };
         let living = cluster.sessions.keys().filter(|node| !cluster.expired.contains(*node));
         let rank = cluster
-            .scope
+            .scoped
+            .scope()
             .rank(living.take_while(|node| **node != cluster.me).count());
         let wait = CLAIM_FIRST + cluster.timing.rank_stagger.duration() * rank;
         for (node, condemn) in events {
@@ -751,26 +813,9 @@ pub(crate) fn place_of(member: &Member) -> Place {
     }
 }
 
-impl Clustered {
-    /// The store did not answer something that was asked.
-    fn unanswered(&mut self, now: Timestamp) {
-        if self.answering.unanswered(now, self.timing.soft_deadline.duration()) {
-            tracing::warn!("the store does not answer");
-        }
-    }
-}
-
 fn tell_return(answers_again: bool) {
     if answers_again {
         tracing::info!("the store answers again");
-    }
-}
-
-/// What tells of everything is lost, or of everything but the sessions.
-fn unheard(cluster: &mut Clustered) {
-    match cluster.scope.has_all() {
-        true => cluster.observer.resync(),
-        false => cluster.observer.hold(),
     }
 }
 

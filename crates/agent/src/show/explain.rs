@@ -441,7 +441,11 @@ fn of_node(known: &Known<'_>, name: &str) -> Option<Parts> {
         .iter()
         .flat_map(|service| &service.instances)
         .filter(|instance| instance.node.as_str() == name);
-    let facts = here.map(instance_line).collect();
+    let amiss = known.amiss.iter().filter(|(node, _)| node.as_str() == name);
+    let facts = amiss
+        .map(|(_, what)| what.clone())
+        .chain(here.map(instance_line))
+        .collect();
     let mut if_it_dies: Vec<String> = view
         .services
         .iter()

@@ -40,6 +40,8 @@ pub(crate) struct Known<'a> {
     pub(crate) timing: Option<&'a Timing>,
     /// Who votes in the store, and whether it has a session now. Empty on a single machine.
     pub(crate) voters: Vec<(NodeName, bool)>,
+    /// What else is amiss with nodes, in plain words.
+    pub(crate) amiss: Vec<(NodeName, String)>,
     /// Of a preview of force: which slot, and how it stands.
     pub(crate) forcing: Option<(SlotId, Forcing)>,
 }

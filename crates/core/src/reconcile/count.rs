@@ -73,6 +73,9 @@ impl Service {
         };
         let mut have =
             u32::try_from(self.instances.values().filter(|instance| counts(instance, cx)).count()).unwrap_or(u32::MAX);
+        // One of ours that runs and was replaced while we were away is not in the store: it is no reason for another one to go.
+        let unwritten = |instance: &&Instance| cx.peers.is_some() && !instance.created && counts(instance, cx);
+        let unwritten = u32::try_from(self.instances.values().filter(unwritten).count()).unwrap_or(u32::MAX);
         // What was asked for is on its way.
         let asked_for = u32::try_from(self.asked_for.len()).unwrap_or(u32::MAX);
         self.wants_load |= have.saturating_add(asked_for) < wanted && cx.load.is_none();
@@ -121,11 +124,12 @@ impl Service {
         if have >= wanted {
             self.told_unplaced = false;
         }
-        if have <= wanted {
+        let in_store = have.saturating_sub(unwritten);
+        if in_store <= wanted {
             self.surplus_since = None;
             self.freed.clear();
         } else if self.surplus_is_settled(cx) {
-            let surplus = self.surplus(have - wanted, cx);
+            let surplus = self.surplus(in_store - wanted, cx);
             for id in surplus {
                 self.retire(&id, Reason::TooMany { wanted }, cx);
             }

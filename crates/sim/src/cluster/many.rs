@@ -23,7 +23,7 @@ pub(crate) struct Interest {
 impl World {
     /// The services that a node's core is told of.
     pub(crate) fn cluster_for(&self, ix: NodeIx) -> Cluster {
-        let whole = |agent: &super::agent::Agent| agent.clustered.scope == Scope::Controller;
+        let whole = |agent: &super::agent::Agent| *agent.clustered.scoped.scope() == Scope::Controller;
         let Some(interest) = &self.interest else {
             return self.cluster.clone();
         };
@@ -146,6 +146,6 @@ impl World {
         let node = self.node(ix);
         let agent = node.agent.as_deref().filter(|_| node.up);
         let open = |watch: &Watch| watch.open.is_some();
-        agent.is_some_and(|agent| !agent.clustered.scope.has_all() && open(&agent.watch) && open(&agent.second))
+        agent.is_some_and(|agent| agent.in_parts && open(&agent.watch) && open(&agent.second))
     }
 }

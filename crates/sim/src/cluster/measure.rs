@@ -228,6 +228,7 @@ pub(super) fn world(
         events: false,
         drift,
         whole_up_to: decisions::WHOLE_UP_TO,
+        of_before: None,
     })
 }
 

@@ -28,6 +28,8 @@ pub(crate) enum Key {
     Slot(SlotId),
     Live(InstanceId),
     Controller,
+    /// Everybody watches all sessions.
+    Whole,
     Ask(NodeIx, u64),
     Bind(InstanceId),
     /// An instance of that number was, and is no more: a late request does not bring it back.
@@ -50,7 +52,7 @@ impl Key {
     pub(crate) fn part(&self) -> Part {
         match self {
             Key::Session(_) => Part::Renewals,
-            Key::There(_) | Key::Slot(_) | Key::Drained(_) | Key::Rebalance(_) => Part::Second,
+            Key::There(_) | Key::Slot(_) | Key::Drained(_) | Key::Rebalance(_) | Key::Whole => Part::Second,
             _ => Part::First,
         }
     }
@@ -71,6 +73,7 @@ pub(crate) enum Value {
     Slot(SlotKnown),
     Live(Box<Report>),
     Controller { node: NodeIx, session: Revision },
+    Whole,
     Ask(Ask),
     Bind,
     Gone,
@@ -84,6 +87,8 @@ pub(crate) struct Session {
     pub(crate) agent: u64,
     pub(crate) lease: Millis,
     pub(crate) seq: u64,
+    /// Of an agent that tells that it is there.
+    pub(crate) tells: bool,
 }
 
 /// What one agent asks of another.

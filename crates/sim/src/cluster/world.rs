@@ -199,6 +199,8 @@ pub(crate) struct World {
     pub(crate) events: bool,
     /// Up to so many nodes every agent is told everything.
     pub(crate) whole_up_to: usize,
+    /// A node with an agent of before, which does not tell that it is there.
+    pub(crate) of_before: Option<NodeIx>,
     /// Which agents watch each session alone.
     pub(crate) told_apart: Vec<BTreeSet<NodeIx>>,
     /// Of very many nodes: who is told of which services.
@@ -230,6 +232,8 @@ pub(crate) struct Setup {
     pub(crate) drift: bool,
     /// Up to so many nodes every agent is told everything.
     pub(crate) whole_up_to: usize,
+    /// A node with an agent of before.
+    pub(crate) of_before: Option<NodeIx>,
 }
 
 pub(crate) fn node_name(ix: usize) -> Option<NodeName> {
@@ -308,6 +312,7 @@ impl World {
             transcript: setup.transcript.then(VecDeque::new),
             events: setup.events,
             whole_up_to: setup.whole_up_to,
+            of_before: setup.of_before,
             told_apart: vec![BTreeSet::new(); count],
             interest: None,
             timed: false,
