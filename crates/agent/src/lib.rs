@@ -20,6 +20,7 @@ mod dashboard;
 mod executor;
 mod folder;
 mod fronts;
+mod given_up;
 mod hardware;
 mod http;
 mod input;
