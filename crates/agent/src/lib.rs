@@ -39,6 +39,7 @@ mod recover;
 mod revisions;
 mod show;
 mod slots;
+mod wishes;
 mod words;
 
 pub use dashboard::Place as DashboardPlace;
