@@ -53,6 +53,8 @@ pub(crate) struct Agent {
     pub(crate) applying: bool,
     /// Whether it is written that the file in force works.
     pub(crate) worked: crate::revisions::Worked,
+    /// Versions that are given up.
+    pub(crate) given_up: crate::given_up::Versions,
     pub(crate) changed: watch::Sender<u64>,
     pub(crate) settled: watch::Sender<bool>,
     pub(crate) keeper: keeper::Keeper,
@@ -266,6 +268,8 @@ impl Agent {
             }
             Input::Parked(slot, parked) => self.park_seen(slot, parked.as_ref(), now),
             Input::Applied(written) => apply::written(self, *written),
+            Input::GivenUp(version, Some(entry)) => self.given_up_seen(version, &entry, now),
+            Input::GivenUp(version, None) => self.given_up_gone(&version, now),
             Input::Worked { revision, written } => self.worked(revision, written),
             Input::Outlook(outlook) => {
                 let is_news = outlook.nearest != self.outlook.nearest;
@@ -410,6 +414,8 @@ impl Agent {
                         .tell(Severity::Warning, "rebound", text, because.to_string());
                     self.executor.carry_out(action, &because);
                 }
+                Action::GiveUp { service, given_up } => self.give_up(service, given_up),
+                Action::TryAgain { service } => self.may_try_again(service),
                 Action::Rebalanced { service } => {
                     self.wish(&rebalance_key(&service), None);
                     let text = format!("every instance of {service} is where it would be put today");
@@ -1038,6 +1044,11 @@ impl Agent {
         let id: InstanceId = instance.parse().map_err(|_| unknown())?;
         let view = self.core.service_view(id.service(), now).ok_or_else(unknown)?;
         let found = view.instances.iter().find(|other| other.id == id).ok_or_else(unknown)?;
+        let given_up = view.rollout.as_ref().and_then(|rollout| rollout.given_up.as_ref());
+        if given_up.is_some_and(|given_up| given_up.instance == id) {
+            self.core.handle(Event::Retry { instance: id.clone() }, now);
+            return Ok(done(format!("the new version of {} is tried again now", id.service())));
+        }
         if found.phase == decisions::InstancePhase::Running {
             return Err(refused(format!("{id} runs; there is nothing to try again"), None));
         }

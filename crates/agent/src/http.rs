@@ -539,6 +539,9 @@ async fn get_history(State(door): State<Door>) -> Answer<Vec<HistoryEntry>> {
     let applied = history(&door).await?;
     let worked = worked(&door).await?;
     let back = revisions::way_back(&applied, &worked).map(|applied| applied.revision);
+    let listed = door.store.list(record::GIVEN_UP).await;
+    let (listed, _) = listed.map_err(|error| refused_by(&error, error.hint().map(Into::into)))?;
+    let given_up = crate::given_up::Versions::read(listed);
     let mut entries = Vec::with_capacity(applied.len());
     let empty = model::Cluster {
         name: String::new(),
@@ -562,6 +565,7 @@ async fn get_history(State(door): State<Door>) -> Answer<Vec<HistoryEntry>> {
             worked: worked.get(&applied.revision).map(|at| clock::shown_wall(*at)),
             never_worked: applied.judged && !worked.contains_key(&applied.revision),
             back: back == Some(applied.revision),
+            given_up: given_up.shown(applied.revision),
         });
         before = &applied.cluster;
     }

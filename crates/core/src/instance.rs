@@ -78,6 +78,8 @@ pub(crate) struct Instance {
     pub(crate) fails: u32,
     pub(crate) passes: u32,
     pub(crate) last_failure: Option<String>,
+    /// How the last of its processes ended that did so without our wish, or why we ended it.
+    pub(crate) last_end: Option<String>,
     /// Its check was changed then, while it ran, and has not passed since: nobody knows whether the check is right.
     pub(crate) check_untried: Option<Timestamp>,
     /// What the `standby_check` says; `None` before its first answer.
@@ -160,6 +162,7 @@ impl Instance {
             fails: 0,
             passes: 0,
             last_failure: None,
+            last_end: None,
             check_untried: None,
             standby_check: None,
             standby_checked_at: now,
@@ -262,6 +265,18 @@ impl Instance {
         self.health = health;
         self.since = now;
         self.because = because;
+    }
+
+    /// What went wrong with it last. That a process does not answer checks says less than that it ended.
+    pub(crate) fn went_wrong(&self) -> Option<String> {
+        self.last_end.clone().or_else(|| self.last_failure.clone())
+    }
+
+    /// It was given up before this agent came, and waits for another try until then; that one counts as the last of its tries.
+    pub(crate) fn fail_until(&mut self, retry: Timestamp, tries: u32, now: Timestamp, why: &str) {
+        self.failed_starts = tries.saturating_sub(1);
+        let what = why.to_owned();
+        self.set(Phase::Failed { retry }, Health::Down, now, Reason::Told { what });
     }
 
     /// A process starts: what was known of the one before is forgotten.

@@ -18,6 +18,7 @@
 mod action;
 mod cluster;
 mod event;
+mod given_up;
 mod instance;
 mod park;
 mod peers;
@@ -34,6 +35,7 @@ pub mod lease;
 
 pub use action::{Action, Decision, Note, NoteKind, Refusal, RouteTarget, SlotWrite, Takeover};
 pub use event::{Adopted, Commit, Event, HookOutcome, ProbeOutcome, Recovered, SlotKnown};
+pub use given_up::{GivenUp, Trial};
 pub use park::{Parked, Paused};
 pub use peers::{ClusterEvent, Condemn, Report};
 pub use place::Place;
@@ -67,6 +69,8 @@ pub struct Core {
     paused: Option<Paused>,
     /// Slots that the operator wants nobody to hold.
     parks: BTreeMap<SlotId, Parked>,
+    /// Versions that were told as given up before the file that declares them.
+    given_up_before: BTreeMap<ServiceName, GivenUp>,
     shutdown: Option<Timestamp>,
     shutdown_told: bool,
     /// In a cluster: us, and the others.
@@ -215,6 +219,7 @@ impl Core {
             attempts: attempt,
             paused: None,
             parks: BTreeMap::new(),
+            given_up_before: BTreeMap::new(),
             shutdown: None,
             shutdown_told: false,
             peers: None,
@@ -236,6 +241,13 @@ impl Core {
                 self.reconcile_all(now);
             }
             Event::Parked { slot, parked } => self.park(slot, parked, now),
+            Event::GivenUp { service, given_up } => self.hear_given_up(&service, given_up, now),
+            Event::Works => {
+                for service in self.services.values_mut() {
+                    service.worked = Some(Arc::clone(&service.declared));
+                }
+                self.reconcile_all(now);
+            }
             Event::Shutdown => {
                 self.shutdown.get_or_insert(now);
                 self.paused = None;
@@ -320,7 +332,9 @@ impl Core {
 
     fn apply(&mut self, cluster: Cluster, now: Timestamp) {
         for (name, service) in self.services.iter_mut() {
-            if !cluster.services.contains_key(name) {
+            let declared = cluster.services.get(name);
+            service.other_file(declared.is_some_and(|declared| *declared == *service.declared));
+            if declared.is_none() {
                 service.remove();
             }
         }
@@ -402,6 +416,11 @@ impl Core {
         for (name, revision) in recovered.routes {
             if let Some(service) = self.services.get_mut(&name) {
                 service.route_known(revision);
+            }
+        }
+        for (name, given_up) in std::mem::take(&mut self.given_up_before) {
+            if let Some(service) = self.services.get_mut(&name) {
+                service.recover_given_up(given_up, now);
             }
         }
         self.hear_on();

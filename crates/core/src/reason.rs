@@ -341,11 +341,11 @@ impl fmt::Display for Reason {
                 because,
                 last,
             } => {
-                write!(
-                    f,
-                    "{instance} tried the new declaration: {because}{}",
-                    last_one(last.as_deref())
-                )
+                write!(f, "{instance} never became healthy with the new version")?;
+                match last {
+                    Some(last) => write!(f, ": {last}; {because}"),
+                    None => write!(f, ": {because}"),
+                }
             }
             Reason::CheckNeverPassed { instance, times, last } => {
                 write!(
@@ -357,10 +357,29 @@ impl fmt::Display for Reason {
             Reason::TookAndLost { instance, times, last } => {
                 write!(
                     f,
-                    "{instance} took a slot with the new declaration and did not keep it, {times} times{}",
-                    last_one(last.as_deref())
-                )
+                    "{instance} took a slot with the new version and did not keep it, {times} times"
+                )?;
+                match last {
+                    Some(last) => write!(f, ": {last}"),
+                    None => Ok(()),
+                }
             }
+        }
+    }
+}
+
+impl Reason {
+    /// The same, where it is clear which instance is meant.
+    pub(crate) fn of_the_instance(&self) -> String {
+        match self {
+            Reason::NotHealthyInTime { limit, last, .. } => {
+                let last = last.as_ref().map(|last| format!(", last check: {last}"));
+                format!("not healthy within {limit}{}", last.unwrap_or_default())
+            }
+            Reason::HolderUnhealthy { last, .. } => format!("unhealthy: {last}"),
+            Reason::HookFailed { hook, error, .. } => format!("{hook} failed: {error}"),
+            Reason::NotFenced { error, .. } => format!("it may not act on its node: {error}"),
+            other => other.to_string(),
         }
     }
 }

@@ -188,6 +188,8 @@ fn action_in_words(action: &Action) -> String {
         Action::Unroute { service } => format!("close the address of {service}"),
         Action::Note(note) => note_in_words(note),
         Action::AllStopped => "everything is stopped".into(),
+        Action::GiveUp { service, .. } => format!("write that this version of {service} is given up"),
+        Action::TryAgain { service } => format!("write that this version of {service} may be tried again"),
         Action::Rebalanced { service } => format!("{service} is where it would be put today"),
         Action::Report(_) | Action::Answer { .. } => String::new(),
     }

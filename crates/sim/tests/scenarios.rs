@@ -507,7 +507,8 @@ fn a_rollout_of_what_does_not_work_leaves_the_active_alone() {
     0.016s     start web-3 on a  because web-3 could not be started: command not found
     0.018s     web-3 did not start  because web-3 could not be started: command not found
     0.018s     web-3 is given up  because 1 replacement never became healthy either
-    0.018s     web is rolled out no further  because web-3 tried the new declaration: 1 replacement never became healthy either; its last failure: command not found
+    0.018s     write that this version of web is given up  because web-3 never became healthy with the new version: command not found; 1 replacement never became healthy either
+    0.019s     web is rolled out no further  because web-3 never became healthy with the new version: command not found; 1 replacement never became healthy either
     10.018s    start web-3 on a  because it was given up and the time for another try has come
     10.020s    web-3 did not start  because web-3 could not be started: command not found
     10.020s    web-3 is given up  because 1 replacement never became healthy either
@@ -1214,7 +1215,8 @@ fn a_version_whose_promotion_fails_is_given_up_and_the_one_before_serves_on() {
     0.247s     send the clients of db to db-1  because 1 of 1 actives serve, 1 of 1 standbys are ready
     0.247s     db is redundant  because 1 of 1 actives serve, 1 of 1 standbys are ready
     0.248s     switchover of db/0 to db-1 took 107.7ms  because it runs from an earlier declaration
-    0.249s     db is rolled out no further  because db-2 took a slot with the new declaration and did not keep it, 2 times; its last failure: connection refused
+    0.248s     write that this version of db is given up  because db-2 took a slot with the new version and did not keep it, 2 times: on_promote failed: exit code 1
+    0.249s     db is rolled out no further  because db-2 took a slot with the new version and did not keep it, 2 times: on_promote failed: exit code 1
     60.205s  = db is redundant; db-1 holds slot 0 at epoch 5; db-1 on a is active, ready; db-2 on a is standby, ready
     ");
 }

@@ -258,6 +258,7 @@ impl Agent {
                 .map(|name| format!("{}{name}", record::REBALANCE)),
         );
         gone.extend(self.core.parks().keys().map(record::park_key));
+        gone.extend(self.given_up.keys());
         gone.extend(cluster.controller.iter().map(|_| record::CONTROLLER.to_owned()));
         gone.extend(cluster.presence.is_told().then(|| record::WHOLE.to_owned()));
         // What was read when this agent came up, too.
@@ -338,6 +339,10 @@ impl Agent {
             if let Some(cluster) = &mut self.clustered {
                 cluster.counted.insert(service, entry.modified);
             }
+        } else if let Some(version) = record::given_up_of_key(key) {
+            self.given_up_seen(version, entry, now);
+        } else if let Some(revision) = record::worked_of_key(key) {
+            self.worked_seen(revision, now);
         } else if key.starts_with(record::DEEDS) {
             self.deeds_seen([entry]);
         } else if let Some(ask) = key.strip_prefix(record::ASKS) {
@@ -414,6 +419,8 @@ impl Agent {
             self.rebalance_seen(service, false, now);
         } else if let Some(slot) = record::park_of_key(key) {
             self.park_seen(slot, None, now);
+        } else if let Some(version) = record::given_up_of_key(key) {
+            self.given_up_gone(&version, now);
         } else if key == record::PAUSED {
             self.pause_seen(None, now);
         } else if key == record::WHOLE {
@@ -872,5 +879,6 @@ pub(super) fn report_of(id: &InstanceId, live: &Live) -> Report {
         since: crate::clock::ago(live.since),
         because: live.because.clone(),
         last_failure: live.last_failure.clone(),
+        last_end: live.last_end.clone(),
     }
 }

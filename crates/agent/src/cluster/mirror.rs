@@ -60,6 +60,8 @@ pub(crate) async fn list(store: &dyn Store, me: &NodeName) -> Result<(Vec<Entry>
         record::HARDWARE,
         SESSIONS,
         record::CURRENT,
+        record::WORKED,
+        record::GIVEN_UP,
         record::NUMBERS,
         record::COUNTS,
         record::PAUSED,

@@ -1,7 +1,7 @@
 //! An agent of a cluster comes up: its store, its session, what the others do.
 
 use super::clocks::Clocks;
-use super::deeds::Deeds;
+use super::deeds::{Deeds, Generation};
 use super::fence::Fence;
 use super::hear::{place_of, report_of};
 use super::mirror::{self, Seen};
@@ -232,7 +232,7 @@ pub(crate) async fn join(
         hardware: BTreeMap::new(),
         drained: BTreeSet::new(),
         rebalancing: BTreeSet::new(),
-        deeds: Deeds::open(layout.told(), &node.cluster_id, from),
+        deeds: Deeds::open(layout.told(), &node.cluster_id, from, Generation::of(&entries)),
         paused: false,
         lives: BTreeMap::new(),
         assigned: BTreeMap::new(),

@@ -320,6 +320,7 @@ impl Agent {
             since: WallTime(clock::wall_now().0 - age),
             because: report.because,
             last_failure: report.last_failure,
+            last_end: report.last_end,
             address: self.executor.address(id),
             pid: self.executor.pid(id),
             floating_on: self.executor.addresses.of(id),

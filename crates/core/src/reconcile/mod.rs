@@ -17,6 +17,7 @@ mod worked;
 
 pub use ends::unhealthy_restart_after;
 pub(crate) use rebind::Kept;
+pub(crate) use rollout::InVain;
 
 use crate::instance::{Instance, Phase, SETTLE};
 use crate::peers::LOST_GRACE;
@@ -67,6 +68,7 @@ impl Service {
         self.report(cx);
         self.judge(cx);
         self.note_worked(cx);
+        self.write_given_up(cx);
         self.wakeup = self.next_wakeup(winding_down, cx);
     }
 
@@ -187,6 +189,7 @@ impl Service {
             .chain(self.surplus_due(cx))
             .chain(self.stood.map(|stood| stood.until))
             .chain(self.declared_until())
+            .chain(self.given_up_wakeup(cx.now))
             .chain(
                 self.instances
                     .values()

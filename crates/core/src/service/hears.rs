@@ -51,6 +51,7 @@ impl Service {
                     return false;
                 };
                 instance.last_failure = Some(error.clone());
+                instance.last_end = Some(error.clone());
                 instance.was_healthy = false;
                 let because = Reason::StartFailed {
                     instance: id.clone(),
@@ -104,6 +105,7 @@ impl Service {
                 }
                 instance.was_healthy = instance.phase == Phase::Running;
                 instance.last_failure = Some(how.clone());
+                instance.last_end = Some(how.clone());
                 let because = Reason::ProcessEnded {
                     instance: id.clone(),
                     how,
@@ -227,8 +229,9 @@ impl Service {
                 changed
             }
             Event::Retry { instance } => {
+                self.try_again(Reason::RetryAsked);
                 let Some(instance) = self.instances.get_mut(&instance) else {
-                    return false;
+                    return self.is_given_up();
                 };
                 if let Phase::Failed { .. } | Phase::Waiting { .. } = instance.phase {
                     instance.failed_starts = 0;
@@ -322,7 +325,8 @@ impl Service {
     ) -> bool {
         let declared = Arc::clone(&self.declared);
         let is_proven = self.check_is_proven;
-        let Some(instance) = self.current_run(id, run) else {
+        // That one which ended does not answer any more says nothing, and must not hide how it ended.
+        let Some(instance) = self.current_run(id, run).filter(|instance| instance.is_alive()) else {
             return false;
         };
         let Some(check) = &declared.check else {
@@ -446,6 +450,7 @@ impl Service {
         };
         instance.was_healthy = instance.phase == Phase::Running;
         instance.planned_stop = false;
+        instance.last_end = Some(because.of_the_instance());
         out.push_back(Decision {
             action: Action::Stop {
                 instance: id.clone(),

@@ -87,6 +87,8 @@ pub(crate) struct Service {
     pub(crate) wants_load: bool,
     /// A rollout is under way, or was given up.
     pub(crate) rolling: Option<Rolling>,
+    /// Whether what is declared is given up.
+    pub(crate) giving_up: crate::given_up::GivingUp,
     /// Something was begun or completed that an earlier step of the reconciler has to see.
     pub(crate) look_again: bool,
     pub(crate) wakeup: Option<Timestamp>,
@@ -135,8 +137,7 @@ pub(crate) struct Rolling {
     /// How often such a slot came back.
     pub(crate) came_back: u32,
     /// Too often: since when nothing more is moved, and why.
-    pub(crate) failed: Option<(Timestamp, Reason)>,
-    pub(crate) told_given_up: bool,
+    pub(crate) failed: Option<crate::reconcile::InVain>,
 }
 
 impl Service {
@@ -183,6 +184,7 @@ impl Service {
             rebalanced_again: Timestamp(0),
             wants_load: false,
             rolling: None,
+            giving_up: crate::given_up::GivingUp::default(),
             look_again: false,
             wakeup: None,
         }
@@ -239,6 +241,7 @@ impl Service {
                 _ => instance.current,
             };
             instance.ran_earlier &= !instance.current;
+            instance.last_end = None;
             // Who was given up under the old declaration deserves a try under the new one.
             if let Phase::Failed { .. } | Phase::Waiting { .. } = instance.phase {
                 instance.failed_starts = 0;

@@ -78,6 +78,7 @@ pub(crate) enum Task {
         instance: InstanceId,
         run: RunId,
         active_at: Option<(SlotId, Epoch)>,
+        earlier: Option<std::sync::Arc<model::Service>>,
     },
     Prepare(InstanceId),
     Escalate {
@@ -194,6 +195,7 @@ pub(crate) struct Clustered {
     pub(crate) drained: BTreeSet<NodeIx>,
     pub(crate) rebalancing: BTreeSet<model::ServiceName>,
     pub(crate) parks: BTreeSet<SlotId>,
+    pub(crate) given_up: BTreeMap<(u64, model::ServiceName), Entry>,
     /// When an instance of a service came or went last.
     pub(crate) counted: BTreeMap<model::ServiceName, Revision>,
     pub(crate) paused: bool,
@@ -282,6 +284,7 @@ impl World {
             drained: BTreeSet::new(),
             rebalancing: BTreeSet::new(),
             parks: BTreeSet::new(),
+            given_up: BTreeMap::new(),
             counted: BTreeMap::new(),
             paused: false,
             lives: BTreeMap::new(),
@@ -477,7 +480,8 @@ impl World {
                 instance,
                 run,
                 active_at,
-            } => self.spawn(ix, &instance, run, active_at),
+                earlier,
+            } => self.spawn(ix, &instance, run, active_at, earlier),
             Task::Prepare(instance) => self.prepare(ix, instance),
             Task::Escalate { instance, run } => self.kill_tree(&instance, run),
         }
@@ -671,6 +675,7 @@ impl World {
                 }
                 Key::Paused => self.pause_seen(ix, true),
                 Key::Park(slot) => self.park_seen(ix, slot, true),
+                Key::GivenUp(..) => self.given_up_seen(ix, entry),
                 _ => {}
             }
         }
@@ -897,6 +902,7 @@ impl World {
                 run,
                 role,
                 epoch,
+                earlier,
                 ..
             } => {
                 let active_at = epoch.filter(|_| role == Role::Active).map(|epoch| {
@@ -915,6 +921,7 @@ impl World {
                         instance,
                         run,
                         active_at,
+                        earlier,
                     },
                 );
             }
@@ -996,7 +1003,12 @@ impl World {
             Action::Rejoin { instance } => {
                 self.node_mut(ix).parting.remove(&instance);
             }
-            Action::Write(write) => self.write_slot(ix, write),
+            Action::Write(write) => {
+                if write.claims && decision.because == decisions::Reason::RolloutNeeds {
+                    self.note_trial(&write.holder);
+                }
+                self.write_slot(ix, write);
+            }
             Action::Route {
                 service,
                 revision,
@@ -1041,6 +1053,8 @@ impl World {
                     self.tally.worst_failover = self.tally.worst_failover.max(end.since(takeover.detected));
                 }
             }
+            Action::GiveUp { service, given_up } => self.give_up(ix, service, given_up),
+            Action::TryAgain { service } => self.may_try_again(ix, service),
             Action::Rebalanced { service } => {
                 self.write_loose(ix, Txn::new().then(Op::Delete(Key::Rebalance(service))));
             }
@@ -1049,7 +1063,7 @@ impl World {
     }
 
     /// Only as long as the node is the controller. None: it is not.
-    fn as_controller(&self, ix: NodeIx, txn: Txn) -> Option<Txn> {
+    pub(super) fn as_controller(&self, ix: NodeIx, txn: Txn) -> Option<Txn> {
         let clustered = &self.node(ix).agent.as_ref()?.clustered;
         let (node, session, elected) = clustered.controller?;
         (node == ix && elected > clustered.elected_before).then(|| {

@@ -101,6 +101,12 @@ impl World {
                 .map(|service| Key::Rebalance(service.clone())),
         );
         gone.extend(clustered.parks.iter().map(|slot| Key::Park(slot.clone())));
+        gone.extend(
+            clustered
+                .given_up
+                .keys()
+                .map(|(revision, service)| Key::GivenUp(*revision, service.clone())),
+        );
         gone.extend(clustered.paused.then_some(Key::Paused));
         gone.extend(clustered.lives.keys().map(|id| Key::Live(id.clone())));
         gone.extend(clustered.assigned.keys().map(|id| Key::Instance(id.clone())));
@@ -220,6 +226,7 @@ impl World {
             (Key::Whole, _) => self.whole_told(ix, true),
             (Key::Paused, _) => self.pause_seen(ix, true),
             (Key::Park(slot), _) => self.park_seen(ix, slot, true),
+            (Key::GivenUp(..), _) => self.given_up_seen(ix, entry),
             (Key::Ask(node, _), Value::Ask(ask)) if *node == ix => self.asked(ix, &entry.key, ask.clone()),
             (Key::Controller, Value::Controller { node, session }) => {
                 if let Some(agent) = self.agent(ix) {
@@ -292,6 +299,7 @@ impl World {
             Key::Whole => self.whole_told(ix, false),
             Key::Paused => self.pause_seen(ix, false),
             Key::Park(slot) => self.park_seen(ix, slot, false),
+            Key::GivenUp(revision, service) => self.given_up_gone(ix, *revision, service),
             Key::Controller => {
                 clustered.controller = None;
                 self.consider_election(ix);

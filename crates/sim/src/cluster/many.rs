@@ -42,6 +42,7 @@ impl World {
 
     /// A file is put in force, on all nodes.
     pub(crate) fn put_in_force(&mut self, services: BTreeMap<ServiceName, model::Service>) {
+        self.file += 1;
         self.cluster.services = services;
         for ix in 0..self.nodes.len() as NodeIx {
             self.apply_at(ix);
@@ -51,6 +52,7 @@ impl World {
     pub(crate) fn apply_at(&mut self, ix: NodeIx) {
         let cluster = self.cluster_for(ix);
         self.handle(ix, Event::Applied(cluster));
+        self.tell_given_up(ix);
         self.settle(ix);
     }
 
@@ -122,6 +124,7 @@ impl World {
         }
         let cluster = self.cluster_for(ix);
         self.handle(ix, Event::Applied(cluster));
+        self.tell_given_up(ix);
         let first = InstanceId::new(service.clone(), 0);
         let slot = SlotId {
             service: service.clone(),

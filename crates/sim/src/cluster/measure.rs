@@ -443,6 +443,7 @@ pub fn core_alone(nodes: usize, per_node: usize) -> Option<(Duration, Duration, 
                     since: Timestamp(0),
                     because: String::new(),
                     last_failure: None,
+                    last_end: None,
                 });
             }
         }

@@ -182,6 +182,14 @@ pub(crate) struct World {
     pub(crate) seed: u64,
     pub(crate) timing: Timing,
     pub(crate) cluster: Cluster,
+    /// Counts the files that were put in force.
+    pub(crate) file: u64,
+    /// The last of which everybody knows that it worked.
+    pub(crate) worked: Option<Cluster>,
+    /// How often a rollout handed a slot to a version of which every promotion fails.
+    pub(crate) tried: usize,
+    /// Agents do not hear what was given up.
+    pub(crate) forgets: bool,
     pub(crate) declared: BTreeMap<ServiceName, Arc<Service>>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) names: BTreeMap<NodeName, NodeIx>,
@@ -294,6 +302,10 @@ impl World {
             seed: setup.seed,
             timing: setup.timing,
             cluster: setup.cluster,
+            file: 1,
+            worked: None,
+            tried: 0,
+            forgets: false,
             declared,
             nodes,
             names: names.iter().cloned().zip(0..).collect(),
