@@ -68,9 +68,18 @@ impl Service {
         self.rejoin(cx.out);
         self.report(cx);
         self.judge(cx);
+        self.note_who_serves();
         self.note_worked(cx);
         self.write_given_up(cx);
         self.wakeup = self.next_wakeup(winding_down, cx);
+    }
+
+    fn note_who_serves(&mut self) {
+        for holder in self.slots.iter().filter_map(|slot| slot.serving()) {
+            if let Some(instance) = self.instances.get_mut(holder) {
+                instance.served_as = Some(instance.run);
+            }
+        }
     }
 
     fn act(&mut self, cx: &mut Context<'_>) {
