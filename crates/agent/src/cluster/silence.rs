@@ -121,7 +121,7 @@ impl Answering {
 
     /// Whether what this node writes is written, as far as is known.
     pub(crate) fn takes_writes(&self) -> bool {
-        self.lost.is_none() && self.refuses.is_none()
+        self.of_no_use().is_none()
     }
 
     /// It wrote what it was asked to. Whether it refused that before.
