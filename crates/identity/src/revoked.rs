@@ -5,7 +5,8 @@ use crate::certificate::SERIALS_PER_ISSUE;
 use crate::{Authority, IssueError, IssueId, Kind, Peer};
 use model::{NodeName, WallTime};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 /// What is revoked: a small record, sealed with [`crate::Purpose::Revocation`], that every node watches.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +32,9 @@ pub struct Revocation {
     pub reason: String,
     /// When the last certificate it concerns ends by itself, and the entry with it.
     pub until: WallTime,
+    /// Where that node was, if it was removed: what it has open is ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<IpAddr>,
 }
 
 /// Which issues of a node are still valid: kept in the store, so that all of them can be revoked. No secret.
@@ -69,12 +73,27 @@ impl RevocationList {
             node: node.clone(),
             reason: reason.into(),
             until,
+            host: None,
         };
         for (issue, end) in &issued.issues {
             self.issues.insert(*issue, entry(*end));
         }
         self.nodes.insert(node.clone(), entry(WallTime(last.max(default))));
         self.version = self.version.saturating_add(1);
+    }
+
+    /// Notes where a node was that is revoked.
+    pub fn was_at(&mut self, node: &NodeName, host: IpAddr) {
+        if let Some(entry) = self.nodes.get_mut(node) {
+            entry.host = Some(host);
+        }
+    }
+
+    /// Where nodes were that were not revoked in an earlier list.
+    pub fn hosts_since(&self, before: Option<&RevocationList>) -> BTreeSet<IpAddr> {
+        let known = |name: &NodeName| before.and_then(|before| before.nodes.get(name));
+        let new = self.nodes.iter().filter(|(name, entry)| known(name) != Some(*entry));
+        new.filter_map(|(_, entry)| entry.host).collect()
     }
 
     /// Adds one issue.
@@ -84,6 +103,7 @@ impl RevocationList {
             node: node.clone(),
             reason: reason.into(),
             until,
+            host: None,
         };
         self.issues.insert(issue, entry);
         self.version = self.version.saturating_add(1);

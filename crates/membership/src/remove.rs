@@ -9,6 +9,7 @@ use api::record::{self, SlotState};
 use etcd::server::cluster::{Cluster, Refusal};
 use identity::{Authority, Issued, Purpose, RevocationList};
 use model::NodeName;
+use std::net::IpAddr;
 use store::{Compare, Op, Store, Txn};
 
 /// Operations in one transaction; etcd takes 128.
@@ -51,10 +52,16 @@ pub async fn remove(place: &Place, node: &NodeName, force: bool, tell: Progress<
             Err(error) => return Err(error.into()),
         }
     }
-    finish(place, &store, node, session.is_some()).await
+    finish(place, &store, node, member.map(|member| member.host), session.is_some()).await
 }
 
-async fn finish(place: &Place, store: &etcd::Etcd, node: &NodeName, had_session: bool) -> Result<(), Error> {
+async fn finish(
+    place: &Place,
+    store: &etcd::Etcd,
+    node: &NodeName,
+    host: Option<IpAddr>,
+    had_session: bool,
+) -> Result<(), Error> {
     let at = now();
     let trust = trust(place, store).await?;
     let authority = Authority::load(&place.folder()?, trust.issues())?;
@@ -70,6 +77,9 @@ async fn finish(place: &Place, store: &etcd::Etcd, node: &NodeName, had_session:
         let mut revoked: RevocationList = seal.open(&trust, Purpose::Revocation, REVOKED)?;
         revoked.prune(at);
         revoked.revoke_node(node, &issued, "it was removed", at);
+        if let Some(host) = host {
+            revoked.was_at(node, host);
+        }
         revoked.for_store(&authority, at)?;
         let seal = authority.seal(Purpose::Revocation, REVOKED, &revoked)?;
         let txn = Txn::new()

@@ -19,6 +19,8 @@ use identity::{Peer, Purpose, RevocationList, Sealed, Tls};
 use membership::{Place, REVOKED, TRUST};
 use model::WallTime;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use store::Store;
@@ -26,6 +28,8 @@ use tokio::time::Instant;
 
 /// Who was revoked may do nothing after this long. Two small reads.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// A node that was taken out reads so itself within this, and says it to whoever asks; then what it has open is ended.
+const SHUT_AFTER: Duration = Duration::from_secs(6);
 /// All members of the store have to see a leader for so long before the next one is restarted.
 const WELL_FOR: Duration = Duration::from_secs(2);
 /// A restarted member has answered and follows within this, or somebody has to look.
@@ -51,6 +55,10 @@ pub(crate) struct Papers {
     noted: Option<identity::IssueId>,
     reported: Option<Progress>,
     troubles: Troubles,
+    /// The list that this agent acts on; none before it read one.
+    revoked: Option<RevocationList>,
+    /// Where nodes were that were revoked, and when what they have open to our member of the store is ended.
+    shut: Option<(Instant, BTreeSet<IpAddr>)>,
     /// What could not be done this time.
     failed: Vec<(&'static str, String)>,
 }
@@ -73,6 +81,8 @@ impl Papers {
             noted: None,
             reported: None,
             troubles,
+            revoked: None,
+            shut: None,
             failed: Vec::new(),
         })
     }
@@ -91,6 +101,9 @@ impl Papers {
         self.take_files();
         if let Err(error) = self.follow_store(&place).await {
             self.failed.push(("follow the records of whom to trust", error));
+        }
+        if let Err(error) = self.shut_out(&place).await {
+            self.failed.push(("end what a node that was taken out has open", error));
         }
         if let Err(error) = self.renew_if_due(&place).await {
             self.failed.push(("renew the certificates", error));
@@ -127,16 +140,51 @@ impl Papers {
             .sealed::<RevocationList>(&trusted, Purpose::Revocation, REVOKED)
             .await?
         {
+            // By what this agent acts on: the file may be newer, `cluster remove` writes it too.
             let version = revoked.version;
-            let known = std::fs::read_to_string(folder.file("revoked.json")).ok();
-            let known = known.and_then(|text| serde_json::from_str::<RevocationList>(&text).ok());
-            if known.is_none_or(|known| known.version != version) {
+            if self.revoked.as_ref().is_none_or(|known| known.version != version) {
+                let hosts = revoked.hosts_since(self.revoked.as_ref());
                 self.tls
                     .replace_revoked(revoked.clone())
                     .map_err(|error| chain(&error))?;
                 identity::save_revoked(&folder, &revoked).map_err(|error| chain(&error))?;
                 tracing::info!(version, "the list of revoked certificates changed");
+                if !hosts.is_empty() {
+                    let others = self.shut.take().map(|(_, hosts)| hosts).unwrap_or_default();
+                    self.shut = Some((Instant::now() + SHUT_AFTER, hosts.into_iter().chain(others).collect()));
+                }
+                self.revoked = Some(revoked);
             }
+        }
+        Ok(())
+    }
+
+    /// Who was taken out gets no new connection to etcd, which reads the list at each handshake; one that is open it would leave open.
+    async fn shut_out(&mut self, place: &Place) -> Result<(), String> {
+        let due = |(at, _): &mut (Instant, BTreeSet<IpAddr>)| Instant::now() >= *at;
+        let Some((at, hosts)) = self.shut.take_if(due) else {
+            return Ok(());
+        };
+        let Some(member) = place.node.store.member.clone() else {
+            return Ok(());
+        };
+        let members = match self.ways.store.list(api::record::MEMBERS).await {
+            Ok((members, _)) => members,
+            Err(error) => {
+                // Again at the next look.
+                self.shut = Some((at, hosts));
+                return Err(chain(&error));
+            }
+        };
+        let host = |entry: &store::Entry| serde_json::from_slice::<api::record::Member>(&entry.value).ok();
+        // Somebody else is there, or came back with a new certificate.
+        let present: BTreeSet<IpAddr> = members.iter().filter_map(host).map(|member| member.host).collect();
+        for host in hosts.difference(&present).copied() {
+            let port = member.client.port();
+            let ended = tokio::task::spawn_blocking(move || drivers::address::reset_from(host, port)).await;
+            let ended = ended.map_err(|error| error.to_string())?;
+            let ended = ended.map_err(|error| format!("{error}; it ends when etcd is restarted here"))?;
+            tracing::info!(%host, ended, "ended what a node that was taken out had open to the store");
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use crate::shop::judge;
 use crate::{HEAL, Land, wait_for};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// The shortest there is: renewed after 38 to 40 s.
@@ -52,7 +53,18 @@ fn certificates_end_and_nobody_notices() {
     eprintln!("renewal and a new authority under traffic: {failed} requests failed, the longest silence was {gap} ms");
     assert_eq!(failed, 0);
 
-    // A node that was taken out is shown the door.
+    // A node that was taken out is shown the door, also by what it has open.
+    let (address, pki) = (land.address("a"), "/var/lib/understudy/shop/pki");
+    let spy = format!(
+        "ETCDCTL_API=3 exec etcdctl --endpoints https://{address}:7461 --cacert {pki}/store-ca.crt --cert {pki}/store-client.crt \
+         --key {pki}/store.key watch --prefix slot/"
+    );
+    let before = open_to_store(&land, "a", "k");
+    land.host("k").start_daemon(hosts::Command::shell(spy), "spy").unwrap();
+    let open = wait_for("somebody on k to look into the store", HEAL, || {
+        let open: BTreeSet<String> = &open_to_store(&land, "a", "k") - &before;
+        (!open.is_empty()).then_some(open)
+    });
     land.ok("a", &["cluster", "remove", "k", "--force", "--yes"]);
     wait_for("it to know", HEAL, || {
         let status = land.status("k")?;
@@ -62,7 +74,19 @@ fn certificates_end_and_nobody_notices() {
             .any(|problem| problem.code == "removed")
             .then_some(())
     });
+    wait_for("what k has open to the store to end", HEAL, || {
+        open_to_store(&land, "a", "k").is_disjoint(&open).then_some(())
+    });
     land.assert_never_two_actives();
+}
+
+/// Connections of one host to the store on another.
+fn open_to_store(land: &Land, to: &str, from: &str) -> BTreeSet<String> {
+    let from = land.address(from);
+    let line = format!("ss -Htn state established sport = :7461 dst {from}");
+    let shown = land.host(to).shell(&line).unwrap();
+    let peer = |line: &str| line.split_whitespace().last().map(str::to_owned);
+    shown.lines().filter_map(peer).collect()
 }
 
 fn serial(land: &Land, host: &str) -> String {

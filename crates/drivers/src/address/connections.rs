@@ -35,7 +35,8 @@ pub fn connections(ip: IpAddr) -> io::Result<BTreeSet<Connection>> {
     let socket = netlink::diagnosis()?;
     let mut found = BTreeSet::new();
     for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-        found.extend(list(&socket, family, ip)?.into_iter().map(Connection));
+        let own = list(&socket, family, |id| address(family, &id[4..20]) == Some(ip))?;
+        found.extend(own.into_iter().map(Connection));
     }
     Ok(found)
 }
@@ -44,10 +45,14 @@ pub fn connections(ip: IpAddr) -> io::Result<BTreeSet<Connection>> {
 ///
 /// Fails where the kernel was built without `CONFIG_INET_DIAG_DESTROY`.
 pub(crate) fn reset_now(ip: IpAddr) -> io::Result<usize> {
+    reset_where(|family, id| address(family, &id[4..20]) == Some(ip))
+}
+
+fn reset_where(is_meant: impl Fn(u8, &Id) -> bool) -> io::Result<usize> {
     let socket = netlink::diagnosis()?;
     let mut ended = 0;
     for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-        for id in list(&socket, family, ip)? {
+        for id in list(&socket, family, |id| is_meant(family, id))? {
             match destroy(&socket, family, &id) {
                 Ok(()) => ended += 1,
                 // It has ended by itself.
@@ -59,9 +64,18 @@ pub(crate) fn reset_now(ip: IpAddr) -> io::Result<usize> {
     Ok(ended)
 }
 
+/// Ends all TCP connections from `peer` to `port` of this host, and tells both ends. Returns how many there were. Blocks for as long as the kernel
+/// takes to go through all its connections.
+///
+/// # Errors
+/// The kernel was built without `CONFIG_INET_DIAG_DESTROY`, or this is not allowed: it is to root.
+pub fn reset_from(peer: IpAddr, port: u16) -> io::Result<usize> {
+    reset_where(|family, id| own_port(id) == port && address(family, &id[20..36]) == Some(peer))
+}
+
 type Id = [u8; ID_BYTES];
 
-fn list(socket: &std::os::fd::OwnedFd, family: u8, ip: IpAddr) -> io::Result<Vec<Id>> {
+fn list(socket: &std::os::fd::OwnedFd, family: u8, is_meant: impl Fn(&Id) -> bool) -> io::Result<Vec<Id>> {
     netlink::ask(socket, &request(BY_FAMILY, REQUEST | DUMP, family, &[0; ID_BYTES]))?;
     let mut ids = Vec::new();
     loop {
@@ -70,7 +84,7 @@ fn list(socket: &std::os::fd::OwnedFd, family: u8, ip: IpAddr) -> io::Result<Vec
             match kind {
                 DONE => return Ok(ids),
                 ERROR => return outcome(body).map(|()| ids),
-                _ => ids.extend(id(family, body, ip)),
+                _ => ids.extend(id(body).filter(&is_meant)),
             }
         }
     }
@@ -112,16 +126,22 @@ fn messages(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
     found
 }
 
-/// The id of a connection, if its own address is `ip`; on a socket for both families IPv4 stands in IPv6.
-fn id(family: u8, body: &[u8], ip: IpAddr) -> Option<Id> {
-    let id: Id = body.get(..MESSAGE_BYTES)?.get(4..4 + ID_BYTES)?.try_into().ok()?;
-    let own: [u8; 16] = id[4..20].try_into().ok()?;
-    let own = if family == libc::AF_INET as u8 {
-        IpAddr::from([own[0], own[1], own[2], own[3]])
-    } else {
-        Ipv6Addr::from(own).to_canonical()
-    };
-    (own == ip).then_some(id)
+/// The id of a connection: own port, that of the peer, own address, that of the peer.
+fn id(body: &[u8]) -> Option<Id> {
+    body.get(..MESSAGE_BYTES)?.get(4..4 + ID_BYTES)?.try_into().ok()
+}
+
+fn own_port(id: &Id) -> u16 {
+    u16::from_be_bytes([id[0], id[1]])
+}
+
+/// On a socket for both families IPv4 stands in IPv6.
+fn address(family: u8, bytes: &[u8]) -> Option<IpAddr> {
+    let bytes: [u8; 16] = bytes.try_into().ok()?;
+    Some(match family == libc::AF_INET as u8 {
+        true => IpAddr::from([bytes[0], bytes[1], bytes[2], bytes[3]]),
+        false => Ipv6Addr::from(bytes).to_canonical(),
+    })
 }
 
 fn outcome(body: &[u8]) -> io::Result<()> {
@@ -176,6 +196,32 @@ mod tests {
         }
         kept.1.set_nonblocking(true).unwrap();
         assert_eq!(kept.1.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        connect(&listeners[0], one);
+    }
+
+    /// Needs root, as what it tests.
+    #[test]
+    fn the_connections_of_one_peer_to_one_port_end_and_those_of_others_and_to_others_stay() {
+        assert!(rustix::process::geteuid().is_root(), "needs root: run it with `sudo`");
+        let (server, one, other) = ("127.93.42.1", "127.93.42.7", "127.93.42.8");
+        let listeners = [(); 2].map(|()| TcpListener::bind((server, 0)).unwrap());
+        let connect = |listener: &TcpListener, from: &str| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            let from: std::net::SocketAddr = (from.parse::<IpAddr>().unwrap(), 0).into();
+            socket.bind(&from.into()).unwrap();
+            socket.connect(&listener.local_addr().unwrap().into()).unwrap();
+            (TcpStream::from(socket), listener.accept().unwrap().0)
+        };
+        let mut ended = connect(&listeners[0], one);
+        let mut stay = [connect(&listeners[0], other), connect(&listeners[1], one)];
+        let port = listeners[0].local_addr().unwrap().port();
+        assert_eq!(reset_from(one.parse().unwrap(), port).unwrap(), 1);
+        assert!(ended.1.read(&mut [0]).is_err(), "the server's end is gone");
+        assert!(ended.0.read(&mut [0]).is_err(), "and its peer knows");
+        for (client, _) in &mut stay {
+            client.set_nonblocking(true).unwrap();
+            assert_eq!(client.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        }
         connect(&listeners[0], one);
     }
 }
