@@ -153,6 +153,10 @@ pub(crate) enum Request {
         request: api::ForceRequest,
         answer: oneshot::Sender<Result<api::Outcome, api::Outcome>>,
     },
+    Fence {
+        request: api::FenceRequest,
+        answer: oneshot::Sender<Result<api::Outcome, api::Outcome>>,
+    },
     /// Logs to be looked at: where, how large, how many to keep.
     Rotations(oneshot::Sender<Vec<(std::path::PathBuf, u64, u32)>>),
     Down {
@@ -180,6 +184,7 @@ impl Request {
             | Request::Rebalance { .. }
             | Request::Park { .. }
             | Request::Force { .. }
+            | Request::Fence { .. }
             | Request::Pause { .. }
             | Request::Retry { .. }
             | Request::Rotations(_)

@@ -19,8 +19,8 @@ pub use limits::{Bottleneck, Saturation, SlowService, Suspect, WindowPage};
 pub use live::{Beat, DashboardLink, Delta, Effect, Peer, Preview, ServiceDelta, SignIn, Snapshot, Viewer};
 pub use status::{
     Answer, ApplyRequest, Change, ChangeKind, Deed, DrillRequest, Event, EventPage, Explanation, Failover,
-    FailoverStep, Floating, ForceRequest, HistoryEntry, InstanceStatus, LogLine, NodeState, NodeStatus, Outage,
-    Outcome, ParkRequest, Parked, Pause, PauseRequest, Plan, Problem, RollbackRequest, Rollout, ServiceStatus,
+    FailoverStep, FenceRequest, Floating, ForceRequest, HistoryEntry, InstanceStatus, LogLine, NodeState, NodeStatus,
+    Outage, Outcome, ParkRequest, Parked, Pause, PauseRequest, Plan, Problem, RollbackRequest, Rollout, ServiceStatus,
     Severity, SlotStatus, Status, Step, SwitchoverRequest, Traffic,
 };
 

@@ -193,6 +193,7 @@ impl Agent {
                 now,
             );
         }
+        problems.extend(self.power_problems());
         problems
     }
 
@@ -201,7 +202,8 @@ impl Agent {
         let cluster = self.clustered.as_ref()?;
         let look = cluster.look_at.map(|at| Timestamp(at.boot_ns / 1_000 + 1));
         let leaving = cluster.leaving.as_ref().map(super::leave::Leaving::wakeup);
-        let others = [cluster.elect_at, Some(cluster.beat_at), leaving];
+        let power = cluster.power.wakeup();
+        let others = [cluster.elect_at, Some(cluster.beat_at), leaving, power];
         look.into_iter().chain(others.into_iter().flatten()).min()
     }
 

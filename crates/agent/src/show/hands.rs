@@ -5,7 +5,7 @@ use super::preview::{blank, severity_of};
 use super::{Known, names};
 use api::{Effect, Preview, Severity};
 use decisions::lease::{self, Forcing};
-use decisions::{ServiceView, SlotPhase, SlotView};
+use decisions::{NodeState, NodeView, ServiceView, SlotPhase, SlotView};
 use model::{NodeName, ServiceState};
 
 /// A slot shall have no holder.
@@ -104,6 +104,42 @@ pub(super) fn force(service: &ServiceView, known: &Known<'_>) -> Preview {
     preview
         .lines
         .push("who stated it is written to the store: `understudy history --deeds`".into());
+    preview
+}
+
+/// A node's power is taken away.
+pub(super) fn fence(node: &NodeView, known: &Known<'_>) -> Preview {
+    let name = &node.name;
+    let mut preview = blank(format!("Take the power of node {name} away"));
+    preview.severity = Severity::Error;
+    let lives = node.state != NodeState::Offline;
+    let mut last = Vec::new();
+    for service in &known.view.services {
+        let Some(effect) = loss_of(service, name) else { continue };
+        if lives && effect.state != "down" && effect.state_after == "down" {
+            last.push(effect.service.clone());
+        }
+        let hold = service.declared.listen.map(|_| service.declared.hold_timeout);
+        preview.lines.push(sentence(&effect, hold));
+        preview.effects.push(effect);
+    }
+    if let Some(line) = super::loss::of_voters(&known.voters, name.as_str()) {
+        preview.lines.push(line);
+    }
+    preview.lines.push(match lives {
+        true => "it is online: nothing on it is stopped in order, as `understudy drain` would do".into(),
+        false => "it is offline: what it holds is taken as soon as every device of it says that it is off".to_owned(),
+    });
+    preview
+        .lines
+        .push("who wanted it is written to the store: `understudy history --deeds`".into());
+    if !last.is_empty() {
+        let last = names(&last);
+        return refused(
+            preview,
+            format!("{last} would be down: nobody else could take over; move it first, or give it another standby"),
+        );
+    }
     preview
 }
 

@@ -1,0 +1,258 @@
+use super::*;
+use model::WallTime;
+
+const BOUND: Millis = Millis(20_000);
+
+fn node(name: &str) -> NodeName {
+    NodeName::new(name).unwrap()
+}
+
+fn at(ms: u64) -> Mark {
+    Mark {
+        boot_ns: ms * 1_000_000,
+        raw_ns: ms * 1_000_000,
+    }
+}
+
+/// What agent a sees of nodes a to e; c is lost, with session 3.
+struct Seen {
+    sessions: BTreeMap<NodeName, Revision>,
+    unproven: BTreeMap<NodeName, Revision>,
+    leaves: BTreeMap<NodeName, Condemn>,
+    bounds: BTreeMap<NodeName, Millis>,
+    rank: u32,
+}
+
+impl Seen {
+    fn new() -> Self {
+        let all = ["a", "b", "c", "d", "e"];
+        let leave = Condemn {
+            session: Revision(3),
+            modified: Revision(30),
+        };
+        Self {
+            sessions: (1..)
+                .map(Revision)
+                .zip(all)
+                .map(|(id, name)| (node(name), id))
+                .collect(),
+            unproven: BTreeMap::from([(node("c"), Revision(3))]),
+            leaves: BTreeMap::from([(node("c"), leave)]),
+            bounds: all.into_iter().map(|name| (node(name), BOUND)).collect(),
+            rank: 0,
+        }
+    }
+
+    fn at(&self, ms: u64) -> Situation<'_> {
+        Situation {
+            now: at(ms),
+            session: self.sessions.get(&node("a")).copied(),
+            sessions: &self.sessions,
+            unproven: &self.unproven,
+            leaves: &self.leaves,
+            bounds: &self.bounds,
+            rank: self.rank,
+            stagger: Duration::from_millis(100),
+        }
+    }
+}
+
+fn record(by: &str, state: FenceState) -> FenceRecord {
+    FenceRecord {
+        session: Revision(3),
+        state,
+        by: node(by),
+        under: Revision(2),
+        bound: BOUND,
+        tries: 1,
+        proven: Revision(0),
+        because: String::new(),
+        at: WallTime(0),
+    }
+}
+
+fn begins(steps: &[Step]) -> Vec<&Begin> {
+    let begin = |step| match step {
+        Step::Begin(begin) => Some(begin),
+        Step::GiveBack { .. } => None,
+    };
+    steps.iter().filter_map(begin).collect()
+}
+
+#[test]
+fn a_lost_node_is_fenced_by_the_renewal_that_was_seen() {
+    let (mut fencer, seen) = (Fencer::new(node("a")), Seen::new());
+    let steps = fencer.look(&seen.at(0));
+    let [begin] = begins(&steps)[..] else {
+        panic!("{steps:?}")
+    };
+    assert_eq!(
+        (begin.session, begin.modified, begin.expect),
+        (Revision(3), Some(Revision(30)), Revision(0))
+    );
+    assert_eq!(fencer.look(&seen.at(10)), [], "it is begun once");
+    fencer.ended(&node("c"));
+    assert_eq!(fencer.look(&seen.at(20)).len(), 1, "and again when that is over");
+}
+
+#[test]
+fn nobody_is_fenced_without_leave_a_session_a_device_or_before_ones_turn() {
+    let none = |change: fn(&mut Seen)| {
+        let mut seen = Seen::new();
+        change(&mut seen);
+        assert_eq!(Fencer::new(node("a")).look(&seen.at(0)), []);
+    };
+    none(|seen| seen.leaves.clear());
+    none(|seen| drop(seen.sessions.remove(&node("a"))));
+    none(|seen| drop(seen.bounds.remove(&node("c"))));
+    none(|seen| seen.rank = 1);
+    none(|seen| seen.leaves.values_mut().for_each(|leave| leave.session = Revision(2)));
+    let (mut fencer, mut seen) = (Fencer::new(node("a")), Seen::new());
+    seen.rank = 2;
+    assert_eq!(fencer.look(&seen.at(0)), []);
+    assert_eq!(fencer.look(&seen.at(199)), []);
+    assert_eq!(fencer.look(&seen.at(200)).len(), 1);
+}
+
+#[test]
+fn one_whose_session_is_gone_is_fenced_as_having_none() {
+    let (mut fencer, mut seen) = (Fencer::new(node("a")), Seen::new());
+    seen.sessions.remove(&node("c"));
+    seen.leaves.clear();
+    let steps = fencer.look(&seen.at(0));
+    assert_eq!(begins(&steps)[0].modified, None);
+}
+
+#[test]
+fn more_than_a_third_at_once_are_not_fenced_but_at_an_operators_word() {
+    let (mut fencer, mut seen) = (Fencer::new(node("a")), Seen::new());
+    seen.unproven.insert(node("d"), Revision(4));
+    seen.sessions.remove(&node("d"));
+    assert_eq!(fencer.look(&seen.at(0)), []);
+    assert_eq!(
+        fencer.holdup(&node("c"), &seen.at(0)),
+        Holdup::Braked { lost: 2, of: 5 }
+    );
+    assert!(fencer.by_hand(&node("d"), &seen.at(0)).is_ok());
+}
+
+#[test]
+fn those_who_go_one_after_the_other_are_counted_together() {
+    let (mut fencer, seen) = (Fencer::new(node("a")), Seen::new());
+    fencer.hear(node("d"), record("b", FenceState::Off), Revision(50), at(0));
+    assert_eq!(begins(&fencer.look(&seen.at(10_000))), Vec::<&Begin>::new());
+    assert_eq!(
+        begins(&fencer.look(&seen.at(30_000))).len(),
+        1,
+        "half a minute later it is one again"
+    );
+}
+
+#[test]
+fn another_goes_on_when_the_fencer_is_gone_and_his_time_is_over() {
+    let (mut fencer, mut seen) = (Fencer::new(node("a")), Seen::new());
+    fencer.hear(node("c"), record("b", FenceState::Powering), Revision(50), at(0));
+    assert_eq!(fencer.look(&seen.at(60_000)), [], "he lives");
+    assert_eq!(
+        fencer.holdup(&node("c"), &seen.at(0)),
+        Holdup::Powering { by: node("b") }
+    );
+    assert!(fencer.by_hand(&node("c"), &seen.at(60_000)).is_err());
+    seen.sessions.remove(&node("b"));
+    assert_eq!(fencer.look(&seen.at(20_000)), [], "what he began may not be over");
+    let steps = fencer.look(&seen.at(20_050));
+    let [begin] = begins(&steps)[..] else {
+        panic!("{steps:?}")
+    };
+    assert_eq!(begin.gone, Some((node("b"), Revision(0))));
+    assert_eq!((begin.expect, begin.tries), (Revision(50), 2));
+}
+
+#[test]
+fn a_failed_attempt_is_repeated_less_and_less_often() {
+    let (mut fencer, seen) = (Fencer::new(node("a")), Seen::new());
+    let failed = |by: &str, tries| FenceRecord {
+        tries,
+        ..record(by, FenceState::Failed("no route".into()))
+    };
+    fencer.hear(node("c"), failed("a", 2), Revision(50), at(0));
+    assert_eq!(fencer.look(&seen.at(9_999)), []);
+    assert_eq!(begins(&fencer.look(&seen.at(10_000)))[0].tries, 3);
+    // Others come later than who failed.
+    let mut other = Fencer::new(node("a"));
+    other.hear(node("c"), failed("b", 2), Revision(50), at(0));
+    assert_eq!(other.look(&seen.at(10_000)), []);
+    assert_eq!(other.look(&seen.at(15_000)).len(), 1);
+    assert_eq!(again_after(60), AGAIN_AFTER_MAX);
+}
+
+#[test]
+fn power_is_given_back_by_others_when_the_fencer_is_gone() {
+    let (mut fencer, mut seen) = (Fencer::new(node("a")), Seen::new());
+    seen.unproven.clear();
+    fencer.hear(node("c"), record("b", FenceState::Off), Revision(50), at(0));
+    assert_eq!(fencer.look(&seen.at(1_000)), []);
+    seen.sessions.remove(&node("b"));
+    assert!(matches!(fencer.look(&seen.at(1_000))[..], [Step::GiveBack { .. }]));
+}
+
+#[test]
+fn older_news_is_dropped() {
+    let mut fencer = Fencer::new(node("a"));
+    fencer.hear(node("c"), record("b", FenceState::Done), Revision(50), at(0));
+    fencer.hear(node("c"), record("b", FenceState::Powering), Revision(49), at(1));
+    assert_eq!(fencer.record(&node("c")).unwrap().0.state, FenceState::Done);
+}
+
+#[test]
+fn every_device_is_told_and_every_device_is_read() {
+    let mut job = Job::new(2);
+    let mut calls = Vec::new();
+    loop {
+        match job.next() {
+            Next::Call(call) => {
+                calls.push(call);
+                match call {
+                    Call::Off(_) => job.off_done(Ok(())),
+                    Call::Status(_) => job.read(Ok(true)),
+                }
+            }
+            Next::Confirm => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(calls, [Call::Off(0), Call::Off(1), Call::Status(0), Call::Status(1)]);
+}
+
+#[test]
+fn what_is_not_read_back_is_not_confirmed() {
+    // One of two says that it is on, however often it is asked.
+    let mut job = Job::new(2);
+    let mut reads = 0;
+    let why = loop {
+        match job.next() {
+            Next::Call(Call::Off(_)) => job.off_done(Ok(())),
+            Next::Call(Call::Status(device)) => {
+                reads += usize::from(device == 1);
+                job.read(Ok(device == 0));
+            }
+            Next::Wait(_) => job.waited(),
+            Next::Fail(why) => break why,
+            Next::Confirm => panic!("it is on"),
+        }
+    };
+    assert_eq!(reads, 5);
+    assert!(why.contains("device 2 still says that the power is on"), "{why}");
+    // A device that fails, in either call.
+    let mut job = Job::new(1);
+    job.off_done(Err("no route".into()));
+    assert!(matches!(job.next(), Next::Wait(_)), "it may have heard it nevertheless");
+    job.waited();
+    assert_eq!(job.next(), Next::Fail("no route".into()));
+    let mut job = Job::new(1);
+    job.off_done(Ok(()));
+    job.read(Err("no route".into()));
+    job.waited();
+    assert_eq!(job.next(), Next::Fail("no route".into()));
+    assert!(matches!(Job::new(0).next(), Next::Fail(_)), "nothing confirms itself");
+}
