@@ -690,6 +690,7 @@ impl Agent {
             &self.fronts,
             self.own_problems(),
             self.clustered.as_ref().map(|cluster| &cluster.timing),
+            &self.cluster.site,
         )
     }
 

@@ -107,3 +107,150 @@ fn compare(key: &str, revision: Revision) -> Compare {
         revision => Compare::modified(key, revision),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Memory;
+    use crate::session::{self, Ending, Ground, Opened, Record, Session};
+    use model::{Millis, WallTime};
+
+    fn node(name: &str) -> NodeName {
+        NodeName::new(name).unwrap()
+    }
+
+    async fn open(store: &Memory, name: &str) -> Opened {
+        open_past(store, name, None).await
+    }
+
+    async fn open_past(store: &Memory, name: &str, past: Option<Revision>) -> Opened {
+        let record = Record {
+            machine: name.into(),
+            boot: "1".into(),
+            agent: "1".into(),
+            lease_ms: Millis(3_000),
+            kill_ms: Millis(100),
+            renew_ms: Millis(200),
+            protocol: 1,
+            seq: 0,
+        };
+        session::open_past(store, &node(name), &record, past).await.unwrap()
+    }
+
+    async fn opened(store: &Memory, name: &str) -> Session {
+        match open(store, name).await {
+            Opened::Open(session) => session,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn intent(of: &Session, by: &Session) -> Intent {
+        Intent {
+            node: of.node.clone(),
+            record: FenceRecord {
+                session: of.id,
+                state: FenceState::Powering,
+                by: by.node.clone(),
+                under: by.id,
+                bound: Millis(1_000),
+                tries: 1,
+                proven: Revision(0),
+                because: String::new(),
+                at: WallTime(0),
+            },
+            expect: Revision(0),
+            modified: Some(of.modified),
+            open: true,
+            gone: None,
+        }
+    }
+
+    async fn end(store: &Memory, session: &Session) {
+        let ending = session::condemn(store, session, &Ground::Expired, "b").await.unwrap();
+        assert!(matches!(ending, Ending::Ended(_)));
+    }
+
+    #[tokio::test]
+    async fn one_fencer_and_only_for_the_renewal_that_was_seen() {
+        let store = Memory::default();
+        let (a, b, c) = (
+            opened(&store, "a").await,
+            opened(&store, "b").await,
+            opened(&store, "c").await,
+        );
+        session::renew(&store, &a, Millis(3_000)).await.unwrap();
+        assert_eq!(
+            begin(&store, &intent(&a, &b)).await.unwrap(),
+            None,
+            "it was renewed since"
+        );
+        let a = session::get(&store, &node("a")).await.unwrap().unwrap();
+        assert!(begin(&store, &intent(&a, &b)).await.unwrap().is_some());
+        assert_eq!(begin(&store, &intent(&a, &c)).await.unwrap(), None, "somebody is at it");
+        // Nor does who has lost his own session begin anything.
+        let store = Memory::default();
+        let (a, b) = (opened(&store, "a").await, opened(&store, "b").await);
+        end(&store, &b).await;
+        assert_eq!(begin(&store, &intent(&a, &b)).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn who_comes_back_opens_no_session_under_somebodys_hands_and_takes_the_intent_back() {
+        let store = Memory::default();
+        let (a, b) = (opened(&store, "a").await, opened(&store, "b").await);
+        let begun = begin(&store, &intent(&a, &b)).await.unwrap().unwrap();
+        end(&store, &a).await;
+        let Opened::Powering { revision, .. } = open(&store, "a").await else {
+            panic!("it is being switched off");
+        };
+        assert_eq!(revision, begun);
+        // Its time is over, but the fencer lives.
+        assert!(matches!(
+            open_past(&store, "a", Some(begun)).await,
+            Opened::Powering { .. }
+        ));
+        end(&store, &b).await;
+        // He is gone, but what he began may not be over.
+        assert!(matches!(open(&store, "a").await, Opened::Powering { .. }));
+        assert!(matches!(open_past(&store, "a", Some(begun)).await, Opened::Open(_)));
+        let record = read(&store.get(&key(&node("a"))).await.unwrap().unwrap()).unwrap();
+        assert_eq!((record.state, record.proven), (FenceState::Withdrawn, a.id));
+        let late = FenceRecord {
+            state: FenceState::Off,
+            ..intent(&a, &b).record
+        };
+        assert_eq!(
+            note(&store, &node("a"), begun, &late).await.unwrap(),
+            None,
+            "a late result says nothing"
+        );
+    }
+
+    #[tokio::test]
+    async fn after_a_failed_attempt_and_after_a_good_one_the_node_may_come_back() {
+        for (state, after) in [
+            (FenceState::Failed("no route".into()), FenceState::Withdrawn),
+            (FenceState::Off, FenceState::Off),
+        ] {
+            let store = Memory::default();
+            let (a, b) = (opened(&store, "a").await, opened(&store, "b").await);
+            let intent = intent(&a, &b);
+            let begun = begin(&store, &intent).await.unwrap().unwrap();
+            let record = FenceRecord {
+                state,
+                ..intent.record.clone()
+            };
+            let noted = note(&store, &a.node, begun, &record).await.unwrap();
+            assert!(noted.is_some());
+            assert_eq!(
+                note(&store, &a.node, begun, &record).await.unwrap(),
+                noted,
+                "asked again, it finds itself"
+            );
+            end(&store, &a).await;
+            assert!(matches!(open(&store, "a").await, Opened::Open(_)));
+            let record = read(&store.get(&key(&a.node)).await.unwrap().unwrap()).unwrap();
+            assert_eq!(record.state, after);
+        }
+    }
+}

@@ -135,7 +135,11 @@ impl Agent {
         for (node, session) in lookups {
             look_up(Arc::clone(&self.store), self.inputs.clone(), node, session);
         }
-        if cluster.paused || self.core.is_paused() {
+        self.check_devices(now);
+        let Some(cluster) = &mut self.clustered else { return };
+        let idle = unproven.is_empty() && cluster.power.fencer.next_wakeup(marks::mark()).is_none();
+        if idle || cluster.paused || self.core.is_paused() {
+            cluster.power.look_at = None;
             return;
         }
         let facts = Facts::of(cluster, &self.cluster, unproven);
@@ -160,7 +164,6 @@ impl Agent {
                 Step::GiveBack { node, record, revision } => self.give_back(node, record, revision),
             }
         }
-        self.check_devices(now);
     }
 
     /// Begins an attempt.

@@ -123,6 +123,12 @@ pub(super) fn fence(node: &NodeView, known: &Known<'_>) -> Preview {
         preview.lines.push(sentence(&effect, hold));
         preview.effects.push(effect);
     }
+    let left = known
+        .voters
+        .iter()
+        .filter(|(node, there)| *there && node != name)
+        .count();
+    let no_majority = lives && !known.voters.is_empty() && left < known.voters.len() / 2 + 1;
     if let Some(line) = super::loss::of_voters(&known.voters, name.as_str()) {
         preview.lines.push(line);
     }
@@ -133,6 +139,12 @@ pub(super) fn fence(node: &NodeView, known: &Known<'_>) -> Preview {
     preview
         .lines
         .push("who wanted it is written to the store: `understudy history --deeds`".into());
+    if no_majority {
+        return refused(
+            preview,
+            "without it the store has no majority, and nobody could see that it is off".into(),
+        );
+    }
     if !last.is_empty() {
         let last = names(&last);
         return refused(

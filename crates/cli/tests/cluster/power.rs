@@ -18,7 +18,7 @@ while IFS='=' read -r key value; do
   esac
 done
 [ "$#" = 0 ] || { echo "told by arguments" >&2; exit 1; }
-[ "$password" = "open sesame" ] || { echo "wrong password" >&2; exit 1; }
+[ "$password" = "open-sesame" ] || { echo "wrong password" >&2; exit 1; }
 ask="$(dirname "$0")/$plug.$(cat /proc/sys/kernel/random/uuid)"
 echo "$action" > "$ask.new"
 mv "$ask.new" "$ask.ask"
@@ -68,6 +68,15 @@ impl Outlets {
         }
     }
 
+    /// The agent above, in the file.
+    fn device(&self, node: &str) -> String {
+        format!(
+            "[node.{node}.fence]\nagent = \"{}\"\nparameters = {{ plug = \"{node}\" }}\n\
+             secrets = {{ password = {{ file = \"/root/outlet\" }} }}\ntimeout = \"10s\"\n",
+            self.folder.join("fence_outlet").display()
+        )
+    }
+
     fn asks(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(&self.folder).unwrap().map(|entry| entry.unwrap().path());
         entries
@@ -107,16 +116,9 @@ impl Outlets {
 }
 
 impl Land {
-    fn open_fenced(&self, outlets: &Outlets) {
+    /// `device` is what takes a node's power away, by its name.
+    fn open_fenced(&self, device: impl Fn(&str) -> String) {
         let witness = self.rig.shared().join("witness");
-        let agent = outlets.folder.join("fence_outlet");
-        let device = |node: &str| {
-            format!(
-                "[node.{node}.fence]\nagent = \"{}\"\nparameters = {{ plug = \"{node}\" }}\n\
-                 secrets = {{ password = {{ file = \"/root/outlet\" }} }}\ntimeout = \"10s\"\n",
-                agent.display()
-            )
-        };
         let file = format!(
             r#"
 name = "shop"
@@ -145,7 +147,7 @@ standby = 2
             device("c")
         );
         for host in ["a", "b", "c"] {
-            self.host(host).write("/root/outlet", "open sesame\n").unwrap();
+            self.host(host).write("/root/outlet", "open-sesame\n").unwrap();
             self.host(host).shell("chmod 600 /root/outlet").unwrap();
         }
         self.host("a").write("/root/fenced.toml", &file).unwrap();
@@ -177,10 +179,15 @@ standby = 2
 #[test]
 fn a_host_that_hangs_while_it_writes_is_switched_off_before_anybody_takes_over() {
     let land = Land::of(&["a", "b", "c"]);
+    with_outlets(&land, told);
+}
+
+/// Tells a story while the outlets are served; by the witness, never two were active in it.
+fn with_outlets(land: &Land, story: impl FnOnce(&Land, &Outlets)) {
     let outlets = Outlets::new(&land.rig);
     std::thread::scope(|scope| {
         scope.spawn(|| outlets.serve(&land.rig));
-        let story = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| told(&land, &outlets)));
+        let story = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| story(land, &outlets)));
         outlets.over.store(true, Ordering::Relaxed);
         if let Err(panic) = story {
             std::panic::resume_unwind(panic);
@@ -190,7 +197,7 @@ fn a_host_that_hangs_while_it_writes_is_switched_off_before_anybody_takes_over()
 }
 
 fn told(land: &Land, outlets: &Outlets) {
-    land.open_fenced(outlets);
+    land.open_fenced(|node| outlets.device(node));
     let (node, epoch, _) = wait_for("an active", HEAL, || land.held("a"));
     let others: Vec<&str> = ["a", "b", "c"].into_iter().filter(|name| *name != node).collect();
     let asked = others[0];
@@ -229,7 +236,7 @@ fn told(land: &Land, outlets: &Outlets) {
         events.contains(&format!("node {node} is off: every device of it says so")),
         "{events}"
     );
-    assert!(!events.contains("open sesame"));
+    assert!(!events.contains("open-sesame"));
     // It got its power back.
     wait_for("its power", HEAL, || land.host(&node).is_on().then_some(()));
     assert_eq!(land.held(asked).map(|held| held.1), Some(next));
@@ -238,20 +245,11 @@ fn told(land: &Land, outlets: &Outlets) {
 #[test]
 fn a_living_host_is_switched_off_by_hand_if_somebody_is_left() {
     let land = Land::of(&["a", "b", "c"]);
-    let outlets = Outlets::new(&land.rig);
-    std::thread::scope(|scope| {
-        scope.spawn(|| outlets.serve(&land.rig));
-        let story = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| by_hand(&land, &outlets)));
-        outlets.over.store(true, Ordering::Relaxed);
-        if let Err(panic) = story {
-            std::panic::resume_unwind(panic);
-        }
-    });
-    land.assert_never_two_actives();
+    with_outlets(&land, by_hand);
 }
 
 fn by_hand(land: &Land, outlets: &Outlets) {
-    land.open_fenced(outlets);
+    land.open_fenced(|node| outlets.device(node));
     let (node, epoch, _) = wait_for("an active", HEAL, || land.held("a"));
     let others: Vec<&str> = ["a", "b", "c"].into_iter().filter(|name| *name != node).collect();
     let asked = others[0];
@@ -284,6 +282,143 @@ fn by_hand(land: &Land, outlets: &Outlets) {
     );
     // Nothing that is kept knows the secret.
     let kept =
-        "grep -rl 'open[ ]sesame' /var/lib/understudy /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null || true";
+        "grep -rl 'open[-]sesame' /var/lib/understudy /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null || true";
     assert_eq!(land.host(asked).shell(kept).unwrap().trim(), "");
+}
+
+/// BMCs of OpenIPMI's simulator, one for each host, on the network where the client is.
+struct Bmcs(Vec<std::process::Child>);
+
+/// What a BMC asks when it is asked for the power, or told to take it away.
+const CHASSIS: &str = r#"#!/bin/sh
+plug=$1
+verb=$2
+shift 2
+here=$(dirname "$0")
+ask() {
+  name="$here/$plug.$(cat /proc/sys/kernel/random/uuid)"
+  echo "$1" > "$name.new"
+  mv "$name.new" "$name.ask"
+  i=0
+  while [ ! -e "$name.done" ] && [ $i -lt 100 ]; do sleep 0.05; i=$((i + 1)); done
+  cat "$name.done"
+}
+if [ "$verb" = get ]; then
+  for what in "$@"; do
+    if [ "$what" = power ] && [ "$(ask status)" = 0 ]; then echo power:1; else echo "$what:0"; fi
+  done
+elif [ "$1" = power ]; then
+  if [ "$2" = 0 ]; then ask off > /dev/null; else ask on > /dev/null; fi
+fi
+exit 0
+"#;
+
+impl Bmcs {
+    fn start(land: &Land, outlets: &Outlets) -> Self {
+        let folder = &outlets.folder;
+        let chassis = folder.join("chassis");
+        fs::write(&chassis, CHASSIS).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(&chassis, mode).unwrap();
+        let emulator = folder.join("bmc.emu");
+        fs::write(
+            &emulator,
+            "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02 persist_sdr\nmc_enable 0x20\n",
+        )
+        .unwrap();
+        let started = ["a", "b", "c"].into_iter().enumerate().map(|(ix, node)| {
+            let allowed: String = ["callback", "user", "operator", "admin"]
+                .into_iter()
+                .map(|who| format!("allowed_auths_{who} none md2 md5 straight\n"))
+                .collect();
+            let config = format!(
+                "name \"{node}\"\nset_working_mc 0x20\nstartlan 1\naddr {} {}\npriv_limit admin\n{allowed}\
+                 guid a123456789abcdefa123456789abcdef\nendlan\nchassis_control \"{} {node}\"\n\
+                 user 1 true \"\" \"\" user 10 none md2 md5 straight\n\
+                 user 2 true \"fence\" \"open-sesame\" admin 10 none md2 md5 straight\n",
+                bmc_address(land),
+                port(ix),
+                chassis.display()
+            );
+            let path = folder.join(format!("{node}.lan"));
+            fs::write(&path, config).unwrap();
+            let state = folder.join(format!("state-{node}"));
+            fs::create_dir(&state).unwrap();
+            let mut command = std::process::Command::new("ip");
+            command.args(["netns", "exec", land.rig.client().name(), "ipmi_sim", "-n"]);
+            command
+                .arg("-c")
+                .arg(path)
+                .arg("-f")
+                .arg(&emulator)
+                .arg("-s")
+                .arg(state);
+            let log = fs::File::create(folder.join(format!("{node}.log"))).unwrap();
+            command
+                .stdin(std::process::Stdio::null())
+                .stdout(log.try_clone().unwrap())
+                .stderr(log);
+            command.spawn().unwrap()
+        });
+        Self(started.collect())
+    }
+}
+
+impl Drop for Bmcs {
+    fn drop(&mut self) {
+        for bmc in &mut self.0 {
+            bmc.kill().ok();
+            bmc.wait().ok();
+        }
+    }
+}
+
+/// On the network, and on no host.
+fn bmc_address(land: &Land) -> String {
+    let [one, two, three, _] = land.host("a").address().octets();
+    format!("{one}.{two}.{three}.2")
+}
+
+fn port(ix: usize) -> u16 {
+    u16::try_from(9_001 + ix).unwrap()
+}
+
+/// Debian's `fence_ipmilan`, against a BMC that is told by IPMI over the network. Needs `fence-agents`, `ipmitool`, `openipmi`.
+#[test]
+fn an_ipmi_bmc_takes_the_power_away() {
+    let land = Land::of(&["a", "b", "c"]);
+    with_outlets(&land, by_ipmi);
+}
+
+fn by_ipmi(land: &Land, outlets: &Outlets) {
+    let bmcs = Bmcs::start(land, outlets);
+    let address = bmc_address(land);
+    land.open_fenced(|node| {
+        let ix = ["a", "b", "c"].iter().position(|name| *name == node).unwrap();
+        format!(
+            "[node.{node}.fence]\nagent = \"fence_ipmilan\"\nparameters = {{ ip = \"{address}\", ipport = \"{}\", username = \"fence\", lanplus = \"1\", cipher = \"3\" }}\n\
+             secrets = {{ password = {{ file = \"/root/outlet\" }} }}\ntimeout = \"40s\"\n",
+            port(ix)
+        )
+    });
+    let (node, epoch, _) = wait_for("an active", HEAL, || land.held("a"));
+    let others: Vec<&str> = ["a", "b", "c"].into_iter().filter(|name| *name != node).collect();
+    let answer = land.ok(others[0], &["fence", "--test", &node]);
+    assert!(answer.contains(": on"), "{answer}");
+    let hung = Instant::now();
+    land.hang(&node);
+    let (heir, _, _) = wait_for("another active", HEAL * 3, || {
+        land.held(others[0])
+            .filter(|(on, at, serves)| *on != node && *at > epoch && *serves)
+    });
+    eprintln!(
+        "{heir} took over {} ms after {node} hung, by IPMI",
+        hung.elapsed().as_millis()
+    );
+    let events = land.all_events(&others);
+    assert!(
+        events.contains(&format!("node {node} is off: every device of it says so")),
+        "{events}"
+    );
+    drop(bmcs);
 }

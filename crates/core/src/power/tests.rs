@@ -72,11 +72,13 @@ fn record(by: &str, state: FenceState) -> FenceRecord {
 }
 
 fn begins(steps: &[Step]) -> Vec<&Begin> {
-    let begin = |step| match step {
-        Step::Begin(begin) => Some(begin),
-        Step::GiveBack { .. } => None,
-    };
-    steps.iter().filter_map(begin).collect()
+    let mut begins = Vec::new();
+    for step in steps {
+        if let Step::Begin(begin) = step {
+            begins.push(begin);
+        }
+    }
+    begins
 }
 
 #[test]

@@ -299,7 +299,7 @@ impl World {
             boot: node.boots.to_string(),
             agent: String::new(),
             lease_ms: self.timing.lease,
-            kill_ms: self.timing.kill,
+            kill_ms: self.timing.kill_budget,
             renew_ms: self.timing.renew,
             protocol: 1,
             seq: 0,

@@ -237,7 +237,7 @@ async fn open(store: &Arc<dyn Store>, agent: &str) -> Session {
         .expect("the store answers")
     {
         Opened::Open(session) => session,
-        Opened::Taken(session) => panic!("the session is another's: {session:?}"),
+        other => panic!("the session is not ours: {other:?}"),
     }
 }
 
