@@ -63,7 +63,9 @@ impl Agent {
         now: Timestamp,
     ) -> Result<(SlotId, Forcing), Outcome> {
         let slot = self.slot_named(service, slot, now)?;
+        // One that was removed may still be waited for.
         let known = self.core.view(now).nodes.into_iter().map(|view| view.name);
+        let known = known.chain(self.core.unproven_nodes().into_keys());
         let mut known = known.filter(|name| name.as_str() == node);
         let node = known.next().ok_or_else(|| {
             refused(

@@ -122,6 +122,9 @@ impl Agent {
         let Some(cluster) = &mut self.clustered else { return };
         let power = &mut cluster.power;
         power.unproven.retain(|node, _| unproven.contains_key(node));
+        power
+            .asked
+            .retain(|(node, session)| unproven.get(node) == Some(session));
         for (node, session) in &unproven {
             let known = power.unproven.entry(node.clone()).or_insert((*session, now));
             known.0 = *session;
@@ -537,6 +540,7 @@ struct Facts {
     unproven: BTreeMap<NodeName, Revision>,
     leaves: BTreeMap<NodeName, lease::Condemn>,
     bounds: BTreeMap<NodeName, Millis>,
+    needed: BTreeSet<NodeName>,
     rank: u32,
 }
 
@@ -561,6 +565,11 @@ impl Facts {
                 .map(|(node, session)| (node.clone(), session.id))
                 .collect(),
             leaves: leaves.collect(),
+            needed: unproven
+                .keys()
+                .filter(|node| is_needed(cluster, node))
+                .cloned()
+                .collect(),
             bounds: with_devices
                 .map(|(node, place)| (node.clone(), attempt_bound(&place.fence)))
                 .collect(),
@@ -577,10 +586,25 @@ impl Facts {
             unproven: &self.unproven,
             leaves: &self.leaves,
             bounds: &self.bounds,
+            needed: &self.needed,
             rank: self.rank,
             stagger: cluster.timing.rank_stagger.duration(),
         }
     }
+}
+
+/// Whether the store would have no majority of members on living nodes without this one.
+fn is_needed(cluster: &Clustered, node: &NodeName) -> bool {
+    let voters: Vec<&NodeName> = cluster
+        .members
+        .iter()
+        .filter(|(_, member)| member.votes)
+        .map(|(voter, _)| voter)
+        .collect();
+    let lives = |voter: &&&NodeName| {
+        **voter != node && cluster.sessions.contains_key(**voter) && !cluster.expired.contains(**voter)
+    };
+    voters.contains(&node) && voters.iter().filter(lives).count() < voters.len() / 2 + 1
 }
 
 /// One attempt at a node's power, carried out.
@@ -829,6 +853,7 @@ fn in_words(node: &NodeName, record: &FenceRecord) -> (Severity, &'static str, S
 fn words(node: &NodeName, holdup: &Holdup) -> String {
     match holdup {
         Holdup::NoDevice => format!("no device is declared that could take its power away (`[node.{node}.fence]`)"),
+        Holdup::Needed => "without it the store may have no majority, and nobody could note that it is off".into(),
         Holdup::Braked { lost, of } => format!(
             "{lost} of {of} nodes were lost at once, more than a third: nobody's power is taken away before an operator says which node is to be fenced"
         ),

@@ -88,9 +88,13 @@ pub(super) fn force(service: &ServiceView, known: &Known<'_>) -> Preview {
     let Some(lease) = lease else {
         return refused(preview, lease::NotForced::OneMachine.to_string());
     };
-    preview.lines.push(format!(
-        "{forcing}. Its session is ended at once, at your word, and not when its lease of {lease} has run out"
-    ));
+    let gone = forcing.unproven && forcing.sessions.1.is_none();
+    preview.lines.push(match gone {
+        true => format!("the session of node {node} has ended; at your word it is noted that the node writes no more"),
+        false => format!(
+            "{forcing}. Its session is ended at once, at your word, and not when its lease of {lease} has run out"
+        ),
+    });
     for service in &known.view.services {
         if let Some(effect) = loss_of(service, node) {
             preview.lines.push(sentence(
@@ -100,7 +104,10 @@ pub(super) fn force(service: &ServiceView, known: &Known<'_>) -> Preview {
             preview.effects.push(effect);
         }
     }
-    preview.lines.push(danger(forcing, lease));
+    preview.lines.push(match gone {
+        true => format!("if host {node} is NOT off, it may go on writing beside the new active, and data may be lost"),
+        false => danger(forcing, lease),
+    });
     preview
         .lines
         .push("who stated it is written to the store: `understudy history --deeds`".into());

@@ -49,7 +49,12 @@ pub(super) async fn force(session: &Session, args: &args::Force) -> Result<Done,
     let client = session.client().await?;
     let (service, slot) = named(&client, &args.slot).await?;
     let node = &args.node_is_off;
-    find(&client.status().await?, node, &[Kind::Node])?;
+    let status = client.status().await?;
+    // One that was removed may still be waited for.
+    let waited_for = |problem: &api::Problem| problem.code == "not-known-off" && problem.about == *node;
+    if !status.problems.iter().any(waited_for) {
+        find(&status, node, &[Kind::Node])?;
+    }
     let preview = look(&client, "force", &service, slot, Some(node)).await?;
     let mut statement = args.statement.clone().unwrap_or_default();
     if preview.refused.is_none() {

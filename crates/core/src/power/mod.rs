@@ -66,6 +66,8 @@ pub struct Situation<'a> {
     pub leaves: &'a BTreeMap<NodeName, Condemn>,
     /// How long an attempt takes at most, of nodes that have a device.
     pub bounds: &'a BTreeMap<NodeName, Millis>,
+    /// Nodes without which the store has no majority: nobody could note that they are off.
+    pub needed: &'a BTreeSet<NodeName>,
     /// Living nodes that are asked before us.
     pub rank: u32,
     /// What each of them is given.
@@ -114,6 +116,8 @@ pub enum Step {
 pub enum Holdup {
     /// No device is declared for it.
     NoDevice,
+    /// Without it the store has no majority.
+    Needed,
     /// Too many are lost at once.
     Braked {
         /// So many.
@@ -278,6 +282,7 @@ impl Fencer {
             _ => {}
         }
         match self.brake.holds(situation) {
+            _ if situation.needed.contains(node) => Holdup::Needed,
             Some((lost, of)) => Holdup::Braked { lost, of },
             None => Holdup::Soon,
         }
@@ -297,7 +302,8 @@ impl Fencer {
 
     fn may_begin(&self, node: &NodeName, session: Revision, situation: &Situation<'_>) -> Option<Begin> {
         let bound = *situation.bounds.get(node)?;
-        if *node == self.me || self.ours.contains(node) || self.brake.holds(situation).is_some() {
+        let kept = situation.needed.contains(node) || self.brake.holds(situation).is_some();
+        if *node == self.me || self.ours.contains(node) || kept {
             return None;
         }
         // One that still has the session is hit only with the observer's leave, by the renewal that was seen for all of W.

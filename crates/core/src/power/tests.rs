@@ -20,6 +20,7 @@ struct Seen {
     unproven: BTreeMap<NodeName, Revision>,
     leaves: BTreeMap<NodeName, Condemn>,
     bounds: BTreeMap<NodeName, Millis>,
+    needed: BTreeSet<NodeName>,
     rank: u32,
 }
 
@@ -39,6 +40,7 @@ impl Seen {
             unproven: BTreeMap::from([(node("c"), Revision(3))]),
             leaves: BTreeMap::from([(node("c"), leave)]),
             bounds: all.into_iter().map(|name| (node(name), BOUND)).collect(),
+            needed: BTreeSet::new(),
             rank: 0,
         }
     }
@@ -51,6 +53,7 @@ impl Seen {
             unproven: &self.unproven,
             leaves: &self.leaves,
             bounds: &self.bounds,
+            needed: &self.needed,
             rank: self.rank,
             stagger: Duration::from_millis(100),
         }
@@ -105,9 +108,16 @@ fn nobody_is_fenced_without_leave_a_session_a_device_or_before_ones_turn() {
         assert_eq!(Fencer::new(node("a")).look(&seen.at(0)), []);
     };
     none(|seen| seen.leaves.clear());
-    none(|seen| drop(seen.sessions.remove(&node("a"))));
-    none(|seen| drop(seen.bounds.remove(&node("c"))));
+    none(|seen| {
+        seen.sessions.remove(&node("a"));
+    });
+    none(|seen| {
+        seen.bounds.remove(&node("c"));
+    });
     none(|seen| seen.rank = 1);
+    none(|seen| {
+        seen.needed.insert(node("c"));
+    });
     none(|seen| seen.leaves.values_mut().for_each(|leave| leave.session = Revision(2)));
     let (mut fencer, mut seen) = (Fencer::new(node("a")), Seen::new());
     seen.rank = 2;

@@ -17,7 +17,7 @@ use store::{Compare, Memory, Op, Store, Txn};
 
 const TICK_MS: u64 = 50;
 const STORM_MS: u64 = 240_000;
-const HEAL_MS: u64 = 150_000;
+const HEAL_MS: u64 = 300_000;
 const TIMEOUT: Millis = Millis(10_000);
 const SLOT: &str = "slot";
 
@@ -485,6 +485,7 @@ impl World {
             unproven,
             leaves,
             bounds: &bounds,
+            needed: &BTreeSet::new(),
             rank: u32::try_from(rank).unwrap(),
             stagger: self.timing.rank_stagger.duration(),
         };
