@@ -119,19 +119,6 @@ const ALERTMANAGER: Program = Program {
     package: "prometheus-alertmanager",
 };
 
-const FENCE_IPMILAN: Program = Program {
-    name: "fence_ipmilan",
-    package: "fence-agents",
-};
-const IPMITOOL: Program = Program {
-    name: "ipmitool",
-    package: "ipmitool",
-};
-const IPMI_SIM: Program = Program {
-    name: "ipmi_sim",
-    package: "openipmi",
-};
-
 /// What `cargo xtask test` runs.
 pub(crate) const FOR_TESTS: &[Program] = &[
     REDIS,
@@ -154,9 +141,6 @@ pub(crate) const FOR_TESTS: &[Program] = &[
     PROMETHEUS,
     PROMTOOL,
     ALERTMANAGER,
-    FENCE_IPMILAN,
-    IPMITOOL,
-    IPMI_SIM,
 ];
 /// What `cargo xtask hosts` runs, and what runs on them.
 pub(crate) const FOR_HOSTS: &[Program] = &[IP, NFT, PGREP, FSFREEZE, MKFS, ETCD, SETPRIV];
