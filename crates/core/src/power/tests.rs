@@ -150,7 +150,8 @@ fn more_than_a_third_at_once_are_not_fenced_but_at_an_operators_word() {
 
 #[test]
 fn those_who_go_one_after_the_other_are_counted_together() {
-    let (mut fencer, seen) = (Fencer::new(node("a")), Seen::new());
+    let (mut fencer, mut seen) = (Fencer::new(node("a")), Seen::new());
+    seen.sessions.remove(&node("d"));
     fencer.hear(node("d"), record("b", FenceState::Off), Revision(50), at(0));
     assert_eq!(begins(&fencer.look(&seen.at(10_000))), Vec::<&Begin>::new());
     assert_eq!(
