@@ -15,6 +15,7 @@ mod proxy;
 mod restart;
 mod rounds;
 mod scale;
+mod store_away;
 mod web_kill;
 
 use anyhow::{Context as _, Result};
@@ -74,6 +75,8 @@ enum What {
     Analyze,
     /// An hour of load without a fault: nobody may be taken for dead
     Calm(calm::Settings),
+    /// All members of the store stand still for ten minutes: what is healthy neither stops nor moves, and nothing is lost
+    StoreAway(store_away::Settings),
     /// Random faults on three hosts, round after round, judged by a witness from outside
     Chaos(rounds::Wanted),
     /// Three hosts out of namespaces that act as one, to watch and to break by hand
@@ -147,6 +150,7 @@ fn run(cli: Cli) -> Result<()> {
         What::Bottleneck { from, to } => bottleneck::run(&context, from..=to)?,
         What::NodeLoss(settings) => node_loss::run(&context, &settings)?,
         What::Calm(settings) => calm::run(&context, &settings)?,
+        What::StoreAway(settings) => store_away::run(&context, &settings)?,
         What::Failover(settings) => failover::run(&context, &settings)?,
         What::Echo { .. } | What::Hosts(_) | What::Chaos(_) => return Ok(()),
     };

@@ -74,7 +74,7 @@ fn main() -> Result<()> {
                 cargo(&root, &["build", "--release", "--package", "understudy-hosts"])?;
             }
             let programs = match arguments.first().map(String::as_str) {
-                Some("node-loss" | "calm" | "hosts") => packages::FOR_HOSTS,
+                Some("node-loss" | "calm" | "hosts" | "store-away") => packages::FOR_HOSTS,
                 _ => packages::FOR_BENCHES,
             };
             bench(&root, programs, &arguments)

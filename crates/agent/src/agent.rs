@@ -53,7 +53,10 @@ pub(crate) struct Agent {
     pub(crate) applying: bool,
     /// Whether it is written that the file in force works.
     pub(crate) worked: crate::revisions::Worked,
+    /// Versions that are given up.
+    pub(crate) given_up: crate::given_up::Versions,
     pub(crate) changed: watch::Sender<u64>,
+    pub(crate) settled: watch::Sender<bool>,
     pub(crate) keeper: keeper::Keeper,
     pub(crate) switchovers: BTreeMap<u64, oneshot::Sender<Result<Takeover, String>>>,
     pub(crate) next_request: u64,
@@ -267,6 +270,8 @@ impl Agent {
             }
             Input::Parked(slot, parked) => self.park_seen(slot, parked.as_ref(), now),
             Input::Applied(written) => apply::written(self, *written),
+            Input::GivenUp(version, Some(entry)) => self.given_up_seen(version, &entry, now),
+            Input::GivenUp(version, None) => self.given_up_gone(&version, now),
             Input::Worked { revision, written } => self.worked(revision, written),
             Input::Outlook(outlook) => {
                 let is_news = outlook.nearest != self.outlook.nearest;
@@ -359,7 +364,15 @@ impl Agent {
         }
     }
 
+    /// Whoever waits for a first look is told when there is one.
+    fn settle(&self) {
+        if !*self.settled.borrow() && self.outlook.at.is_some() && self.core.is_sure() {
+            self.settled.send_replace(true);
+        }
+    }
+
     fn carry_out(&mut self) {
+        self.settle();
         while let Some(decision) = self.core.poll_decision() {
             self.journal.note(&decision);
             let Decision { action, because } = decision;
@@ -403,6 +416,8 @@ impl Agent {
                         .tell(Severity::Warning, "rebound", text, because.to_string());
                     self.executor.carry_out(action, &because);
                 }
+                Action::GiveUp { service, given_up } => self.give_up(service, given_up),
+                Action::TryAgain { service } => self.may_try_again(service),
                 Action::Rebalanced { service } => {
                     self.wish(&rebalance_key(&service), None);
                     let text = format!("every instance of {service} is where it would be put today");
@@ -507,8 +522,8 @@ impl Agent {
                 let explanation = show::explain(&name, if_dies.as_deref(), &self.known(&view));
                 let unknown = || {
                     refused(
-                        format!("there is no service, instance or node `{name}`"),
-                        Some("`understudy status` lists them".into()),
+                        format!("there is no service, slot, instance or node `{name}`, and nothing at such an address"),
+                        Some("`understudy status` lists what there is".into()),
                     )
                 };
                 let _ = answer.send(explanation.ok_or_else(unknown));
@@ -616,13 +631,17 @@ impl Agent {
                 .map(|(node, _)| (node.clone(), *node == cluster.me || cluster.sessions.contains_key(node)))
                 .collect()
         });
+        let members = self.clustered.iter().flat_map(|cluster| &cluster.members);
         show::Known {
+            cluster: self.name.as_str(),
+            hosts: members.map(|(node, member)| (node.clone(), member.host)).collect(),
             view,
             executor: &self.executor,
             fronts: &self.fronts,
             journal: &self.journal,
             timing: self.clustered.as_ref().map(|cluster| &cluster.timing),
             voters: voters.unwrap_or_default(),
+            amiss: self.clocks_amiss(),
             forcing: None,
         }
     }
@@ -644,7 +663,7 @@ impl Agent {
             .heard
             .iter()
             // Of others nothing is told but that their sessions are there.
-            .filter(|(node, _)| cluster.scope.has(node))
+            .filter(|(node, _)| cluster.scoped.scope().has(node))
             .map(|(node, at)| (node.to_string(), age(at)))
             .collect();
         ages.insert(cluster.me.to_string(), 0);
@@ -677,6 +696,16 @@ impl Agent {
             }
         }
         self.outlook.tell(&mut status);
+        if let Some(cluster) = &self.clustered
+            && let Some((since, _)) = cluster.answering.lost()
+        {
+            show::tell_unheard(
+                &mut status,
+                cluster.me.as_str(),
+                &clock::shown(*since),
+                cluster.frozen.is_some(),
+            );
+        }
         status
     }
 
@@ -1019,6 +1048,11 @@ impl Agent {
         let id: InstanceId = instance.parse().map_err(|_| unknown())?;
         let view = self.core.service_view(id.service(), now).ok_or_else(unknown)?;
         let found = view.instances.iter().find(|other| other.id == id).ok_or_else(unknown)?;
+        let given_up = view.rollout.as_ref().and_then(|rollout| rollout.given_up.as_ref());
+        if given_up.is_some_and(|given_up| given_up.instance == id) {
+            self.core.handle(Event::Retry { instance: id.clone() }, now);
+            return Ok(done(format!("the new version of {} is tried again now", id.service())));
+        }
         if found.phase == decisions::InstancePhase::Running {
             return Err(refused(format!("{id} runs; there is nothing to try again"), None));
         }

@@ -255,7 +255,9 @@ pub(crate) fn in_force(agent: &mut Agent, applied: Applied, revision: Revision) 
         agent.fronts.serve(&cluster, &agent.link);
     }
     agent.fronts.keep(&cluster);
-    agent.core.handle(Event::Applied((*cluster).clone()), clock::now());
+    let now = clock::now();
+    agent.core.handle(Event::Applied((*cluster).clone()), now);
+    agent.tell_given_up(now);
     text
 }
 

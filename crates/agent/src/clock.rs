@@ -18,14 +18,19 @@ pub(crate) fn wall_now() -> WallTime {
 
 /// A moment as RFC 3339 in UTC with milliseconds.
 pub(crate) fn shown(at: Timestamp) -> String {
+    shown_wall(wall(at))
+}
+
+/// A moment, for people.
+pub(crate) fn wall(at: Timestamp) -> WallTime {
     let ago_us = now().0.abs_diff(at.0);
     let ago_ms = i64::try_from(ago_us / 1_000).unwrap_or(i64::MAX);
     let wall = wall_now().0;
-    shown_wall(WallTime(if at <= now() {
+    WallTime(if at <= now() {
         wall.saturating_sub(ago_ms)
     } else {
         wall.saturating_add(ago_ms)
-    }))
+    })
 }
 
 /// A wall time as RFC 3339 in UTC with milliseconds.

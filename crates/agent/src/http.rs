@@ -61,6 +61,8 @@ struct Document;
 pub(crate) struct Door {
     pub(crate) inputs: Inputs,
     pub(crate) changed: watch::Receiver<u64>,
+    /// All that ran before this agent came up was looked at, and how near it is to an outage was reckoned.
+    pub(crate) settled: watch::Receiver<bool>,
     pub(crate) news: watch::Receiver<u64>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) state: AppState,
@@ -87,7 +89,17 @@ impl IntoResponse for Refused {
     }
 }
 
+/// Whoever asks how everything stands the moment an agent came up waits for what it is about to find out, so long at most: most checks
+/// answer in a few milliseconds, and a page that does not come looks like an agent that is gone.
+const SETTLES_WITHIN: Duration = Duration::from_millis(1_500);
+
 impl Door {
+    /// Comes back when what is told was looked at since this agent came up, or cannot be waited for.
+    pub(crate) async fn settle(&self) {
+        let mut settled = self.settled.clone();
+        let _ = tokio::time::timeout(SETTLES_WITHIN, settled.wait_for(|settled| *settled)).await;
+    }
+
     pub(crate) async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Refused> {
         let (answer, waiting) = oneshot::channel();
         let ending = || {
@@ -243,6 +255,7 @@ async fn reading_from_here(request: HttpRequest, next: Next) -> Response {
 /// How everything stands.
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status)))]
 async fn get_status(State(door): State<Door>) -> Answer<Status> {
+    door.settle().await;
     Ok(Json(door.ask(Request::Status).await?))
 }
 
@@ -257,6 +270,7 @@ async fn stream_status(State(door): State<Door>) -> Sse<impl Stream<Item = Resul
             let _ = tokio::time::timeout(STATUS_AT_LEAST, changed.changed()).await;
         }
         changed.mark_unchanged();
+        door.settle().await;
         let status = door.ask(Request::Status).await.ok()?;
         Some((Ok(data(&status)), (door, changed, false)))
     });
@@ -385,12 +399,12 @@ async fn stream_events(
     Sse::new(stream).keep_alive(KeepAlive::default())
 }
 
-/// Why a service, instance or node is as it is.
+/// Why a service, instance or node is as it is, by its name or an address of it; or how the cluster stands.
 #[utoipa::path(
     get,
     path = "/v1/explain/{name}",
     params(
-        ("name" = String, Path, description = "A service, an instance or a node"),
+        ("name" = String, Path, description = "A service, a slot, an instance, a node, an address of one of them, or the cluster"),
         ("if_dies" = Option<String>, Query, description = "A node: what if that one dies now"),
     ),
     responses((status = 200, body = Explanation), (status = 404, body = Outcome))
@@ -526,6 +540,9 @@ async fn get_history(State(door): State<Door>) -> Answer<Vec<HistoryEntry>> {
     let applied = history(&door).await?;
     let worked = worked(&door).await?;
     let back = revisions::way_back(&applied, &worked).map(|applied| applied.revision);
+    let listed = door.store.list(record::GIVEN_UP).await;
+    let (listed, _) = listed.map_err(|error| refused_by(&error, error.hint().map(Into::into)))?;
+    let given_up = crate::given_up::Versions::read(listed);
     let mut entries = Vec::with_capacity(applied.len());
     let empty = model::Cluster {
         name: String::new(),
@@ -549,6 +566,7 @@ async fn get_history(State(door): State<Door>) -> Answer<Vec<HistoryEntry>> {
             worked: worked.get(&applied.revision).map(|at| clock::shown_wall(*at)),
             never_worked: applied.judged && !worked.contains_key(&applied.revision),
             back: back == Some(applied.revision),
+            given_up: given_up.shown(applied.revision),
         });
         before = &applied.cluster;
     }

@@ -32,6 +32,8 @@ pub(crate) enum Input {
     /// A file was written to the store, or could not be.
     /// It was written that a revision worked: for the first time or not; nothing, if it could not be.
     Worked { revision: u64, written: Option<bool> },
+    /// A version is written to be given up, or not any more.
+    GivenUp((u64, model::ServiceName), Option<store::Entry>),
     /// A file was written, or not.
     Applied(Box<crate::apply::Written>),
     /// Automatic actions are paused, or not any more: that is written.

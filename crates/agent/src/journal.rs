@@ -3,8 +3,8 @@
 use crate::clock;
 use api::{Event, EventPage, Failover, FailoverStep, Severity, Step};
 use decisions::{Action, Decision, NoteKind, Takeover};
-use model::ServiceState;
-use std::collections::VecDeque;
+use model::{ServiceName, ServiceState, Timestamp, WallTime};
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
@@ -163,6 +163,24 @@ impl Journal {
         analysis::history::History::of(events, node, clock::wall_now().0)
     }
 
+    /// How each service stood last, as far as events tell, and since when.
+    pub(crate) fn stood(&self) -> BTreeMap<ServiceName, (ServiceState, Timestamp)> {
+        let mut stood = BTreeMap::new();
+        for event in self.events.iter().filter(|event| event.kind == STATE) {
+            let Some(service) = event.service.as_ref().and_then(|name| name.parse::<ServiceName>().ok()) else {
+                continue;
+            };
+            let states = [ServiceState::Redundant, ServiceState::Degraded, ServiceState::Down];
+            let is = |state: &ServiceState| event.text == state_sentence(service.as_str(), *state);
+            let at = event.at.parse::<jiff::Timestamp>().ok();
+            let at = at.map(|at| clock::ago(WallTime(at.as_millisecond())));
+            if let Some((state, at)) = states.into_iter().find(is).zip(at) {
+                stood.insert(service, (state, at));
+            }
+        }
+        stood
+    }
+
     /// The latest events about a name, newest first.
     pub(crate) fn latest_about(&self, name: &str, limit: usize) -> Vec<Event> {
         let is = |field: &Option<String>| field.as_deref() == Some(name);
@@ -290,6 +308,13 @@ fn span(us: u64) -> String {
     }
 }
 
+/// Events of how a service stands.
+const STATE: &str = "service-state";
+
+fn state_sentence(service: &str, state: ServiceState) -> String {
+    format!("{service} is {state}")
+}
+
 /// The catalogue: severity, name and sentence of each kind of note.
 fn sentence(note: &decisions::Note) -> (Severity, &'static str, String) {
     let who = note
@@ -323,10 +348,20 @@ fn sentence(note: &decisions::Note) -> (Severity, &'static str, String) {
             format!("a planned change of {who} was taken back: the old active is promoted again"),
         ),
         NoteKind::NotArmed => (Severity::Error, "not-armed", format!("{who} is not let act")),
+        NoteKind::SlotReread => (
+            Severity::Info,
+            "slot-reread",
+            format!("the store had a newer record of a slot of {who}: it is written again by that"),
+        ),
+        NoteKind::StoreFails => (
+            Severity::Warning,
+            "store-fails",
+            format!("a slot of {who} could not be written yet; it is tried again"),
+        ),
         NoteKind::StoreFailed => (
             Severity::Error,
             "store-failed",
-            format!("a slot of {who} could not be written"),
+            format!("a slot of {who} could not be written several times in a row; it is tried again"),
         ),
         NoteKind::PromotionsFail => (Severity::Error, "promotions-fail", format!("promotions of {who} fail")),
         NoteKind::DataHeldBack => (
@@ -340,7 +375,7 @@ fn sentence(note: &decisions::Note) -> (Severity, &'static str, String) {
                 ServiceState::Degraded => Severity::Warning,
                 ServiceState::Down => Severity::Error,
             };
-            (severity, "service-state", format!("{who} is {state}"))
+            (severity, STATE, state_sentence(&who, *state))
         }
         NoteKind::RolloutDone => (Severity::Info, "rollout-done", format!("{who} runs as declared")),
         NoteKind::RolloutGivenUp => (

@@ -20,6 +20,7 @@ mod dashboard;
 mod executor;
 mod folder;
 mod fronts;
+mod given_up;
 mod hardware;
 mod http;
 mod input;
@@ -38,6 +39,7 @@ mod recover;
 mod revisions;
 mod show;
 mod slots;
+mod wishes;
 mod words;
 
 pub use dashboard::Place as DashboardPlace;

@@ -44,7 +44,11 @@ impl Outlook {
     pub(crate) fn tell(&self, status: &mut api::Status) {
         status.distances_at.clone_from(&self.at);
         for service in &mut status.services {
-            let instances = service.distance_to_outage;
+            let mut instances = service.distance_to_outage;
+            if self.at.is_none() {
+                // What else may take it down is not known yet: more than one failure is not promised.
+                instances = instances.min(1);
+            }
             let (distance, by) = shown(self.nearest.get(&service.name), instances);
             service.outage = Some(api::Outage {
                 by: by.to_vec(),
@@ -60,8 +64,12 @@ pub(crate) async fn keep(door: Door) {
     let mut glances = door.measures.glances();
     let mut news = door.news.clone();
     let mut last = Reckoned::default();
+    // Nobody has to wait a second for what is known at once.
+    let mut first = door.ask(Request::Seen).await.ok().map(Arc::new);
     loop {
         let seen = tokio::select! {
+            biased;
+            seen = std::future::ready(first.take()), if first.is_some() => seen,
             glance = glances.changed() => {
                 if glance.is_err() { return }
                 let glance = glances.borrow_and_update().clone();

@@ -1,22 +1,14 @@
-//! Slots that the operator wants nobody to hold, and what operators did by hand: written before it is answered.
+//! Slots that the operator wants nobody to hold: written before it is answered.
 
 use crate::agent::Agent;
 use crate::clock;
-use crate::executor::chain;
 use crate::input::{Input, done, refused};
-use api::record::{self, Deed, Parked};
+use crate::wishes::{self, Wish, no_store};
+use api::record::{self, Parked};
 use api::{Outcome, ParkRequest, Severity};
 use decisions::Event;
-use model::{ServiceName, SlotId, Timestamp, WallTime};
-use std::sync::Arc;
-use std::time::Duration;
-use store::{Compare, Op, Store, Txn};
+use model::{ServiceName, SlotId, Timestamp};
 use tokio::sync::oneshot;
-
-/// So many deeds are kept; they are done by hand, so that is years.
-const DEEDS_KEPT: usize = 1_000;
-/// A store that does not answer an operator within this is told to be lost.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 impl Agent {
     /// The slot that a request names. Where there are several it has to be named.
@@ -69,21 +61,12 @@ impl Agent {
             by: request.by.clone(),
             why: request.why.clone(),
         };
-        let said = match request.why.as_str() {
-            "" => String::new(),
-            why => format!(": {why}"),
-        };
         let (what, text) = match parks {
-            true => ("park", format!("parked slot {slot}{said}")),
-            false => ("unpark", format!("slot {slot} may be held again{said}")),
+            true => ("park", format!("parked slot {slot}")),
+            false => ("unpark", format!("slot {slot} may be held again")),
         };
+        let text = text + &wishes::said(&request.why);
         let deed = self.deed(at, &request.by, what, &slot.to_string(), text);
-        let key = record::park_key(&slot);
-        let txn = match (parks, serde_json::to_vec(&parked)) {
-            (true, Ok(value)) => Txn::new().when(Compare::absent(&*key)).then(Op::put(key, value)),
-            (false, _) => Txn::new().then(Op::delete(key)),
-            (true, Err(error)) => return drop(answer.send(Err(refused(error.to_string(), None)))),
-        };
         let held = self
             .core
             .view(now)
@@ -93,30 +76,22 @@ impl Agent {
         let anybody = held.as_ref().is_some_and(|view| !view.failover_order.is_empty());
         let held = held.and_then(|view| view.slots.into_iter().find(|one| one.slot == slot.slot)?.instance);
         let follows = after_unpark(self.core.view(now).paused.as_ref(), anybody);
-        let (store, inputs) = (Arc::clone(&self.store), self.inputs.clone());
-        // Among several, the watch tells it, in the order in which it was done: an answer may be later than what was done after it.
-        let alone = self.clustered.is_none();
-        tokio::spawn(async move {
-            let outcome = match write_with(store.as_ref(), txn, &deed).await {
-                Ok(true) => {
-                    if alone {
-                        let _ = inputs.send(Input::Parked(slot.clone(), parks.then_some(parked)));
-                    }
-                    Ok(done(match (parks, held) {
-                        (true, Some(holder)) => format!(
-                            "slot {slot} is parked: {holder} gives it up, and nobody takes it before `understudy unpark {slot}`"
-                        ),
-                        (true, None) => {
-                            format!("slot {slot} is parked: nobody takes it before `understudy unpark {slot}`")
-                        }
-                        (false, _) => format!("slot {slot} may be held again: {follows}"),
-                    }))
-                }
-                Ok(false) => Err(refused(format!("slot {slot} is parked already"), None)),
-                Err(error) => Err(not_written(&error)),
-            };
-            let _ = answer.send(outcome);
-        });
+        let done = match (parks, held) {
+            (true, Some(holder)) => format!(
+                "slot {slot} is parked: {holder} gives it up, and nobody takes it before `understudy unpark {slot}`"
+            ),
+            (true, None) => format!("slot {slot} is parked: nobody takes it before `understudy unpark {slot}`"),
+            (false, _) => format!("slot {slot} may be held again: {follows}"),
+        };
+        let wish = Wish {
+            key: record::park_key(&slot),
+            kept: parks.then(|| serde_json::to_value(&parked)),
+            deed,
+            done,
+            already: format!("slot {slot} is parked already"),
+            told: Input::Parked(slot, parks.then_some(parked)),
+        };
+        self.write_wish(wish, answer);
     }
 
     /// Which slot to park or unpark; otherwise what to answer.
@@ -182,24 +157,6 @@ impl Agent {
         }
         self.core.handle(Event::Parked { slot, parked: known }, now);
     }
-
-    /// What an operator does through this agent.
-    pub(crate) fn deed(&self, at: WallTime, by: &str, what: &str, about: &str, text: String) -> Deed {
-        let node = self.core.view(clock::now()).nodes.into_iter().next();
-        let through = match (&self.clustered, node) {
-            (Some(cluster), _) => cluster.me.to_string(),
-            (None, Some(node)) => node.name.to_string(),
-            (None, None) => String::new(),
-        };
-        Deed {
-            at,
-            by: by.to_owned(),
-            through,
-            what: what.into(),
-            about: about.to_owned(),
-            text,
-        }
-    }
 }
 
 /// Who takes a slot that is parked no more.
@@ -222,38 +179,6 @@ pub(crate) fn known_park(parked: &Parked) -> decisions::Parked {
         by: parked.by.clone(),
         why: parked.why.clone(),
     }
-}
-
-pub(crate) fn no_store() -> Outcome {
-    refused(
-        "the store does not answer, and this must be written to it first",
-        Some("`understudy cluster status` says which members are missing, and what to do".into()),
-    )
-}
-
-/// Writes something with a note of who did it; says whether it was as expected.
-pub(crate) async fn write_with(store: &dyn Store, txn: Txn, deed: &Deed) -> Result<bool, String> {
-    let value = serde_json::to_vec(deed).map_err(|error| error.to_string())?;
-    let mut txn = txn.then(Op::put(record::deed_key(deed.at, &deed.through), value));
-    let write = async {
-        let (kept, _) = store.list(record::DEEDS).await?;
-        if let Some(oldest) = kept.first().filter(|_| kept.len() >= DEEDS_KEPT) {
-            txn = txn.then(Op::delete(&*oldest.key));
-        }
-        store.txn(txn).await
-    };
-    match tokio::time::timeout(ANSWER_WITHIN, write).await {
-        Ok(Ok(result)) => Ok(result.succeeded),
-        Ok(Err(error)) => Err(chain(&error)),
-        Err(_) => Err("the store does not answer".into()),
-    }
-}
-
-pub(crate) fn not_written(error: &str) -> Outcome {
-    refused(
-        format!("it could not be written: {error}"),
-        Some("nothing was changed, unless the store carries it out late; `understudy status` shows it then".into()),
-    )
 }
 
 #[cfg(test)]

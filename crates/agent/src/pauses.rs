@@ -4,13 +4,11 @@
 use crate::agent::Agent;
 use crate::clock;
 use crate::input::{Input, done, refused};
-use crate::parks::{no_store, not_written, write_with};
+use crate::wishes::{self, Wish, no_store};
 use api::record::{self, Paused};
 use api::{Outcome, PauseRequest, Severity};
 use decisions::Event;
 use model::Timestamp;
-use std::sync::Arc;
-use store::{Compare, Op, Txn};
 use tokio::sync::oneshot;
 
 impl Agent {
@@ -51,43 +49,24 @@ impl Agent {
             by: request.by.clone(),
             why: request.why.clone(),
         };
-        let said = match request.why.as_str() {
-            "" => String::new(),
-            why => format!(": {why}"),
+        let (what, text, done) = match pauses {
+            true => (
+                "pause",
+                "paused all automatic actions",
+                "automatic actions are paused: nothing is failed over, started again or rolled out before `understudy resume`",
+            ),
+            false => ("resume", "let automatic actions go on", "automatic actions go on"),
         };
-        let (what, text) = match pauses {
-            true => ("pause", format!("paused all automatic actions{said}")),
-            false => ("resume", format!("let automatic actions go on{said}")),
+        let text = text.to_owned() + &wishes::said(&request.why);
+        let wish = Wish {
+            key: record::PAUSED.into(),
+            kept: pauses.then(|| serde_json::to_value(&paused)),
+            deed: self.deed(at, &request.by, what, &self.name, text),
+            done: done.into(),
+            already: "automatic actions are paused already".into(),
+            told: Input::Paused(pauses.then_some(paused)),
         };
-        let deed = self.deed(at, &request.by, what, &self.name, text);
-        let txn = match (pauses, serde_json::to_vec(&paused)) {
-            (true, Ok(value)) => Txn::new()
-                .when(Compare::absent(record::PAUSED))
-                .then(Op::put(record::PAUSED, value)),
-            (false, _) => Txn::new().then(Op::delete(record::PAUSED)),
-            (true, Err(error)) => return drop(answer.send(Err(refused(error.to_string(), None)))),
-        };
-        let (store, inputs) = (Arc::clone(&self.store), self.inputs.clone());
-        // Among several, the watch tells it.
-        let alone = self.clustered.is_none();
-        tokio::spawn(async move {
-            let outcome = match write_with(store.as_ref(), txn, &deed).await {
-                Ok(true) => {
-                    if alone {
-                        let _ = inputs.send(Input::Paused(pauses.then_some(paused)));
-                    }
-                    Ok(done(match pauses {
-                        true => {
-                            "automatic actions are paused: nothing is failed over, started again or rolled out before `understudy resume`"
-                        }
-                        false => "automatic actions go on",
-                    }))
-                }
-                Ok(false) => Err(refused("automatic actions are paused already", None)),
-                Err(error) => Err(not_written(&error)),
-            };
-            let _ = answer.send(outcome);
-        });
+        self.write_wish(wish, answer);
     }
 
     /// The store says that automatic actions are paused, or not any more.

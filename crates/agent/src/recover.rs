@@ -176,6 +176,8 @@ struct Found {
     paused: Option<record::Paused>,
     /// Slots that nobody shall hold.
     parks: Vec<(model::SlotId, record::Parked)>,
+    /// Versions that are given up.
+    given_up: crate::given_up::Versions,
     /// Nodes that an operator took away, and how.
     away: Vec<(NodeName, String)>,
     /// There are other nodes, whose instances are none of ours.
@@ -342,6 +344,12 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         let (slot, parked) = (slot.clone(), Some(crate::parks::known_park(parked)));
         core.handle(Event::Parked { slot, parked }, clock::now());
     }
+    core.stood(journal.stood());
+    let in_force = found.applied.as_ref().map(|applied| applied.revision);
+    for (service, given_up) in found.given_up.of(in_force) {
+        let given_up = Some(given_up);
+        core.handle(Event::GivenUp { service, given_up }, clock::now());
+    }
     core.handle(Event::Recovered(recovered), clock::now());
     executor.check_all();
 
@@ -359,6 +367,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     };
     keeper.watch(&inputs);
     let changed = watch::Sender::new(0);
+    let settled = watch::Sender::new(false);
     let none = || StartError::Join("a machine pretends to be one node at least".into());
     let me = nodes.first().cloned().ok_or_else(none)?;
     let desk = Arc::new(
@@ -369,6 +378,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     let door = http::Door {
         inputs: inputs.clone(),
         changed: changed.subscribe(),
+        settled: settled.subscribe(),
         news: journal.news(),
         store: Arc::clone(&store),
         state: state.clone(),
@@ -409,10 +419,12 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
             (Some(worked), Some(applied)) if worked.revision == applied.revision => Worked::Written,
             _ => Worked::NotYet,
         },
+        given_up: found.given_up,
         applied: found.applied,
         applied_at: found.applied_at,
         applying: false,
         changed,
+        settled,
         keeper,
         switchovers: BTreeMap::new(),
         next_request: 1,
@@ -607,6 +619,7 @@ async fn read(store: &dyn Store) -> Result<Found, StartError> {
         let parked: record::Parked = parse(&entry.key, &entry.value)?;
         parks.extend(record::park_of_key(&entry.key).map(|slot| (slot, parked)));
     }
+    let given_up = crate::given_up::Versions::read(store.list(record::GIVEN_UP).await?.0);
     let wish = |entry: store::Entry| {
         let node = entry.key.strip_prefix(record::NODES)?.parse().ok()?;
         Some((node, String::from_utf8(entry.value).ok()?))
@@ -627,6 +640,7 @@ async fn read(store: &dyn Store) -> Result<Found, StartError> {
         numbers,
         paused,
         parks,
+        given_up,
         away,
         several: false,
     })

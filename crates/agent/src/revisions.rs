@@ -1,7 +1,8 @@
 //! Which applied files are known to have worked, and where a rollback goes.
 //!
 //! A revision worked when every service ran as its file says and passed its checks. That is written once, by whoever places instances,
-//! and read for the history, for a rollback, and by the next agent, which must not start a broken file where a good one is known.
+//! told to every agent, and read for the history, for a rollback, and by the next agent, which must not start a broken file where a good one
+//! is known.
 
 use crate::agent::Agent;
 use crate::clock;
@@ -9,7 +10,8 @@ use crate::executor::chain;
 use crate::input::Input;
 use api::Severity;
 use api::record::{self, Applied};
-use model::WallTime;
+use decisions::Event;
+use model::{Timestamp, WallTime};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,6 +78,20 @@ impl Agent {
             let text = format!("revision {revision} works: every service runs as its file says");
             let because = "all of their processes run from it and pass their checks".to_owned();
             self.journal.tell(Severity::Info, "revision-worked", text, because);
+        }
+    }
+}
+
+impl Agent {
+    /// The store says that a revision worked, as another agent found out.
+    pub(crate) fn worked_seen(&mut self, revision: u64, now: Timestamp) {
+        let is_in_force = self
+            .applied
+            .as_ref()
+            .is_some_and(|applied| applied.revision == revision);
+        if is_in_force && self.worked != Worked::Written {
+            self.worked = Worked::Written;
+            self.core.handle(Event::Works, now);
         }
     }
 }

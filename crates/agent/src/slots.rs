@@ -86,7 +86,8 @@ pub(crate) struct Controls {
 }
 
 impl Controls {
-    fn compared_by(&self, txn: Txn) -> Txn {
+    /// Carried out only if we still are the controller.
+    pub(crate) fn compared_by(&self, txn: Txn) -> Txn {
         txn.when(Compare::modified(record::CONTROLLER, self.elected))
             .when(Compare::created(store::session::session_key(&self.me), self.session))
     }

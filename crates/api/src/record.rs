@@ -142,6 +142,9 @@ pub struct Live {
     pub because: String,
     /// What its last failed check said.
     pub last_failure: Option<String>,
+    /// How the last of its processes ended that did so unasked, or why its node ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_end: Option<String>,
     /// Where it listens.
     pub address: Option<SocketAddr>,
     /// Its main process.
@@ -257,6 +260,35 @@ pub struct Deed {
     pub text: String,
 }
 
+/// `spec/given-up/<n>/<service>`: what the applied file of that number declares of a service does not work, and is not tried any more while
+/// that file is in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenUp {
+    /// Since when.
+    pub since: WallTime,
+    /// Why.
+    pub why: String,
+    /// How often it was tried: starts in a row that never became healthy, or slots that were taken and not kept.
+    pub tries: u32,
+    /// The node of the controller that gave it up, several machines only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<NodeName>,
+    /// Who tried it last.
+    pub instance: InstanceId,
+    /// How far that came.
+    pub trial: Trial,
+}
+
+/// What was tried in vain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Trial {
+    /// A process of it never became healthy.
+    Start,
+    /// One became healthy, took a slot, and did not keep it.
+    Slot,
+}
+
 /// `spec/current` and `spec/<n>`: an applied file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
@@ -298,6 +330,8 @@ pub const CURRENT: &str = "spec/current";
 pub const HISTORY: &str = "spec/history/";
 /// Prefix of when a revision worked first: every service ran as its file says and passed its checks. A number of milliseconds since 1970.
 pub const WORKED: &str = "spec/worked/";
+/// Prefix of [`GivenUp`], by revision and service. Programs of before look at none of them, and try again.
+pub const GIVEN_UP: &str = "spec/given-up/";
 /// Prefix of [`Slot`]s.
 pub const SLOTS: &str = "slot/";
 /// Prefix of [`Instance`]s.
@@ -338,6 +372,9 @@ pub const LIVES: &str = "live/";
 pub const BINDS: &str = "bind/";
 /// The key of the [`Controller`].
 pub const CONTROLLER: &str = "controller";
+/// An agent of a version that does not tell that it is there (`there/NODE`) has a session: everybody watches all sessions while this is there.
+/// Written and taken back by the controller.
+pub const WHOLE: &str = "whole";
 /// Prefix of [`Ask`]s, by node.
 pub const ASKS: &str = "ask/";
 /// Prefix of answers to [`Ask`]s, by the node that asked: an [`Outcome`](crate::Outcome).
@@ -397,6 +434,17 @@ pub fn history_key(revision: u64) -> String {
 /// The key of when a revision worked first; sorts by revision.
 pub fn worked_key(revision: u64) -> String {
     format!("{WORKED}{revision:010}")
+}
+
+/// The key under which it is written that what a revision declares of a service is given up; sorts by revision.
+pub fn given_up_key(revision: u64, service: &ServiceName) -> String {
+    format!("{GIVEN_UP}{revision:010}/{service}")
+}
+
+/// The revision and the service that such a key is about, if it is one.
+pub fn given_up_of_key(key: &str) -> Option<(u64, ServiceName)> {
+    let (revision, service) = key.strip_prefix(GIVEN_UP)?.split_once('/')?;
+    Some((revision.parse().ok()?, ServiceName::new(service).ok()?))
 }
 
 /// The revision that such a key is about, if it is one.

@@ -46,7 +46,7 @@ pub struct Pause {
 pub struct ServiceStatus {
     /// Its name.
     pub name: String,
-    /// `redundant`, `degraded` or `down`.
+    /// `redundant`, `degraded` or `down`; `unknown` while the store does not answer the node that says it.
     pub state: String,
     /// Since when.
     pub since: String,
@@ -96,7 +96,7 @@ pub struct ServiceStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Rollout {
     /// `under-way`; `stuck`: nothing moved for half a minute, and it goes on when it can; `given-up`: what ran before serves on, until
-    /// another file is applied.
+    /// another file is applied or somebody asks for another try.
     pub state: String,
     /// Since when; absent on a node that does not roll it out itself.
     pub since: Option<String>,
@@ -104,6 +104,15 @@ pub struct Rollout {
     pub because: String,
     /// The way out; empty while it is under way.
     pub hint: String,
+    /// Of one that was given up: who tried it last; its output may say more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// Likewise: how often it was tried, by starts in a row or by slots that were taken and not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tries: Option<u32>,
+    /// Likewise: the node of the controller that gave it up, several machines only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 /// What takes a service down soonest.
@@ -132,7 +141,8 @@ pub struct Floating {
 pub struct SlotStatus {
     /// Counted from 0.
     pub slot: u32,
-    /// `serving`, `promoting`, `claiming`, `releasing`, `vacant` or `parked`.
+    /// `serving`, `promoting`, `claiming`, `releasing`, `vacant` or `parked`. While the store does not answer: `unknown` of what other nodes
+    /// hold, `frozen` of an exclusive active here that stands still.
     pub state: String,
     /// Who holds it.
     pub instance: Option<String>,
@@ -444,6 +454,25 @@ pub struct HistoryEntry {
     /// A rollback goes there unless told otherwise: the last that worked and says something else than the one in force.
     #[serde(default)]
     pub back: bool,
+    /// What it declares and was given up. Of the last hundred of these it is kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub given_up: Vec<GivenUpVersion>,
+}
+
+/// What a file declares of a service, and does not work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GivenUpVersion {
+    /// Of which service.
+    pub service: String,
+    /// Since when.
+    pub since: String,
+    /// Why.
+    pub why: String,
+    /// How often it was tried: starts in a row, or slots that were taken and not kept.
+    pub tries: u32,
+    /// The node of the controller that gave it up, several machines only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 /// What came of a command.

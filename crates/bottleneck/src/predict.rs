@@ -94,12 +94,13 @@ pub fn one_more(limits: &[Limit], spare: f64) -> Option<OneMore> {
         .clone()
         .filter_map(|limit| Some((limit.at_most?, limit.service.clone())))
         .min_by(|(a, _), (b, _)| a.total_cmp(b));
-    let high = now.at_most.unwrap_or(now.at_least) * own;
-    let next = ceiling.filter(|(ceiling, _)| *ceiling < high);
+    // Where it was never seen to have enough, nobody knows how much more it takes.
+    let high = now.at_most.map(|most| most * own);
+    let next = ceiling.filter(|(ceiling, _)| high.is_none_or(|high| *ceiling < high));
     let load = Range {
         // What the others were seen to take is what was asked of them, so at least today's load.
         low: (now.at_least * own_low).min(floor).max(now.at_least),
-        high: Some(next.as_ref().map_or(high, |(ceiling, _)| *ceiling)),
+        high: next.as_ref().map(|(ceiling, _)| *ceiling).or(high),
     };
     Some(OneMore::Buys {
         service,
@@ -232,6 +233,15 @@ mod tests {
             panic!()
         };
         assert_eq!((load.low, load.high), (125.0, Some(200.0)));
+    }
+
+    #[test]
+    fn of_a_limit_that_was_never_reached_no_largest_load_is_foreseen() {
+        let limits = [limit("web", 1, 100.0, None, Some(Kind::Lock))];
+        let Some(OneMore::Buys { load, .. }) = one_more(&limits, 1.0) else {
+            panic!()
+        };
+        assert_eq!((load.low, load.high), (200.0, None));
     }
 
     #[test]

@@ -253,7 +253,7 @@ pub(crate) struct StatusArgs {
 /// `explain`
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
-    /// A service, a slot (`db/0`), an instance or a node
+    /// A service, a slot (`db/0`), an instance or a node; an address of one of them; or the cluster
     pub(crate) name: String,
     /// What if this node dies now
     #[arg(long, value_name = "NODE")]

@@ -210,6 +210,19 @@ pub enum Action {
     },
     /// After `Shutdown`: nothing runs any more.
     AllStopped,
+    /// What the file in force declares of a service does not work: keep that under its revision, if it is in force and this is the
+    /// controller still, and nobody did. `GivenUp` when it is kept.
+    GiveUp {
+        /// Which service.
+        service: ServiceName,
+        /// Why, and after how many tries.
+        given_up: crate::GivenUp,
+    },
+    /// What was given up is to be tried again: keep that no more, if it is kept as it was told. `GivenUp` with nothing when that is done.
+    TryAgain {
+        /// Which service.
+        service: ServiceName,
+    },
     /// The instances of a service are where they would be put today: the operator's wish is fulfilled. No answer.
     Rebalanced {
         /// Which service.
@@ -418,7 +431,11 @@ pub enum NoteKind {
     NotArmed,
     /// A planned change was taken back: the old holder is promoted again.
     HandedBack,
-    /// A slot could not be written.
+    /// The store had a newer record of a slot than we knew; the slot is written again by that.
+    SlotReread,
+    /// A slot could not be written, and is written again.
+    StoreFails,
+    /// A slot could not be written several times in a row.
     StoreFailed,
     /// Several promotions in a row failed; the next one waits.
     PromotionsFail,

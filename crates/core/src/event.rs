@@ -1,6 +1,6 @@
 //! What the core is told.
 
-use crate::{ClusterEvent, Parked, Paused, Reason};
+use crate::{ClusterEvent, GivenUp, Parked, Paused, Reason};
 use model::{Cluster, Epoch, HookKind, InstanceId, Millis, NodeName, Revision, RunId, ServiceName, SlotId, Timestamp};
 
 /// Something that happened. Events about a process carry its run, so that late news of an earlier one is ignored.
@@ -8,7 +8,7 @@ use model::{Cluster, Epoch, HookKind, InstanceId, Millis, NodeName, Revision, Ru
 pub enum Event {
     /// The time asked for by `next_wakeup` has come.
     Tick,
-    /// The agent came (back) up: what the store and the machine say. Before it only `NodeLost`, `NodeDrained`, `Paused` and `Parked`,
+    /// The agent came (back) up: what the store and the machine say. Before it only `NodeLost`, `NodeDrained`, `Paused`, `Parked` and `GivenUp`,
     /// for what was so when the last agent died: nothing must be started where nothing may run. Hooks of an earlier agent have ended.
     Recovered(Recovered),
     /// This file is in force from now on.
@@ -22,6 +22,15 @@ pub enum Event {
         /// Since when, who and why; nothing: it is not parked any more.
         parked: Option<Parked>,
     },
+    /// What the file in force declares of a service is given up, as the store says, or not any more.
+    GivenUp {
+        /// Which service.
+        service: ServiceName,
+        /// Why, if it is.
+        given_up: Option<GivenUp>,
+    },
+    /// Everything worked as the file in force declares it, as another agent found out and wrote down.
+    Works,
     /// Stop everything, in reverse start order.
     Shutdown,
     /// A node is lost with all that ran on it; `Gone` follows for each of its instances.
@@ -205,6 +214,8 @@ impl Event {
             | Event::Applied(_)
             | Event::Paused(_)
             | Event::Parked { .. }
+            | Event::GivenUp { .. }
+            | Event::Works
             | Event::Shutdown
             | Event::NodeLost { .. }
             | Event::NodeDrained { .. }

@@ -78,6 +78,8 @@ pub(crate) struct Instance {
     pub(crate) fails: u32,
     pub(crate) passes: u32,
     pub(crate) last_failure: Option<String>,
+    /// How the last of its processes ended that did so without our wish, or why we ended it.
+    pub(crate) last_end: Option<String>,
     /// Its check was changed then, while it ran, and has not passed since: nobody knows whether the check is right.
     pub(crate) check_untried: Option<Timestamp>,
     /// What the `standby_check` says; `None` before its first answer.
@@ -90,6 +92,10 @@ pub(crate) struct Instance {
     pub(crate) proving: Option<(u64, Timestamp)>,
     /// What it said, the question answered last.
     pub(crate) proved: Option<(u64, Result<(), String>)>,
+    /// It was found running when the agent came back, and its check (its standby check) has not answered since: that it is well is what
+    /// an earlier agent saw.
+    pub(crate) unchecked: bool,
+    pub(crate) standby_unchecked: bool,
     /// Unhealthy since, for the restart of one that does not recover.
     pub(crate) unhealthy_since: Option<Timestamp>,
     pub(crate) hook: Option<RunningHook>,
@@ -156,6 +162,7 @@ impl Instance {
             fails: 0,
             passes: 0,
             last_failure: None,
+            last_end: None,
             check_untried: None,
             standby_check: None,
             standby_checked_at: now,
@@ -163,6 +170,8 @@ impl Instance {
             failing_since: None,
             proving: None,
             proved: None,
+            unchecked: false,
+            standby_unchecked: false,
             unhealthy_since: None,
             hook: None,
             promoted: None,
@@ -247,10 +256,27 @@ impl Instance {
     }
 
     pub(crate) fn set(&mut self, phase: Phase, health: Health, now: Timestamp, because: Reason) {
+        if phase != Phase::Running {
+            // Of another process, or of none, nothing is left to be looked at.
+            self.unchecked = false;
+            self.standby_unchecked = false;
+        }
         self.phase = phase;
         self.health = health;
         self.since = now;
         self.because = because;
+    }
+
+    /// What went wrong with it last. That a process does not answer checks says less than that it ended.
+    pub(crate) fn went_wrong(&self) -> Option<String> {
+        self.last_end.clone().or_else(|| self.last_failure.clone())
+    }
+
+    /// It was given up before this agent came, and waits for another try until then; that one counts as the last of its tries.
+    pub(crate) fn fail_until(&mut self, retry: Timestamp, tries: u32, now: Timestamp, why: &str) {
+        self.failed_starts = tries.saturating_sub(1);
+        let what = why.to_owned();
+        self.set(Phase::Failed { retry }, Health::Down, now, Reason::Told { what });
     }
 
     /// A process starts: what was known of the one before is forgotten.

@@ -18,6 +18,7 @@
 mod action;
 mod cluster;
 mod event;
+mod given_up;
 mod instance;
 mod park;
 mod peers;
@@ -27,6 +28,7 @@ mod reconcile;
 mod scope;
 mod service;
 mod slot;
+mod surplus;
 mod view;
 
 pub mod lease;
@@ -34,18 +36,20 @@ pub mod power;
 
 pub use action::{Action, Decision, Note, NoteKind, Refusal, RouteTarget, SlotWrite, Takeover};
 pub use event::{Adopted, Commit, Event, HookOutcome, ProbeOutcome, Recovered, SlotKnown};
+pub use given_up::{GivenUp, Trial};
 pub use park::{Parked, Paused};
 pub use peers::{ClusterEvent, Condemn, Report};
 pub use place::Place;
 pub use reason::Reason;
 pub use reconcile::unhealthy_restart_after;
-pub use scope::{Scope, WHOLE_UP_TO};
+pub use scope::{Presence, Scope, Scoped, WHOLE_UP_TO};
+pub use surplus::{Spare, first_to_go};
 pub use view::{
     InstancePhase, InstanceView, NodeView, RolloutState, RolloutView, ServiceView, SlotPhase, SlotView, View,
 };
 
-use model::{Cluster, Epoch, InstanceId, NodeName, ServiceName, SlotId, Timestamp};
-use service::Service;
+use model::{Cluster, Epoch, InstanceId, NodeName, ServiceName, ServiceState, SlotId, Timestamp};
+use service::{Service, Stood};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -58,12 +62,16 @@ pub struct Core {
     services: BTreeMap<ServiceName, Service>,
     /// What is known of services that are gone, for the day they come back.
     former: BTreeMap<ServiceName, Former>,
+    /// How services stood when an earlier agent was last there.
+    stood: BTreeMap<ServiceName, (ServiceState, Timestamp)>,
     timers: BTreeSet<(Timestamp, ServiceName)>,
     decisions: VecDeque<Decision>,
     attempts: u64,
     paused: Option<Paused>,
     /// Slots that the operator wants nobody to hold.
     parks: BTreeMap<SlotId, Parked>,
+    /// Versions that were told as given up before the file that declares them.
+    given_up_before: BTreeMap<ServiceName, GivenUp>,
     shutdown: Option<Timestamp>,
     shutdown_told: bool,
     /// In a cluster: us, and the others.
@@ -206,11 +214,13 @@ impl Core {
             nodes: nodes.into_iter().map(node).collect(),
             services: BTreeMap::new(),
             former: BTreeMap::new(),
+            stood: BTreeMap::new(),
             timers: BTreeSet::new(),
             decisions: VecDeque::new(),
             attempts: attempt,
             paused: None,
             parks: BTreeMap::new(),
+            given_up_before: BTreeMap::new(),
             shutdown: None,
             shutdown_told: false,
             peers: None,
@@ -232,6 +242,13 @@ impl Core {
                 self.reconcile_all(now);
             }
             Event::Parked { slot, parked } => self.park(slot, parked, now),
+            Event::GivenUp { service, given_up } => self.hear_given_up(&service, given_up, now),
+            Event::Works => {
+                for service in self.services.values_mut() {
+                    service.worked = Some(Arc::clone(&service.declared));
+                }
+                self.reconcile_all(now);
+            }
             Event::Shutdown => {
                 self.shutdown.get_or_insert(now);
                 self.paused = None;
@@ -316,7 +333,9 @@ impl Core {
 
     fn apply(&mut self, cluster: Cluster, now: Timestamp) {
         for (name, service) in self.services.iter_mut() {
-            if !cluster.services.contains_key(name) {
+            let declared = cluster.services.get(name);
+            service.other_file(declared.is_some_and(|declared| *declared == *service.declared));
+            if declared.is_none() {
                 service.remove();
             }
         }
@@ -334,6 +353,19 @@ impl Core {
         self.reconcile_all(now);
     }
 
+    /// Takes in how services stood when an earlier agent was last there, and since when: what is the same when all was looked at again is
+    /// no news. To be told before [`Event::Recovered`].
+    pub fn stood(&mut self, states: BTreeMap<ServiceName, (ServiceState, Timestamp)>) {
+        self.stood = states;
+    }
+
+    /// Whether all that an earlier agent left running was looked at since.
+    pub fn is_sure(&self) -> bool {
+        self.services
+            .values()
+            .all(|service| service.stood.is_none() && service.unchecked() == 0)
+    }
+
     fn recover(&mut self, recovered: Recovered, now: Timestamp) {
         for node in self
             .nodes
@@ -347,6 +379,8 @@ impl Core {
         for (name, declared) in recovered.cluster.services {
             let mut service = Service::new(name.clone(), declared, now).seen_from(me.clone());
             service.worked = worked.remove(&name).map(Arc::new);
+            let stood = self.stood.remove(&name);
+            service.stood = stood.map(|(state, since)| Stood::before(state, since, now));
             self.services.insert(name, service);
         }
         let of_slots = recovered
@@ -383,6 +417,11 @@ impl Core {
         for (name, revision) in recovered.routes {
             if let Some(service) = self.services.get_mut(&name) {
                 service.route_known(revision);
+            }
+        }
+        for (name, given_up) in std::mem::take(&mut self.given_up_before) {
+            if let Some(service) = self.services.get_mut(&name) {
+                service.recover_given_up(given_up, now);
             }
         }
         self.hear_on();

@@ -186,6 +186,8 @@ pub struct Report {
     pub because: String,
     /// What its last failed check said.
     pub last_failure: Option<String>,
+    /// How the last of its processes ended that did so unasked, or why its node ended it.
+    pub last_end: Option<String>,
 }
 
 /// Ends another's session with a claim, if it was not renewed since.

@@ -154,6 +154,12 @@ pub enum Reason {
     SlotTakenByOther {
         instance: InstanceId,
         epoch: Epoch,
+        held: bool,
+    },
+    SlotUnwritten,
+    /// An agent came back, and what ran was not looked at since.
+    NotCheckedYet {
+        instances: u32,
     },
     PromotionsFailed {
         times: u32,
@@ -298,9 +304,20 @@ impl fmt::Display for Reason {
             Reason::ColdStandby => f.write_str("a cold standby starts when it takes a slot"),
             Reason::NotReady { what } => f.write_str(what),
             Reason::StoreFailed { error } => write!(f, "the store could not be written: {error}"),
-            Reason::SlotTakenByOther { instance, epoch } => {
-                write!(f, "{instance} holds the slot at epoch {epoch}")
+            Reason::SlotTakenByOther { instance, epoch, held } => {
+                let how = if *held { "holds" } else { "held" };
+                write!(f, "{instance} {how} the slot at epoch {epoch}")
             }
+            Reason::NotCheckedYet { instances: 1 } => {
+                f.write_str("the agent came back, and 1 instance was not checked since")
+            }
+            Reason::NotCheckedYet { instances } => {
+                write!(
+                    f,
+                    "the agent came back, and {instances} instances were not checked since"
+                )
+            }
+            Reason::SlotUnwritten => f.write_str("the store has no record of the slot"),
             Reason::PromotionsFailed { times, wait } => {
                 write!(f, "{times} promotions in a row failed, the next one waits {wait}")
             }
@@ -333,11 +350,11 @@ impl fmt::Display for Reason {
                 because,
                 last,
             } => {
-                write!(
-                    f,
-                    "{instance} tried the new declaration: {because}{}",
-                    last_one(last.as_deref())
-                )
+                write!(f, "{instance} never became healthy with the new version")?;
+                match last {
+                    Some(last) => write!(f, ": {last}; {because}"),
+                    None => write!(f, ": {because}"),
+                }
             }
             Reason::CheckNeverPassed { instance, times, last } => {
                 write!(
@@ -349,10 +366,29 @@ impl fmt::Display for Reason {
             Reason::TookAndLost { instance, times, last } => {
                 write!(
                     f,
-                    "{instance} took a slot with the new declaration and did not keep it, {times} times{}",
-                    last_one(last.as_deref())
-                )
+                    "{instance} took a slot with the new version and did not keep it, {times} times"
+                )?;
+                match last {
+                    Some(last) => write!(f, ": {last}"),
+                    None => Ok(()),
+                }
             }
+        }
+    }
+}
+
+impl Reason {
+    /// The same, where it is clear which instance is meant.
+    pub(crate) fn of_the_instance(&self) -> String {
+        match self {
+            Reason::NotHealthyInTime { limit, last, .. } => {
+                let last = last.as_ref().map(|last| format!(", last check: {last}"));
+                format!("not healthy within {limit}{}", last.unwrap_or_default())
+            }
+            Reason::HolderUnhealthy { last, .. } => format!("unhealthy: {last}"),
+            Reason::HookFailed { hook, error, .. } => format!("{hook} failed: {error}"),
+            Reason::NotFenced { error, .. } => format!("it may not act on its node: {error}"),
+            other => other.to_string(),
         }
     }
 }

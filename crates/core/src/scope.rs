@@ -13,6 +13,12 @@
 //! That a session was opened, or has ended, all are told all the same (`there/NODE` in the store). Who is told fewer renewals decides by nothing
 //! else: a claim names the renewal that was seen for all of W, so that of a node of which nothing is heard nothing can be taken.
 
+mod presence;
+mod scoped;
+
+pub use presence::Presence;
+pub use scoped::Scoped;
+
 use crate::service::Service;
 use crate::{ClusterEvent, Core, Event};
 use model::{NodeName, ServiceName};

@@ -75,6 +75,8 @@ pub struct RolloutView {
     pub since: Option<Timestamp>,
     /// What it waits for, or why it was given up.
     pub because: Option<Reason>,
+    /// As it is written that it was given up.
+    pub given_up: Option<crate::GivenUp>,
 }
 
 /// Whether a rollout goes on.

@@ -59,6 +59,11 @@ async function look(mine) {
   }
   if (mine !== open || mine.busy) return;
   const again = mine.preview !== null;
+  // What is the same is not drawn anew: a click that has begun on a button ends on it.
+  if (again && $("ask-yes") && JSON.stringify(preview) === JSON.stringify(mine.preview)) {
+    $("ask-yes").disabled = preview.refused !== null || !model.live;
+    return;
+  }
   mine.preview = preview;
   show(mine, again);
 }

@@ -9,7 +9,7 @@ const CHARTS = [
   { title: "Errors", unit: "/s", lines: [["errors_per_second", "errors"]] },
   { title: "Latency", unit: " ms", lines: [["latency_p50_ms", "half"], ["latency_p95_ms", "95 %"], ["latency_p99_ms", "99 %"]] },
   { title: "Processor", unit: " cores", lines: [["cpu_cores", "cores"]] },
-  { title: "Memory", unit: "B", lines: [["memory_bytes", "bytes"]] },
+  { title: "Memory", unit: "B", counts: true, lines: [["memory_bytes", "bytes"]] },
   { title: "Pressure: waiting for", unit: " %", scale: 100, lines: [["cpu_stall", "processor"], ["memory_stall", "memory"], ["io_stall", "disk"]] },
 ];
 
@@ -23,6 +23,8 @@ const keyOf = (of) => `${of.service || ""}|${of.instance || ""}|${of.node || ""}
 /** What is shown now: of it the newest second is asked for, each second, and once what was kept of the last hour. */
 let wanted = null;
 const kept_of = new Set();
+/** Answers that are on their way: what they bring is not missing. */
+let asked = 0;
 
 /** What every first page has in its lines. */
 const FIGURES = ["requests_per_second", "errors_per_second", "latency_p99_ms"];
@@ -46,12 +48,14 @@ async function load(of) {
   const query = queryOf(of);
   if (kept_of.has(query)) return;
   kept_of.add(query);
+  asked++;
   try {
     const answer = await ask(`${HISTORY}?${query}&since=${Math.round(clockNow() - HOUR * STEP)}`);
     if (!answer || !Array.isArray(answer.series)) throw new Error("no history");
     for (const one of answer.series) series.set(keyOf(one), { start: one.start_ms, values: one.values });
     kept = true;
   } catch { kept = false; }
+  asked--;
   tick();
 }
 
@@ -153,11 +157,11 @@ function redraw(chart, of, canvas, now, table) {
   for (const part of [0, 0.5, 1]) {
     const y = base - part * (base - 12);
     pen.beginPath(); pen.moveTo(0, y); pen.lineTo(width, y); pen.stroke();
-    if (part) pen.fillText(figure(top * part) + (part === 1 ? chart.unit : ""), 2, y - 2);
+    if (part) pen.fillText(part === 1 || chart.counts ? measured(chart, top * part) : figure(top * part), 2, y - 2);
   }
   pen.fillText(clock(from), 2, height - 3);
   pen.textAlign = "right"; pen.fillText("now", width - 2, height - 3); pen.textAlign = "left";
-  if (!known.length) { pen.fillText("nothing measured", width / 2 - 40, base / 2); }
+  if (!known.length) { pen.fillText(asked ? "asking…" : "nothing measured", width / 2 - 40, base / 2); }
   lines.forEach((line, index) => {
     pen.strokeStyle = colour(model.live ? `--c${index + 1}` : "--mark-old");
     pen.lineWidth = 1.8;
@@ -178,11 +182,17 @@ function redraw(chart, of, canvas, now, table) {
   });
   pen.setLineDash([]);
   const last = lines.map((line) => { for (let at = line.length - 1; at >= Math.max(0, line.length - 4); at--) if (line[at] !== null) return line[at]; return null; });
-  const words = known.length ? `${last.map((value) => figure(value)).join(" / ")}${chart.unit}` : "";
+  const words = !known.length ? "" : chart.counts ? measured(chart, last[0]) : `${last.map((value) => figure(value)).join(" / ")}${chart.unit}`;
   text(now, model.live ? words : words && `${words}, old`);
-  const spoken = known.length ? `${chart.title}: now ${words}, at most ${figure(Math.max(...known))}${chart.unit} in ${minutes} minutes` : `${chart.title}: nothing measured`;
+  const spoken = known.length ? `${chart.title}: now ${words}, at most ${measured(chart, Math.max(...known))} in ${minutes} minutes` : `${chart.title}: ${asked ? "asking" : "nothing measured"}`;
   attr(canvas, "aria-label", spoken);
   text(table, spoken);
+}
+
+/** With its unit; of bytes "k", "M" and "G" belong to that. */
+function measured(chart, value) {
+  const [, number, size] = figure(value).match(/^(.*?)([kMG]?)$/);
+  return chart.counts ? `${number} ${size}${chart.unit}` : `${number}${size}${chart.unit}`;
 }
 
 function nice(most) {

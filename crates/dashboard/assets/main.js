@@ -1,6 +1,6 @@
 // Puts it together: which view is shown, keys, colours, signing in, and moving on to another node when this one is lost.
 import { $, ask, attr, clock, flag, post, put, h, say, span, text } from "./dom.js";
-import { age, connect, cutOff, model, onChange, watch } from "./model.js";
+import { age, connect, cutOff, first, model, onChange, watch } from "./model.js";
 import * as picture from "./picture.js";
 import * as views from "./views.js";
 import * as charts from "./charts.js";
@@ -56,7 +56,7 @@ function soon(what) {
   due.add(what);
 }
 
-let explained = null;
+let explained = null, drawn = false;
 
 function paint() {
   const all = due.has("all") || due.has("change") || due.has("state");
@@ -67,6 +67,7 @@ function paint() {
   const view = shown();
   if (all) {
     everything();
+    if (!drawn) { drawn = true; performance.mark("first-picture"); }
     if (view === "detail") { clearTimeout(explained); explained = setTimeout(views.explain, 400); }
   } else if (beat) {
     if (view === "overview") { picture.refresh(); views.verdict(); views.figures(); }
@@ -75,10 +76,13 @@ function paint() {
   if (beat) { charts.gather(); charts.tick(); }
 }
 
+/** There each node has its own age, and the bar room for one line. */
+const small = matchMedia("(max-width: 720px)");
+
 function bar() {
   const live = $("live"), state = model.heard === null ? "wait" : model.live ? "live" : "stale";
   attr(live, "data-state", state);
-  text($("live-word"), state === "wait" ? "connecting" : state === "live" ? `live, ${span(age())} ago` : `old since ${clock(model.since)}`);
+  text($("live-word"), state === "wait" ? "connecting" : state === "live" ? (small.matches ? "live" : `live, ${span(age())} ago`) : `old since ${clock(model.since)}`);
   flag(document.body, "stale", state === "stale");
   flag(document.body, "connecting", state === "wait");
   const banner = $("banner");
@@ -150,7 +154,7 @@ async function begin() {
     history.replaceState(null, "", "/ui/#/overview");
     if (brought) await signIn(brought);
   }
-  await who();
+  if (!first() || brought) await who();
   text($("cluster"), model.viewer.cluster || $("cluster").textContent);
   if (!model.viewer.may_look) { askToSignIn("From another machine, nothing is shown before you sign in."); return; }
   start();

@@ -30,6 +30,20 @@ const listeners = [];
 export const onChange = (fn) => listeners.push(fn);
 const tell = (what) => listeners.forEach((fn) => fn(what));
 
+/** What came with the page: the same as the stream tells in a moment. Whether somebody may look is in it too. */
+export function first() {
+  const data = document.getElementById("first");
+  if (!data) return false;
+  const { viewer, snapshot: all } = JSON.parse(data.textContent);
+  data.remove();
+  model.viewer = viewer;
+  model.heard = performance.now();
+  model.at = all.status.at;
+  model.live = true;
+  snapshot(all);
+  return true;
+}
+
 let source = null, seq = null, timer = null, tried = 0;
 
 export function connect() {

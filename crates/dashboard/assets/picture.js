@@ -1,6 +1,6 @@
 // The picture: clients come in at the left, nodes stand by zone at the right, and lines show who serves whom.
 // What is drawn is kept by name; a change touches only what it is about. The layout is made anew when names come or go, or the width changes.
-import { attr, figure, flag, h, morph, s, span, text } from "./dom.js";
+import { attr, clock, figure, flag, h, morph, s, span, text } from "./dom.js";
 import { cutOff, isServiceStale, isStale, model, nodeAge, rate } from "./model.js";
 import { parked, risks, spofs, traffic } from "./views.js";
 
@@ -125,11 +125,14 @@ function nodeBox(parts, things, node, x, y, w) {
   const link = s("a", { href: `#/node/${node.name}` }, about, s("rect", { class: "frame", x, y, width: w, height, rx: 9 }), s("rect", { class: "ring", x, y, width: w, height, rx: 9 }), title, state, seen);
   const group = s("g", { class: "node" }, link, spof);
   things.append(group);
-  parts.nodes.set(node.name, { group, link, title: about, state, seen, x, y: y + 26 });
+  parts.nodes.set(node.name, { group, link, title: about, state, seen, x, y: y + 26, fits: Math.floor((w - 2 * PAD) / 7.4) });
   here.forEach((instance, index) => {
     const cx = x + PAD + (index % columns) * (named ? chipW + CHIP.gap : DOT);
     const cy = y + HEAD + Math.floor(index / columns) * (named ? CHIP.h + CHIP.gap : DOT);
-    parts.chips.set(instance.id, chip(instance, cx, cy, chipW, named, parts.chipLayer));
+    const part = chip(instance, cx, cy, chipW, named, parts.chipLayer);
+    // Who does not stand first is reached from below: a line across the others would seem to end at them.
+    if (named && index % columns) part.lane = { from: x, y: cy + CHIP.h + CHIP.gap / 2, to: cx + chipW / 2, up: cy + CHIP.h };
+    parts.chips.set(instance.id, part);
   });
   return height;
 }
@@ -142,6 +145,9 @@ function chip(instance, x, y, w, named, group) {
   group.append(link);
   return { link, shape, title, is: null, cx: x + (named ? 13 : 7.5), cy: y + (named ? CHIP.h / 2 : 7.5), x, y: y + size[1] / 2 };
 }
+
+/** As much of a line as there is room for. */
+const clip = (words, fits) => (words.length > fits ? `${words.slice(0, Math.max(1, fits - 1))}…` : words);
 
 /** Circle, ring, triangle, cross: told apart without colours. */
 function outline(is, x, y) {
@@ -175,7 +181,8 @@ export function refresh() {
     attr(part.group, "data-state", node.state);
     flag(part.group, "stale", stale);
     attr(part.group, "data-spof", single.has(`node ${name}`) ? 1 : null);
-    text(part.state, stale && node.state === "online" ? "no news" : node.state);
+    const away = node.state === "online" ? "" : ` since ${clock(node.since)}: ${node.because}`;
+    text(part.state, stale && node.state === "online" ? "no news" : clip(`${node.state}${away}`, part.fits));
     const alone = single.get(`node ${name}`);
     text(part.title, alone ? `single point of failure. ${alone.title}. What would remove it: ${alone.fix || "nothing that is known here"}` : "");
     attr(part.link, "aria-label", `node ${name}, ${node.state}${stale ? ", no news" : ""}${alone ? ", single point of failure" : ""}`);
@@ -187,16 +194,16 @@ export function refresh() {
   for (const [name, part] of drawn.doors) {
     const service = model.services.get(name);
     if (!service) continue;
-    const stale = isServiceStale(service);
+    const stale = isServiceStale(service), then = stale && service.state !== "unknown" ? " when last heard" : "";
     if (part.of === service && part.stale === stale) continue;
     Object.assign(part, { of: service, stale });
-    attr(part.link, "data-tone", { redundant: "ok", degraded: "warn", down: "bad" }[service.state]);
+    attr(part.link, "data-tone", { redundant: "ok", degraded: "warn", down: "bad", unknown: "old" }[service.state]);
     flag(part.link, "stale", stale);
     const unheld = parked(service) ? " · parked" : "";
     attr(part.link, "data-parked", unheld ? 1 : null);
-    text(part.name, `${name} · ${service.state}${unheld}${stale ? " when last heard" : ""}`);
+    text(part.name, `${name} · ${service.state}${unheld}${then}`);
     text(part.where, service.listen);
-    attr(part.link, "aria-label", `service ${name} at ${service.listen}, ${service.state}${unheld ? `, ${parked(service)}` : ""}${stale ? " when last heard" : ""}`);
+    attr(part.link, "aria-label", `service ${name} at ${service.listen}, ${service.state}${unheld ? `, ${parked(service)}` : ""}${then}`);
   }
   beside();
   flow();
@@ -257,8 +264,10 @@ function flow() {
   for (const [key, line] of lines) {
     let path = drawn.flows.get(key);
     if (!path) { path = s("path", { class: "flow" }); drawn.flows.set(key, path); drawn.flowLayer.append(path); }
-    const bend = Math.max(40, (line.to.x - line.from.x) / 2);
-    attr(path, "d", `M${line.from.x} ${line.from.y}C${line.from.x + bend} ${line.from.y} ${line.to.x - bend} ${line.to.y} ${line.to.x} ${line.to.y}`);
+    const { lane } = line.to, x = lane ? lane.from : line.to.x, y = lane ? lane.y : line.to.y;
+    const bend = Math.max(40, (x - line.from.x) / 2);
+    const along = lane ? `H${lane.to - 5}Q${lane.to} ${y} ${lane.to} ${lane.up}` : "";
+    attr(path, "d", `M${line.from.x} ${line.from.y}C${line.from.x + bend} ${line.from.y} ${x - bend} ${y} ${x} ${y}${along}`);
     const now = rate(line.service), stale = isStale(line.node) || cutOff();
     flag(path, "stale", stale);
     flag(path, "runs", !stale && lines.size <= RUNNING_MAX && now !== null && now.requests > 0);

@@ -5,15 +5,15 @@ import { charts, newest, want } from "./charts.js";
 import { buttons } from "./actions.js";
 import { kind, word } from "./picture.js";
 
-const TONES = { redundant: "ok", degraded: "warn", down: "bad", online: "ok", drained: "warn", offline: "bad", serving: "ok", vacant: "bad", parked: "warn" };
+const TONES = { redundant: "ok", degraded: "warn", down: "bad", online: "ok", drained: "warn", offline: "bad", serving: "ok", vacant: "bad", parked: "warn", frozen: "warn", unknown: "old" };
 const KINDS = { active: "ok", standby: "ok", unready: "warn", starting: "warn", failed: "bad" };
 const SEVERITY = { info: "calm", warning: "warn", error: "bad" };
 const STEPS = { detected: "noticed", confirmed_dead: "old one is gone", claimed: "slot claimed, on disk", promoted: "promoted", routed: "clients go there", first_answer: "first answer" };
 
-export const tag = (state, stale, tone) => h("span", { class: `tag${stale ? " stale" : ""}`, "data-tone": stale ? "old" : tone || TONES[state] || "old" }, stale ? `${state}, old` : state);
+export const tag = (state, stale, tone) => h("span", { class: `tag${stale ? " stale" : ""}`, "data-tone": stale ? "old" : tone || TONES[state] || "old" }, stale && state !== "unknown" ? `${state}, old` : state);
 /** Reckoned once a second; what is several beats old is not known to be so any more. */
 const isFarOld = () => { const old = distanceAge(); return old !== null && old > 2 * model.staleAfter; };
-const far = (service) => (service.distance_to_outage === 0 ? "bad" : isFarOld() ? "old" : service.distance_to_outage === 1 ? "warn" : "ok");
+const far = (service) => (service.state === "unknown" ? "old" : service.distance_to_outage === 0 ? "bad" : isFarOld() ? "old" : service.distance_to_outage === 1 ? "warn" : "ok");
 /** By what, how many instances it would take, and how old that is. */
 const farBy = (service) => {
   const outage = service.outage;
@@ -86,9 +86,9 @@ export function verdict() {
   const online = [...model.nodes.values()].filter((node) => node.state === "online").length;
   const total = services.reduce((sum, service) => { const now = traffic(service.name); return { requests: sum.requests + (now ? now.requests : 0), errors: sum.errors + (now ? now.errors : 0), all: sum.all || Boolean(now && now.all) }; }, { requests: 0, errors: 0, all: false });
   const tile = (value, label, tone) => h("div", { class: "tile", "data-tone": stale ? "old" : tone }, h("b", null, value), h("span", null, label));
-  const down = count("down"), degraded = count("degraded");
+  const down = count("down"), degraded = count("degraded"), unknown = count("unknown");
   morph($("verdict"),
-    tile(down ? `${down} down` : degraded ? `${degraded} degraded` : services.length ? "all redundant" : "nothing runs", `of ${plural(services.length, "service")}`, down ? "bad" : degraded ? "warn" : services.length ? "ok" : "old"),
+    tile(unknown ? `${unknown} not known` : down ? `${down} down` : degraded ? `${degraded} degraded` : services.length ? "all redundant" : "nothing runs", `of ${plural(services.length, "service")}`, down ? "bad" : degraded ? "warn" : services.length ? "ok" : "old"),
     tile(least === null ? "–" : String(least), least === 1 ? "failure to the first outage" : "failures to the first outage", least === 0 ? "bad" : least === 1 ? "warn" : "ok"),
     tile(`${online} of ${model.nodes.size}`, "nodes online", online === model.nodes.size ? "ok" : online * 2 > model.nodes.size ? "warn" : "bad"),
     tile(figure(total.requests), total.all ? "requests/s" : "requests/s, this node's proxy"),
@@ -141,7 +141,7 @@ export function services() {
     morph(row.state, tag(service.state, stale), unheld ? h("div", { class: "parked" }, tag(unheld, stale, "warn")) : null);
     morph(row.far, h("span", { class: "far", "data-tone": far(service) }, farWords(service.distance_to_outage)), h("div", { class: "since" }, farBy(service)), survives(service.name));
     const serving = service.slots.filter((slot) => slot.state === "serving").length, ready = service.failover_order.length;
-    text(row.who, `${serving}/${service.active} active, ${ready}/${service.standby} standby, needs ${service.need}`);
+    text(row.who, `${serving}/${service.active}\u00a0active, ${ready}/${service.standby}\u00a0standby, needs\u00a0${service.need}`);
     morph(row.why, h("span", null, service.because), h("br"), h("span", { class: "since" }, `${since(service.since)}`));
   }
   figures();
@@ -151,9 +151,9 @@ export function services() {
 function survives(name) {
   const kinds = model.survives && model.survives.get(name);
   if (!kinds || !kinds.length) return null;
-  const words = kinds.map((one) => `${one.kind} ${one.any ? "✓" : "✗"}`).join("  ");
-  const spoken = kinds.map((one) => `${one.any ? "survives any" : "not every"} ${one.kind}`).join(", ");
-  return h("div", { class: "since", title: spoken, "aria-label": spoken }, words);
+  const of = (any) => kinds.filter((one) => one.any === any).map((one) => one.kind).join("\u00a0or ");
+  const lost = of(false), words = [of(true) && `outlives any ${of(true)}`, lost && `not every ${lost}`].filter(Boolean).join(", ");
+  return h("div", { class: "since" }, words);
 }
 
 /** What changes each second in the lines of services. */
@@ -246,7 +246,7 @@ function ofService(name) {
   const service = model.services.get(name);
   if (!service) return null;
   const stale = isServiceStale(service);
-  const slots = h("table", null, h("thead", null, h("tr", null, ["Slot", "State", "Held by", "Epoch", "Since, because"].map((one) => h("th", { scope: "col" }, one)))), h("tbody", null, service.slots.map((slot) => h("tr", null, h("td", null, slot.slot), h("td", null, tag(slot.state, stale, TONES[slot.state] || "warn")), h("td", null, slot.instance ? [link("instance", slot.instance), slot.node ? ` on ${slot.node}` : ""] : "nobody"), h("td", { class: "n" }, slot.epoch), h("td", null, slot.because, h("br"), h("span", { class: "since" }, since(slot.since)))))));
+  const slots = h("table", { class: "slots" }, h("thead", null, h("tr", null, ["Slot", "State", "Held by", "Epoch", "Since, because"].map((one) => h("th", { scope: "col" }, one)))), h("tbody", null, service.slots.map((slot) => h("tr", null, h("td", null, slot.slot), h("td", null, tag(slot.state, stale, TONES[slot.state] || "warn")), h("td", null, slot.instance ? [link("instance", slot.instance), slot.node ? ` on ${slot.node}` : ""] : "nobody"), h("td", { class: "n" }, slot.epoch), h("td", null, slot.because, h("br"), h("span", { class: "since" }, since(slot.since)))))));
   const counted = (model.traffic.get(name) || {}).now || service.traffic;
   return { stale, tag: tag(service.state, stale), since: since(service.since), facts: [
     h("p", null, service.because),
@@ -292,7 +292,7 @@ function ofNode(name) {
   if (!node) return null;
   const stale = isStale(name), here = [...model.instances.values()].map((known) => known.instance).filter((instance) => instance.node === name);
   return { stale, tag: tag(node.state, stale), since: since(node.since), facts: [
-    h("p", null, node.because), h("p", null, `zone ${node.zone}; ${plural(here.length, "instance")}`), h("p", { class: "soft" }, `heard ${span(nodeAge(name))} ago`), h("h3", null, "Instances"), instances(here)] };
+    h("p", null, node.because), h("p", null, `zone ${node.zone}; ${plural(here.length, "instance")}`), h("p", { class: "soft" }, `heard ${span(nodeAge(name))} ago`), h("h3", null, "Instances"), here.length ? instances(here) : h("p", { class: "soft" }, "nothing runs here")] };
 }
 
 /** Asks the agent why; again whenever something changed. */

@@ -1,6 +1,6 @@
 //! The page: its frame, which the script fills.
 
-use maud::{DOCTYPE, Markup, html};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 /// The views, as they stand in the address behind `#/`, with their names and keys.
 const VIEWS: &[(&str, &str, &str)] = &[
@@ -28,8 +28,8 @@ const KEYS: &[(&str, &str)] = &[
     ("?", "this help"),
 ];
 
-/// The page of a cluster.
-pub fn page(cluster: &str) -> String {
+/// The page of a cluster. `first` is JSON of who looks and of how everything stands, so that the first picture has something to show.
+pub fn page(cluster: &str, first: Option<&str>) -> String {
     let page: Markup = html! {
         (DOCTYPE)
         html lang="en" data-theme="auto" {
@@ -40,6 +40,10 @@ pub fn page(cluster: &str) -> String {
                 title { (cluster) " · Understudy" }
                 link rel="icon" href="data:,";
                 link rel="stylesheet" href="/ui/style.css";
+                // All at once: otherwise each is asked for when the one that needs it is there.
+                @for asset in crate::assets::ASSETS.iter().filter(|asset| asset.name.ends_with(".js")) {
+                    link rel="modulepreload" href={ "/ui/" (asset.name) };
+                }
                 script type="module" src="/ui/main.js" {}
             }
             body class="connecting" {
@@ -63,10 +67,18 @@ pub fn page(cluster: &str) -> String {
                 div #say .visually-hidden role="status" aria-live="polite" {}
                 dialog #ask aria-labelledby="ask-title" {}
                 (help())
+                @if let Some(first) = first {
+                    script #first type="application/json" { (PreEscaped(data(first))) }
+                }
             }
         }
     };
     page.into_string()
+}
+
+/// JSON in which no name can end the element that it stands in.
+fn data(json: &str) -> String {
+    json.replace('<', "\\u003c")
 }
 
 fn bar(cluster: &str) -> Markup {
@@ -95,7 +107,7 @@ fn overview() -> Markup {
             div #problems aria-label="Problems" {}
             div #verdict {}
             div .panel {
-                h2 { "Picture" }
+                h2 { "What runs where" }
                 div #picture {}
                 (legend())
             }
@@ -180,19 +192,22 @@ mod tests {
 
     #[test]
     fn a_name_cannot_write_into_the_page() {
-        let page = page("<script>alert(1)</script>");
+        let name = "</script><script>alert(1)</script>";
+        let first = format!("{{\"cluster\":\"{name}\"}}");
+        let page = page(name, Some(&first));
         assert!(!page.contains("<script>alert"), "{page}");
+        assert!(!page.contains("</script><script>"), "{page}");
     }
 
     #[test]
     fn page_and_files_are_below_150_kilobytes_and_load_nothing_from_elsewhere() {
         let files: usize = crate::assets::ASSETS.iter().map(|asset| asset.text.len()).sum();
-        let all = page("shop").len() + files;
+        let all = page("shop", None).len() + files;
         assert!(all < 150_000, "{all} bytes");
         for text in crate::assets::ASSETS
             .iter()
             .map(|asset| asset.text)
-            .chain([page("shop").as_str()])
+            .chain([page("shop", None).as_str()])
         {
             let foreign = text
                 .match_indices("http")

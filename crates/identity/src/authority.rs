@@ -18,7 +18,7 @@ pub const OPERATOR_LIFETIME: Lifetime = Lifetime(Duration::from_secs(365 * 86_40
 /// How long an authority is valid.
 pub(crate) const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// Certificates begin this much before they are made, for clocks that are behind.
-pub(crate) const BACKDATED: Duration = Duration::from_secs(3_600);
+pub const BACKDATED: Duration = Duration::from_secs(3_600);
 /// More addresses than this have no node; the bound keeps certificates small.
 pub(crate) const HOSTS_MAX: usize = 64;
 

@@ -70,7 +70,7 @@ mod verify;
 mod who;
 
 pub use api_token::{ApiRecord, ApiRefused, ApiToken, Right, mint_api_token, verify_api_token};
-pub use authority::{Authority, CaCerts, Enrolment, IssueError, Lifetime, NODE_LIFETIME, OPERATOR_LIFETIME};
+pub use authority::{Authority, BACKDATED, CaCerts, Enrolment, IssueError, Lifetime, NODE_LIFETIME, OPERATOR_LIFETIME};
 pub use bundle::{Bundle, BundleError, Certificates, JoinRequest, Keys, save_revoked, save_trust};
 pub use certificate::{IssueId, Peer};
 pub use files::{FileError, Folder};

@@ -161,8 +161,14 @@ pub struct AfterLoss {
     pub lost: String,
     /// Largest load until standbys serve, at least.
     pub meanwhile: f64,
+    /// At most; absent if that is not known, as where more was not tried.
+    #[serde(default)]
+    pub meanwhile_at_most: Option<f64>,
     /// Largest load from then on, at least.
     pub after: f64,
+    /// At most, if known.
+    #[serde(default)]
+    pub after_at_most: Option<f64>,
     /// In a sentence.
     pub text: String,
 }

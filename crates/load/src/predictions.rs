@@ -1,6 +1,7 @@
 //! From what a test measured to what it means for more instances, and for fewer.
 
 use crate::outcome::{AfterLoss, OneMore};
+use crate::test::number;
 use api::{Saturation, Status};
 use bottleneck::capacity::{self, Resource};
 use bottleneck::predict::{self, Limit, Range};
@@ -114,19 +115,19 @@ pub(crate) fn changes(evidence: &Evidence<'_>) -> (Option<OneMore>, Vec<AfterLos
         .into_iter()
         .map(|loss| {
             let (service, lost) = (&loss.service, &loss.lost);
+            let left = |range: Range| left(range, evidence.met, evidence.unmet.is_some());
             AfterLoss {
                 text: if loss.after.low > loss.meanwhile.low {
-                    format!(
-                        "if {service} loses {lost}: {} until standbys serve, {} from then on",
-                        left(loss.meanwhile.low, evidence.met),
-                        left(loss.after.low, evidence.met)
-                    )
+                    let (meanwhile, after) = (left(loss.meanwhile), left(loss.after));
+                    format!("if {service} loses {lost}: {meanwhile} until standbys serve, {after} from then on")
                 } else {
                     format!(
                         "if {service} loses {lost}: {} until it runs again",
-                        left(loss.meanwhile.low, evidence.met)
+                        left(loss.meanwhile)
                     )
                 },
+                meanwhile_at_most: loss.meanwhile.high,
+                after_at_most: loss.after.high,
                 meanwhile: loss.meanwhile.low,
                 after: loss.after.low,
                 service: loss.service,
@@ -253,10 +254,49 @@ fn range(range: Range) -> String {
     }
 }
 
-fn left(load: f64, of: f64) -> String {
-    if load <= 0.0 {
-        "nothing".into()
-    } else {
-        format!("{load:.0} a second ({:.0} %)", load / of.max(1e-9) * 100.0)
+/// What is left of `met` requests a second. Only where more was tried in vain (`is_searched`) is that the largest load, and what is left a
+/// share of it; otherwise it is known of less alone.
+fn left(range: Range, met: f64, is_searched: bool) -> String {
+    let Range { low, high } = range;
+    if low <= 0.0 && high.is_none_or(|high| high <= 0.0) {
+        return "nothing".into();
+    }
+    if !is_searched {
+        return format!(
+            "at least {} a second (more than {} was not tried)",
+            number(low),
+            number(met)
+        );
+    }
+    let share = low / met.max(1e-9) * 100.0;
+    match high {
+        Some(high) if high <= low * 1.02 => format!("about {} a second ({share:.0} %)", number(low)),
+        Some(high) => format!("{} to {} a second ({share:.0} % at least)", number(low), number(high)),
+        None => format!("at least {} a second ({share:.0} %)", number(low)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Range, left};
+
+    #[test]
+    fn of_a_load_that_was_not_searched_for_only_a_lower_bound_is_told() {
+        let half = Range { low: 13.0, high: None };
+        assert_eq!(
+            left(half, 26.0, false),
+            "at least 13 a second (more than 26 was not tried)"
+        );
+        assert_eq!(left(half, 26.0, true), "at least 13 a second (50 %)");
+        let known = Range {
+            low: 13.0,
+            high: Some(15.0),
+        };
+        assert_eq!(left(known, 26.0, true), "13 to 15 a second (50 % at least)");
+        let gone = Range {
+            low: 0.0,
+            high: Some(0.0),
+        };
+        assert_eq!(left(gone, 26.0, false), "nothing");
     }
 }

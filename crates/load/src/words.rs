@@ -40,6 +40,14 @@ pub fn report(outcome: &Outcome) -> Vec<String> {
             number(largest.load),
             outcome.objective
         )),
+        Some(largest) if largest.unmet.is_none() => {
+            lines.push(format!(
+                "{} requests a second meet {}; the largest load was not found, it is that or more",
+                number(largest.load),
+                outcome.objective
+            ));
+            lines.extend((ended.how != "aborted").then(|| format!("  {}", ended.text)));
+        }
         Some(largest) => {
             lines.push(format!(
                 "the largest load that meets {} is {} requests a second",

@@ -164,6 +164,7 @@ async fn alone(place: &mut Place, tell: Progress<'_>) -> Result<(), Error> {
         record::ASKS,
         record::ANSWERS,
         record::CONTROLLER,
+        record::WHOLE,
     ] {
         for entry in store.list(prefix).await?.0 {
             if entry.key != keep {

@@ -133,6 +133,7 @@ mod tests {
             renew_ms: Millis(200),
             protocol: 1,
             seq: 0,
+            wall: None,
         };
         session::open_past(store, &node(name), &record, past).await.unwrap()
     }

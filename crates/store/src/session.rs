@@ -16,7 +16,7 @@
 //! Every call may be repeated as it is after [`Error::Unknown`]: it then finds what it did itself.
 
 use crate::{Compare, Entry, Error, Op, Store, Txn, TxnResult, fence};
-use model::{FenceRecord, Millis, NodeName, Revision};
+use model::{FenceRecord, Millis, NodeName, Revision, WallTime};
 use serde::{Deserialize, Serialize};
 
 /// Prefix of the sessions, one per node.
@@ -45,6 +45,9 @@ pub struct Record {
     pub protocol: u32,
     /// Counts the renewals.
     pub seq: u64,
+    /// What the clock of the node showed when this was sent, for people; not of an opening, nor by versions of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wall: Option<WallTime>,
 }
 
 /// A session that is there.

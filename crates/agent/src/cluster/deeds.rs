@@ -11,6 +11,7 @@ use store::Entry;
 #[derive(Debug)]
 pub(crate) struct Deeds {
     cluster: String,
+    generation: u32,
     /// All up to this revision are known.
     known: Revision,
     file: Arc<Mutex<File>>,
@@ -28,13 +29,39 @@ struct File {
 struct Told {
     /// Revisions of another cluster's store say nothing.
     cluster: String,
+    /// Nor do those of before the store was put back from a backup. Programs of before kept none.
+    #[serde(default)]
+    generation: u32,
     revision: Revision,
+}
+
+/// The generation of a store: another one begins when it is put back from a backup, and its revisions may begin at lower numbers again.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Generation {
+    number: u32,
+    /// When it began.
+    since: Revision,
+}
+
+impl Generation {
+    /// As it is listed.
+    pub(crate) fn of(entries: &[Entry]) -> Self {
+        let meta = entries.iter().find(|entry| entry.key == record::META);
+        let read = |entry: &Entry| {
+            let meta = serde_json::from_slice::<record::Meta>(&entry.value).ok()?;
+            Some(Self {
+                number: meta.generation,
+                since: entry.modified,
+            })
+        };
+        meta.and_then(read).unwrap_or_default()
+    }
 }
 
 impl Deeds {
     /// Goes on where the agent before left off. On a node that tells of the cluster's deeds for the first time, what was done up to `now` is
-    /// history: `understudy history --deeds` shows it.
-    pub(crate) fn open(path: PathBuf, cluster: &str, now: Revision) -> Self {
+    /// history: `understudy history --deeds` shows it. After a restore all is new that was done since.
+    pub(crate) fn open(path: PathBuf, cluster: &str, now: Revision, generation: Generation) -> Self {
         let told = std::fs::read(&path).ok();
         let told = told.and_then(|text| serde_json::from_slice::<Told>(&text).ok());
         let told = told.filter(|told| told.cluster == cluster);
@@ -43,17 +70,17 @@ impl Deeds {
             holds: Revision::default(),
         };
         let known = match told {
-            Some(told) => {
-                file.holds = told.revision;
-                told.revision
-            }
+            Some(told) if told.generation == generation.number => told.revision.min(now),
+            Some(told) => told.revision.min(generation.since).min(now),
             None => {
-                file.keep(cluster, now);
+                file.keep(cluster, generation.number, now);
                 now
             }
         };
+        file.holds = known;
         Self {
             cluster: cluster.to_owned(),
+            generation: generation.number,
             known,
             file: Arc::new(Mutex::new(file)),
         }
@@ -82,22 +109,27 @@ impl Deeds {
     /// Notes that all of them were told: an agent that dies before that tells them once more, which is better than never. On a thread of its own, for
     /// a disk that hangs must not hold the main loop.
     pub(crate) fn told(&self) -> impl FnOnce() + Send + 'static {
-        let (file, cluster, known) = (Arc::clone(&self.file), self.cluster.clone(), self.known);
+        let (file, cluster, generation, known) = (
+            Arc::clone(&self.file),
+            self.cluster.clone(),
+            self.generation,
+            self.known,
+        );
         move || {
             file.lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .keep(&cluster, known);
+                .keep(&cluster, generation, known);
         }
     }
 }
 
 impl File {
-    fn keep(&mut self, cluster: &str, revision: Revision) {
+    fn keep(&mut self, cluster: &str, generation: u32, revision: Revision) {
         // Two of these may overtake each other.
         if revision < self.holds {
             return;
         }
-        match self.write(cluster, revision) {
+        match self.write(cluster, generation, revision) {
             Ok(()) => self.holds = revision,
             Err(error) => {
                 tracing::warn!(path = %self.path.display(), %error, "which deeds were told is not kept; a restart may tell them again");
@@ -105,9 +137,10 @@ impl File {
         }
     }
 
-    fn write(&self, cluster: &str, revision: Revision) -> io::Result<()> {
+    fn write(&self, cluster: &str, generation: u32, revision: Revision) -> io::Result<()> {
         let told = Told {
             cluster: cluster.to_owned(),
+            generation,
             revision,
         };
         let new = self.path.with_extension("new");
@@ -129,7 +162,7 @@ mod tests {
         let path = || folder.path().join("told.json");
         force(&store, 10, "long ago").await;
 
-        let mut agent = Deeds::open(path(), "shop", listed(&store).await.1);
+        let mut agent = opened(path(), "shop", &store).await;
         assert_eq!(
             told(&mut agent, &store).await,
             NONE,
@@ -143,13 +176,13 @@ mod tests {
         drop(agent);
 
         force(&store, 40, "no agent").await;
-        let mut agent = Deeds::open(path(), "shop", listed(&store).await.1);
+        let mut agent = opened(path(), "shop", &store).await;
         assert_eq!(told(&mut agent, &store).await, ["no agent"]);
         drop(agent);
-        let mut agent = Deeds::open(path(), "shop", listed(&store).await.1);
+        let mut agent = opened(path(), "shop", &store).await;
         assert_eq!(told(&mut agent, &store).await, NONE, "an agent that comes back");
 
-        let mut other = Deeds::open(path(), "another", Revision(0));
+        let mut other = Deeds::open(path(), "another", Revision(0), Generation::default());
         assert_eq!(
             told(&mut other, &store).await.len(),
             4,
@@ -157,7 +190,62 @@ mod tests {
         );
     }
 
+    #[tokio::test]
+    async fn what_is_forced_after_a_restore_is_told_though_its_revisions_are_lower() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = || folder.path().join("told.json");
+        let store = Memory::default();
+        begin(&store, 0).await;
+        drop(opened(path(), "shop", &store).await);
+        for at in 1..20 {
+            force(&store, at, "before").await;
+        }
+        let mut agent = opened(path(), "shop", &store).await;
+        assert_eq!(told(&mut agent, &store).await.len(), 19);
+
+        // From a backup without most of that, by an etcdutl that raises no revisions.
+        let put_back = Memory::default();
+        force(&put_back, 1, "before").await;
+        begin(&put_back, 1).await;
+        let mut agent = opened(path(), "shop", &put_back).await;
+        assert_eq!(told(&mut agent, &put_back).await, NONE);
+        force(&put_back, 30, "after").await;
+        assert_eq!(told(&mut agent, &put_back).await, ["after"]);
+        drop(agent);
+        let mut agent = opened(path(), "shop", &put_back).await;
+        assert_eq!(told(&mut agent, &put_back).await, NONE, "an agent that comes back");
+
+        // And once more, while this node is away for so long that its revisions have passed those of before.
+        let again = Memory::default();
+        begin(&again, 2).await;
+        force(&again, 40, "while it was away").await;
+        for at in 41..50 {
+            put(&again, &format!("hardware/{at}"), b"{}".to_vec()).await;
+        }
+        let mut agent = opened(path(), "shop", &again).await;
+        assert_eq!(told(&mut agent, &again).await, ["while it was away"]);
+    }
+
     const NONE: [&str; 0] = [];
+
+    async fn opened(path: PathBuf, cluster: &str, store: &Memory) -> Deeds {
+        let (entries, now) = listed(store).await;
+        Deeds::open(path, cluster, now, Generation::of(&entries))
+    }
+
+    /// As `cluster init` and a restore do.
+    async fn begin(store: &Memory, generation: u32) {
+        let meta = record::Meta {
+            cluster_id: "shop".into(),
+            generation,
+            format: record::FORMAT,
+        };
+        put(store, record::META, serde_json::to_vec(&meta).unwrap()).await;
+    }
+
+    async fn put(store: &Memory, key: &str, value: Vec<u8>) {
+        store.txn(Txn::new().then(Op::put(key, value))).await.unwrap();
+    }
 
     async fn listed(store: &Memory) -> (Vec<Entry>, Revision) {
         mirror::list(store, &"a".parse().unwrap()).await.unwrap()

@@ -5,7 +5,7 @@ use crate::agent::Agent;
 use crate::clock;
 use crate::executor::chain;
 use crate::input::{done, refused};
-use crate::parks::no_store;
+use crate::wishes::no_store;
 use api::record;
 use api::{ForceRequest, Outcome};
 use decisions::lease::{self, Forcing, NotForced};

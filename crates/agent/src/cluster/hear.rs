@@ -1,8 +1,9 @@
 //! What the store and the session say, for the decisions.
 
-use super::mirror::Seen;
+use super::mirror::{Apart, Seen};
 use super::publish::Publish;
 use super::session::News;
+use super::silence::Missing;
 use super::tell::says_the_same;
 use super::{Clustered, Later, clock};
 use crate::agent::Agent;
@@ -33,16 +34,24 @@ impl Agent {
                 cluster.observer.write_ok(sent, clock::mark());
                 cluster.taken = None;
                 tell_return(cluster.answering.answered(now));
+                let refused = cluster.answering.wrote();
+                if refused {
+                    let text = "the store takes what this node writes again".to_owned();
+                    let because = "it acknowledged a renewal".to_owned();
+                    self.journal.tell(Severity::Info, "store-accepts", text, because);
+                }
+                let Some(cluster) = &mut self.clustered else { return };
                 if cluster.session != Some(session) {
                     self.own_session(Some(session), ClusterEvent::OwnSession(Some(session)), now);
                 }
             }
-            News::Failed => {
+            News::Failed(missing) => {
+                // Whatever it was, nothing was written.
                 cluster.observer.write_failed();
-                cluster.unanswered(now);
+                self.missed(missing, now);
             }
-            News::Probed(true) => tell_return(cluster.answering.answered(now)),
-            News::Probed(false) => cluster.unanswered(now),
+            News::Probed(Ok(())) => tell_return(cluster.answering.answered(now)),
+            News::Probed(Err(missing)) => self.missed(missing, now),
             News::Late(by) => {
                 cluster.observer.late();
                 let by = Millis(u64::try_from(by.as_millis()).unwrap_or(u64::MAX));
@@ -137,6 +146,28 @@ impl Agent {
         }
     }
 
+    /// The store did not do something that was asked: it did not answer, or said no.
+    fn missed(&mut self, missing: Missing, now: Timestamp) {
+        let Some(cluster) = &mut self.clustered else { return };
+        match missing {
+            Missing::Answer => {
+                let patience = cluster.timing.soft_deadline.duration();
+                if cluster.answering.unanswered(now, patience) {
+                    tracing::warn!("the store does not answer");
+                }
+            }
+            Missing::Consent(refusal) => {
+                let why = refusal.why.clone();
+                let (news, again) = cluster.answering.refused(now, refusal);
+                tell_return(again);
+                if news {
+                    let text = "the store refuses what this node has to write".to_owned();
+                    self.journal.tell(Severity::Error, "store-refuses", text, why);
+                }
+            }
+        }
+    }
+
     fn own_session(&mut self, session: Option<Revision>, event: ClusterEvent, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         cluster.session = session;
@@ -170,33 +201,30 @@ impl Agent {
         match seen {
             Seen::Lost(why) => {
                 let Some(cluster) = &mut self.clustered else { return };
-                unheard(cluster);
+                cluster.scoped.lost(&mut cluster.observer);
                 if cluster.answering.watch_ended(now, &why) {
                     tracing::warn!(why, "the store's changes are not heard any more");
                 }
             }
             Seen::Anew => {
                 if let Some(cluster) = &mut self.clustered {
-                    unheard(cluster);
+                    cluster.scoped.lost(&mut cluster.observer);
                 }
             }
-            Seen::Session(node, entry) => self.renewal_seen(node, entry.as_ref(), now),
-            Seen::Renewals(node, changes) => {
-                for change in changes {
-                    match change {
-                        Change::Put(entry) => self.renewal_seen(node.clone(), Some(&entry), now),
-                        Change::Delete { .. } => self.renewal_seen(node.clone(), None, now),
+            Seen::Apart { node, number, told } => {
+                // What was under way when its renewals were not needed any more is of no watch that goes on.
+                let cluster = self.clustered.as_mut();
+                if let Some(cluster) = cluster.filter(|cluster| cluster.scoped.tells(&node, number)) {
+                    match told {
+                        Apart::Session(entry) => self.renewal_seen(node, entry.as_ref(), now),
+                        Apart::Renewals(changes) => self.renewals_seen(&node, changes, now),
+                        Apart::Unheard => cluster.observer.unheard(&node),
                     }
                 }
             }
-            Seen::Unheard(node) => {
-                if let Some(cluster) = &mut self.clustered {
-                    cluster.observer.unheard(&node);
-                }
-            }
-            Seen::All(entries) => {
+            Seen::All { opened, entries } => {
                 self.core.hear_on();
-                self.hear_all(entries, now);
+                self.hear_all(opened, entries, now);
                 self.core.all_heard(now);
             }
             Seen::Changes(changes) => {
@@ -216,7 +244,7 @@ impl Agent {
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
-    fn hear_all(&mut self, entries: Vec<Entry>, now: Timestamp) {
+    fn hear_all(&mut self, opened: u64, entries: Vec<Entry>, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         let there: BTreeSet<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
         let mut gone: Vec<String> = Vec::new();
@@ -233,7 +261,9 @@ impl Agent {
                 .map(|name| format!("{}{name}", record::REBALANCE)),
         );
         gone.extend(self.core.parks().keys().map(record::park_key));
+        gone.extend(self.given_up.keys());
         gone.extend(cluster.controller.iter().map(|_| record::CONTROLLER.to_owned()));
+        gone.extend(cluster.presence.is_told().then(|| record::WHOLE.to_owned()));
         // What was read when this agent came up, too.
         let is_paused = cluster.paused || self.core.is_paused();
         gone.extend(is_paused.then(|| record::PAUSED.to_owned()));
@@ -246,9 +276,9 @@ impl Agent {
             self.hear_put(entry, now);
         }
         if let Some(cluster) = &mut self.clustered {
-            match cluster.scope.has_all() {
-                true => cluster.observer.resynced(clock::mark()),
-                false => cluster.observer.go_on(),
+            cluster.scoped.listed(opened, &mut cluster.observer, clock::mark());
+            if opened == cluster.scoped.opened() {
+                cluster.presence.listed();
             }
             tell_return(cluster.answering.heard(now));
         }
@@ -324,6 +354,10 @@ impl Agent {
             if let Some(cluster) = &mut self.clustered {
                 cluster.counted.insert(service, entry.modified);
             }
+        } else if let Some(version) = record::given_up_of_key(key) {
+            self.given_up_seen(version, entry, now);
+        } else if let Some(revision) = record::worked_of_key(key) {
+            self.worked_seen(revision, now);
         } else if key.starts_with(record::DEEDS) {
             self.deeds_seen([entry]);
         } else if let Some(ask) = key.strip_prefix(record::ASKS) {
@@ -334,6 +368,7 @@ impl Agent {
             match key {
                 record::PAUSED => self.pause_seen(Some(&crate::pauses::read_pause(&entry.value)), now),
                 record::CONTROLLER => self.controller_seen(entry, now),
+                record::WHOLE => self.whole_told(true),
                 record::CURRENT => self.file_seen(entry, now),
                 record::META => self.meta_seen(entry),
                 _ => {}
@@ -404,8 +439,12 @@ impl Agent {
             self.rebalance_seen(service, false, now);
         } else if let Some(slot) = record::park_of_key(key) {
             self.park_seen(slot, None, now);
+        } else if let Some(version) = record::given_up_of_key(key) {
+            self.given_up_gone(&version, now);
         } else if key == record::PAUSED {
             self.pause_seen(None, now);
+        } else if key == record::WHOLE {
+            self.whole_told(false);
         } else if key == record::CONTROLLER {
             cluster.controller = None;
             self.consider_election(now);
@@ -441,17 +480,25 @@ impl Agent {
 
     /// Whose session a record says to be there, for an agent that is not told the sessions themselves.
     fn said_to_be_there(&self, key: &str) -> Option<NodeName> {
-        let cluster = self.clustered.as_ref().filter(|cluster| !cluster.scope.has_all());
+        let cluster = self
+            .clustered
+            .as_ref()
+            .filter(|cluster| !cluster.scoped.scope().has_all());
         cluster.and_then(|_| NodeName::new(key.strip_prefix(session::THERE)?).ok())
+    }
+
+    fn renewals_seen(&mut self, node: &NodeName, changes: Vec<Change>, now: Timestamp) {
+        for change in changes {
+            match change {
+                Change::Put(entry) => self.renewal_seen(node.clone(), Some(&entry), now),
+                Change::Delete { .. } => self.renewal_seen(node.clone(), None, now),
+            }
+        }
     }
 
     /// A session as it was read or told apart. Which sessions there are is told by the watch that tells of slots, in one order with them.
     fn renewal_seen(&mut self, node: NodeName, entry: Option<&Entry>, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
-        // What was under way when its renewals were not needed any more.
-        if cluster.scope.has_all() || !cluster.scope.has(&node) {
-            return;
-        }
         let known = cluster.sessions.get(&node).map(|known| known.id);
         match entry {
             Some(entry) if known == Some(entry.create) => self.session_seen(node, entry, true, now),
@@ -465,7 +512,7 @@ impl Agent {
     fn session_seen(&mut self, node: NodeName, entry: &Entry, apart: bool, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         // One that is told apart may be held against its node only while that watch goes on.
-        let counts = cluster.scope.has_all() || (apart && cluster.scope.has(&node));
+        let counts = cluster.scoped.scope().has_all() || (apart && cluster.scoped.scope().has(&node));
         let Ok(record) = serde_json::from_slice::<session::Record>(&entry.value) else {
             tracing::error!(%node, "its session cannot be read; it is treated as one that lives");
             return;
@@ -483,7 +530,7 @@ impl Agent {
             }
             return;
         }
-        let lease = record.lease_ms;
+        let (lease, shown) = (record.lease_ms, record.wall);
         let session = Session {
             node: node.clone(),
             id: entry.create,
@@ -492,6 +539,9 @@ impl Agent {
         };
         let before = cluster.sessions.insert(node.clone(), session);
         cluster.heard.insert(node.clone(), now);
+        if let Some(wall) = shown.filter(|_| node != cluster.me) {
+            cluster.clocks.seen(&node, wall, now);
+        }
         if node == cluster.me && cluster.session == Some(entry.create) {
             cluster.taken = None;
             return;
@@ -596,10 +646,28 @@ impl Agent {
     fn controller_seen(&mut self, entry: &Entry, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         match serde_json::from_slice::<record::Controller>(&entry.value) {
-            Ok(controller) => cluster.controller = Some((controller, entry.modified)),
+            Ok(controller) => {
+                let news = cluster
+                    .controller
+                    .as_ref()
+                    .is_none_or(|(_, known)| *known < entry.modified);
+                let session = cluster.sessions.get(&controller.node).map(|session| session.id);
+                if news {
+                    let is_known = controller.node == cluster.me || session == Some(controller.session);
+                    cluster.presence.controller(is_known);
+                }
+                cluster.controller = Some((controller, entry.modified));
+            }
             Err(error) => tracing::error!(%error, "the controller's record cannot be read"),
         }
         self.consider_election(now);
+    }
+
+    /// The controller says that an agent of before has a session, or that none has.
+    fn whole_told(&mut self, is_there: bool) {
+        if let Some(cluster) = &mut self.clustered {
+            cluster.presence.told(is_there);
+        }
     }
 
     fn meta_seen(&mut self, entry: &Entry) {
@@ -665,7 +733,7 @@ impl Agent {
         }
         let mut events = Vec::new();
         let mut own = None;
-        let watched: Vec<&NodeName> = match &cluster.scope {
+        let watched: Vec<&NodeName> = match cluster.scoped.scope() {
             Scope::Whole | Scope::Controller => cluster.sessions.keys().collect(),
             Scope::Of(nodes) => nodes.iter().collect(),
         };
@@ -702,7 +770,8 @@ impl Agent {
         let Some(cluster) = &self.clustered else { return };
         let living = cluster.sessions.keys().filter(|node| !cluster.expired.contains(*node));
         let rank = cluster
-            .scope
+            .scoped
+            .scope()
             .rank(living.take_while(|node| **node != cluster.me).count());
         let wait = CLAIM_FIRST + cluster.timing.rank_stagger.duration() * rank;
         for (node, condemn) in events {
@@ -772,26 +841,9 @@ pub(crate) fn place_of(member: &Member) -> Place {
     }
 }
 
-impl Clustered {
-    /// The store did not answer something that was asked.
-    fn unanswered(&mut self, now: Timestamp) {
-        if self.answering.unanswered(now, self.timing.soft_deadline.duration()) {
-            tracing::warn!("the store does not answer");
-        }
-    }
-}
-
 fn tell_return(answers_again: bool) {
     if answers_again {
         tracing::info!("the store answers again");
-    }
-}
-
-/// What tells of everything is lost, or of everything but the sessions.
-fn unheard(cluster: &mut Clustered) {
-    match cluster.scope.has_all() {
-        true => cluster.observer.resync(),
-        false => cluster.observer.hold(),
     }
 }
 
@@ -848,5 +900,6 @@ pub(super) fn report_of(id: &InstanceId, live: &Live) -> Report {
         since: crate::clock::ago(live.since),
         because: live.because.clone(),
         last_failure: live.last_failure.clone(),
+        last_end: live.last_end.clone(),
     }
 }

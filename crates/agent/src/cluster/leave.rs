@@ -61,7 +61,7 @@ impl Agent {
     pub(crate) fn begin_leaving(&mut self, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         let me = cluster.me.clone();
-        let reachable = cluster.answering.lost().is_none() && cluster.session.is_some();
+        let reachable = cluster.answering.takes_writes() && cluster.session.is_some();
         cluster.leaving = Some(Leaving {
             step: Step::Moving,
             by: now + MOVED_WITHIN,
@@ -78,7 +78,7 @@ impl Agent {
     /// Looks how far it is.
     pub(crate) fn go_on_leaving(&mut self, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
-        let store_lost = cluster.answering.lost().is_some();
+        let store_lost = !cluster.answering.takes_writes();
         let Some(leaving) = &mut cluster.leaving else { return };
         leaving.look = now + LOOK_EVERY;
         let late = now >= leaving.by;

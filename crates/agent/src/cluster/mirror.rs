@@ -3,7 +3,7 @@
 use crate::input::Input;
 use crate::journal::Inputs;
 use api::record;
-use decisions::Scope;
+use decisions::{Scope, Scoped};
 use model::{NodeName, Revision};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,20 +20,34 @@ const GATHERED: Duration = Duration::from_millis(20);
 /// What the store says.
 #[derive(Debug)]
 pub(crate) enum Seen {
-    /// All there is; what is not in it is not there.
-    All(Vec<Entry>),
+    /// All there is; what is not in it is not there. Listed for a watch of that change of the scope ([`Scoped::opened`]).
+    All { opened: u64, entries: Vec<Entry> },
     /// What one or more revisions changed, in order.
     Changes(Vec<Change>),
     /// The watch was lost: what follows next is `All`.
     Lost(String),
     /// It is opened anew, to tell more or less: what follows next is `All`.
     Anew,
-    /// A session as it is now, or that there is none: read before its renewals are told.
-    Session(NodeName, Option<Entry>),
-    /// What changed of one session.
-    Renewals(NodeName, Vec<Change>),
-    /// The watch of that session was lost: what follows next of it is `Session`.
-    Unheard(NodeName),
+    /// What is told of one session alone, by a watch of that change of the scope ([`Scoped::apart`]).
+    Apart { node: NodeName, number: u64, told: Apart },
+}
+
+/// What the watch of one session says.
+#[derive(Debug)]
+pub(crate) enum Apart {
+    /// The session as it is now, or that there is none: read before its renewals are told.
+    Session(Option<Entry>),
+    /// What changed of it.
+    Renewals(Vec<Change>),
+    /// The watch was lost: what follows next is `Session`.
+    Unheard,
+}
+
+/// Everything was listed, for a watch of that change of the scope, as of that revision.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Listed {
+    pub(crate) opened: u64,
+    pub(crate) revision: Revision,
 }
 
 /// Reads all that agents look at.
@@ -48,6 +62,8 @@ pub(crate) async fn list(store: &dyn Store, me: &NodeName) -> Result<(Vec<Entry>
         store::fence::FENCES,
         SESSIONS,
         record::CURRENT,
+        record::WORKED,
+        record::GIVEN_UP,
         record::NUMBERS,
         record::COUNTS,
         record::PAUSED,
@@ -59,6 +75,7 @@ pub(crate) async fn list(store: &dyn Store, me: &NodeName) -> Result<(Vec<Entry>
         record::SLOTS,
         record::LIVES,
         record::CONTROLLER,
+        record::WHOLE,
         &asks,
         &answers,
     ];
@@ -73,22 +90,26 @@ pub(crate) async fn list(store: &dyn Store, me: &NodeName) -> Result<(Vec<Entry>
     Ok((entries, from.unwrap_or_default()))
 }
 
-/// Keeps telling what changes after `from`, for as long as the agent lives: everything, or all but renewals, which then
+/// Keeps telling what changes after what was `listed` first, for as long as the agent lives: everything, or all but renewals, which then
 /// [`renewals`](super::renewals) tells of those who are in the scope.
 pub(crate) async fn follow(
     store: Arc<dyn Store>,
     me: NodeName,
-    from: Revision,
-    mut scopes: watch::Receiver<Scope>,
+    listed: Listed,
+    mut scopes: watch::Receiver<Scoped>,
     inputs: Inputs,
 ) {
-    let mut next = Some(Revision(from.0 + 1));
+    let mut first = Some(listed);
     loop {
-        let from = match next.take() {
-            Some(from) => from,
+        // Looked at before the list: what changes since ends the watch that begins there.
+        let scoped = scopes.borrow_and_update().clone();
+        let opened = scoped.opened();
+        let first = first.take().filter(|listed| listed.opened == opened);
+        let from = match first {
+            Some(listed) => Revision(listed.revision.0 + 1),
             None => match list(store.as_ref(), &me).await {
                 Ok((entries, revision)) => {
-                    if inputs.send(Input::Seen(Seen::All(entries))).is_err() {
+                    if inputs.send(Input::Seen(Seen::All { opened, entries })).is_err() {
                         return;
                     }
                     Revision(revision.0 + 1)
@@ -100,17 +121,16 @@ pub(crate) async fn follow(
                 }
             },
         };
-        let scope = scopes.borrow_and_update().clone();
-        let lost = match Watches::open(store.as_ref(), &me, &scope, from).await {
+        let lost = match Watches::open(store.as_ref(), &me, scoped.scope(), from).await {
             Ok(mut watches) => loop {
                 let told = tokio::select! {
                     told = watches.next() => told,
                     changed = scopes.changed() => {
-                        let all = scopes.borrow_and_update().has_all();
                         if changed.is_err() {
                             return;
                         }
-                        if all == scope.has_all() {
+                        // Not by what it is: it may have changed, and changed back, since it was looked at last.
+                        if scopes.borrow_and_update().opened() == opened {
                             continue;
                         }
                         break None;
@@ -223,5 +243,50 @@ pub(crate) fn key_of(change: &Change) -> &str {
     match change {
         Change::Put(entry) => &entry.key,
         Change::Delete { key } => key,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use decisions::lease::Observer;
+    use std::collections::BTreeSet;
+    use store::Memory;
+    use tokio::sync::mpsc;
+
+    /// Whoever decides waits at each change until everything was read anew: if that never came, it would end no session any more.
+    #[tokio::test]
+    async fn a_scope_that_changed_and_changed_back_before_it_was_looked_at_is_listed_anew() {
+        let store = Arc::new(Memory::default());
+        let (mut scoped, mut observer) = (Scoped::default(), Observer::new(model::Profile::Lan.timing()));
+        let (scopes, scope) = watch::channel(scoped.clone());
+        let (inputs, mut seen) = mpsc::unbounded_channel();
+        let me = NodeName::new("a").expect("a name");
+        let listed = Listed {
+            opened: scoped.opened(),
+            revision: Revision(0),
+        };
+        // Both before it begins.
+        scoped.change(Scope::Of(BTreeSet::new()), &mut observer);
+        scoped.change(Scope::Whole, &mut observer);
+        scopes.send_replace(scoped.clone());
+        tokio::spawn(follow(Arc::clone(&store) as Arc<dyn Store>, me, listed, scope, inputs));
+        assert_eq!(next_list(&mut seen).await, scoped.opened());
+        // And both while it waits for something to change.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        scoped.change(Scope::Of(BTreeSet::new()), &mut observer);
+        scopes.send_replace(scoped.clone());
+        scoped.change(Scope::Controller, &mut observer);
+        scopes.send_replace(scoped.clone());
+        assert_eq!(next_list(&mut seen).await, scoped.opened());
+    }
+
+    async fn next_list(seen: &mut mpsc::UnboundedReceiver<Input>) -> u64 {
+        loop {
+            let told = tokio::time::timeout(Duration::from_secs(10), seen.recv()).await;
+            if let Some(Input::Seen(Seen::All { opened, .. })) = told.expect("everything is listed in time") {
+                return opened;
+            }
+        }
     }
 }

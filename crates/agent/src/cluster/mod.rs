@@ -9,6 +9,7 @@
 
 pub(crate) mod asks;
 pub(crate) mod clock;
+pub(crate) mod clocks;
 mod deeds;
 pub(crate) mod door;
 pub(crate) mod fence;
@@ -30,8 +31,8 @@ pub(crate) mod upkeep;
 mod waiting;
 
 use api::record::{self, Live, Member};
-use decisions::Scope;
 use decisions::lease::{Observer, Still};
+use decisions::{Presence, Scoped};
 use model::{InstanceId, Mark, NodeName, Revision, ServiceName, SlotId, Timestamp, Timing};
 use publish::Publish;
 use session::SessionLink;
@@ -49,9 +50,12 @@ pub(crate) struct Clustered {
     pub(crate) link: SessionLink,
     pub(crate) observer: Observer,
     /// Whose renewals are told: what watches are opened by, and of which controller, and whether with agents alone that tell who is there, that was judged.
-    pub(crate) scope: Scope,
-    pub(crate) scopes: tokio::sync::watch::Sender<Scope>,
+    pub(crate) scoped: Scoped,
+    pub(crate) scopes: tokio::sync::watch::Sender<Scoped>,
     pub(crate) scoped_for: (Option<NodeName>, bool),
+    /// Whether all that have a session say so, and when the controller, if it is us, wrote last that they do not.
+    pub(crate) presence: Presence,
+    pub(crate) presence_written: Option<Timestamp>,
     /// Renewals of sessions that are not said to be there yet: the watch that says so is another one.
     pub(crate) early: BTreeMap<NodeName, Entry>,
     /// When the main loop wanted to look at the sessions next.
@@ -91,6 +95,8 @@ pub(crate) struct Clustered {
     pub(crate) elect_at: Option<Timestamp>,
     /// Whether the guard can fence, or why not.
     pub(crate) fencing: Result<String, String>,
+    /// Whether the wall clocks of the nodes agree.
+    pub(crate) clocks: clocks::Clocks,
     /// Everything exclusive of ours stands still, and since when.
     pub(crate) frozen: Option<(Still, Timestamp)>,
     /// When they went on last.

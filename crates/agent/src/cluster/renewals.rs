@@ -1,11 +1,11 @@
 //! Renewals of single sessions, of many nodes: each is read, then watched from there; read again when the watch was lost.
 
-use super::mirror::{RETRY, Seen};
+use super::mirror::{Apart, RETRY, Seen};
 use crate::input::Input;
 use crate::journal::Inputs;
-use decisions::Scope;
+use decisions::Scoped;
 use model::{NodeName, Revision};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::Store;
 use store::session::session_key;
@@ -13,25 +13,25 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// Tells renewals of those who are in the scope, as long as not everything is watched anyway; for as long as the agent lives.
-pub(crate) async fn run(store: Arc<dyn Store>, mut scopes: watch::Receiver<Scope>, inputs: Inputs) {
+pub(crate) async fn run(store: Arc<dyn Store>, mut scopes: watch::Receiver<Scoped>, inputs: Inputs) {
     // Bound: nodes of the cluster.
-    let mut told: BTreeMap<NodeName, JoinHandle<()>> = BTreeMap::new();
+    let mut told: BTreeMap<Key, JoinHandle<()>> = BTreeMap::new();
     loop {
-        let wanted = match &*scopes.borrow_and_update() {
-            Scope::Of(nodes) => nodes.clone(),
-            Scope::Whole | Scope::Controller => BTreeSet::new(),
-        };
-        let (kept, dropped) = told.into_iter().partition(|(node, _)| wanted.contains(node));
+        let wanted = scopes.borrow_and_update().apart().clone();
+        // One that left the scope and came back since it was looked at last is another one: what was known of it is forgotten, and is read again.
+        let (kept, dropped) = told
+            .into_iter()
+            .partition(|((node, number), _)| wanted.get(node) == Some(number));
         told = kept;
-        let dropped: BTreeMap<NodeName, JoinHandle<()>> = dropped;
+        let dropped: BTreeMap<Key, JoinHandle<()>> = dropped;
         for (_, task) in dropped {
             task.abort();
             // It says nothing any more: what another one says of the same session later is not mixed with it.
             let _ = task.await;
         }
-        for node in wanted {
-            let fresh = || tokio::spawn(tell(Arc::clone(&store), node.clone(), inputs.clone()));
-            told.entry(node.clone()).or_insert_with(fresh);
+        for key in wanted {
+            let fresh = || tokio::spawn(tell(Arc::clone(&store), key.clone(), inputs.clone()));
+            told.entry(key.clone()).or_insert_with(fresh);
         }
         if scopes.changed().await.is_err() {
             return;
@@ -39,14 +39,17 @@ pub(crate) async fn run(store: Arc<dyn Store>, mut scopes: watch::Receiver<Scope
     }
 }
 
-async fn tell(store: Arc<dyn Store>, node: NodeName, inputs: Inputs) {
+/// Whose session, and by which change of the scope it came into it.
+type Key = (NodeName, u64);
+
+async fn tell(store: Arc<dyn Store>, key: Key, inputs: Inputs) {
     loop {
-        let lost = match follow(store.as_ref(), &node, &inputs).await {
+        let lost = match follow(store.as_ref(), &key, &inputs).await {
             Ok(()) => return,
             Err(error) => error,
         };
-        tracing::debug!(%node, error = %lost, "renewals are not heard any more");
-        if inputs.send(Input::Seen(Seen::Unheard(node.clone()))).is_err() {
+        tracing::debug!(node = %key.0, error = %lost, "renewals are not heard any more");
+        if inputs.send(said(&key, Apart::Unheard)).is_err() {
             return;
         }
         tokio::time::sleep(RETRY).await;
@@ -54,13 +57,13 @@ async fn tell(store: Arc<dyn Store>, node: NodeName, inputs: Inputs) {
 }
 
 /// Comes back when the agent ends, or the watch is lost.
-async fn follow(store: &dyn Store, node: &NodeName, inputs: &Inputs) -> Result<(), store::Error> {
-    let key = session_key(node);
+async fn follow(store: &dyn Store, of: &Key, inputs: &Inputs) -> Result<(), store::Error> {
+    let key = session_key(&of.0);
     let before = store.revision().await?;
     let entry = store.get(&key).await?;
     // Whatever came after what was read is told.
     let from = entry.as_ref().map_or(before, |entry| entry.modified);
-    if inputs.send(Input::Seen(Seen::Session(node.clone(), entry))).is_err() {
+    if inputs.send(said(of, Apart::Session(entry))).is_err() {
         return Ok(());
     }
     let mut watch = store
@@ -68,15 +71,23 @@ async fn follow(store: &dyn Store, node: &NodeName, inputs: &Inputs) -> Result<(
         .await?;
     loop {
         let changes = watch.next().await?.changes;
-        if inputs.send(Input::Seen(Seen::Renewals(node.clone(), changes))).is_err() {
+        if inputs.send(said(of, Apart::Renewals(changes))).is_err() {
             return Ok(());
         }
     }
 }
 
+fn said((node, number): &Key, told: Apart) -> Input {
+    let (node, number) = (node.clone(), *number);
+    Input::Seen(Seen::Apart { node, number, told })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use decisions::Scope;
+    use decisions::lease::Observer;
+    use std::collections::BTreeSet;
     use std::time::Duration;
     use store::{Change, Memory, Op, Txn};
     use tokio::sync::mpsc;
@@ -86,33 +97,50 @@ mod tests {
         let store = Arc::new(Memory::default());
         put(&store, "session/n1", "1").await;
         put(&store, "session/n10", "1").await;
-        let (scopes, scope) = watch::channel(of(&["n1", "n3"]));
-        let (inputs, mut seen) = mpsc::unbounded_channel();
-        tokio::spawn(run(Arc::clone(&store) as Arc<dyn Store>, scope, inputs));
-        let mut first = vec![next(&mut seen).await, next(&mut seen).await];
+        let mut told = Told::begin(&store, &["n1", "n3"]);
+        let mut first = vec![told.next().await, told.next().await];
         first.sort();
         assert_eq!(first, ["n1 is 1", "n3 is away"]);
 
         put(&store, "session/n10", "2").await;
         put(&store, "session/n1", "2").await;
-        assert_eq!(next(&mut seen).await, "n1 renewed 2", "and nothing of n10");
+        assert_eq!(told.next().await, "n1 renewed 2", "and nothing of n10");
         put(&store, "session/n3", "1").await;
-        assert_eq!(next(&mut seen).await, "n3 renewed 1");
+        assert_eq!(told.next().await, "n3 renewed 1");
 
-        scopes.send_replace(of(&["n3", "n10"]));
-        assert_eq!(next(&mut seen).await, "n10 is 2");
+        told.change(of(&["n3", "n10"]));
+        assert_eq!(told.next().await, "n10 is 2");
         put(&store, "session/n1", "3").await;
         store
             .txn(Txn::new().then(Op::delete("session/n3")))
             .await
             .expect("a write");
-        assert_eq!(next(&mut seen).await, "n3 ended", "and nothing of n1");
+        assert_eq!(told.next().await, "n3 ended", "and nothing of n1");
 
-        scopes.send_replace(Scope::Controller);
+        told.change(Scope::Controller);
         tokio::time::sleep(Duration::from_millis(20)).await;
         put(&store, "session/n10", "3").await;
-        let silent = tokio::time::timeout(Duration::from_millis(50), seen.recv()).await;
+        let silent = tokio::time::timeout(Duration::from_millis(50), told.seen.recv()).await;
         assert!(silent.is_err(), "another watch tells everything");
+    }
+
+    /// A node that is dead renews nothing: what was forgotten of its session would never be known again.
+    #[tokio::test]
+    async fn who_left_the_scope_and_came_back_before_it_was_looked_at_is_read_again() {
+        let store = Arc::new(Memory::default());
+        put(&store, "session/n1", "1").await;
+        put(&store, "session/n2", "1").await;
+        let mut told = Told::begin(&store, &["n1", "n2"]);
+        let mut first = vec![told.next().await, told.next().await];
+        first.sort();
+        assert_eq!(first, ["n1 is 1", "n2 is 1"]);
+        // Nothing is awaited in between: the task that watches sees the last one alone.
+        told.change(of(&["n1"]));
+        told.change(of(&["n1", "n2"]));
+        assert_eq!(told.next().await, "n2 is 1", "and n1 never left");
+        told.change(Scope::Whole);
+        told.change(of(&["n1"]));
+        assert_eq!(told.next().await, "n1 is 1");
     }
 
     async fn put(store: &Memory, key: &str, value: &str) {
@@ -124,18 +152,56 @@ mod tests {
         Scope::Of(nodes.collect::<BTreeSet<_>>())
     }
 
-    async fn next(seen: &mut mpsc::UnboundedReceiver<Input>) -> String {
-        let told = tokio::time::timeout(Duration::from_secs(10), seen.recv()).await;
-        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-        match told.expect("something is told in time") {
-            Some(Input::Seen(Seen::Session(node, Some(entry)))) => format!("{node} is {}", text(&entry.value)),
-            Some(Input::Seen(Seen::Session(node, None))) => format!("{node} is away"),
-            Some(Input::Seen(Seen::Renewals(node, changes))) => match changes.as_slice() {
-                [Change::Put(entry)] => format!("{node} renewed {}", text(&entry.value)),
-                [Change::Delete { .. }] => format!("{node} ended"),
-                other => panic!("{other:?}"),
-            },
-            _ => panic!("something else was told"),
+    /// The main loop's end: it sets the scope, and takes in what counts.
+    struct Told {
+        scoped: Scoped,
+        observer: Observer,
+        scopes: watch::Sender<Scoped>,
+        seen: mpsc::UnboundedReceiver<Input>,
+    }
+
+    impl Told {
+        fn begin(store: &Arc<Memory>, nodes: &[&str]) -> Self {
+            let (scopes, scope) = watch::channel(Scoped::default());
+            let (inputs, seen) = mpsc::unbounded_channel();
+            let mut told = Self {
+                scoped: Scoped::default(),
+                observer: Observer::new(model::Profile::Lan.timing()),
+                scopes,
+                seen,
+            };
+            told.change(of(nodes));
+            tokio::spawn(run(Arc::clone(store) as Arc<dyn Store>, scope, inputs));
+            told
+        }
+
+        fn change(&mut self, scope: Scope) {
+            self.scoped.change(scope, &mut self.observer);
+            self.scopes.send_replace(self.scoped.clone());
+        }
+
+        async fn next(&mut self) -> String {
+            let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+            loop {
+                let told = tokio::time::timeout(Duration::from_secs(10), self.seen.recv()).await;
+                let Some(Input::Seen(Seen::Apart { node, number, told })) = told.expect("something is told in time")
+                else {
+                    panic!("something else was told")
+                };
+                if !self.scoped.tells(&node, number) {
+                    continue;
+                }
+                return match told {
+                    Apart::Session(Some(entry)) => format!("{node} is {}", text(&entry.value)),
+                    Apart::Session(None) => format!("{node} is away"),
+                    Apart::Renewals(changes) => match changes.as_slice() {
+                        [Change::Put(entry)] => format!("{node} renewed {}", text(&entry.value)),
+                        [Change::Delete { .. }] => format!("{node} ended"),
+                        other => panic!("{other:?}"),
+                    },
+                    Apart::Unheard => format!("{node} is unheard"),
+                };
+            }
         }
     }
 }

@@ -9,6 +9,7 @@
 
 use super::clock::mark;
 use super::fence::{Fence, Fenced};
+use super::silence::Missing;
 use crate::input::Input;
 use crate::journal::Inputs;
 use decisions::lease::{Covered, Holder, HolderAction, HolderEvent, HolderOptions, Lost, Still};
@@ -66,10 +67,10 @@ pub(crate) enum Order {
 pub(crate) enum News {
     /// A renewal was acknowledged: under this session, at its revision.
     Renewed { session: Revision, sent: Mark },
-    /// A write was not answered.
-    Failed,
-    /// After that, whether something that only reads was answered.
-    Probed(bool),
+    /// A write was not answered, or refused.
+    Failed(Missing),
+    /// After that, what came of something that only reads.
+    Probed(Result<(), Missing>),
     /// The session is lost: nothing exclusive may act.
     Lost { why: Lost, kept: bool },
     /// Everything exclusive stands still, or goes on.
@@ -191,7 +192,7 @@ enum Answer {
         sent: Mark,
         result: Result<Renewal, session::SessionError>,
     },
-    Probed(bool),
+    Probed(Result<(), Missing>),
     Health {
         ok: bool,
         at: Mark,
@@ -403,7 +404,7 @@ impl Keeper {
                 }
                 Err(error) => {
                     tracing::debug!(%error, "no session yet");
-                    self.news(News::Failed);
+                    self.news(News::Failed(Missing::of(&error)));
                     self.tell(HolderEvent::OpenFailed { attempt });
                 }
             },
@@ -423,17 +424,17 @@ impl Keeper {
                 }
                 Err(error) => {
                     tracing::debug!(%error, "a renewal was not acknowledged");
-                    self.news(News::Failed);
+                    self.news(News::Failed(Missing::of(&error)));
                     self.tell(HolderEvent::RenewalFailed { attempt });
                 }
             },
-            Answer::Probed(answered) => {
-                self.news(News::Probed(answered));
-                self.tell(if answered {
-                    HolderEvent::ProbeAnswered
-                } else {
-                    HolderEvent::ProbeFailed
+            Answer::Probed(result) => {
+                // One that is refused says no more of the next renewal than one that is not answered.
+                self.tell(match &result {
+                    Ok(()) => HolderEvent::ProbeAnswered,
+                    Err(_) => HolderEvent::ProbeFailed,
                 });
+                self.news(News::Probed(result));
             }
             Answer::Health { ok, at } => self.tell(HolderEvent::NodeHealth { ok, at }),
         }
@@ -508,6 +509,7 @@ impl Keeper {
         self.seq = seq;
         let record = Record {
             seq: seq.saturating_sub(1),
+            wall: Some(crate::clock::wall_now()),
             ..self.setup.record.clone()
         };
         let session = Session {
@@ -530,8 +532,12 @@ impl Keeper {
         let key = session::session_key(&self.setup.node);
         let timeout = self.setup.timing.request_timeout.duration();
         tokio::spawn(async move {
-            let answered = tokio::time::timeout(timeout, store.get(&key)).await;
-            let _ = answers.send(Answer::Probed(matches!(answered, Ok(Ok(_)))));
+            let result = match tokio::time::timeout(timeout, store.get(&key)).await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(error)) => Err(Missing::of(&error.into())),
+                Err(_) => Err(Missing::Answer),
+            };
+            let _ = answers.send(Answer::Probed(result));
         });
     }
 

@@ -1,4 +1,4 @@
-//! Whether the store answers this node.
+//! Whether the store answers this node, and whether it does what it is asked to.
 //!
 //! A watch cannot tell: where nothing changes it has nothing to say, and one whose member knows no leader looks for another member for as long as
 //! it takes. So what was asked counts: renewals of the session, and the probes that follow one that was missed.
@@ -7,9 +7,73 @@
 //! answers ──asked, and nothing answered for A──► lost ──an answer──► answers
 //!    └──────────the watch has ended────────────► lost ──all listed, or told of a change──► answers
 //! ```
+//! One that says no has answered: it is not looked for, and its own words say what is to be done about it. A renewal that it refused is none all the
+//! same: what counts from renewals goes on as if nothing had come.
 
+use crate::executor::chain;
 use model::{Millis, Timestamp};
 use std::time::Duration;
+use store::session::SessionError;
+use store::{ServerError, TlsProblem};
+
+/// An answer by which nothing was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// What was said.
+    pub(crate) why: String,
+    /// What to do about it.
+    pub(crate) hint: String,
+}
+
+impl Refusal {
+    /// What was answered, if this is an answer: no answer in time is none, nor is a connection that broke, nor a member that knows no leader.
+    pub(crate) fn of(error: &SessionError) -> Option<Self> {
+        let hint = match error {
+            SessionError::Store(store::Error::Server(error)) => match error {
+                ServerError::NoSpace { .. } => NO_SPACE,
+                ServerError::Tls {
+                    problem: TlsProblem::OurCertificate,
+                    ..
+                } => OUR_CERTIFICATE,
+                other => other.hint(),
+            },
+            SessionError::Store(error @ (store::Error::Invalid(_) | store::Error::File(_))) => {
+                error.hint().unwrap_or(LOOK)
+            }
+            SessionError::Unreadable { .. } => {
+                "a newer version wrote it, or not one of us: run that version here, or see who writes to the store"
+            }
+            SessionError::Store(_) => return None,
+        };
+        Some(Self {
+            why: chain(error),
+            hint: hint.into(),
+        })
+    }
+}
+
+/// What came of something that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// Nothing came in time, or the connection broke.
+    Answer,
+    /// It was refused.
+    Consent(Refusal),
+}
+
+impl Missing {
+    /// Which of both it is.
+    pub(crate) fn of(error: &SessionError) -> Self {
+        Refusal::of(error).map_or(Missing::Answer, Missing::Consent)
+    }
+}
+
+const NO_SPACE: &str = "the controller compacts and defragments an etcd of ours by itself; if this stays, delete what fills it (`understudy cluster status` \
+                        shows its size) or raise --quota-backend-bytes of every member, then `etcdctl compact`, `etcdctl defrag --cluster` and \
+                        `etcdctl alarm disarm`";
+const OUR_CERTIFICATE: &str = "see with `understudy cluster status` whether this node was taken out or its certificate has ended; `understudy cluster \
+                               join` with a new token gives it another one";
+const LOOK: &str = "`run/agent.log` says more";
 
 /// What is known of it.
 #[derive(Debug)]
@@ -19,6 +83,8 @@ pub(crate) struct Answering {
     /// The watch has ended, and nothing was listed since.
     watch_ended: bool,
     lost: Option<(Timestamp, String)>,
+    /// It refuses this node's renewals, since when, and in which words.
+    refuses: Option<(Timestamp, Refusal)>,
 }
 
 impl Answering {
@@ -28,12 +94,40 @@ impl Answering {
             last: now,
             watch_ended: false,
             lost: None,
+            refuses: None,
         }
     }
 
-    /// Since when it does not answer, and how that shows; `None` while it answers.
+    /// Since when it does not answer, and how that shows; `None` while it answers, if only to refuse.
     pub(crate) fn lost(&self) -> Option<&(Timestamp, String)> {
-        self.lost.as_ref()
+        self.lost.as_ref().filter(|_| self.refuses.is_none())
+    }
+
+    /// Since when it refuses what this node has to write, and in which words; `None` while it does it, or nothing is known.
+    pub(crate) fn refuses(&self) -> Option<&(Timestamp, Refusal)> {
+        self.refuses.as_ref()
+    }
+
+    /// Whether what this node writes is written, as far as is known.
+    pub(crate) fn takes_writes(&self) -> bool {
+        self.lost.is_none() && self.refuses.is_none()
+    }
+
+    /// It wrote what it was asked to. Whether it refused that before.
+    pub(crate) fn wrote(&mut self) -> bool {
+        self.refuses.take().is_some()
+    }
+
+    /// It answered, and refused. Whether it does so only now, and whether that ends a loss.
+    pub(crate) fn refused(&mut self, now: Timestamp, refusal: Refusal) -> (bool, bool) {
+        let again = self.answered(now);
+        let since = self.refuses.as_ref().map_or(now, |(since, _)| *since);
+        let news = self
+            .refuses
+            .as_ref()
+            .is_none_or(|(_, before)| before.hint != refusal.hint);
+        self.refuses = Some((since, refusal));
+        (news, again)
     }
 
     /// It answered something. Whether that ends a loss: changes that are not heard stay unheard.
@@ -45,9 +139,10 @@ impl Answering {
     /// It did not answer something that was asked; `patience` is how long that may be so. Whether it counts as lost only now.
     pub(crate) fn unanswered(&mut self, now: Timestamp, patience: Duration) -> bool {
         let silent = now.since(self.last);
-        if self.lost.is_some() || silent < patience {
+        if self.lost().is_some() || silent < patience {
             return false;
         }
+        self.refuses = None;
         let patience = Millis(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
         self.lost = Some((self.last, format!("nothing that was asked was answered for {patience}")));
         true
@@ -70,9 +165,11 @@ impl Answering {
 
 #[cfg(test)]
 mod tests {
-    use super::Answering;
+    use super::{Answering, Missing, Refusal};
     use model::Timestamp;
     use std::time::Duration;
+    use store::session::SessionError;
+    use store::{Error, ServerError};
 
     const A: Duration = Duration::from_secs(2);
 
@@ -99,6 +196,82 @@ mod tests {
         assert!(!store.answered(at(2)));
         assert!(store.lost().is_some_and(|(_, why)| why == "denied"));
         assert!(store.heard(at(3)));
+        assert!(store.lost().is_none());
+    }
+
+    fn server(error: ServerError) -> SessionError {
+        SessionError::Store(Error::Server(error))
+    }
+
+    #[test]
+    fn a_store_that_says_no_has_answered_and_is_told_in_its_own_words() {
+        let denied = server(ServerError::Denied {
+            endpoint: "https://10.0.0.1:2379".into(),
+            user: Some("shop".into()),
+        });
+        let full = server(ServerError::NoSpace {
+            endpoint: "https://10.0.0.1:2379".into(),
+        });
+        for (error, why, hint) in [
+            (denied, "does not permit this to user `shop`", "grant the user a role"),
+            (full, "has reached its quota", "etcdctl alarm disarm"),
+        ] {
+            let mut store = Answering::new(at(0));
+            let Missing::Consent(refusal) = Missing::of(&error) else {
+                panic!("{error} is an answer")
+            };
+            assert!(refusal.why.contains(why) && refusal.hint.contains(hint), "{refusal:?}");
+            for second in 1..100 {
+                assert_eq!(store.refused(at(second), refusal.clone()), (second == 1, false));
+                // Between them a call that was not answered in time: it is not silent for long.
+                assert!(!store.unanswered(at(second), A));
+            }
+            assert!(store.lost().is_none(), "it answers");
+            assert_eq!(store.refuses(), Some(&(at(1), refusal)), "since the first");
+            assert!(!store.takes_writes());
+            store.answered(at(100));
+            assert!(!store.takes_writes(), "that it may be read says nothing of writing");
+            assert!(store.wrote() && store.takes_writes());
+        }
+    }
+
+    #[test]
+    fn no_answer_in_time_and_a_broken_connection_are_no_answers() {
+        let reason = || "no answer in time".to_owned();
+        for error in [
+            Error::Unknown { reason: reason() },
+            Error::Unavailable { reason: reason() },
+            Error::Unsettled { reason: reason() },
+            Error::Closed,
+        ] {
+            assert_eq!(Missing::of(&SessionError::Store(error)), Missing::Answer);
+        }
+    }
+
+    #[test]
+    fn who_may_not_even_watch_is_refused_and_not_unanswered_until_nothing_comes_any_more() {
+        let mut store = Answering::new(at(0));
+        assert!(store.watch_ended(at(1), "not permitted"));
+        let refusal = Refusal {
+            why: "not permitted".into(),
+            hint: "ask".into(),
+        };
+        store.refused(at(1), refusal);
+        assert!(store.lost().is_none() && store.refuses().is_some() && !store.takes_writes());
+        assert!(!store.unanswered(at(2), A));
+        assert!(store.unanswered(at(3), A), "now it does not even refuse");
+        assert!(store.lost().is_some() && store.refuses().is_none());
+    }
+
+    #[test]
+    fn a_refusal_ends_a_silence() {
+        let mut store = Answering::new(at(0));
+        assert!(store.unanswered(at(2), A));
+        let refusal = Refusal {
+            why: "no".into(),
+            hint: "ask".into(),
+        };
+        assert_eq!(store.refused(at(3), refusal), (true, true));
         assert!(store.lost().is_none());
     }
 }

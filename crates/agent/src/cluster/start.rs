@@ -1,6 +1,7 @@
 //! An agent of a cluster comes up: its store, its session, what the others do.
 
-use super::deeds::Deeds;
+use super::clocks::Clocks;
+use super::deeds::{Deeds, Generation};
 use super::fence::Fence;
 use super::hear::{place_of, report_of};
 use super::mirror::{self, Seen};
@@ -22,7 +23,7 @@ use api::layout::Layout;
 use api::node::Node;
 use api::record;
 use decisions::lease::Observer;
-use decisions::{ClusterEvent, Scope};
+use decisions::{ClusterEvent, Presence, Scoped};
 use model::{NodeName, Revision, Timing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -212,9 +213,11 @@ pub(crate) async fn join(
         boot: boot_id(),
         timing,
         observer: Observer::new(timing),
-        scope: Scope::Whole,
-        scopes: watch::Sender::new(Scope::Whole),
+        scoped: Scoped::default(),
+        scopes: watch::Sender::new(Scoped::default()),
         scoped_for: (None, true),
+        presence: Presence::default(),
+        presence_written: None,
         early: BTreeMap::new(),
         look_at: None,
         link,
@@ -229,7 +232,7 @@ pub(crate) async fn join(
         hardware: BTreeMap::new(),
         drained: BTreeSet::new(),
         rebalancing: BTreeSet::new(),
-        deeds: Deeds::open(layout.told(), &node.cluster_id, from),
+        deeds: Deeds::open(layout.told(), &node.cluster_id, from, Generation::of(&entries)),
         paused: false,
         lives: BTreeMap::new(),
         assigned: BTreeMap::new(),
@@ -243,6 +246,7 @@ pub(crate) async fn join(
             .map_or(Revision(0), |entry| entry.modified),
         elect_at: None,
         fencing: Err("the guard has not said yet whether it can fence".into()),
+        clocks: Clocks::default(),
         frozen: None,
         thawed_at: None,
         answering: super::silence::Answering::new(crate::clock::now()),
@@ -351,7 +355,10 @@ impl Agent {
         if let Some(cluster) = &self.clustered {
             let _ = cluster.publisher.send(publish::Publish::Session(cluster.session));
         }
-        self.hear_store(Seen::All(started.entries), now);
+        // Read before the scope was ever asked for; whoever watches lists again if it is another one by now.
+        let opened = Scoped::default().opened();
+        let entries = started.entries;
+        self.hear_store(Seen::All { opened, entries }, now);
         // What came first is taken in first: it must not come after what came since.
         for input in started.stash {
             self.take(input);
@@ -366,7 +373,11 @@ impl Agent {
                 cluster.scopes.subscribe(),
                 inputs.clone(),
             ));
-            tokio::spawn(mirror::follow(store, me, started.from, scopes, inputs));
+            let listed = mirror::Listed {
+                opened,
+                revision: started.from,
+            };
+            tokio::spawn(mirror::follow(store, me, listed, scopes, inputs));
         }
     }
 }
@@ -400,6 +411,7 @@ fn own_record(node: &Node, timing: &Timing, boot: String) -> Record {
         renew_ms: timing.renew,
         protocol: PROTOCOL,
         seq: 0,
+        wall: None,
     }
 }
 

@@ -1,20 +1,25 @@
 //! What others and the session thread are told of us; who is the controller.
 
+use super::clocks;
 use super::publish::Publish;
 use super::session::{Order, TELLS_WHO_IS_THERE};
 use crate::agent::Agent;
 use crate::clock;
 use crate::executor::chain;
 use crate::input::Input;
+use api::Severity;
 use api::record::{self, Live};
 use decisions::{ClusterEvent, Event, InstancePhase, Report, Scope, WHOLE_UP_TO};
-use model::{InstanceId, NodeName, Revision, Timestamp, WallTime};
+use model::{InstanceId, Millis, NodeName, Revision, Timestamp, WallTime};
 use std::sync::Arc;
 use std::time::Duration;
 use store::{Compare, Op, Txn};
 
 /// Whoever could be controller waits this long for each node before it.
 const ELECTION_STAGGER: Duration = Duration::from_millis(100);
+
+/// What was written and is not seen yet is written again after this.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
 
 /// The guard replaces an agent that says nothing for five seconds.
 const BEAT_EVERY: Duration = Duration::from_millis(500);
@@ -42,6 +47,7 @@ impl Agent {
             cluster.published.insert(id.clone(), live.clone());
             let _ = cluster.publisher.send(Publish::Live(id, Box::new(live)));
         }
+        self.tell_of_those_of_before(now);
         self.rescope();
         let wanted = super::upkeep::Wanted {
             controller: self.core.is_controller(),
@@ -73,10 +79,8 @@ impl Agent {
             .controller
             .as_ref()
             .map(|(controller, _)| controller.node.clone());
-        let all_tell = cluster
-            .sessions
-            .values()
-            .all(|session| session.record.protocol >= TELLS_WHO_IS_THERE);
+        let of_before = |session: &store::session::Session| session.record.protocol < TELLS_WHO_IS_THERE;
+        let all_tell = cluster.presence.all_tell(cluster.sessions.values().any(of_before));
         let scoped_for = (controller, all_tell);
         if !self.core.may_have_other_scope() && cluster.scoped_for == scoped_for {
             return;
@@ -87,10 +91,12 @@ impl Agent {
         };
         let scope = self.core.scope(scoped_for.0.as_ref(), whole_up_to);
         cluster.scoped_for = scoped_for;
-        if scope == cluster.scope {
+        let had_all = cluster.scoped.scope().has_all();
+        if !cluster.scoped.change(scope, &mut cluster.observer) {
             return;
         }
-        match (&scope, scope.has_all() == cluster.scope.has_all()) {
+        let scope = cluster.scoped.scope();
+        match (scope, scope.has_all() == had_all) {
             (Scope::Of(nodes), false) => {
                 tracing::info!(
                     ?nodes,
@@ -100,19 +106,32 @@ impl Agent {
             (_, false) => tracing::info!("every renewal is heard"),
             (_, true) => tracing::debug!(?scope, "other renewals are heard"),
         }
-        for node in cluster.sessions.keys().filter(|node| !scope.has(node)) {
-            cluster.observer.ignore(node);
-        }
-        if scope.has_all() != cluster.scope.has_all() {
-            cluster.observer.resync();
-            if cluster.scopes.receiver_count() == 0 {
-                // Nothing is watched yet, and everything else was just read.
-                cluster.observer.go_on();
-            }
-        }
         cluster.early.retain(|node, _| scope.has(node));
-        cluster.scopes.send_replace(scope.clone());
-        cluster.scope = scope;
+        cluster.scopes.send_replace(cluster.scoped.clone());
+    }
+
+    /// The controller, who sees every session, tells all others if there is one that they would not see.
+    fn tell_of_those_of_before(&mut self, now: Timestamp) {
+        let Some(cluster) = &mut self.clustered else { return };
+        let Some(controls) = super::controls(cluster).filter(|_| self.core.is_controller()) else {
+            return;
+        };
+        let of_before = |session: &store::session::Session| session.record.protocol < TELLS_WHO_IS_THERE;
+        let of_before = cluster.sessions.values().any(of_before);
+        let Some(there) = cluster.presence.to_write(of_before) else {
+            cluster.presence_written = None;
+            return;
+        };
+        let written = cluster.presence_written;
+        if written.is_some_and(|at| now.since(at) < TELL_AGAIN) {
+            return;
+        }
+        cluster.presence_written = Some(now);
+        let txn = controls.compared_by(Txn::new()).then(match there {
+            true => Op::put(record::WHOLE, "1"),
+            false => Op::delete(record::WHOLE),
+        });
+        self.write_down("whether everybody has to watch all sessions", txn);
     }
 
     /// What is wrong between this node and the others, in plain words.
@@ -136,6 +155,7 @@ impl Agent {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         problems.extend(own.clone());
         drop(own);
+        let mut clock_problems = Vec::new();
         let mut add = |code: &str, text: String, hint: &str, since: Timestamp| {
             problems.push(api::Problem {
                 code: code.into(),
@@ -147,6 +167,9 @@ impl Agent {
             });
         };
         let now = clock::now();
+        for (node, wrong) in cluster.clocks.wrong() {
+            clock_problems.push(clock_problem(node, wrong));
+        }
         if let Some((since, why)) = cluster.answering.lost() {
             let text = format!(
                 "the store does not answer node {} ({why}): nothing is decided. What runs goes on as each service's policy says; exclusive \
@@ -155,6 +178,14 @@ impl Agent {
             );
             let hint = "`understudy cluster status` says which members are missing, and what to do";
             add("store-lost", text, hint, *since);
+        }
+        if let Some((since, refusal)) = cluster.answering.refuses() {
+            let text = format!(
+                "the store answers node {} and refuses its renewals: {}. What runs goes on as each service's policy says; exclusive actives \
+                 stand still until a renewal is acknowledged, and end if none is in time",
+                cluster.me, refusal.why
+            );
+            add("store-refuses", text, &refusal.hint, *since);
         }
         if let Some((why, since)) = &cluster.frozen {
             let text = format!("exclusive actives of node {} stand still: {why}", cluster.me);
@@ -165,7 +196,7 @@ impl Agent {
                 *since,
             );
         }
-        if cluster.session.is_none() && cluster.answering.lost().is_none() {
+        if cluster.session.is_none() && cluster.answering.takes_writes() {
             let text = match &cluster.taken {
                 Some(taken) if taken.record.machine != cluster.node.machine => format!(
                     "another machine has the session of node {}: two machines must not have one name",
@@ -194,6 +225,7 @@ impl Agent {
             );
         }
         problems.extend(self.power_problems());
+        problems.extend(clock_problems);
         problems
     }
 
@@ -212,6 +244,48 @@ impl Agent {
         if let Some(cluster) = self.clustered.as_mut().filter(|cluster| now >= cluster.beat_at) {
             cluster.beat_at = now + BEAT_EVERY;
             cluster.link.order(Order::Beat);
+            self.look_at_clocks(now);
+        }
+    }
+
+    /// Clocks that are wrong, for those who explain a node.
+    pub(crate) fn clocks_amiss(&self) -> Vec<(NodeName, String)> {
+        let wrong = self.clustered.iter().flat_map(|cluster| cluster.clocks.wrong());
+        wrong
+            .map(|(node, wrong)| {
+                let problem = clock_problem(node, wrong);
+                (
+                    node.clone(),
+                    format!("{}, since {}; {}", problem.text, problem.since, problem.hint),
+                )
+            })
+            .collect()
+    }
+
+    /// Looks whether the wall clocks of the nodes agree, and tells if they do not any more, or do again.
+    fn look_at_clocks(&mut self, now: Timestamp) {
+        let Some(cluster) = &mut self.clustered else { return };
+        let me = cluster.me.clone();
+        for news in cluster.clocks.look(&me, clock::wall_now(), now) {
+            match news {
+                clocks::News::Set(ms) => {
+                    let span = Millis(ms.unsigned_abs());
+                    let how = if ms > 0 { "forward" } else { "back" };
+                    let text = format!("the clock of this node was set {how} by {span}");
+                    let because = "by a person or by its time service; leases do not go by it".to_owned();
+                    self.journal.tell(Severity::Warning, "clock-set", text, because);
+                }
+                clocks::News::Wrong(node, by) => {
+                    let because = "renewals of sessions say what it shows".to_owned();
+                    self.journal
+                        .tell(Severity::Warning, "clock-wrong", by.text(&node), because);
+                }
+                clocks::News::Right(node) => {
+                    let text = format!("nothing speaks against the clock of node {node} any more");
+                    let because = "it shows what those of most nodes show, or is not heard of".to_owned();
+                    self.journal.tell(Severity::Info, "clock-right", text, because);
+                }
+            }
         }
     }
 
@@ -248,6 +322,7 @@ impl Agent {
             since: WallTime(clock::wall_now().0 - age),
             because: report.because,
             last_failure: report.last_failure,
+            last_end: report.last_end,
             address: self.executor.address(id),
             pid: self.executor.pid(id),
             floating_on: self.executor.addresses.of(id),
@@ -330,6 +405,33 @@ impl Agent {
             let error = store.txn(txn).await.err().map(|error| chain(&error));
             let _ = inputs.send(Input::Later(super::Later::Wrote { what, error }));
         });
+    }
+}
+
+/// What a clock that is wrong means. Certificates are made as if signed an hour before: nodes that are further apart refuse what the other signs.
+fn clock_problem(node: &NodeName, wrong: &clocks::Wrong) -> api::Problem {
+    let borne = identity::BACKDATED;
+    let shown = Millis(u64::try_from(borne.as_millis()).unwrap_or(u64::MAX));
+    let (severity, then) = match wrong.by.span() {
+        span if span >= borne => (
+            Severity::Error,
+            format!(
+                "that is more than the {shown} that certificates bear: one that is signed there or elsewhere now may be refused by the other"
+            ),
+        ),
+        span if span >= borne * 3 / 4 => (
+            Severity::Error,
+            format!("certificates bear {shown}: a little more, and new ones are refused"),
+        ),
+        _ => (Severity::Warning, format!("certificates bear {shown}")),
+    };
+    api::Problem {
+        code: "clock-wrong".into(),
+        severity,
+        about: node.to_string(),
+        text: format!("{}; leases and takeovers do not go by it, {then}", wrong.by.text(node)),
+        hint: format!("see on node {node} whether its time service runs: `timedatectl`, `chronyc tracking`"),
+        since: clock::shown(wrong.since),
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 /// the main loop little.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Events in the first message.
-const EVENTS: usize = 200;
+pub(super) const EVENTS: usize = 200;
 /// Events in a later one: more than ever happen within a tenth of a second.
 const EVENTS_AT_ONCE: usize = 2_000;
 /// Messages that a slow page may lag behind; past that it begins anew.
@@ -130,20 +130,12 @@ impl Teller {
         if self.sender.receiver_count() >= PAGES_MAX {
             return Some(());
         }
+        self.door.settle().await;
         let look = self.look().await?;
         let events = self.events(self.event.saturating_sub(EVENTS as u64), EVENTS).await?;
         self.event = events.last().map_or(self.event, |event| event.seq).max(self.event);
         self.seq += 1;
-        let snapshot = Snapshot {
-            version: api::VERSION,
-            seq: self.seq,
-            node: look.node.clone(),
-            stale_after_ms: look.stale_after_ms,
-            status: (*look.status).clone(),
-            events,
-            ages: look.ages.clone(),
-            peers: look.peers.clone(),
-        };
+        let snapshot = look.snapshot(self.seq, events);
         // The others need the number too, or they would miss it.
         let others = Beat {
             seq: self.seq,
@@ -212,6 +204,22 @@ impl Teller {
     fn send(&self, name: &'static str, value: &impl serde::Serialize) {
         if let Some(message) = message(name, self.seq, value) {
             let _ = self.sender.send(message);
+        }
+    }
+}
+
+impl Overview {
+    /// The first message of a page.
+    pub(super) fn snapshot(&self, seq: u64, events: Vec<Event>) -> Snapshot {
+        Snapshot {
+            version: api::VERSION,
+            seq,
+            node: self.node.clone(),
+            stale_after_ms: self.stale_after_ms,
+            status: (*self.status).clone(),
+            events,
+            ages: self.ages.clone(),
+            peers: self.peers.clone(),
         }
     }
 }

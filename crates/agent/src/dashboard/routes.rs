@@ -1,7 +1,7 @@
 //! What the dashboard answers.
 
 use super::desk::Desk;
-use super::feed::Message;
+use super::feed::{EVENTS, Message};
 use super::serve::Way;
 use crate::http::{Answer, Door, Refused};
 use crate::input::{Request, done, refused};
@@ -16,7 +16,7 @@ use dashboard::access;
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use identity::Right;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
@@ -28,6 +28,8 @@ use utoipa_axum::routes as of_api;
 const BODY_BYTES_MAX: usize = 4_096;
 /// The page comes also while the main loop hangs; then it says so by itself.
 const PEERS_WITHIN: Duration = Duration::from_millis(300);
+/// Of more than a few hundred instances the stream tells: it would be twice as much as the page can be had for.
+const FIRST_BYTES_MAX: usize = 512 << 10;
 
 /// Those that are part of the API.
 pub(crate) fn openapi_routes() -> OpenApiRouter<Door> {
@@ -53,21 +55,43 @@ pub(crate) fn routes() -> Router<Door> {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
 }
 
-async fn page(State(door): State<Door>) -> Response {
-    let look = tokio::time::timeout(PEERS_WITHIN, door.ask(Request::Overview)).await;
-    let peers = match look {
-        Ok(Ok(look)) => look.peers,
-        _ => Vec::new(),
-    };
+async fn page(State(door): State<Door>, way: Option<Extension<Way>>) -> Response {
+    let viewer = viewer(&door, way);
+    let look = tokio::time::timeout(PEERS_WITHIN, look(&door)).await.ok().flatten();
+    let peers = look.as_ref().map(|first| first.peers.clone()).unwrap_or_default();
+    // What was not looked at since the agent came up is no first picture.
+    let first = look.filter(|_| viewer.may_look && *door.settled.borrow());
+    let first = first.and_then(|snapshot| serde_json::to_string(&First { viewer, snapshot }).ok());
+    let first = first.filter(|json| json.len() <= FIRST_BYTES_MAX);
     let mut response = (
         [(header::CACHE_CONTROL, "no-store")],
-        dashboard::page(&door.desk.cluster),
+        dashboard::page(&door.desk.cluster, first.as_deref()),
     )
         .into_response();
     let html = HeaderValue::from_static("text/html; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, html);
     harden(response.headers_mut(), peers.iter().map(|peer| peer.url.as_str()));
     response
+}
+
+/// What the page has before its stream brings the same.
+#[derive(Serialize)]
+struct First {
+    viewer: Viewer,
+    snapshot: Snapshot,
+}
+
+/// Everything, as the first message of a stream has it.
+async fn look(door: &Door) -> Option<Snapshot> {
+    let look = door.ask(Request::Overview).await.ok()?;
+    let ask = |answer| Request::Events {
+        after: door.news.borrow().saturating_sub(1 + EVENTS as u64),
+        limit: EVENTS,
+        service: None,
+        answer,
+    };
+    let events = door.ask(ask).await.ok()?.events;
+    Some(look.snapshot(0, events))
 }
 
 async fn file(UrlPath(name): UrlPath<String>, headers: HeaderMap) -> Response {
@@ -103,17 +127,21 @@ fn harden<'a>(headers: &mut HeaderMap, peers: impl Iterator<Item = &'a str>) {
 }
 
 async fn me(State(door): State<Door>, way: Option<Extension<Way>>) -> Json<Viewer> {
+    Json(viewer(&door, way))
+}
+
+fn viewer(door: &Door, way: Option<Extension<Way>>) -> Viewer {
     // Without a way it came over the socket of this machine's owner, or where the API may be read.
     let (may_look, may_act) = match way {
         Some(Extension(way)) => (!way.tls || way.right.is_some(), way.right == Some(Right::Operate)),
         None => (true, false),
     };
-    Json(Viewer {
+    Viewer {
         cluster: door.desk.cluster.clone(),
         node: door.desk.node.to_string(),
         may_look,
         may_act,
-    })
+    }
 }
 
 async fn sign_in(

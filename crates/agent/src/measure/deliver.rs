@@ -7,7 +7,7 @@ use hyper_util::rt::TokioIo;
 use model::Alerts;
 use monitor::alert::{Due, Receiver, payload};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::{CertificateError, ClientConfig, Error as TlsError, RootCertStore};
 
 /// A receiver that takes longer did not get it, as far as we know.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -42,6 +42,8 @@ pub(crate) enum Error {
     Authorities { path: PathBuf, problem: String },
     #[error("failed to connect to {to}")]
     Connect { to: String, source: io::Error },
+    #[error("{to} is not trusted: {problem}")]
+    Untrusted { to: String, problem: String },
     #[error("failed to send")]
     Send(#[source] hyper::Error),
     #[error("it answered {status}: {text}")]
@@ -105,8 +107,42 @@ async fn post(url: &str, body: String, alerts: &Alerts) -> Result<(), Error> {
         return send(tcp, request).await;
     }
     let name = ServerName::try_from(host.clone()).map_err(|_| no_address())?;
-    let tls = TlsConnector::from(Arc::new(authorities(alerts)?));
-    send(tls.connect(name, tcp).await.map_err(connect)?, request).await
+    let path = authorities_file(alerts);
+    let tls = TlsConnector::from(Arc::new(authorities(&path)?));
+    let refused = |source: io::Error| match distrust(&source, &host, &path) {
+        Some(problem) => Error::Untrusted {
+            to: to.clone(),
+            problem,
+        },
+        None => connect(source),
+    };
+    send(tls.connect(name, tcp).await.map_err(refused)?, request).await
+}
+
+/// What is wrong with the other side, if it is who it is that is in doubt, and what mends it.
+fn distrust(error: &io::Error, host: &str, authorities: &Path) -> Option<String> {
+    use CertificateError as Wrong;
+    let error = error.get_ref()?.downcast_ref::<TlsError>()?;
+    let problem = match error {
+        // Of an authority of the same name as ours, which is another one, the signature is wrong.
+        TlsError::InvalidCertificate(Wrong::UnknownIssuer | Wrong::BadSignature) => format!(
+            "no authority in `{}` signed its certificate; `alerts.ca_file` names a file with the one that did",
+            authorities.display()
+        ),
+        TlsError::InvalidCertificate(Wrong::NotValidForName | Wrong::NotValidForNameContext { .. }) => {
+            format!("its certificate is not for `{host}`: address it by a name that is in it, or give it another one")
+        }
+        TlsError::InvalidCertificate(Wrong::Expired | Wrong::ExpiredContext { .. }) => {
+            "its certificate has expired: it needs a new one".into()
+        }
+        TlsError::InvalidCertificate(Wrong::NotValidYet | Wrong::NotValidYetContext { .. }) => {
+            "its certificate is not valid yet: is the clock of this machine right?".into()
+        }
+        TlsError::InvalidCertificate(other) => format!("its certificate is not good: {other}"),
+        TlsError::InvalidMessage(_) => "it does not answer in TLS: is its address one of `http://`?".into(),
+        _ => return None,
+    };
+    Some(problem)
 }
 
 async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(), Error>
@@ -153,18 +189,22 @@ async fn token(alerts: &Alerts) -> Result<Option<String>, Error> {
     }
 }
 
-fn authorities(alerts: &Alerts) -> Result<ClientConfig, Error> {
+/// By which authorities `https` is judged.
+fn authorities_file(alerts: &Alerts) -> PathBuf {
     let named = alerts.ca_file.as_ref().map(PathBuf::from);
     let system = || SYSTEM_AUTHORITIES.iter().map(PathBuf::from).find(|path| path.exists());
-    let path = named
+    named
         .or_else(system)
-        .unwrap_or_else(|| PathBuf::from(SYSTEM_AUTHORITIES[0]));
+        .unwrap_or_else(|| PathBuf::from(SYSTEM_AUTHORITIES[0]))
+}
+
+fn authorities(path: &Path) -> Result<ClientConfig, Error> {
     let failed = |problem: String| Error::Authorities {
-        path: path.clone(),
+        path: path.into(),
         problem,
     };
     let mut roots = RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(&path).map_err(|error| failed(error.to_string()))?;
+    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))?;
     roots.add_parsable_certificates(certificates.filter_map(Result::ok));
     if roots.is_empty() {
         return Err(failed("there is none in it".into()));
@@ -205,3 +245,6 @@ async fn run(command: &[String], body: String) -> Result<(), Error> {
         status,
     })
 }
+
+#[cfg(test)]
+mod tests;

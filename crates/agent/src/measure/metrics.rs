@@ -11,7 +11,7 @@ use monitor::alert::Silence;
 use monitor::exposition::{Format, Kind, Page, about_sum_us};
 use std::collections::BTreeMap;
 
-const STATES: [&str; 3] = ["redundant", "degraded", "down"];
+const STATES: [&str; 4] = ["redundant", "degraded", "down", "unknown"];
 const ROLES: [&str; 2] = ["active", "standby"];
 const INSTANCE_STATES: [&str; 6] = ["waiting", "starting", "running", "prepared", "stopping", "failed"];
 

@@ -1,7 +1,7 @@
 //! `GET /v1/explain/{name}`: why something is as it is, and what happens if it dies now.
 
 use super::status::slot_state;
-use super::{Known, loss, placement, slots, slow};
+use super::{Known, alias, loss, placement, slots, slow};
 use crate::clock::shown;
 use crate::executor::Executor;
 use api::{Answer, Explanation};
@@ -11,8 +11,42 @@ use model::{Role, ServiceState};
 /// Events shown with an explanation.
 const EVENTS: usize = 12;
 
-/// Explains a service, a slot (`db/0`), an instance or a node, and what follows if a node dies; `None` if there is none of that name.
+/// Explains a service, a slot (`db/0`), an instance, a node, what is at an address, or the cluster; and what follows if a node dies.
+/// `None` if there is nothing of that name.
 pub(crate) fn explain(name: &str, if_dies: Option<&str>, known: &Known<'_>) -> Option<Explanation> {
+    if let Some(explanation) = explain_thing(name, if_dies, known) {
+        return Some(explanation);
+    }
+    let (summary, facts) = match alias::of_address(name, known) {
+        Some(alias::Meant::Thing { name: thing, how }) => {
+            let mut explanation = explain_thing(&thing, if_dies, known)?;
+            explanation.summary = format!("{how}; {}", explanation.summary);
+            return Some(explanation);
+        }
+        Some(alias::Meant::Several(lines)) => (
+            format!("{} services and instances are reached at {name}", lines.len()),
+            lines,
+        ),
+        None if name == known.cluster => alias::of_cluster(name, known.view),
+        None => return None,
+    };
+    let what_if = |node| if_node_dies(node, known.view.services.iter().collect(), known);
+    let answers = match if_dies {
+        Some(node) => vec![what_if(node)?],
+        None => Vec::new(),
+    };
+    Some(Explanation {
+        version: api::VERSION,
+        about: name.into(),
+        summary,
+        facts,
+        if_it_dies: Vec::new(),
+        answers,
+        events: known.journal.latest_about(name, EVENTS),
+    })
+}
+
+fn explain_thing(name: &str, if_dies: Option<&str>, known: &Known<'_>) -> Option<Explanation> {
     let view = known.view;
     let mut answers = Vec::new();
     let (summary, mut facts, mut if_it_dies) =
@@ -407,7 +441,11 @@ fn of_node(known: &Known<'_>, name: &str) -> Option<Parts> {
         .iter()
         .flat_map(|service| &service.instances)
         .filter(|instance| instance.node.as_str() == name);
-    let facts = here.map(instance_line).collect();
+    let amiss = known.amiss.iter().filter(|(node, _)| node.as_str() == name);
+    let facts = amiss
+        .map(|(_, what)| what.clone())
+        .chain(here.map(instance_line))
+        .collect();
     let mut if_it_dies: Vec<String> = view
         .services
         .iter()

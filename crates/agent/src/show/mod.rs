@@ -1,5 +1,6 @@
 //! What is known, in the words of the API.
 
+mod alias;
 mod explain;
 mod hands;
 mod loss;
@@ -9,12 +10,14 @@ mod preview;
 mod slots;
 mod slow;
 mod status;
+mod unheard;
 
 pub(crate) use explain::explain;
 pub(crate) use plan::plan;
 pub(crate) use preview::preview;
 pub(crate) use slots::way_on;
 pub(crate) use status::status;
+pub(crate) use unheard::tell as tell_unheard;
 
 use crate::executor::Executor;
 use crate::fronts::Fronts;
@@ -25,6 +28,10 @@ use model::{NodeName, SlotId, Timing};
 
 /// All that explanations draw on.
 pub(crate) struct Known<'a> {
+    /// Name of the cluster.
+    pub(crate) cluster: &'a str,
+    /// Where each node is reached. Empty on a single machine.
+    pub(crate) hosts: Vec<(NodeName, std::net::IpAddr)>,
     pub(crate) view: &'a View,
     pub(crate) executor: &'a Executor,
     pub(crate) fronts: &'a Fronts,
@@ -33,6 +40,8 @@ pub(crate) struct Known<'a> {
     pub(crate) timing: Option<&'a Timing>,
     /// Who votes in the store, and whether it has a session now. Empty on a single machine.
     pub(crate) voters: Vec<(NodeName, bool)>,
+    /// What else is amiss with nodes, in plain words.
+    pub(crate) amiss: Vec<(NodeName, String)>,
     /// Of a preview of force: which slot, and how it stands.
     pub(crate) forcing: Option<(SlotId, Forcing)>,
 }

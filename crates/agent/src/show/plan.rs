@@ -2,8 +2,8 @@
 
 use crate::clock::shown;
 use api::{Change, ChangeKind, Plan};
-use decisions::{ServiceView, View};
-use model::{Cluster, Service, StandbyMode};
+use decisions::{ServiceView, Spare, View, first_to_go};
+use model::{Cluster, InstanceId, Service, StandbyMode};
 
 /// Compares what runs with what a file wants.
 pub(crate) fn plan(against: u64, old: &Cluster, new: &Cluster, view: &View) -> Plan {
@@ -84,6 +84,7 @@ fn change(diff: &spec::ServiceDiff, old: &Cluster, new: &Cluster, view: &View) -
     };
     let mut details = diff.lines.clone();
     details.extend(moved(running, find(new).as_ref()));
+    details.extend(ended(running, find(new).as_ref()));
     Change {
         service: name,
         kind,
@@ -111,6 +112,67 @@ fn moved(running: Option<&ServiceView>, new: Option<&Service>) -> Vec<String> {
         format!("{} leaves {}: {how}", instance.id, instance.node)
     };
     there.map(line).collect()
+}
+
+/// What ends where fewer are wanted, in this order: standbys at once, actives when their clients have finished.
+fn ended(running: Option<&ServiceView>, new: Option<&Service>) -> Vec<String> {
+    let (Some(running), Some(new)) = (running, new) else {
+        return Vec::new();
+    };
+    let slot_of = |id: &InstanceId| {
+        let mut slots = running.slots.iter();
+        slots
+            .find(|slot| slot.instance.as_ref() == Some(id))
+            .map(|slot| slot.slot)
+    };
+    let spare = running.instances.iter().filter_map(|instance| {
+        let slot = slot_of(&instance.id);
+        let freed = slot.is_some_and(|slot| slot >= new.active);
+        (slot.is_none() || freed).then(|| Spare {
+            id: instance.id.clone(),
+            freed,
+            ready: instance.ready.is_ok(),
+            current: instance.current,
+        })
+    });
+    let spare: Vec<Spare> = spare.collect();
+    let count = running.instances.len().saturating_sub(new.wanted() as usize);
+    let gone = first_to_go(spare.clone(), count);
+    let (actives, standbys): (Vec<&Spare>, Vec<&Spare>) = spare.iter().partition(|spare| spare.freed);
+    let goes = |spare: &&&Spare| gone.contains(spare);
+    let mut said: Vec<String> = Vec::new();
+    said.extend(
+        standbys
+            .iter()
+            .filter(goes)
+            .map(|spare| format!("{}, a standby, ends at once", spare.id)),
+    );
+    let finish = match (new.listen, new.exclusive) {
+        (None, _) => "at once".into(),
+        (Some(_), false) => format!("when its clients have finished, within {}", new.drain_timeout),
+        (Some(_), true) => format!(
+            "when its clients have finished, within {}",
+            model::Millis(new.drain_timeout.0.min(new.hold_timeout.0 / 2))
+        ),
+    };
+    for spare in actives {
+        let slot = slot_of(&spare.id).unwrap_or_default();
+        let then = if gone.contains(spare) {
+            "and ends"
+        } else {
+            "and stays as a standby"
+        };
+        said.push(format!(
+            "{} gets no new clients, gives slot {slot} up {finish}, {then}",
+            spare.id
+        ));
+    }
+    let stay = standbys.iter().filter(|spare| !gone.contains(spare) && spare.ready);
+    let stay: Vec<String> = stay.map(|spare| spare.id.to_string()).collect();
+    if !said.is_empty() && !stay.is_empty() {
+        said.push(format!("{} can take over all the while", stay.join(", ")));
+    }
+    said
 }
 
 fn started(service: &Service) -> u32 {
@@ -199,6 +261,51 @@ mod tests {
             said[1].contains("the disk is swapped") && said[1].contains("`understudy unpark web/1`"),
             "{said:?}"
         );
+    }
+
+    #[test]
+    fn a_plan_for_fewer_says_what_ends_in_which_order() {
+        let old =
+            "command = [\"true\"]\nlisten = \"127.0.0.1:8080\"\nactive = 3\nstandby = 2\ndrain_timeout = \"7s\"\n";
+        let lines = |new: &str| {
+            let node = NodeName::new("a").unwrap_or_else(|error| panic!("{error}"));
+            let mut core = Core::new(0, 0, 0, [node]);
+            core.handle(Event::Applied(file(old)), Timestamp(0));
+            let mut view = core.view(Timestamp(0));
+            let web = &mut view.services[0];
+            for (slot, instance) in web.slots.iter_mut().zip(&web.instances) {
+                slot.instance = Some(instance.id.clone());
+            }
+            for instance in &mut web.instances {
+                instance.ready = Ok(());
+            }
+            let plan = plan(1, &file(old), &file(new), &view);
+            let details = plan.changes[0].details.iter();
+            let of_ends = details.filter(|line| line.starts_with("web-"));
+            of_ends.cloned().collect::<Vec<String>>()
+        };
+        assert_eq!(
+            lines(
+                &old.replace("active = 3", "active = 2")
+                    .replace("standby = 2", "standby = 1")
+            ),
+            [
+                "web-5, a standby, ends at once",
+                "web-3 gets no new clients, gives slot 2 up when its clients have finished, within 7s, and ends",
+                "web-4 can take over all the while",
+            ]
+        );
+        assert_eq!(
+            lines(
+                &old.replace("active = 3", "active = 2")
+                    .replace("standby = 2", "standby = 3")
+            ),
+            [
+                "web-3 gets no new clients, gives slot 2 up when its clients have finished, within 7s, and stays as a standby",
+                "web-4, web-5 can take over all the while",
+            ]
+        );
+        assert_eq!(lines(&old.replace("\"true\"", "\"false\"")), [""; 0]);
     }
 
     #[test]

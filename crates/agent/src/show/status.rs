@@ -197,14 +197,18 @@ pub(super) fn rollout(service: &ServiceView) -> Option<api::Rollout> {
         .instances
         .iter()
         .filter(|instance| instance.current && instance.phase == InstancePhase::Failed);
-    let again = retried.clone().next().map_or_else(
-        || format!("`understudy apply` of a mended file, or of this one after `understudy rollback`, tries again; `understudy explain {}` says more", service.name),
-        |instance| {
-            let at = instance.next_try.filter(|at| *at != Timestamp::NEVER);
-            let by_itself = at.map_or_else(String::new, |at| format!(" (that happens by itself at {})", shown(at)));
-            format!("`understudy retry {}` tries once more{by_itself}", instance.id)
-        },
-    );
+    let given_up = rollout.given_up.as_ref();
+    let tried_last = given_up.filter(|given_up| service.instances.iter().any(|other| other.id == given_up.instance));
+    let by_hand = || {
+        let tried = tried_last.map(|given_up| format!("; `understudy retry {}` tries once more", given_up.instance));
+        tried.unwrap_or_default()
+    };
+    let again = retried.clone().next().map_or_else(by_hand, |instance| {
+        let at = instance.next_try.filter(|at| *at != Timestamp::NEVER);
+        let by_itself = at.map_or_else(String::new, |at| format!(", as happens by itself at {}", shown(at)));
+        format!("; `understudy retry {}` tries once more{by_itself}", instance.id)
+    });
+    let tried = retried.clone().next().map(|instance| instance.id.clone());
     let (state, hint) = match rollout.state {
         RolloutState::UnderWay => ("under-way", String::new()),
         RolloutState::Stuck => (
@@ -216,9 +220,7 @@ pub(super) fn rollout(service: &ServiceView) -> Option<api::Rollout> {
         ),
         RolloutState::GivenUp => (
             "given-up",
-            format!(
-                "what ran before serves on; `understudy rollback` goes back to what worked last, or apply a mended file; {again}"
-            ),
+            format!("what ran before serves on; `understudy rollback` goes back to it, or apply a mended file{again}"),
         ),
     };
     Some(api::Rollout {
@@ -226,6 +228,12 @@ pub(super) fn rollout(service: &ServiceView) -> Option<api::Rollout> {
         since: rollout.since.map(since),
         because: rollout.because.as_ref().map(ToString::to_string).unwrap_or_default(),
         hint,
+        instance: given_up
+            .map(|given_up| &given_up.instance)
+            .or(tried.as_ref())
+            .map(ToString::to_string),
+        tries: given_up.map(|given_up| given_up.tries),
+        by: given_up.and_then(|given_up| Some(given_up.by.as_ref()?.to_string())),
     })
 }
 

@@ -64,16 +64,22 @@ fn why(status: &Status, service: &ServiceStatus) -> Option<String> {
             clean(since)
         ));
     }
-    let rollout = service.rollout.as_ref().filter(|rollout| rollout.state == "given-up")?;
-    let since = rollout
-        .since
-        .as_ref()
-        .map_or_else(String::new, |since| format!(" at {}", clean(since)));
+    let rollout = given_up(service)?;
     Some(format!(
-        "the rollout of {name} was given up{since}: {}; {}",
+        "the rollout of {name} was given up: {}\n    {}",
         clean(&rollout.because),
         clean(&rollout.hint)
     ))
+}
+
+fn given_up(service: &ServiceStatus) -> Option<&api::Rollout> {
+    service.rollout.as_ref().filter(|rollout| rollout.state == "given-up")
+}
+
+/// Who tried in vain what was given up of a service: its output may say more.
+pub(super) fn tried_in_vain(status: &Status, service: &str) -> Option<String> {
+    let service = status.services.iter().find(|other| other.name == service)?;
+    given_up(service)?.instance.clone()
 }
 
 #[cfg(test)]
@@ -131,10 +137,19 @@ mod tests {
         status.services[0].rollout = Some(api::Rollout {
             state: "given-up".into(),
             since: None,
-            because: "db-3 tried the new declaration".into(),
-            hint: "`understudy rollback` goes back".into(),
+            because: "db-3 never became healthy with the new version: exit code 2".into(),
+            hint: "what ran before serves on; `understudy rollback` goes back to it, or apply a mended file".into(),
+            instance: Some("db-3".into()),
+            tries: Some(5),
+            by: None,
         });
         assert!(all_blocked(&status, &blocked(&status)));
+        assert_eq!(
+            blocked(&status)["db"],
+            "the rollout of db was given up: db-3 never became healthy with the new version: exit code 2\n    what ran before serves on; \
+             `understudy rollback` goes back to it, or apply a mended file"
+        );
+        assert_eq!(tried_in_vain(&status, "db").as_deref(), Some("db-3"));
         status.services[0].rollout.as_mut().unwrap().state = "under-way".into();
         assert!(names(&status).is_empty());
     }

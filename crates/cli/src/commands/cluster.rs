@@ -15,7 +15,11 @@ use membership::{Init, Join, Place, Report};
 use model::NodeName;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Opening a session takes a commit, once the guard is ready; on a machine without spare time it takes a while.
+const SESSION_WITHIN: Duration = Duration::from_secs(15);
+const SESSION_LOOK: Duration = Duration::from_millis(50);
 
 pub(super) async fn run(session: &Session, command: ClusterCommand) -> Result<Done, Error> {
     match command {
@@ -95,6 +99,7 @@ async fn init(session: &Session, args: ClusterInit) -> Result<Done, Error> {
     };
     let place = membership::init(&init, &|what| session.output.say(what)).await?;
     start_agent(session, &place).await?;
+    await_session(session, &place).await;
     let text = format!(
         "node {} is the first of cluster {}",
         place.node.node, place.node.cluster
@@ -141,6 +146,7 @@ async fn join(session: &Session, args: ClusterJoin) -> Result<Done, Error> {
     };
     let place = membership::join(&join, &|what| session.output.say(what)).await?;
     start_agent(session, &place).await?;
+    await_session(session, &place).await;
     let text = format!("node {} belongs to cluster {}", place.node.node, place.node.cluster);
     session.output.answer_line(&text);
     Ok(Done::Yes)
@@ -384,6 +390,28 @@ async fn start_agent(session: &Session, place: &Place) -> Result<Up, Error> {
             Some(why) => Ok(Up::Waiting(why)),
             None => Err(error),
         },
+    }
+}
+
+/// An agent that answers holds nothing yet: it opens its session when its guard is ready, and the others see it by that. Whoever is told that the
+/// node is there may look at once.
+async fn await_session(session: &Session, place: &Place) {
+    let client = Client::new(&place.node.cluster, &place.layout);
+    let until = Instant::now() + SESSION_WITHIN;
+    loop {
+        // Without an answer of the store there is none to wait for, and `cluster status` says that.
+        let lacks = |status: &api::Status| status.problems.iter().any(|problem| problem.code == "no-session");
+        if client.status().await.is_ok_and(|status| !lacks(&status)) {
+            return;
+        }
+        if Instant::now() >= until {
+            session.output.say(&format!(
+                "its agent runs, and has no session after {} s: until it opens one this node holds nothing. `understudy status` says what keeps it",
+                SESSION_WITHIN.as_secs()
+            ));
+            return;
+        }
+        tokio::time::sleep(SESSION_LOOK).await;
     }
 }
 

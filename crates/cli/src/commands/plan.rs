@@ -3,7 +3,7 @@
 use super::files::{self, File};
 use super::{Done, Error, Session, act, blocked};
 use crate::args;
-use crate::client::{Answer, Client};
+use crate::client::{Answer, Client, segment};
 use crate::feed::{self, News};
 use crate::render::{self, change};
 use crate::who;
@@ -11,6 +11,10 @@ use api::{HistoryEntry, Plan, RollbackRequest};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
+
+/// Of an output's last lines, the last with something in it is shown, and of that so much.
+const LAST_LINES: u32 = 5;
+const SAID_CHARS_MAX: usize = 160;
 
 /// `plan`
 pub(super) async fn show(session: &Session, args: &args::PlanArgs) -> Result<Done, Error> {
@@ -41,7 +45,7 @@ pub(super) async fn apply(session: &Session, args: &args::Apply) -> Result<Done,
 /// Waits until every service is redundant and runs as the file says; tells what it waits for.
 async fn until_it_runs(session: &Session, client: Client, limit: Duration) -> Result<Done, Error> {
     let deadline = Instant::now() + limit;
-    let mut news = feed::follow(client);
+    let mut news = feed::follow(client.clone());
     let mut waits_for: Vec<String> = Vec::new();
     let mut told = BTreeSet::new();
     loop {
@@ -62,9 +66,12 @@ async fn until_it_runs(session: &Session, client: Client, limit: Duration) -> Re
         };
         let stopped = blocked::blocked(&status);
         // What does not come by itself is said at once, also while something else may still come.
-        for line in stopped.values() {
+        for (service, line) in &stopped {
             if told.insert(line.clone()) {
                 session.output.say(&format!("not waiting: {line}"));
+                if let Some(said) = last_words(&client, blocked::tried_in_vain(&status, service)).await {
+                    session.output.say(&said);
+                }
             }
         }
         if blocked::all_blocked(&status, &stopped) {
@@ -81,6 +88,23 @@ async fn until_it_runs(session: &Session, client: Client, limit: Duration) -> Re
         }
         waits_for = now;
     }
+}
+
+/// The last thing that an instance said, if this user may read its log and it is at hand. Only who may is shown it: it may be confidential.
+async fn last_words(client: &Client, instance: Option<String>) -> Option<String> {
+    let instance = instance?;
+    let path = format!("/v1/logs/{}?lines={LAST_LINES}", segment(&instance));
+    let lines = client.get::<Vec<api::LogLine>>(&path).await.ok()?.value;
+    let last = lines
+        .iter()
+        .rev()
+        .map(|line| line.line.trim())
+        .find(|line| !line.is_empty())?;
+    let mut said: String = last.chars().take(SAID_CHARS_MAX).collect();
+    if said.len() < last.len() {
+        said.push('…');
+    }
+    Some(format!("    the last line of its output: {}", render::clean(&said)))
 }
 
 /// Shows the plan of a file, asks, and applies it to exactly the revision that was shown.

@@ -36,6 +36,15 @@ pub(crate) fn list(entries: &[HistoryEntry], view: &View) -> String {
         for change in &entry.changes {
             out.push_str(&hanging("    ", change, view.width));
         }
+        for version in &entry.given_up {
+            let text = format!(
+                "{} was given up {}: {}",
+                clean(&version.service),
+                view.moment(&version.since),
+                clean(&version.why)
+            );
+            out.push_str(&hanging("    ", &text, view.width));
+        }
     }
     out
 }
@@ -82,13 +91,22 @@ mod tests {
             worked: (revision < 3).then(|| "2026-01-01T12:01:00Z".into()),
             never_worked: revision >= 3,
             back: revision == 2,
+            given_up: Vec::new(),
         };
-        let entries = [
+        let mut entries = [
             entry(1, "up", &["db: new", "web: new"]),
             entry(2, "apply", &["web: active: 2 -> 3"]),
             entry(3, "apply", &["web: command changed"]),
             entry(4, "apply", &["web: command changed"]),
         ];
+        entries[2].given_up = vec![api::GivenUpVersion {
+            service: "web".into(),
+            since: "2026-01-01T12:02:00Z".into(),
+            why: "web-3 never became healthy with the new version: exit code 2; 5 starts in a row never became healthy"
+                .into(),
+            tries: 5,
+            by: Some("b".into()),
+        }];
         insta::assert_snapshot!(list(&entries, &plain()), @r#"
         revision 1  2026-01-01 12:00:00 UTC  up by ann     worked
             db: new
@@ -97,6 +115,7 @@ mod tests {
             web: active: 2 -> 3
         revision 3  2026-01-01 12:00:00 UTC  apply by ann  never became healthy
             web: command changed
+            web was given up 2026-01-01 12:02:00 UTC: web-3 never became healthy with the new version: exit code 2; 5 starts in a row never became healthy
         revision 4  2026-01-01 12:00:00 UTC  apply by ann  in force, not healthy yet
             web: command changed
         "#);

@@ -47,6 +47,7 @@ pub(crate) fn state_sign(state: &str) -> (Tone, &'static str) {
     match state {
         "redundant" => (Tone::Good, "●"),
         "degraded" => (Tone::Warn, "◐"),
+        "unknown" => (Tone::Warn, "?"),
         _ => (Tone::Bad, "○"),
     }
 }
@@ -113,15 +114,18 @@ fn summary(status: &Status, services: &[ServiceStatus], view: &View) -> String {
     let mut rows = vec![heads.map(|head| Cell::new(Tone::Quiet, head)).to_vec()];
     for service in services {
         let (tone, sign) = state_sign(&service.state);
+        // Figures of what cannot be known now would be read as if they were of now.
+        let known = service.state != "unknown";
         let outage = match service.distance_to_outage {
+            _ if !known => Cell::plain("?"),
             0 => Cell::new(Tone::Bad, "it is down"),
             distance => Cell::plain(plural(u64::from(distance), "failure")),
         };
         rows.push(vec![
             Cell::new(Tone::Strong, clean(&service.name)),
             Cell::new(tone, format!("{sign} {}", clean(&service.state))),
-            Cell::plain(actives(service)),
-            Cell::plain(standbys(service)),
+            Cell::plain(if known { actives(service) } else { "?".into() }),
+            Cell::plain(if known { standbys(service) } else { "?".into() }),
             outage,
             Cell::plain(ago(&service.since, &status.at)),
             Cell::plain(service.listen.as_deref().map(clean).unwrap_or_default()),

@@ -3,6 +3,7 @@
 use crate::{HEAL, LIVE, SHOWN, Shop, assert_quiet, link};
 use bench::browser::Page;
 use bench::rig::service;
+use std::time::{Duration, Instant};
 
 /// Begins an action on a thing's page, and waits until it may be confirmed. The preview's words.
 fn begin(page: &Page, at: &str, action: &str) -> String {
@@ -29,9 +30,26 @@ fn confirm(page: &Page) -> String {
     page.text("document.querySelector('#ask-done').textContent").unwrap()
 }
 
+/// Takes it back. On a busy machine it may be refused at first, as to anybody who presses the button while a standby is behind: the page says
+/// so, and the button stays.
 fn take_back(page: &Page) {
-    page.click("#ask-undo").unwrap();
-    page.until("!document.querySelector('#ask-undo')", HEAL).unwrap();
+    let said = "document.querySelector('#ask-done').textContent";
+    let until = Instant::now() + HEAL;
+    loop {
+        page.click("#ask-undo").unwrap();
+        page.until(
+            "!document.querySelector('#ask-undo') || !document.querySelector('#ask-undo').disabled",
+            HEAL,
+        )
+        .unwrap();
+        if page.eval("document.querySelector('#ask-undo')").unwrap().is_null() {
+            break;
+        }
+        let refused = page.text(said).unwrap();
+        assert!(refused.starts_with("not taken back: "), "the click was lost: {refused}");
+        assert!(Instant::now() < until, "{refused}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
     close(page);
 }
 

@@ -4,13 +4,46 @@ use crate::{HEAL, SHOWN, Shop, assert_quiet};
 use serde_json::json;
 
 #[test]
+fn a_new_page_shows_how_all_stands_before_its_stream_brings_anything_and_greys_without_it() {
+    let shop = Shop::up();
+    shop.until_redundant();
+    let page = shop.browser.open("about:blank").unwrap();
+    page.call("Network.enable", json!({})).unwrap();
+    page.call("Network.setBlockedURLs", json!({ "urls": ["*/v1/stream*"] }))
+        .unwrap();
+    page.go(&format!("{}/ui/#/overview", shop.url)).unwrap();
+    let drawn = "document.querySelector('#picture .node') && document.querySelector('#verdict').innerText.includes('all redundant')";
+    page.until(drawn, SHOWN).unwrap();
+    let first = "performance.getEntriesByName('first-picture')[0].startTime - performance.timing.responseEnd + performance.timing.navigationStart";
+    let waited = page.eval(first).unwrap().as_f64().unwrap();
+    eprintln!("first picture {waited:.0} ms after the page came");
+    // Nothing confirms it, so it grows old.
+    page.until("document.querySelector('#live').dataset.state === 'stale'", SHOWN)
+        .unwrap();
+    assert_quiet(&page);
+
+    // The lines have the past as soon as they are drawn.
+    let page = shop.look();
+    page.go(&format!("{}/ui/#/charts", shop.url)).unwrap();
+    page.until(
+        "document.querySelector('.chart p') && document.querySelector('.chart p').textContent.includes('now')",
+        SHOWN,
+    )
+    .unwrap();
+}
+
+#[test]
 fn what_is_not_known_and_what_is_parked_is_said() {
     let shop = Shop::up();
     shop.until_redundant();
     let page = shop.browser.open("about:blank").unwrap();
-    // The page comes, and its news does not.
+    // The page comes, and its news does not: nor what comes with it, as from an agent whose main loop hangs.
     page.call("Network.enable", json!({})).unwrap();
     page.call("Network.setBlockedURLs", json!({ "urls": ["*/v1/stream*"] }))
+        .unwrap();
+    let source = "new MutationObserver(() => { const one = document.getElementById('first'); if (one) one.remove(); })\
+        .observe(document, { childList: true, subtree: true })";
+    page.call("Page.addScriptToEvaluateOnNewDocument", json!({ "source": source }))
         .unwrap();
     for (view, place) in [
         ("overview", "#verdict"),

@@ -252,6 +252,68 @@ async fn a_rollback_never_goes_to_what_never_worked_and_a_killed_active_runs_as_
     );
 }
 
+/// What a program says as it ends is told, not that it does not answer; and that it is given up outlives the agent that found out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_exits_at_once_is_given_up_with_its_exit_and_stays_so() {
+    let rollout = Rollout::up();
+    until_it_works(&rollout);
+    let gives_up = "\nrestart = { backoff = \"10ms\", replace_after = 2, give_up_after = 1, retry_after = \"10m\" }\n";
+    let broken = web_file(rollout.listen, 2, "two").replace("\"sample\", \"web\"", "\"sample\", \"wep\"") + gives_up;
+    let waited = rollout.apply_and_wait(&broken, "40s");
+    let said = text(&waited.stderr);
+    let lines: Vec<&str> = said
+        .lines()
+        .skip_while(|line| !line.starts_with("not waiting"))
+        .collect();
+    assert!(!waited.status.success() && lines.len() >= 3, "{said}");
+    let told = lines.join("\n");
+    assert!(
+        told.contains("was given up: web-") && told.contains("exit code 2"),
+        "{told}"
+    );
+    assert!(
+        told.contains("the last line of its output: ") && !told.contains("refused"),
+        "{told}"
+    );
+    assert_eq!(told.matches("apply").count(), 1, "{told}");
+
+    let given_up = |status: &api::Status| rig::service(status, "web").unwrap().rollout.clone();
+    let before = given_up(&rollout.rig.status().unwrap()).unwrap();
+    assert_eq!(
+        (before.state.as_str(), before.tries),
+        ("given-up", Some(2)),
+        "{before:?}"
+    );
+    crate::kill(rollout.rig.own().unwrap().agent);
+    let answers = |status: &api::Status| given_up(status).is_some_and(|rollout| rollout.state == "given-up");
+    let (after, _) = rollout.rig.wait_for("the next agent", HEAL, answers).unwrap();
+    assert_eq!(given_up(&after).unwrap().because, before.because);
+    let tried = before.instance.unwrap();
+    // It waits for its time, as it did before the agent died.
+    let state = |status: &api::Status| {
+        let web = rig::service(status, "web").unwrap();
+        let found = web.instances.iter().find(|instance| instance.id == tried);
+        found.map(|instance| instance.state.clone())
+    };
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    assert_eq!(state(&rollout.rig.status().unwrap()).as_deref(), Some("failed"));
+    let entries = history(&rollout);
+    let in_force = entries.first().unwrap();
+    assert_eq!(in_force.given_up.len(), 1, "{in_force:?}");
+    assert!(text(&rollout.rig.run(&["history"]).unwrap().stdout).contains("web was given up"));
+
+    // Asked for, it is tried again: and given up again, for it is as broken as it was.
+    let retried = rollout.rig.run(&["retry", &tried]).unwrap();
+    assert!(retried.status.success(), "{}", text(&retried.stderr));
+    let newer =
+        |rollout: api::Rollout| rollout.state == "given-up" && rollout.tries.is_some() && rollout.since > before.since;
+    let again = |status: &api::Status| given_up(status).is_some_and(newer);
+    rollout.rig.wait_for("another try in vain", HEAL, again).unwrap();
+    let back = rollout.rig.run(&["rollback", "--yes"]).unwrap();
+    assert!(back.status.success(), "{}", text(&back.stderr));
+    rollout.until_all_run("one", 3);
+}
+
 /// A mistake in a check must not end what works.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_check_ends_nothing_and_a_rollback_goes_to_what_worked() {

@@ -40,6 +40,52 @@ async fn a_killed_agent_comes_back_and_adopts() {
     survive(|own| own.agent).await;
 }
 
+/// What is said first is as it was, if it is so: since when, why, and how far the outage is; and nothing is called redundant that was not
+/// looked at again.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_status_of_an_agent_that_came_back_is_as_it_was_before() {
+    let shop = Shop::up();
+    shop.until_redundant_without("web", &[]);
+    // A "since" that begins anew is younger than this.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let before = shop.rig.status().unwrap();
+    let states_told = || {
+        let output = shop.rig.run(&["events", "--json"]).unwrap();
+        String::from_utf8_lossy(&output.stdout).matches("service-state").count()
+    };
+    let told_before = states_told();
+    let agent = shop.rig.own().unwrap().agent;
+    kill(agent);
+    let begun = std::time::Instant::now();
+    let first = loop {
+        match shop.rig.status() {
+            Ok(status) => break status,
+            Err(_) => assert!(begun.elapsed() < HEAL, "not back within {HEAL:?}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert_ne!(shop.rig.own().unwrap().agent, agent);
+    let at = |text: &str| text.parse::<jiff::Timestamp>().unwrap().as_millisecond();
+    let is_same = |before: &str, now: &str| at(before).abs_diff(at(now)) < 1_000;
+    for (before, now) in before.services.iter().zip(&first.services) {
+        assert_eq!((&before.name, &before.state), (&now.name, &now.state), "{now:?}");
+        assert!(is_same(&before.since, &now.since), "{before:?}\n{now:?}");
+        assert_eq!(before.because, now.because);
+        assert_eq!(before.distance_to_outage, now.distance_to_outage, "{before:?}\n{now:?}");
+        for (before, now) in before.slots.iter().zip(&now.slots) {
+            assert!(is_same(&before.since, &now.since), "{before:?}\n{now:?}");
+            assert_eq!(before.instance, now.instance);
+        }
+        for (before, now) in before.instances.iter().zip(&now.instances) {
+            assert!(is_same(&before.since, &now.since), "{before:?}\n{now:?}");
+            assert_eq!(before.because, now.because);
+        }
+    }
+    assert!(first.distances_at.is_some(), "what else may take it down was reckoned");
+    // That all is as before is no news.
+    assert_eq!(states_told(), told_before);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_guard_comes_back() {
     survive(|own| own.guard).await;

@@ -4,6 +4,7 @@ use crate::instance::{Instance, Phase};
 use crate::peers::WRITE_AGAIN;
 use crate::service::{Asked, Service};
 use crate::slot::{self, Slot};
+use crate::surplus::{Spare, first_to_go};
 use crate::{Action, Context, Decision, NodeState, Note, NoteKind, Reason};
 use model::{InstanceId, SlotId, Timestamp};
 use std::time::Duration;
@@ -30,9 +31,13 @@ impl Service {
                 slot,
             };
             let mut slot = Slot::new(id, cx.now);
+            if let Some((record, data)) = self.former_slots.remove(&self.slots.len()) {
+                (slot.record, slot.data) = (Some(record), data);
+            }
             slot.park_as(cx.parks);
             self.slots.push(slot);
         }
+        self.note_freed(active);
         while self.slots.len() > active
             && self
                 .slots
@@ -40,7 +45,14 @@ impl Service {
                 .is_some_and(|slot| slot.phase == slot::Phase::Vacant && slot.maybe_held().is_none())
         {
             // Its record stays in the store: should the slot come back, its epochs go on from there.
-            self.slots.pop();
+            if let Some(Slot {
+                record: Some(record),
+                data,
+                ..
+            }) = self.slots.pop()
+            {
+                self.former_slots.insert(self.slots.len(), (record, data));
+            }
         }
         self.refresh_bound();
         if cx.stopping {
@@ -61,6 +73,9 @@ impl Service {
         };
         let mut have =
             u32::try_from(self.instances.values().filter(|instance| counts(instance, cx)).count()).unwrap_or(u32::MAX);
+        // One of ours that runs and was replaced while we were away is not in the store: it is no reason for another one to go.
+        let unwritten = |instance: &&Instance| cx.peers.is_some() && !instance.created && counts(instance, cx);
+        let unwritten = u32::try_from(self.instances.values().filter(unwritten).count()).unwrap_or(u32::MAX);
         // What was asked for is on its way.
         let asked_for = u32::try_from(self.asked_for.len()).unwrap_or(u32::MAX);
         self.wants_load |= have.saturating_add(asked_for) < wanted && cx.load.is_none();
@@ -109,10 +124,12 @@ impl Service {
         if have >= wanted {
             self.told_unplaced = false;
         }
-        if have <= wanted {
+        let in_store = have.saturating_sub(unwritten);
+        if in_store <= wanted {
             self.surplus_since = None;
+            self.freed.clear();
         } else if self.surplus_is_settled(cx) {
-            let surplus = self.surplus(have - wanted, cx);
+            let surplus = self.surplus(in_store - wanted, cx);
             for id in surplus {
                 self.retire(&id, Reason::TooMany { wanted }, cx);
             }
@@ -261,30 +278,34 @@ impl Service {
         }
     }
 
-    /// Whom to remove: who does not run, then outdated ones, then the youngest; never one that holds a slot.
+    /// Whoever holds a slot that is declared no more: it goes when its clients have finished, and no standby goes in its place.
+    fn note_freed(&mut self, active: usize) {
+        let of_surplus = self.slots.iter().skip(active);
+        let holders = of_surplus.filter_map(|slot| slot.bound().cloned().or_else(|| Some(slot.maybe_held()?.holder)));
+        self.freed.extend(holders);
+        let (instances, bound) = (&self.instances, &self.bound);
+        self.freed
+            .retain(|id| instances.contains_key(id) && bound.get(id).is_none_or(|index| *index >= active));
+    }
+
+    /// Whom to remove now: of those that are too many, who holds no slot (any more).
     fn surplus(&self, count: u32, cx: &Context<'_>) -> Vec<InstanceId> {
-        let mut free: Vec<&Instance> = self
-            .instances
-            .values()
-            .filter(|instance| {
-                !instance.retiring
-                    && cx.online(&instance.node)
-                    && !self.bound.contains_key(&instance.id)
-                    && !self.data_only_with(&instance.id)
-                    && !self.may_hold_again(&instance.id)
-            })
-            .collect();
-        free.sort_by_key(|instance| {
-            (
-                self.readiness(instance).is_ok(),
-                instance.current,
-                std::cmp::Reverse(instance.id.number()),
-            )
+        let is_spare = |instance: &&Instance| {
+            let free = !self.bound.contains_key(&instance.id)
+                && !self.data_only_with(&instance.id)
+                && !self.may_hold_again(&instance.id);
+            !instance.retiring && cx.online(&instance.node) && (free || self.freed.contains(&instance.id))
+        };
+        let spare = self.instances.values().filter(is_spare).map(|instance| Spare {
+            id: instance.id.clone(),
+            freed: self.freed.contains(&instance.id),
+            ready: self.readiness(instance).is_ok(),
+            current: instance.current,
         });
-        free.into_iter()
-            .take(count as usize)
-            .map(|instance| instance.id.clone())
-            .collect()
+        let going = first_to_go(spare.collect(), count as usize).into_iter();
+        // Who still serves is waited for.
+        let free = |id: &InstanceId| !self.bound.contains_key(id) && !self.data_only_with(id);
+        going.map(|spare| spare.id).filter(free).collect()
     }
 
     fn retire(&mut self, id: &InstanceId, because: Reason, cx: &mut Context<'_>) {

@@ -296,6 +296,7 @@ fn hear(instance: &mut Instance, told: &Report) {
         what: told.because.clone(),
     };
     instance.last_failure = told.last_failure.clone();
+    instance.last_end = told.last_end.clone();
 }
 
 /// Which node may claim an open slot now, and until when the others wait for it.

@@ -17,10 +17,11 @@ mod worked;
 
 pub use ends::unhealthy_restart_after;
 pub(crate) use rebind::Kept;
+pub(crate) use rollout::InVain;
 
 use crate::instance::{Instance, Phase, SETTLE};
 use crate::peers::LOST_GRACE;
-use crate::service::Service;
+use crate::service::{Service, Stood};
 use crate::slot::{self, Slot, Stage};
 use crate::{Context, Decision, NodeState, Note, NoteKind, Reason};
 use model::{Health, ServiceState, Timestamp};
@@ -67,6 +68,7 @@ impl Service {
         self.report(cx);
         self.judge(cx);
         self.note_worked(cx);
+        self.write_given_up(cx);
         self.wakeup = self.next_wakeup(winding_down, cx);
     }
 
@@ -115,7 +117,36 @@ impl Service {
                 standby: declared.standby,
             },
         };
-        if state != self.state || !self.told_state {
+        // That all is there was seen by an earlier agent: it is not claimed before it was looked at again.
+        let unchecked = match state {
+            ServiceState::Redundant => self.unchecked(),
+            ServiceState::Degraded | ServiceState::Down => 0,
+        };
+        let rests = |stood: &Stood| {
+            let worse = state == ServiceState::Degraded && stood.state == ServiceState::Redundant;
+            !worse || cx.now >= stood.until
+        };
+        if unchecked > 0 || !self.stood.as_ref().is_none_or(rests) {
+            if self.state != ServiceState::Degraded {
+                self.state = ServiceState::Degraded;
+                self.state_since = cx.now;
+            }
+            self.state_because = match unchecked {
+                0 => because,
+                instances => Reason::NotCheckedYet { instances },
+            };
+            return;
+        }
+        let stood = self
+            .stood
+            .take()
+            .filter(|stood| stood.state == state && !self.told_state);
+        if let Some(stood) = stood {
+            // As before: no news.
+            self.state = state;
+            self.state_since = stood.since;
+            self.told_state = true;
+        } else if state != self.state || !self.told_state {
             // Coming up is not news of an outage.
             let news = self.told_state || !self.is_new || state != ServiceState::Down;
             self.state = state;
@@ -156,7 +187,9 @@ impl Service {
             .chain(self.rebalancing.then_some(self.rebalanced_again))
             .chain(self.write_again_at(cx))
             .chain(self.surplus_due(cx))
+            .chain(self.stood.map(|stood| stood.until))
             .chain(self.declared_until())
+            .chain(self.given_up_wakeup(cx.now))
             .chain(
                 self.instances
                     .values()

@@ -2,15 +2,15 @@
 //!
 //! ```text
 //! under way ──▶ stuck (nothing moved for half a minute; goes on by itself if it can) ──▶ under way … done
-//!     └──▶ given up: who tries the new declaration was given up, or took a slot and did not keep it, twice.
-//!          What ran before serves on, until another file is applied or somebody asks for another try.
+//!     └──▶ in vain: who tries the new declaration was given up, or took a slot and did not keep it, twice ──▶ given up, once that
+//!          is written. What ran before serves on, until another file is applied or somebody asks for another try.
 //! ```
 
 use crate::instance::{Instance, Phase};
 use crate::peers::WRITE_AGAIN;
 use crate::service::{Change, Rolling, Service};
 use crate::view::{RolloutState, RolloutView};
-use crate::{Action, Context, Decision, Note, NoteKind, Reason};
+use crate::{Action, Context, Decision, Note, NoteKind, Reason, Trial};
 use model::{InstanceId, Timestamp};
 use std::time::Duration;
 
@@ -22,6 +22,16 @@ const TAKEOVERS_TRIED: u32 = 2;
 
 /// A node that was asked to move something on is asked again after this long.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Why a version is not tried any more.
+#[derive(Debug, Clone)]
+pub(crate) struct InVain {
+    pub(crate) since: Timestamp,
+    pub(crate) because: Reason,
+    pub(crate) tries: u32,
+    pub(crate) instance: InstanceId,
+    pub(crate) trial: Trial,
+}
 
 impl Service {
     /// One step of a rollout, or of emptying a node: one instance at a time, and only from a state that can bear it.
@@ -45,7 +55,7 @@ impl Service {
         if !self.is_calm(cx) {
             return;
         }
-        let goes_on = self.takeover_failed().is_none();
+        let goes_on = !self.is_given_up() && self.in_vain().is_none();
         // A broken one loses nothing by being replaced first.
         let broken = |id: &&InstanceId| {
             let unfit = |instance: &Instance| instance.phase == Phase::Running && !instance.is_fit();
@@ -217,27 +227,19 @@ impl Service {
             }
             return;
         }
-        let given_up = self.rollout_given_up();
+        let waits = !self.is_given_up() && self.in_vain().is_none();
         let rolling = self.rolling.get_or_insert(Rolling::since(cx.now));
-        match given_up {
-            Some((_, because)) if !rolling.told_given_up => {
-                rolling.told_given_up = true;
-                let note = Note::about_service(NoteKind::RolloutGivenUp, service);
-                cx.out.push_back(Decision::note(note, because));
+        if waits && rolling.stuck.is_none() && cx.now >= rolling.moved + STUCK_AFTER {
+            let what = match self.unready_standbys() {
+                why if why.is_empty() => "no standby can take over".into(),
+                why => why.join("; "),
+            };
+            let because = Reason::NotReady { what };
+            if let Some(rolling) = &mut self.rolling {
+                rolling.stuck = Some((cx.now, because.clone()));
             }
-            None if rolling.stuck.is_none() && !rolling.told_given_up && cx.now >= rolling.moved + STUCK_AFTER => {
-                let what = match self.unready_standbys() {
-                    why if why.is_empty() => "no standby can take over".into(),
-                    why => why.join("; "),
-                };
-                let because = Reason::NotReady { what };
-                if let Some(rolling) = &mut self.rolling {
-                    rolling.stuck = Some((cx.now, because.clone()));
-                }
-                let note = Note::about_service(NoteKind::RolloutStuck, service);
-                cx.out.push_back(Decision::note(note, because));
-            }
-            _ => {}
+            let note = Note::about_service(NoteKind::RolloutStuck, service);
+            cx.out.push_back(Decision::note(note, because));
         }
     }
 
@@ -246,7 +248,6 @@ impl Service {
         let rolling = self.rolling.get_or_insert(Rolling::since(now));
         rolling.moved = now;
         rolling.stuck = None;
-        rolling.told_given_up = false;
     }
 
     /// Whether the slot that was moved to a process of the new declaration came back from it.
@@ -263,39 +264,52 @@ impl Service {
             return;
         }
         let (came_back, since) = (!holder.current, slot.since);
-        let last = self.instances.get(&to).and_then(|to| to.last_failure.clone());
+        let last = self.instances.get(&to).and_then(Instance::went_wrong);
         let Some(rolling) = &mut self.rolling else { return };
         rolling.takes = None;
         rolling.came_back += u32::from(came_back);
         if rolling.came_back >= TAKEOVERS_TRIED && rolling.failed.is_none() {
-            let times = rolling.came_back;
+            let tries = rolling.came_back;
             let because = Reason::TookAndLost {
-                instance: to,
-                times,
+                instance: to.clone(),
+                times: tries,
                 last,
             };
-            rolling.failed = Some((since, because));
+            rolling.failed = Some(InVain {
+                since,
+                because,
+                tries,
+                instance: to,
+                trial: Trial::Slot,
+            });
         }
     }
 
-    fn takeover_failed(&self) -> Option<&(Timestamp, Reason)> {
-        self.rolling.as_ref()?.failed.as_ref()
+    /// Since when and why the rollout does not go on by itself, as far as it shows here.
+    pub(crate) fn in_vain(&self) -> Option<InVain> {
+        let of_takeovers = || {
+            let rolling = self.rolling.as_ref()?;
+            rolling.failed.clone()
+        };
+        of_takeovers().or_else(|| self.started_in_vain())
     }
 
-    /// Since when and why the rollout does not go on by itself.
-    pub(crate) fn rollout_given_up(&self) -> Option<(Timestamp, Reason)> {
+    /// Who tries the new declaration was given up: that shows on every node.
+    fn started_in_vain(&self) -> Option<InVain> {
+        let outdated = |instance: &Instance| !instance.current && !instance.retiring;
         let given_up = |instance: &&Instance| instance.current && matches!(instance.phase, Phase::Failed { .. });
-        let tried = || self.instances.values().find(given_up);
-        let of_start = || {
-            let tried = tried()?;
-            let because = Reason::TriedInVain {
+        let tried = self.instances.values().find(given_up)?;
+        self.instances.values().any(outdated).then(|| InVain {
+            since: tried.since,
+            because: Reason::TriedInVain {
                 instance: tried.id.clone(),
                 because: tried.because.to_string(),
-                last: tried.last_failure.clone(),
-            };
-            Some((tried.since, because))
-        };
-        self.takeover_failed().cloned().or_else(of_start)
+                last: tried.went_wrong(),
+            },
+            tries: self.declared.restart.replace_after,
+            instance: tried.id.clone(),
+            trial: Trial::Start,
+        })
     }
 
     pub(super) fn rolling_wakeup(&self) -> Option<Timestamp> {
@@ -317,15 +331,27 @@ impl Service {
             state,
             since: Some(since),
             because: Some(because),
+            given_up: self.giving_up.known.clone(),
         };
         let stuck = || self.rolling.as_ref()?.stuck.clone();
         let under_way = || RolloutView {
             state: RolloutState::UnderWay,
             since: self.rolling.as_ref().map(|rolling| rolling.begun),
             because: None,
+            given_up: None,
         };
-        let given_up = self.rollout_given_up().map(|up| of(RolloutState::GivenUp, up));
+        let known = self.giving_up.known.as_ref();
+        let known = known.map(|known| {
+            let what = known.why.clone();
+            (known.since, Reason::Told { what })
+        });
+        let in_vain = || {
+            let found = self.started_in_vain()?;
+            Some((found.since, found.because))
+        };
+        let given_up = known.or_else(in_vain);
         given_up
+            .map(|given_up| of(RolloutState::GivenUp, given_up))
             .or_else(|| stuck().map(|stuck| of(RolloutState::Stuck, stuck)))
             .or_else(|| Some(under_way()))
     }
@@ -353,6 +379,7 @@ impl Service {
                 times: instance.fails,
                 last: instance.last_failure.clone(),
             }),
+            given_up: None,
         })
     }
 
@@ -360,7 +387,7 @@ impl Service {
     pub(crate) fn roll_again(&mut self) {
         if let Some(rolling) = &mut self.rolling {
             (rolling.failed, rolling.came_back, rolling.takes) = (None, 0, None);
-            (rolling.stuck, rolling.told_given_up) = (None, false);
+            rolling.stuck = None;
         }
     }
 }
@@ -374,7 +401,6 @@ impl Rolling {
             takes: None,
             came_back: 0,
             failed: None,
-            told_given_up: false,
         }
     }
 }

@@ -40,7 +40,7 @@ impl Service {
 
     /// Whether every process runs from what is declared and passes its checks, and whoever stands by could take over. Instances for which
     /// there is no node, and slots that are parked, are not the declaration's fault.
-    fn runs_as_declared(&self) -> bool {
+    pub(crate) fn runs_as_declared(&self) -> bool {
         let there = || self.instances.values().filter(|instance| !instance.retiring);
         let is_tried = |instance: &Instance| {
             let there = instance.told.as_ref().is_none_or(|told| !told.check_untried);
@@ -62,8 +62,9 @@ impl Service {
         let worked = self.worked.as_ref()?;
         // Of other nodes `served` tells, once they were heard.
         let others_are_heard = self.declared_at.is_none();
-        let proven =
-            self.served || worked.launch() == self.declared.launch() || self.serves_as_declared(others_are_heard);
+        let serves = || self.served || self.serves_as_declared(others_are_heard);
+        // Who served for a moment, and not well, proves nothing.
+        let proven = worked.launch() == self.declared.launch() || (!self.is_given_up() && serves());
         (!proven).then_some(worked)
     }
 
@@ -92,12 +93,13 @@ impl Service {
     pub(super) fn source(&self, instance: &Instance, now: Timestamp) -> Source {
         // If what worked does not work any more either, the two take turns: the new one may be the remedy.
         let turn = instance.failed_starts + u32::from(instance.is_flapping(now));
-        // Whoever is added while another one tries what is declared does not try it too.
+        // Whoever is added while another one tries what is declared does not try it too; nor who comes after it was given up.
         let tries = |other: &Instance| {
             let begun = other.has_process() || other.failed_starts > 0 || matches!(other.phase, Phase::Failed { .. });
             other.current && begun && other.id != instance.id
         };
-        let is_added = instance.run == RunId(0) && self.instances.values().any(tries);
+        let is_tried = || self.is_given_up() || self.instances.values().any(tries);
+        let is_added = instance.run == RunId(0) && is_tried();
         match self.unproven() {
             Some(worked) if (instance.ran_earlier || is_added) && turn.is_multiple_of(2) => Source::earlier_one(worked),
             _ => Source::declared(&self.declared),

@@ -12,6 +12,9 @@ const WRITE_RETRY: Duration = Duration::from_millis(100);
 /// After a conflict in a cluster what changed is on its way to us.
 const CONFLICT_RETRY: Duration = Duration::from_millis(5);
 const WRITE_RETRY_MAX: Duration = Duration::from_secs(5);
+/// So many writes in a row may fail, within 0.3 s and the writes' own time, before somebody has to look: most such troubles end by
+/// themselves.
+const FAILURES_PUT_UP_WITH: u32 = 2;
 
 impl Service {
     /// A write was answered. Returns true if the service must be looked at.
@@ -125,10 +128,9 @@ impl Service {
                     Some(known) => Reason::SlotTakenByOther {
                         instance: known.holder.clone(),
                         epoch: known.epoch,
+                        held: known.held,
                     },
-                    None => Reason::StoreFailed {
-                        error: "the slot's record is missing".into(),
-                    },
+                    None => Reason::SlotUnwritten,
                 };
                 // Now it is clear what the store has.
                 slot.unclear.clear();
@@ -152,7 +154,11 @@ impl Service {
                     slot.conflicts += 1;
                     return true;
                 }
-                because
+                // By what is known now it is written again: nothing failed.
+                slot.set(slot::Phase::Vacant, now, because.clone());
+                let note = Note::about_service(NoteKind::SlotReread, self.name.clone());
+                out.push_back(Decision::note(note, because));
+                return true;
             }
             Commit::Failed(error) => {
                 // What another node wrote since was heard before this: then ours can not be written any more.
@@ -166,7 +172,12 @@ impl Service {
             }
         };
         slot.set(slot::Phase::Vacant, now, because.clone());
-        let note = Note::about_service(NoteKind::StoreFailed, self.name.clone());
+        let kind = if self.write_failures > FAILURES_PUT_UP_WITH {
+            NoteKind::StoreFailed
+        } else {
+            NoteKind::StoreFails
+        };
+        let note = Note::about_service(kind, self.name.clone());
         out.push_back(Decision::note(note, because));
         true
     }

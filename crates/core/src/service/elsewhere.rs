@@ -152,7 +152,9 @@ impl Service {
 
     pub(crate) fn renew_asked(&mut self, id: &InstanceId, now: Timestamp, out: &mut VecDeque<Decision>) -> bool {
         let due = |instance: &Instance| self.is_mine(instance) && !instance.current && instance.is_alive();
-        if !self.instances.get(id).is_some_and(due) || self.slots.iter().any(|slot| slot.concerns(id)) {
+        // Asked before it was known not to work.
+        let late = self.is_given_up();
+        if late || !self.instances.get(id).is_some_and(due) || self.slots.iter().any(|slot| slot.concerns(id)) {
             return false;
         }
         if let Some(instance) = self.instances.get_mut(id) {
@@ -196,7 +198,9 @@ impl Service {
         let Some(slot) = self.slots.get(index) else {
             return false;
         };
-        if !self.is_driven(slot) || slot.serving().is_none() || slot.planned.is_some() {
+        // Likewise.
+        let late = !drain && self.is_given_up();
+        if late || !self.is_driven(slot) || slot.serving().is_none() || slot.planned.is_some() {
             return false;
         }
         let order = self.failover_order(None, now);
@@ -323,6 +327,7 @@ impl Service {
             since: instance.since,
             because: instance.because.to_string(),
             last_failure: instance.last_failure.clone(),
+            last_end: instance.last_end.clone(),
         })
     }
 }

@@ -51,6 +51,7 @@ impl Service {
                     return false;
                 };
                 instance.last_failure = Some(error.clone());
+                instance.last_end = Some(error.clone());
                 instance.was_healthy = false;
                 let because = Reason::StartFailed {
                     instance: id.clone(),
@@ -104,6 +105,7 @@ impl Service {
                 }
                 instance.was_healthy = instance.phase == Phase::Running;
                 instance.last_failure = Some(how.clone());
+                instance.last_end = Some(how.clone());
                 let because = Reason::ProcessEnded {
                     instance: id.clone(),
                     how,
@@ -227,8 +229,9 @@ impl Service {
                 changed
             }
             Event::Retry { instance } => {
+                self.try_again(Reason::RetryAsked);
                 let Some(instance) = self.instances.get_mut(&instance) else {
-                    return false;
+                    return self.is_given_up();
                 };
                 if let Phase::Failed { .. } | Phase::Waiting { .. } = instance.phase {
                     instance.failed_starts = 0;
@@ -284,6 +287,8 @@ impl Service {
             return false;
         }
         instance.standby_checked_at = now;
+        let first = instance.standby_unchecked && outcome != crate::ProbeOutcome::Unsure;
+        instance.standby_unchecked &= !first;
         let result = match outcome {
             crate::ProbeOutcome::Pass => Ok(()),
             crate::ProbeOutcome::Fail(what) => Err(what),
@@ -307,7 +312,7 @@ impl Service {
             }
             instance.proved = Some((number, result));
         }
-        changed || proves.is_some()
+        changed || first || proves.is_some()
     }
 
     fn probed(
@@ -320,16 +325,19 @@ impl Service {
     ) -> bool {
         let declared = Arc::clone(&self.declared);
         let is_proven = self.check_is_proven;
-        let Some(instance) = self.current_run(id, run) else {
+        // That one which ended does not answer any more says nothing, and must not hide how it ended.
+        let Some(instance) = self.current_run(id, run).filter(|instance| instance.is_alive()) else {
             return false;
         };
         let Some(check) = &declared.check else {
             return false;
         };
+        let first = instance.unchecked && outcome != crate::ProbeOutcome::Unsure;
+        instance.unchecked &= !first;
         let was_untried = instance.check_untried;
         let Some(outcome) = instance.try_check(began, outcome, is_proven, check.fail_after, now) else {
             // Looked at when that many failed, so that it is told.
-            return instance.fails == check.fail_after;
+            return first || instance.fails == check.fail_after;
         };
         let passed = outcome == crate::ProbeOutcome::Pass;
         let tried = was_untried != instance.check_untried;
@@ -350,7 +358,7 @@ impl Service {
         }
         self.check_is_proven |= passed;
         let answers = passed && promoted.is_some_and(|epoch| self.answered(id, epoch, now));
-        changed || answers || tried
+        changed || answers || tried || first
     }
 
     /// Notes the first answer of a new active. Returns true if it was the first.
@@ -442,6 +450,7 @@ impl Service {
         };
         instance.was_healthy = instance.phase == Phase::Running;
         instance.planned_stop = false;
+        instance.last_end = Some(because.of_the_instance());
         out.push_back(Decision {
             action: Action::Stop {
                 instance: id.clone(),

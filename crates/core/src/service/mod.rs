@@ -14,7 +14,7 @@ use crate::instance::{Instance, Instances, Phase};
 use crate::slot::{self, Slot};
 use crate::{Former, Reason, instance};
 use model::{Epoch, Health, InstanceId, Millis, NodeName, Role, ServiceName, ServiceState, StandbyMode, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 #[derive(Debug, Clone)]
@@ -36,6 +36,10 @@ pub(crate) struct Service {
     pub(crate) removed: bool,
     pub(crate) slots: Vec<Slot>,
     pub(crate) instances: Instances,
+    /// Of slots that were declared once, what the store has of them and who served last.
+    pub(crate) former_slots: BTreeMap<usize, (slot::Record, Option<(InstanceId, Epoch)>)>,
+    /// Who holds a slot that is declared no more, or did: of those that are too many it goes, and nobody who could take over.
+    pub(crate) freed: BTreeSet<InstanceId>,
     /// Who is bound to which slot (I7: at most one).
     pub(crate) bound: BTreeMap<InstanceId, usize>,
     /// Which slots the store says somebody holds.
@@ -66,6 +70,8 @@ pub(crate) struct Service {
     pub(crate) state_since: Timestamp,
     pub(crate) state_because: Reason,
     pub(crate) told_state: bool,
+    /// How it stood when an earlier agent was last there, and since when; until it is known how it stands now.
+    pub(crate) stood: Option<Stood>,
     /// It was never up: that it is down is no news.
     pub(crate) is_new: bool,
     pub(crate) told_unplaced: bool,
@@ -81,9 +87,33 @@ pub(crate) struct Service {
     pub(crate) wants_load: bool,
     /// A rollout is under way, or was given up.
     pub(crate) rolling: Option<Rolling>,
+    /// Whether what is declared is given up.
+    pub(crate) giving_up: crate::given_up::GivingUp,
     /// Something was begun or completed that an earlier step of the reconciler has to see.
     pub(crate) look_again: bool,
     pub(crate) wakeup: Option<Timestamp>,
+}
+
+/// How a service stood when an earlier agent was last there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stood {
+    pub(crate) state: ServiceState,
+    pub(crate) since: Timestamp,
+    /// Until then it comes to rest: what is missing a moment after an agent came back is no news.
+    pub(crate) until: Timestamp,
+}
+
+/// A standby that is not running is looked over, and a standby check answers, within this as a rule.
+const COMES_TO_REST: std::time::Duration = std::time::Duration::from_secs(2);
+
+impl Stood {
+    pub(crate) fn before(state: ServiceState, since: Timestamp, now: Timestamp) -> Self {
+        Self {
+            state,
+            since: since.min(now),
+            until: now + COMES_TO_REST,
+        }
+    }
 }
 
 /// An instance that the store was asked for.
@@ -107,8 +137,7 @@ pub(crate) struct Rolling {
     /// How often such a slot came back.
     pub(crate) came_back: u32,
     /// Too often: since when nothing more is moved, and why.
-    pub(crate) failed: Option<(Timestamp, Reason)>,
-    pub(crate) told_given_up: bool,
+    pub(crate) failed: Option<crate::reconcile::InVain>,
 }
 
 impl Service {
@@ -125,6 +154,8 @@ impl Service {
             removed: false,
             slots: Vec::new(),
             instances: Instances::new(),
+            former_slots: BTreeMap::new(),
+            freed: BTreeSet::new(),
             bound: BTreeMap::new(),
             held: BTreeMap::new(),
             forgotten: BTreeMap::new(),
@@ -144,6 +175,7 @@ impl Service {
             state_since: now,
             state_because: Reason::Declared,
             told_state: false,
+            stood: None,
             is_new: true,
             told_unplaced: false,
             surplus_since: None,
@@ -152,6 +184,7 @@ impl Service {
             rebalanced_again: Timestamp(0),
             wants_load: false,
             rolling: None,
+            giving_up: crate::given_up::GivingUp::default(),
             look_again: false,
             wakeup: None,
         }
@@ -189,6 +222,8 @@ impl Service {
             if mode_changes && let Phase::Prepared { .. } | Phase::Preparing = instance.phase {
                 instance.set(Phase::Waiting { until: now }, Health::Down, now, Reason::Declared);
             }
+            instance.unchecked &= !check_ends;
+            instance.standby_unchecked &= self.declared.standby_check.is_some();
             // Nothing will ever say again that it is well.
             if check_ends && instance.health == Health::Unhealthy {
                 instance.became_healthy(now);
@@ -206,6 +241,7 @@ impl Service {
                 _ => instance.current,
             };
             instance.ran_earlier &= !instance.current;
+            instance.last_end = None;
             // Who was given up under the old declaration deserves a try under the new one.
             if let Phase::Failed { .. } | Phase::Waiting { .. } = instance.phase {
                 instance.failed_starts = 0;

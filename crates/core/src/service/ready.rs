@@ -144,12 +144,30 @@ impl Service {
         u32::try_from(self.instances.values().filter(ready).count()).unwrap_or(u32::MAX)
     }
 
-    /// Smallest number of instances whose failure takes it down, given what has failed already.
+    /// Of those that serve or are ready, how many nobody has looked at since the agent came back.
+    pub(crate) fn unchecked(&self) -> u32 {
+        let serves = |id: &InstanceId| {
+            let mut slots = self.slots.iter().take(self.declared.active as usize);
+            slots.any(|slot| slot.routed.as_ref().is_some_and(|(routed, _)| routed == id))
+        };
+        let counts = |instance: &&Instance| {
+            if !instance.unchecked && !instance.standby_unchecked {
+                return false;
+            }
+            let waits = !self.bound.contains_key(&instance.id) && self.readiness(instance).is_ok();
+            waits || (instance.unchecked && instance.is_fit() && serves(&instance.id))
+        };
+        u32::try_from(self.instances.values().filter(counts).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Smallest number of instances whose failure takes it down, given what has failed already. Who was not looked at since the agent came
+    /// back does not count, but for one of those that serve: that they do not was not seen either.
     pub(crate) fn distance(&self) -> u32 {
         let serving = self.serving();
         if serving < self.declared.need {
             return 0;
         }
-        serving + self.ready_standbys() - self.declared.need + 1
+        let there = (serving + self.ready_standbys()).saturating_sub(self.unchecked());
+        there.saturating_sub(self.declared.need) + 1
     }
 }

@@ -56,6 +56,19 @@ impl Service {
         if running && healthy && self.declared.check.is_some() && !check_worked {
             instance.check_untried = Some(now);
         }
+        if running && healthy {
+            instance.unchecked = self.declared.check.is_some();
+            instance.standby_unchecked = promoted.is_none() && instance.standby_check.is_some();
+            instance.because = match &self.declared.check {
+                _ if promoted.is_some() => Reason::PromotedAt {
+                    epoch: promoted.unwrap_or_default(),
+                },
+                Some(_) => Reason::ChecksPass { instance: id.clone() },
+                None => Reason::LivesWithoutCheck {
+                    after: crate::instance::SETTLE,
+                },
+            };
+        }
         if running && !healthy {
             let deadline = now + self.declared.start_timeout.duration();
             let started = Phase::Starting {
@@ -86,11 +99,15 @@ impl Service {
             } else if promoted == Some(record.epoch) {
                 holds = true;
                 slot.routed = Some((id.clone(), record.epoch));
-                slot.set(
-                    slot::Phase::Serving { holder: id.clone() },
-                    record.since.min(now),
-                    Reason::Adopted,
-                );
+                // As it was written: since then, and because of that. That it was free is no reason to serve.
+                let vacant = Reason::SlotVacant { slot: slot.id.slot }.to_string();
+                let told = slot.told.as_ref().map(|(what, _)| what.clone());
+                let because = match told.filter(|what| !what.is_empty() && *what != vacant) {
+                    Some(what) => Reason::Told { what },
+                    None => Reason::PromotedAt { epoch: record.epoch },
+                };
+                let serving = slot::Phase::Serving { holder: id.clone() };
+                slot.set(serving, record.since.min(now), because);
             } else if !healthy {
                 // It seems to have been started as a standby after it had lost its slot, and never to have been fit to be promoted.
                 // But a cold one acts from its first instruction, and checks come and go with files: before somebody else has an

@@ -57,6 +57,7 @@ pub(crate) fn says(promoted: Option<u64>) -> Event {
         since: Timestamp(0),
         because: "it passes its checks".into(),
         last_failure: None,
+        last_end: None,
     }))
 }
 

@@ -8,8 +8,10 @@ use super::keeper::Bell;
 use crate::Error;
 use crate::options::Tls;
 use hyper_util::rt::TokioIo;
+use rustix::net::sockopt::set_tcp_user_timeout;
 use std::future::{Ready, ready};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -18,6 +20,7 @@ use std::time::Duration;
 use store::{ServerError, TlsProblem};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -88,13 +91,16 @@ impl Target {
         })
     }
 
-    /// Makes a connection. Nothing was asked yet of whoever is there.
-    pub(crate) async fn dial(&self, bell: Arc<Bell>) -> Result<Line, Cause> {
-        let tcp = TcpStream::connect((self.host.as_str(), self.port))
+    /// Makes a connection. Nothing was asked yet of whoever is there. A way that takes nothing is given up after `limit`; a member that
+    /// takes what it is sent and says nothing is waited for.
+    pub(crate) async fn dial(&self, bell: Arc<Bell>, limit: Duration) -> Result<(Line, Impatience), Cause> {
+        let tcp = timeout(limit, TcpStream::connect((self.host.as_str(), self.port)))
             .await
+            .map_err(|_| Cause::TimedOut)?
             .map_err(|error| Cause::Connect(error.to_string()))?;
         tcp.set_nodelay(true)
             .map_err(|error| Cause::Connect(error.to_string()))?;
+        let impatience = Impatience::new(&tcp, limit).map_err(|error| Cause::Connect(error.to_string()))?;
         let io: Box<dyn Io> = match &self.tls {
             None => Box::new(tcp),
             Some((tls, server)) => Box::new(
@@ -117,7 +123,7 @@ impl Target {
             .connect_with_connector(Once(Some(watched)))
             .await
             .map_err(|error| Cause::Connect(chain(&error)))?;
-        Ok(Line { channel, fate })
+        Ok((Line { channel, fate }, impatience))
     }
 
     fn settings(&self) -> Endpoint {
@@ -153,6 +159,22 @@ impl Target {
     pub(crate) fn tls_reason(&self, line: &Line) -> Option<Cause> {
         let problem = *line.fate.alert.get()?;
         Some(self.tls_error(problem, "told by the member".into()))
+    }
+}
+
+/// While it lasts, the kernel ends a connection whose bytes nobody has acknowledged for so long.
+pub(crate) struct Impatience(OwnedFd);
+
+impl Impatience {
+    fn new(tcp: &TcpStream, limit: Duration) -> io::Result<Self> {
+        let socket = tcp.as_fd().try_clone_to_owned()?;
+        set_tcp_user_timeout(&socket, u32::try_from(limit.as_millis()).unwrap_or(u32::MAX))?;
+        Ok(Self(socket))
+    }
+
+    /// The connection is made: from now on what is asked over it has its own time.
+    pub(crate) fn end(self) -> io::Result<()> {
+        Ok(set_tcp_user_timeout(&self.0, 0)?)
     }
 }
 

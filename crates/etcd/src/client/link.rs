@@ -10,17 +10,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use store::ServerError;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 // A member that is down refuses at once, so the first tries may come quickly.
 const BACK_OFF_FIRST: Duration = Duration::from_millis(5);
+// A member that hangs takes connections all the same, as its kernel does it, and has to go through all of them when it goes on: a new one every
+// half a second from every agent would keep it busy for seconds just then.
+const MUTE_MAX: Duration = Duration::from_secs(30);
 
 /// A member, as a client knows it.
 pub(crate) struct Link {
     pub(crate) target: Target,
     state: Mutex<State>,
-    /// Held while connecting: one connection per member.
-    dialing: tokio::sync::Mutex<()>,
+    /// Held while connecting: one connection per member, and one attempt at it. An attempt outlives who began it.
+    dialing: tokio::sync::Mutex<JoinSet<Result<(Line, StatusResponse), Cause>>>,
     reconnect: Duration,
     /// Rung when a connection ends.
     bell: Arc<Bell>,
@@ -86,17 +90,31 @@ impl Link {
         if let Some(up) = self.connected() {
             return Ok(up);
         }
-        let _one = self.dialing.lock().await;
+        let mut dialing = self.dialing.lock().await;
         if let Some(up) = self.connected() {
             return Ok(up);
         }
         if let Some(cause) = self.resting() {
             return Err(Failure::certain(&self.target.name, cause));
         }
-        let made = match timeout(limit, self.connect(identify)).await {
-            Ok(made) => made,
-            Err(_) => Err(Cause::TimedOut),
+        if dialing.is_empty() {
+            dialing.spawn(dial(self.target.clone(), Arc::clone(&self.bell), limit));
+        }
+        let made = match timeout(limit, dialing.join_next()).await {
+            Ok(Some(Ok(made))) => made,
+            Ok(Some(Err(error))) => Err(Cause::Connect(error.to_string())),
+            // It is still waited for when somebody asks again.
+            Ok(None) | Err(_) => Err(Cause::TimedOut),
         };
+        let made = made.and_then(|(line, status)| {
+            if line.condemned() {
+                return Err(Cause::Connect("closed by the other side".into()));
+            }
+            identify(&status).map_err(Cause::Server)?;
+            let current = Arc::new(AtomicBool::new(false));
+            let member = status.header.map_or(0, |header| header.member_id);
+            Ok((Up { line, current }, member))
+        });
         let mut state = self.state();
         match made {
             Ok((up, member)) => {
@@ -118,27 +136,6 @@ impl Link {
                 Err(Failure::certain(&self.target.name, cause))
             }
         }
-    }
-
-    async fn connect(&self, identify: impl Fn(&StatusResponse) -> Result<(), ServerError>) -> Result<(Up, u64), Cause> {
-        let line = self.target.dial(Arc::clone(&self.bell)).await?;
-        let status = MaintenanceClient::new(line.channel.clone())
-            .status(StatusRequest {})
-            .await
-            .map_err(|status| {
-                let failure = Failure::from_status(&self.target.name, None, &status);
-                self.target.tls_reason(&line).unwrap_or(match failure.cause {
-                    Cause::Lost(reason) => Cause::Connect(format!("closed by the other side: {reason}")),
-                    cause => cause,
-                })
-            })?
-            .into_inner();
-        identify(&status).map_err(Cause::Server)?;
-        let up = Up {
-            line,
-            current: Arc::new(AtomicBool::new(false)),
-        };
-        Ok((up, status.header.map_or(0, |header| header.member_id)))
     }
 
     fn connected(&self) -> Option<Up> {
@@ -202,6 +199,25 @@ impl Up {
     pub(crate) fn set_current(&self) {
         self.current.store(true, Ordering::Release);
     }
+}
+
+/// Makes a connection, and asks who is behind it.
+async fn dial(target: Target, bell: Arc<Bell>, limit: Duration) -> Result<(Line, StatusResponse), Cause> {
+    let ask = async {
+        let (line, impatience) = target.dial(bell, limit).await?;
+        let mut member = MaintenanceClient::new(line.channel.clone());
+        let status = member.status(StatusRequest {}).await.map_err(|status| {
+            let failure = Failure::from_status(&target.name, None, &status);
+            target.tls_reason(&line).unwrap_or(match failure.cause {
+                Cause::Lost(reason) => Cause::Connect(format!("closed by the other side: {reason}")),
+                cause => cause,
+            })
+        })?;
+        let ended = impatience.end();
+        ended.map_err(|error| Cause::Connect(error.to_string()))?;
+        Ok((line, status.into_inner()))
+    };
+    timeout(MUTE_MAX, ask).await.unwrap_or(Err(Cause::TimedOut))
 }
 
 /// Whom to ask, best first: who answers before who does not, then the leader, then who answered last.

@@ -52,6 +52,32 @@ async fn writes_and_watches_go_on_when_the_leader_hangs_and_wakes() {
 }
 
 #[tokio::test]
+async fn a_member_that_hangs_has_few_connections_to_go_through_when_it_goes_on() {
+    let cluster = Recipe::members(1).start();
+    let options = cluster
+        .options()
+        .deadlines(Duration::from_millis(200), Duration::from_millis(400));
+    let store = Etcd::new(options).unwrap();
+    until("it runs", async || store.txn(put("k", 0)).await.is_ok()).await;
+    cluster.stop(0);
+    let stopped = Instant::now();
+    let mut asked = 0;
+    while stopped.elapsed() < Duration::from_secs(5) {
+        store.txn(put("k", 1)).await.unwrap_err();
+        asked += 1;
+    }
+    let waiting = backlog(cluster.members[0].client.port());
+    assert!(asked > 5, "{asked} answers in {:?}", stopped.elapsed());
+    assert!(waiting <= 2, "{waiting} connections wait after {asked} tries");
+    cluster.resume(0);
+    let resumed = Instant::now();
+    while store.txn(put("k", 2)).await.is_err() {
+        assert!(resumed.elapsed() < PATIENCE);
+    }
+    assert!(resumed.elapsed() < Duration::from_secs(3), "{:?}", resumed.elapsed());
+}
+
+#[tokio::test]
 async fn no_write_fails_when_a_follower_dies() {
     let mut cluster = Recipe::members(3).start();
     let store = cluster.store("p/").await;
@@ -523,6 +549,16 @@ fn short() -> etcd::Class {
         total: Duration::from_millis(100),
         hedge: false,
     }
+}
+
+/// How many connections the kernel has made that the listener at `port` has not taken.
+fn backlog(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let listens = |fields: &Vec<&str>| fields.get(3) == Some(&"0A") && fields[1].ends_with(&format!(":{port:04X}"));
+    let line = lines.into_iter().find(listens).expect("somebody listens");
+    let (_, waiting) = line[4].split_once(':').unwrap();
+    usize::from_str_radix(waiting, 16).unwrap()
 }
 
 /// The names of this process's threads.

@@ -83,11 +83,10 @@ fn figures(out: &mut String, outcome: &Outcome, steps: &[&StepReport]) {
             .collect::<Vec<_>>()
     };
     let mut marks = vec![Mark::Height(outcome.objective_ms, outcome.objective.clone())];
-    marks.extend(
-        outcome
-            .largest
-            .map(|largest| Mark::Place(largest.load, format!("largest load {}", number(largest.load)))),
-    );
+    marks.extend(outcome.largest.map(|largest| {
+        let word = if largest.unmet.is_some() { "largest load" } else { "met" };
+        Mark::Place(largest.load, format!("{word} {}", number(largest.load)))
+    }));
     marks.extend(
         outcome
             .knee
@@ -246,6 +245,21 @@ mod tests {
             one_more: None,
             after_losses: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_load_beyond_which_nothing_was_tried_is_not_called_the_largest() {
+        let mut outcome = outcome();
+        outcome.largest = Some(Largest {
+            load: 20.0,
+            unmet: None,
+        });
+        outcome.ended.how = "aborted".into();
+        let page = page(&outcome);
+        assert!(page.contains("met 20") && !page.contains("largest load 20"));
+        let words = crate::words::report(&outcome).join("\n");
+        assert!(words.contains("20 requests a second meet p99"), "{words}");
+        assert!(words.contains("the largest load was not found"), "{words}");
     }
 
     #[test]

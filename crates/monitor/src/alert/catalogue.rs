@@ -41,6 +41,8 @@ pub enum Code {
     DiskNearlyFull,
     /// Automatic actions are paused for long.
     PausedForLong,
+    /// What a node's clock shows is not what the others' show.
+    ClockWrong,
     /// Anything else that `status` tells as an error.
     OtherProblem,
 }
@@ -67,7 +69,7 @@ pub struct Entry {
 }
 
 /// All of them, the worst first.
-pub const CATALOGUE: [Entry; 19] = [
+pub const CATALOGUE: [Entry; 20] = [
     Entry {
         code: Code::ServiceDown,
         name: "service-down",
@@ -247,6 +249,17 @@ pub const CATALOGUE: [Entry; 19] = [
         meaning: "If something fails now, nobody takes over.",
         manager: "Nothing, as was asked.",
         action: "`understudy resume`, when the work is done that it was paused for.",
+    },
+    Entry {
+        code: Code::ClockWrong,
+        name: "clock-wrong",
+        title: "a node's clock is wrong",
+        severity: Severity::Warning,
+        after_s: 10,
+        meaning: "Leases and takeovers do not go by it. Certificates do: more than an hour apart, nodes refuse each other's new ones. Logs of nodes cannot be \
+                  compared.",
+        manager: "It compares what renewals of sessions say, and tells when the clock is right again; it sets no clock.",
+        action: "See on that node whether its time service runs: `timedatectl`, `chronyc tracking`.",
     },
     Entry {
         code: Code::OtherProblem,

@@ -328,6 +328,7 @@ fn of_problems(status: &Status, wrong: &mut Vec<Wrong>) {
             "not-served" | "address" => Code::NotServed,
             "proxy-down" => Code::ProxyDown,
             "frozen" | "cannot-fence" | "no-session" => Code::NotFenced,
+            "clock-wrong" => Code::ClockWrong,
             _ if problem.severity == api::Severity::Error => Code::OtherProblem,
             _ => continue,
         };
@@ -427,6 +428,23 @@ mod tests {
             cluster(),
         );
         assert_eq!(codes(&facts(&status, &declared, &BTreeMap::new())), []);
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_is_an_alert_about_its_node() {
+        let (mut status, declared) = (status(vec![service("db", "redundant", 2)]), cluster());
+        for severity in [api::Severity::Warning, api::Severity::Error] {
+            status.problems = vec![api::Problem {
+                code: "clock-wrong".into(),
+                severity,
+                about: "c".into(),
+                text: "the clock of node c is 1h ahead of those of most nodes".into(),
+                hint: String::new(),
+                since: String::new(),
+            }];
+            let wrong = codes(&facts(&status, &declared, &BTreeMap::new()));
+            assert_eq!(wrong, [(Code::ClockWrong, "c".into(), false)]);
+        }
     }
 
     #[test]

@@ -270,6 +270,7 @@ fn record(agent: &str) -> Record {
         kill_ms: Millis(300),
         renew_ms: Millis(200),
         protocol: 1,
+        wall: None,
         seq: 1,
     }
 }

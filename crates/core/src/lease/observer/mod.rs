@@ -139,9 +139,9 @@ impl Observer {
         self.sessions.remove(node);
     }
 
-    /// Renewals of `node` are told no more: nothing can be held against it until it is [`seen`](Self::seen) anew.
-    pub fn ignore(&mut self, node: &NodeName) {
-        self.sessions.remove(node);
+    /// Renewals of others than these nodes are told no more: nothing can be held against those until they are [`seen`](Self::seen) anew.
+    pub fn keep(&mut self, is_told: impl Fn(&NodeName) -> bool) {
+        self.sessions.retain(|node, _| is_told(node));
     }
 
     /// The watch of the session of `node` alone was lost: it is not ended until it is read again, as after [`resync`](Self::resync).
@@ -242,6 +242,11 @@ impl Observer {
     /// condemns must have written for H.
     pub fn is_anyone_silent(&self, now: Mark) -> bool {
         self.sessions.values().any(|seen| seen.is_silent(now))
+    }
+
+    /// Whether renewals of `node` are heard: its session could be ended if none came.
+    pub fn hears(&self, node: &NodeName) -> bool {
+        self.fresh_enough(node).is_ok()
     }
 
     /// How long no renewal of `node` was seen, at least.

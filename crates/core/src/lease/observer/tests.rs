@@ -131,7 +131,7 @@ fn what_is_read_of_everything_else_says_nothing_of_a_session_whose_own_watch_is_
 fn who_is_told_of_again_is_seen_for_all_of_w_anew() {
     let mut observer = writing();
     saw(&mut observer, "a", 5, 0);
-    observer.ignore(&node("a"));
+    observer.keep(|other| *other != node("a"));
     assert_eq!(why(&observer, "a", 800), Why::NoSession);
     assert!(!observer.is_anyone_silent(mark(800)));
     saw(&mut observer, "a", 5, 800);

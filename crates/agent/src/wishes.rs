@@ -1,0 +1,120 @@
+//! What operators want kept in the store, and what they did by hand: both are written at once, before it is answered.
+
+use crate::agent::Agent;
+use crate::clock;
+use crate::executor::chain;
+use crate::input::{Input, done, refused};
+use api::Outcome;
+use api::record::{self, Deed};
+use model::WallTime;
+use std::sync::Arc;
+use std::time::Duration;
+use store::{Compare, Op, Store, Txn};
+use tokio::sync::oneshot;
+
+/// So many deeds are kept; they are done by hand, so that is years.
+const DEEDS_KEPT: usize = 1_000;
+/// A store that does not answer an operator within this is told to be lost.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// Something that is so for as long as a key is there.
+pub(crate) struct Wish {
+    pub(crate) key: String,
+    /// What the key says; nothing: the wish is over.
+    pub(crate) kept: Option<serde_json::Result<serde_json::Value>>,
+    pub(crate) deed: Deed,
+    /// What the operator is answered.
+    pub(crate) done: String,
+    /// Likewise, if the key was there before.
+    pub(crate) already: String,
+    /// How the main loop learns of it on one machine.
+    pub(crate) told: Input,
+}
+
+impl Agent {
+    /// Writes a wish, or that it is over, and answers when that is done.
+    pub(crate) fn write_wish(&self, wish: Wish, answer: oneshot::Sender<Result<Outcome, Outcome>>) {
+        let Wish { key, kept, .. } = wish;
+        let txn = match kept {
+            Some(Ok(value)) => Txn::new()
+                .when(Compare::absent(&*key))
+                .then(Op::put(key, value.to_string())),
+            None => Txn::new().then(Op::delete(key)),
+            Some(Err(error)) => return drop(answer.send(Err(refused(error.to_string(), None)))),
+        };
+        let (store, inputs) = (Arc::clone(&self.store), self.inputs.clone());
+        // Among several, the watch tells it, in the order in which it was done: an answer may be later than what was done after it.
+        let alone = self.clustered.is_none();
+        tokio::spawn(async move {
+            let outcome = match write_with(store.as_ref(), txn, &wish.deed).await {
+                Ok(true) => {
+                    if alone {
+                        let _ = inputs.send(wish.told);
+                    }
+                    Ok(done(wish.done))
+                }
+                Ok(false) => Err(refused(wish.already, None)),
+                Err(error) => Err(not_written(&error)),
+            };
+            let _ = answer.send(outcome);
+        });
+    }
+
+    /// What an operator does through this agent.
+    pub(crate) fn deed(&self, at: WallTime, by: &str, what: &str, about: &str, text: String) -> Deed {
+        let node = self.core.view(clock::now()).nodes.into_iter().next();
+        let through = match (&self.clustered, node) {
+            (Some(cluster), _) => cluster.me.to_string(),
+            (None, Some(node)) => node.name.to_string(),
+            (None, None) => String::new(),
+        };
+        Deed {
+            at,
+            by: by.to_owned(),
+            through,
+            what: what.into(),
+            about: about.to_owned(),
+            text,
+        }
+    }
+}
+
+/// Why it was done, as it is put behind what was.
+pub(crate) fn said(why: &str) -> String {
+    match why {
+        "" => String::new(),
+        why => format!(": {why}"),
+    }
+}
+
+pub(crate) fn no_store() -> Outcome {
+    refused(
+        "the store does not answer, and this must be written to it first",
+        Some("`understudy cluster status` says which members are missing, and what to do".into()),
+    )
+}
+
+/// Writes something with a note of who did it; says whether it was as expected.
+pub(crate) async fn write_with(store: &dyn Store, txn: Txn, deed: &Deed) -> Result<bool, String> {
+    let value = serde_json::to_vec(deed).map_err(|error| error.to_string())?;
+    let mut txn = txn.then(Op::put(record::deed_key(deed.at, &deed.through), value));
+    let write = async {
+        let (kept, _) = store.list(record::DEEDS).await?;
+        if let Some(oldest) = kept.first().filter(|_| kept.len() >= DEEDS_KEPT) {
+            txn = txn.then(Op::delete(&*oldest.key));
+        }
+        store.txn(txn).await
+    };
+    match tokio::time::timeout(ANSWER_WITHIN, write).await {
+        Ok(Ok(result)) => Ok(result.succeeded),
+        Ok(Err(error)) => Err(chain(&error)),
+        Err(_) => Err("the store does not answer".into()),
+    }
+}
+
+pub(crate) fn not_written(error: &str) -> Outcome {
+    refused(
+        format!("it could not be written: {error}"),
+        Some("nothing was changed, unless the store carries it out late; `understudy status` shows it then".into()),
+    )
+}
