@@ -126,6 +126,7 @@ fn recover(world: &mut World) {
         if world.violation.is_some() {
             return;
         }
+        world.retry_given_up();
         let Some((promise, what)) = healed::missing(&world.truth, world.view().as_ref()) else {
             return;
         };

@@ -188,6 +188,8 @@ fn action_in_words(action: &Action) -> String {
         Action::Unroute { service } => format!("close the address of {service}"),
         Action::Note(note) => note_in_words(note),
         Action::AllStopped => "everything is stopped".into(),
+        Action::GiveUp { service, .. } => format!("write that this version of {service} is given up"),
+        Action::TryAgain { service } => format!("write that this version of {service} may be tried again"),
         Action::Rebalanced { service } => format!("{service} is where it would be put today"),
         Action::Report(_) | Action::Answer { .. } => String::new(),
     }
@@ -213,6 +215,8 @@ fn note_in_words(note: &Note) -> String {
         NoteKind::HookFailed => "has a failed hook".into(),
         NoteKind::HandedBack => "is handed back".into(),
         NoteKind::NotArmed => "is not let act".into(),
+        NoteKind::SlotReread => "is written by what the store has".into(),
+        NoteKind::StoreFails => "could not be written yet".into(),
         NoteKind::StoreFailed => "could not be written".into(),
         NoteKind::PromotionsFail => "cannot be promoted".into(),
         NoteKind::DataHeldBack => "is held back".into(),

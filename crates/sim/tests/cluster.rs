@@ -186,6 +186,23 @@ fn a_seed_gives_the_same_run_each_time() {
     }
 }
 
+/// While an agent of before has a session everybody watches all; it comes and goes with what happens to its node.
+#[test]
+fn no_promise_is_broken_where_an_agent_of_before_tells_nobody_that_it_is_there() {
+    let options = ClusterOptions {
+        whole_up_to: 0,
+        of_before: true,
+        faults: 8,
+        ..ClusterOptions::default()
+    };
+    for seed in 5_002_000..5_002_300 {
+        let report = run_cluster(seed, &options);
+        if let Some(violation) = report.violation {
+            panic!("seed {seed}: {violation}");
+        }
+    }
+}
+
 fn holds(seeds: std::ops::Range<u64>, faults: usize, mode: ClusterMode) -> ClusterOutcome {
     holds_told(ClusterOptions::default().whole_up_to, seeds, faults, mode)
 }

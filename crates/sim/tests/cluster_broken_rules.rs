@@ -12,9 +12,15 @@ fn is_caught(rule: ClusterRule) {
         ClusterRule::NoHoldOff => ClusterMode::StoreOutage,
         _ => ClusterMode::Storm,
     };
+    let whole_up_to = match rule {
+        ClusterRule::ScopesNotNumbered | ClusterRule::NewcomersNotTold => 0,
+        _ => ClusterOptions::default().whole_up_to,
+    };
     let options = ClusterOptions {
         mode,
         broken: Some(rule),
+        whole_up_to,
+        of_before: rule == ClusterRule::NewcomersNotTold,
         ..ClusterOptions::default()
     };
     let mut seed = 0;
@@ -63,6 +69,8 @@ rules! {
     a_guard_that_hangs_unnoticed_is_caught: HungGuardNotNoticed,
     a_parked_slot_that_is_taken_is_caught: ParkNotCompared,
     an_end_that_is_judged_on_old_news_is_caught: CountNotCompared,
+    a_scope_that_changes_back_unseen_is_caught: ScopesNotNumbered,
+    a_newcomer_that_is_not_told_of_is_caught: NewcomersNotTold,
     a_false_statement_is_caught_and_told_as_the_cause: OperatorLies,
 }
 

@@ -507,7 +507,8 @@ fn a_rollout_of_what_does_not_work_leaves_the_active_alone() {
     0.016s     start web-3 on a  because web-3 could not be started: command not found
     0.018s     web-3 did not start  because web-3 could not be started: command not found
     0.018s     web-3 is given up  because 1 replacement never became healthy either
-    0.018s     web is rolled out no further  because web-3 tried the new declaration: 1 replacement never became healthy either; its last failure: command not found
+    0.018s     write that this version of web is given up  because web-3 never became healthy with the new version: command not found; 1 replacement never became healthy either
+    0.019s     web is rolled out no further  because web-3 never became healthy with the new version: command not found; 1 replacement never became healthy either
     10.018s    start web-3 on a  because it was given up and the time for another try has come
     10.020s    web-3 did not start  because web-3 could not be started: command not found
     10.020s    web-3 is given up  because 1 replacement never became healthy either
@@ -767,8 +768,8 @@ fn an_agent_that_comes_back_adopts_what_runs_and_does_nothing() {
     0.000s   * the agent is killed
     5.000s   * the agent is started
     5.000s     send the clients of db to db-1  because 1 of 1 actives serve, 1 of 1 standbys are ready
-    5.000s     db is redundant  because 1 of 1 actives serve, 1 of 1 standbys are ready
     5.000s     send the clients of web to web-1 web-2  because 2 of 2 actives serve, 1 of 1 standbys are ready
+    5.000s     db is redundant  because 1 of 1 actives serve, 1 of 1 standbys are ready
     5.000s     web is redundant  because 2 of 2 actives serve, 1 of 1 standbys are ready
     10.000s  = requests to db: 1000 answered, 0 held, 0 failed
     10.000s  = requests to web: 1000 answered, 0 held, 0 failed
@@ -857,10 +858,10 @@ fn a_full_disk_stops_takeovers_and_nothing_else() {
     0.000s     db is down  because 0 of 1 actives serve, 1 of 1 standbys are ready
     0.000s     claim db/0 for db-2, epoch 2  because the process of db-1 ended: killed by SIGKILL
     0.000s     start db-1 on a  because the process of db-1 ended: killed by SIGKILL
-    0.001s     db could not be written  because the store could not be written: no space left on device
+    0.001s     db could not be written yet  because the store could not be written: no space left on device
     0.022s     db-1 is healthy  because db-1 passes its checks
     0.101s     claim db/0 for db-2, epoch 3  because the process of db-1 ended: killed by SIGKILL
-    0.102s     db could not be written  because the store could not be written: no space left on device
+    0.102s     db could not be written yet  because the store could not be written: no space left on device
     0.302s     claim db/0 for db-2, epoch 4  because the process of db-1 ended: killed by SIGKILL
     0.303s     db could not be written  because the store could not be written: no space left on device
     0.500s   * web-2 is killed
@@ -901,10 +902,10 @@ fn a_claim_whose_answer_is_lost_is_resolved_before_anybody_is_promoted() {
     0.000s     db is down  because 0 of 1 actives serve, 1 of 1 standbys are ready
     0.000s     claim db/0 for db-2, epoch 2  because the process of db-1 ended: killed by SIGKILL
     0.000s     start db-1 on a  because the process of db-1 ended: killed by SIGKILL
-    0.001s     db could not be written  because the store could not be written: the answer did not come in time
+    0.001s     db could not be written yet  because the store could not be written: the answer did not come in time
     0.022s     db-1 is healthy  because db-1 passes its checks
     0.101s     claim db/0 for db-2, epoch 3  because the process of db-1 ended: killed by SIGKILL
-    0.102s     db could not be written  because the store could not be written: the answer did not come in time
+    0.102s     db could not be written yet  because the store could not be written: the answer did not come in time
     0.302s     claim db/0 for db-2, epoch 4  because the process of db-1 ended: killed by SIGKILL
     0.303s     promote db-2, epoch 4  because it holds the slot at epoch 4
     0.308s     send the clients of db to db-2  because 1 of 1 actives serve, 1 of 1 standbys are ready
@@ -949,6 +950,59 @@ fn an_emptied_node_is_left_only_when_another_is_ready() {
 }
 
 #[test]
+fn a_surplus_active_ends_when_its_clients_have_finished_and_no_standby_in_its_place() {
+    let transcript = scenario(
+        "
+        service  web  active 3  standby 1
+        change   web  active 2
+        advance  5s
+        status
+        change   web  active 3
+        advance  3s
+        clients
+        ",
+    );
+    insta::assert_snapshot!(transcript, @r"
+    0.000s   * the operator applies another file
+    0.000s     send the clients of web to web-1 web-2  because 2 of 2 actives serve, 1 of 1 standbys are ready
+    0.062s     release web/2, last held by web-3  because more instances than the 3 declared
+    0.063s     stop web-3  because more instances than the 3 declared
+    0.073s     forget web-3  because more instances than the 3 declared
+    5.000s   = web is redundant; web-1 holds slot 0 at epoch 1; web-2 holds slot 1 at epoch 2; web-1 on a is active, ready; web-2 on a is active, ready; web-4 on a is standby, ready
+    5.000s   * the operator applies another file
+    5.000s     create web-5 on a  because 3 of 4 declared instances exist
+    5.000s     claim web/2 for web-4, epoch 4  because slot 2 is vacant
+    5.000s     start web-5 on a  because 3 of 4 declared instances exist
+    5.000s     web is degraded  because 2 of 3 actives serve, 0 of 1 standbys are ready
+    5.001s     send the clients of web to web-1 web-2 web-4  because 3 of 3 actives serve, 0 of 1 standbys are ready
+    5.022s     web-5 is healthy  because web-5 passes its checks
+    5.022s     web is redundant  because 3 of 3 actives serve, 1 of 1 standbys are ready
+    8.000s   = requests to web: 800 answered, 0 held, 0 failed
+    ");
+}
+
+#[test]
+fn a_surplus_exclusive_active_ends_and_no_standby_in_its_place() {
+    let transcript = scenario(
+        "
+        service  db  active 2  standby 1  exclusive  hooks
+        change   db  active 1
+        advance  5s
+        status
+        ",
+    );
+    insta::assert_snapshot!(transcript, @r"
+    0.000s   * the operator applies another file
+    0.000s     send the clients of db to db-1  because 1 of 1 actives serve, 1 of 1 standbys are ready
+    0.062s     demote db-2, epoch 2  because more instances than the 2 declared
+    0.067s     stop db-2  because more instances than the 2 declared
+    0.067s     release db/1, last held by db-2  because more instances than the 2 declared
+    0.077s     forget db-2  because more instances than the 2 declared
+    5.000s   = db is redundant; db-1 holds slot 0 at epoch 1; db-1 on a is active, ready; db-3 on a is standby, ready
+    ");
+}
+
+#[test]
 fn more_actives_are_started_and_surplus_ones_demoted() {
     let transcript = scenario(
         "
@@ -970,13 +1024,11 @@ fn more_actives_are_started_and_surplus_ones_demoted() {
     0.022s     web-3 is healthy  because web-3 passes its checks
     0.022s     web is redundant  because 2 of 2 actives serve, 1 of 1 standbys are ready
     2.000s   * the operator applies another file
-    2.000s     stop web-3  because more instances than the 2 declared
-    2.000s     send the clients of web to web-1  because 1 of 1 actives serve, 0 of 1 standbys are ready
-    2.000s     web is degraded  because 1 of 1 actives serve, 0 of 1 standbys are ready
-    2.010s     forget web-3  because more instances than the 2 declared
+    2.000s     send the clients of web to web-1  because 1 of 1 actives serve, 1 of 1 standbys are ready
     2.062s     demote web-2, epoch 2  because more instances than the 2 declared
+    2.067s     stop web-2  because more instances than the 2 declared
     2.067s     release web/1, last held by web-2  because more instances than the 2 declared
-    2.067s     web is redundant  because 1 of 1 actives serve, 1 of 1 standbys are ready
+    2.077s     forget web-2  because more instances than the 2 declared
     ");
 }
 
@@ -1163,7 +1215,8 @@ fn a_version_whose_promotion_fails_is_given_up_and_the_one_before_serves_on() {
     0.247s     send the clients of db to db-1  because 1 of 1 actives serve, 1 of 1 standbys are ready
     0.247s     db is redundant  because 1 of 1 actives serve, 1 of 1 standbys are ready
     0.248s     switchover of db/0 to db-1 took 107.7ms  because it runs from an earlier declaration
-    0.249s     db is rolled out no further  because db-2 took a slot with the new declaration and did not keep it, 2 times; its last failure: connection refused
+    0.248s     write that this version of db is given up  because db-2 took a slot with the new version and did not keep it, 2 times: on_promote failed: exit code 1
+    0.249s     db is rolled out no further  because db-2 took a slot with the new version and did not keep it, 2 times: on_promote failed: exit code 1
     60.205s  = db is redundant; db-1 holds slot 0 at epoch 5; db-1 on a is active, ready; db-2 on a is standby, ready
     ");
 }

@@ -7,7 +7,7 @@ use super::session::{Keeper, News, Order};
 use super::wire::{Ask as Asked, Reply};
 use super::world::{Due, World};
 use decisions::lease::Observer;
-use decisions::{Action, Commit, Core, Decision, Event, Report, Scope, SlotKnown, SlotWrite};
+use decisions::{Action, Commit, Core, Decision, Event, Presence, Report, Scoped, SlotKnown, SlotWrite};
 use model::{Epoch, InstanceId, Mark, NodeName, Revision, Role, RunId, SlotId, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -48,6 +48,8 @@ pub(crate) enum Task {
     NoAnswer(u64),
     Again(Box<Purpose>),
     WatchStalls(u32),
+    /// Of those who watch: they look whose renewals are to be told.
+    ScopeLook,
     RenewalsStall {
         of: NodeIx,
         stream: u32,
@@ -76,6 +78,7 @@ pub(crate) enum Task {
         instance: InstanceId,
         run: RunId,
         active_at: Option<(SlotId, Epoch)>,
+        earlier: Option<std::sync::Arc<model::Service>>,
     },
     Prepare(InstanceId),
     Escalate {
@@ -177,8 +180,11 @@ pub(crate) struct Seen {
 pub(crate) struct Clustered {
     pub(crate) observer: Observer,
     /// Whose renewals are told, and of which controller that was judged.
-    pub(crate) scope: Scope,
-    pub(crate) scoped_for: Option<NodeIx>,
+    pub(crate) scoped: Scoped,
+    pub(crate) scoped_for: (Option<NodeIx>, bool),
+    /// As in the agent: whether all that have a session say so.
+    pub(crate) presence: Presence,
+    pub(crate) presence_written: Option<Timestamp>,
     /// As in the agent: renewals of sessions that are not said to be there yet.
     pub(crate) early: BTreeMap<NodeIx, Entry>,
     pub(crate) look_at: Option<Mark>,
@@ -189,6 +195,7 @@ pub(crate) struct Clustered {
     pub(crate) drained: BTreeSet<NodeIx>,
     pub(crate) rebalancing: BTreeSet<model::ServiceName>,
     pub(crate) parks: BTreeSet<SlotId>,
+    pub(crate) given_up: BTreeMap<(u64, model::ServiceName), Entry>,
     /// When an instance of a service came or went last.
     pub(crate) counted: BTreeMap<model::ServiceName, Revision>,
     pub(crate) paused: bool,
@@ -227,6 +234,11 @@ pub(crate) struct Agent {
     /// Of what comes after them, if renewals are told apart.
     pub(crate) second: Watch,
     pub(crate) streams: u32,
+    /// By which change of the scope these were opened, or are about to be, and whether they leave renewals out.
+    pub(crate) opened: u64,
+    pub(crate) in_parts: bool,
+    /// Those who watch are about to look at the scope.
+    pub(crate) scope_looked_at: bool,
     pub(crate) renewals: BTreeMap<NodeIx, super::scope::Renewals>,
     pub(crate) calls: BTreeMap<u64, Purpose>,
     pub(crate) next_call: u64,
@@ -259,8 +271,10 @@ impl World {
         let timing = self.timing;
         let clustered = Clustered {
             observer: Observer::new(timing),
-            scope: Scope::Whole,
-            scoped_for: None,
+            scoped: Scoped::default(),
+            scoped_for: (None, true),
+            presence: Presence::default(),
+            presence_written: None,
             early: BTreeMap::new(),
             look_at: None,
             session: None,
@@ -270,6 +284,7 @@ impl World {
             drained: BTreeSet::new(),
             rebalancing: BTreeSet::new(),
             parks: BTreeSet::new(),
+            given_up: BTreeMap::new(),
             counted: BTreeMap::new(),
             paused: false,
             lives: BTreeMap::new(),
@@ -300,6 +315,9 @@ impl World {
             watch: Watch::default(),
             second: Watch::default(),
             streams: 0,
+            opened: 0,
+            in_parts: false,
+            scope_looked_at: false,
             renewals: BTreeMap::new(),
             calls: BTreeMap::new(),
             next_call: 0,
@@ -434,7 +452,8 @@ impl World {
             }
             Task::RenewalsStall { of, stream } => self.renewals_stall(ix, of, stream),
             Task::ReadRenewals { of, stream } => self.read_renewals(ix, of, stream),
-            Task::List => self.call(ix, Purpose::List { first: false }, Asked::List, CALL_TIMEOUT),
+            Task::List => self.list(ix),
+            Task::ScopeLook => self.look_at_scope(ix),
             Task::Condemn(node) => self.condemn(ix, node),
             Task::Publish => self.publish(ix),
             Task::SessionWaitOver => {
@@ -461,7 +480,8 @@ impl World {
                 instance,
                 run,
                 active_at,
-            } => self.spawn(ix, &instance, run, active_at),
+                earlier,
+            } => self.spawn(ix, &instance, run, active_at, earlier),
             Task::Prepare(instance) => self.prepare(ix, instance),
             Task::Escalate { instance, run } => self.kill_tree(&instance, run),
         }
@@ -521,6 +541,7 @@ impl World {
             }
         }
         self.tell_others(ix);
+        self.tell_of_those_of_before(ix);
         self.rescope(ix);
         self.plan_wake(ix);
     }
@@ -561,10 +582,7 @@ impl World {
     pub(crate) fn watch_lost(&mut self, ix: NodeIx, why: &'static str) {
         let Some(agent) = self.agent(ix) else { return };
         agent.close_watches();
-        match agent.clustered.scope.has_all() {
-            true => agent.clustered.observer.resync(),
-            false => agent.clustered.observer.hold(),
-        }
+        agent.clustered.scoped.lost(&mut agent.clustered.observer);
         self.say(|| format!("n{ix:04}  lost its watch: {why}"));
         self.renewals_lost(ix);
         self.plan_task(ix, RELIST, Task::List);
@@ -572,7 +590,8 @@ impl World {
 
     fn listed(&mut self, ix: NodeIx, first: bool, entries: Rc<Vec<Entry>>, revision: Revision) {
         if !first {
-            self.hear_all(ix, &entries);
+            let opened = self.agent(ix).map_or(0, |agent| agent.opened);
+            self.hear_all(ix, opened, &entries);
             self.open_watch(ix, revision);
             return;
         }
@@ -594,8 +613,12 @@ impl World {
 
     fn open_watch(&mut self, ix: NodeIx, revision: Revision) {
         let upto = self.server.model.revision();
+        if self.is_of_another_scope(ix) {
+            // It changed since that was listed.
+            return self.list(ix);
+        }
         let Some(agent) = self.agent(ix) else { return };
-        if !agent.clustered.scope.has_all() {
+        if agent.in_parts {
             return self.open_parts(ix, revision);
         }
         agent.streams += 1;
@@ -652,6 +675,7 @@ impl World {
                 }
                 Key::Paused => self.pause_seen(ix, true),
                 Key::Park(slot) => self.park_seen(ix, slot, true),
+                Key::GivenUp(..) => self.given_up_seen(ix, entry),
                 _ => {}
             }
         }
@@ -673,7 +697,7 @@ impl World {
         if let Some(agent) = self.agent(ix) {
             agent.clustered.publish_session = session;
         }
-        self.hear_all(ix, &entries);
+        self.hear_all(ix, Scoped::default().opened(), &entries);
         if let Some(core) = self.agent(ix).and_then(|agent| agent.core.as_mut()) {
             core.tell_all();
         }
@@ -878,6 +902,7 @@ impl World {
                 run,
                 role,
                 epoch,
+                earlier,
                 ..
             } => {
                 let active_at = epoch.filter(|_| role == Role::Active).map(|epoch| {
@@ -896,6 +921,7 @@ impl World {
                         instance,
                         run,
                         active_at,
+                        earlier,
                     },
                 );
             }
@@ -977,7 +1003,12 @@ impl World {
             Action::Rejoin { instance } => {
                 self.node_mut(ix).parting.remove(&instance);
             }
-            Action::Write(write) => self.write_slot(ix, write),
+            Action::Write(write) => {
+                if write.claims && decision.because == decisions::Reason::RolloutNeeds {
+                    self.note_trial(&write.holder);
+                }
+                self.write_slot(ix, write);
+            }
             Action::Route {
                 service,
                 revision,
@@ -1022,6 +1053,8 @@ impl World {
                     self.tally.worst_failover = self.tally.worst_failover.max(end.since(takeover.detected));
                 }
             }
+            Action::GiveUp { service, given_up } => self.give_up(ix, service, given_up),
+            Action::TryAgain { service } => self.may_try_again(ix, service),
             Action::Rebalanced { service } => {
                 self.write_loose(ix, Txn::new().then(Op::Delete(Key::Rebalance(service))));
             }
@@ -1030,7 +1063,7 @@ impl World {
     }
 
     /// Only as long as the node is the controller. None: it is not.
-    fn as_controller(&self, ix: NodeIx, txn: Txn) -> Option<Txn> {
+    pub(super) fn as_controller(&self, ix: NodeIx, txn: Txn) -> Option<Txn> {
         let clustered = &self.node(ix).agent.as_ref()?.clustered;
         let (node, session, elected) = clustered.controller?;
         (node == ix && elected > clustered.elected_before).then(|| {
@@ -1091,10 +1124,11 @@ impl World {
             if broken != Some(ClusterRule::SessionsNotCompared) {
                 txn = txn.when(Compare::Modified(key.clone(), condemn.modified));
             }
-            txn = txn
-                .then(Op::Delete(key))
-                .then(Op::Delete(Key::There(node)))
-                .then(records::put(Key::Grave(node, condemn.session), Value::Grave));
+            txn = txn.then(Op::Delete(key));
+            if self.of_before != Some(ix) {
+                txn = txn.then(Op::Delete(Key::There(node)));
+            }
+            txn = txn.then(records::put(Key::Grave(node, condemn.session), Value::Grave));
         }
         let stays = write.held && write.previous.as_ref() == Some(&write.holder);
         if !stays {

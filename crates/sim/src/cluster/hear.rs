@@ -86,7 +86,7 @@ impl World {
         }
     }
 
-    pub(crate) fn hear_all(&mut self, ix: NodeIx, entries: &Rc<Vec<Entry>>) {
+    pub(crate) fn hear_all(&mut self, ix: NodeIx, opened: u64, entries: &Rc<Vec<Entry>>) {
         let there: BTreeSet<&Key> = entries.iter().map(|entry| &entry.key).collect();
         let Some(agent) = self.agent(ix) else { return };
         let clustered = &agent.clustered;
@@ -101,10 +101,17 @@ impl World {
                 .map(|service| Key::Rebalance(service.clone())),
         );
         gone.extend(clustered.parks.iter().map(|slot| Key::Park(slot.clone())));
+        gone.extend(
+            clustered
+                .given_up
+                .keys()
+                .map(|(revision, service)| Key::GivenUp(*revision, service.clone())),
+        );
         gone.extend(clustered.paused.then_some(Key::Paused));
         gone.extend(clustered.lives.keys().map(|id| Key::Live(id.clone())));
         gone.extend(clustered.assigned.keys().map(|id| Key::Instance(id.clone())));
         gone.extend(clustered.controller.iter().map(|_| Key::Controller));
+        gone.extend(clustered.presence.is_told().then_some(Key::Whole));
         gone.retain(|key| !there.contains(key));
         self.hear_on(ix);
         for key in gone {
@@ -115,10 +122,13 @@ impl World {
         }
         self.all_heard(ix);
         let now = self.mark(ix);
+        let by_what_it_is = self.broken == Some(ClusterRule::ScopesNotNumbered);
         if let Some(agent) = self.agent(ix) {
-            match agent.clustered.scope.has_all() {
-                true => agent.clustered.observer.resynced(now),
-                false => agent.clustered.observer.go_on(),
+            let scoped = &agent.clustered.scoped;
+            let opened = if by_what_it_is { scoped.opened() } else { opened };
+            scoped.listed(opened, &mut agent.clustered.observer, now);
+            if opened == scoped.opened() {
+                agent.clustered.presence.listed();
             }
         }
         self.look_at_sessions(ix);
@@ -157,7 +167,7 @@ impl World {
     fn hear_put(&mut self, ix: NodeIx, entry: &Entry) {
         match (&entry.key, &*entry.value) {
             (Key::Session(node), Value::Session(record)) => self.session_seen(ix, *node, entry, *record, false),
-            (Key::There(node), Value::Session(record)) => {
+            (Key::There(node), Value::Session(record)) if !self.has_all(ix) => {
                 // Written by the revision that opened it.
                 let opened = Entry {
                     create: entry.modified,
@@ -213,16 +223,30 @@ impl World {
                     agent.clustered.counted.insert(service.clone(), entry.modified);
                 }
             }
+            (Key::Whole, _) => self.whole_told(ix, true),
             (Key::Paused, _) => self.pause_seen(ix, true),
             (Key::Park(slot), _) => self.park_seen(ix, slot, true),
+            (Key::GivenUp(..), _) => self.given_up_seen(ix, entry),
             (Key::Ask(node, _), Value::Ask(ask)) if *node == ix => self.asked(ix, &entry.key, ask.clone()),
             (Key::Controller, Value::Controller { node, session }) => {
                 if let Some(agent) = self.agent(ix) {
-                    agent.clustered.controller = Some((*node, *session, entry.modified));
+                    let clustered = &mut agent.clustered;
+                    let known = clustered.sessions.get(node).map(|known| known.id);
+                    if clustered.controller.is_none_or(|(.., known)| known < entry.modified) {
+                        let is_known = *node == ix || known == Some(*session);
+                        clustered.presence.controller(is_known);
+                    }
+                    clustered.controller = Some((*node, *session, entry.modified));
                 }
                 self.consider_election(ix);
             }
             _ => {}
+        }
+    }
+
+    fn whole_told(&mut self, ix: NodeIx, is_there: bool) {
+        if let Some(agent) = self.agent(ix) {
+            agent.clustered.presence.told(is_there);
         }
     }
 
@@ -231,6 +255,7 @@ impl World {
         let Some(agent) = self.agent(ix) else { return };
         let clustered = &mut agent.clustered;
         match key {
+            Key::There(_) if clustered.scoped.scope().has_all() => {}
             Key::Session(node) | Key::There(node) => {
                 let ended = clustered.sessions.remove(node);
                 let name = self.node(*node).name.clone();
@@ -271,8 +296,10 @@ impl World {
                 let (service, asked) = (service.clone(), false);
                 self.handle(ix, Event::Rebalance { service, asked });
             }
+            Key::Whole => self.whole_told(ix, false),
             Key::Paused => self.pause_seen(ix, false),
             Key::Park(slot) => self.park_seen(ix, slot, false),
+            Key::GivenUp(revision, service) => self.given_up_gone(ix, *revision, service),
             Key::Controller => {
                 clustered.controller = None;
                 self.consider_election(ix);
@@ -298,7 +325,8 @@ impl World {
         };
         let Some(agent) = self.agent(ix) else { return };
         let clustered = &mut agent.clustered;
-        let watched = clustered.scope.has_all() || (apart && clustered.scope.has(&name));
+        let scope = clustered.scoped.scope();
+        let watched = scope.has_all() || (apart && scope.has(&name));
         if clustered
             .sessions
             .get(&node)
@@ -447,7 +475,7 @@ impl World {
         {
             clustered.observer.late();
         }
-        let scope = clustered.scope.clone();
+        let scope = clustered.scoped.scope().clone();
         let nodes: Vec<NodeIx> = match &scope {
             Scope::Whole | Scope::Controller => clustered.sessions.keys().copied().collect(),
             Scope::Of(nodes) => nodes.iter().map(|node| self.ix(node)).collect(),
@@ -552,9 +580,11 @@ impl World {
         if rebooted {
             txn = txn.when(Compare::Created(key.clone(), session.id));
         }
+        txn = txn.then(Op::Delete(key.clone()));
+        if self.of_before != Some(ix) {
+            txn = txn.then(Op::Delete(Key::There(node)));
+        }
         let txn = txn
-            .then(Op::Delete(key.clone()))
-            .then(Op::Delete(Key::There(node)))
             .then(records::put(Key::Grave(node, session.id), Value::Grave))
             .otherwise(Op::Get(key));
         self.write_loose(ix, txn);

@@ -1,6 +1,7 @@
 //! Processes of the machines: how they start, end, freeze, are checked, and what hooks do to them.
 
 use super::agent::Task;
+use super::given_up::{Broken, is_broken};
 use super::invariants::Moment;
 use super::records::{Entry, Key, NodeIx, Value};
 use super::session::Order;
@@ -28,6 +29,8 @@ pub(crate) struct Inst {
     /// How far its data go.
     pub(crate) position: u64,
     memo: Memo,
+    /// What it was started from last.
+    last_from: Option<Arc<Service>>,
 }
 
 impl Inst {
@@ -207,7 +210,11 @@ impl World {
         };
         let runs = self.executes(inst);
         inst.process.as_ref().is_some_and(|process| {
-            runs && process.main && !process.hung && process.answers_from <= self.now && !self.ails(id, Ailment::Sick)
+            runs && process.main
+                && !process.hung
+                && !is_broken(&process.from, Broken::Start)
+                && process.answers_from <= self.now
+                && !self.ails(id, Ailment::Sick)
         })
     }
 
@@ -232,16 +239,24 @@ impl World {
             frozen: None,
             position: 0,
             memo: Memo::default(),
+            last_from: None,
         });
         inst.starting = Some(run);
         inst.run = run;
     }
 
-    pub(crate) fn spawn(&mut self, ix: NodeIx, id: &InstanceId, run: RunId, active_at: Option<(SlotId, Epoch)>) {
+    pub(crate) fn spawn(
+        &mut self,
+        ix: NodeIx,
+        id: &InstanceId,
+        run: RunId,
+        active_at: Option<(SlotId, Epoch)>,
+        earlier: Option<Arc<Service>>,
+    ) {
         self.before(id.service());
         let fails = self.ails(id, Ailment::StartFails);
         let boot = self.pace.span(BOOT_US);
-        let from = self.declared.get(id.service()).map(Arc::clone);
+        let from = earlier.or_else(|| self.declared.get(id.service()).map(Arc::clone));
         let (now, stalls) = (self.now, self.nodes[ix as usize].disk_stalls_until);
         let full = self.nodes[ix as usize].disk_full_until > now;
         let Some(inst) = self.instances.get_mut(id).filter(|inst| inst.starting == Some(run)) else {
@@ -262,6 +277,7 @@ impl World {
             acts: active_at.as_ref().map(|(_, epoch)| *epoch),
             ..Memo::default()
         };
+        inst.last_from = Some(Arc::clone(&from));
         let born_frozen = inst.frozen == Some(run);
         inst.process = Some(Process {
             run,
@@ -495,6 +511,8 @@ impl World {
             self.ails(&instance, Ailment::HookFails),
             self.ails(&instance, Ailment::HookSlow),
         );
+        let from = self.process(&instance).map(|process| Arc::clone(&process.from));
+        let is_broken = hook == HookKind::Promote && from.is_some_and(|from| is_broken(&from, Broken::Promotion));
         let Some(inst) = self.instances.get_mut(&instance) else {
             return;
         };
@@ -510,7 +528,7 @@ impl World {
             .is_none_or(|process| process.hung || process.frozen);
         let (after, error) = match () {
             () if stuck => (timeout, Some("took longer than its timeout")),
-            () if fails => (usual, Some("exit code 1")),
+            () if fails || is_broken => (usual, Some("exit code 1")),
             () if slow => ((usual * 40).min(timeout / 2), None),
             () if usual >= timeout => (timeout, Some("took longer than its timeout")),
             () => (usual, None),
@@ -929,6 +947,14 @@ impl World {
         }
     }
 
+    /// Whether what runs of an instance, or ran last, was started from what is declared.
+    fn is_current(&self, id: &InstanceId) -> bool {
+        let from = self.instances.get(id).and_then(|inst| inst.last_from.as_ref());
+        let declared = self.declared.get(id.service());
+        from.zip(declared)
+            .is_none_or(|(from, declared)| from.launch() == declared.launch())
+    }
+
     /// Processes that run on a machine when its agent comes up: which, and whether the main one lives.
     pub(crate) fn adopted_processes(&mut self, ix: NodeIx) -> Vec<(InstanceId, RunId, bool)> {
         let mut found = Vec::new();
@@ -947,7 +973,7 @@ impl World {
     pub(crate) fn recovered(&mut self, ix: NodeIx, entries: &[Entry]) -> Recovered {
         let mut instances = std::collections::BTreeMap::new();
         let mut recovered = Recovered {
-            worked: None,
+            worked: self.worked.clone().map(Box::new),
             cluster: self.cluster_for(ix),
             slots: Vec::new(),
             instances: Vec::new(),
@@ -985,7 +1011,7 @@ impl World {
                                 node: self.node(ix).name.clone(),
                                 run: base,
                                 running: false,
-                                current: true,
+                                current: self.is_current(id),
                                 promoted: None,
                                 acts: None,
                                 followed: None,
@@ -1019,6 +1045,7 @@ impl World {
             let unchecked = process.from.check.is_none();
             adopted.run = process.run;
             adopted.running = true;
+            adopted.current = self.is_current(id);
             adopted.promoted = inst.memo.promoted;
             adopted.acts = inst.memo.acts;
             adopted.followed = inst.memo.followed;

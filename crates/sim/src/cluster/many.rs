@@ -23,7 +23,7 @@ pub(crate) struct Interest {
 impl World {
     /// The services that a node's core is told of.
     pub(crate) fn cluster_for(&self, ix: NodeIx) -> Cluster {
-        let whole = |agent: &super::agent::Agent| agent.clustered.scope == Scope::Controller;
+        let whole = |agent: &super::agent::Agent| *agent.clustered.scoped.scope() == Scope::Controller;
         let Some(interest) = &self.interest else {
             return self.cluster.clone();
         };
@@ -42,6 +42,7 @@ impl World {
 
     /// A file is put in force, on all nodes.
     pub(crate) fn put_in_force(&mut self, services: BTreeMap<ServiceName, model::Service>) {
+        self.file += 1;
         self.cluster.services = services;
         for ix in 0..self.nodes.len() as NodeIx {
             self.apply_at(ix);
@@ -51,6 +52,7 @@ impl World {
     pub(crate) fn apply_at(&mut self, ix: NodeIx) {
         let cluster = self.cluster_for(ix);
         self.handle(ix, Event::Applied(cluster));
+        self.tell_given_up(ix);
         self.settle(ix);
     }
 
@@ -122,6 +124,7 @@ impl World {
         }
         let cluster = self.cluster_for(ix);
         self.handle(ix, Event::Applied(cluster));
+        self.tell_given_up(ix);
         let first = InstanceId::new(service.clone(), 0);
         let slot = SlotId {
             service: service.clone(),
@@ -146,6 +149,6 @@ impl World {
         let node = self.node(ix);
         let agent = node.agent.as_deref().filter(|_| node.up);
         let open = |watch: &Watch| watch.open.is_some();
-        agent.is_some_and(|agent| !agent.clustered.scope.has_all() && open(&agent.watch) && open(&agent.second))
+        agent.is_some_and(|agent| agent.in_parts && open(&agent.watch) && open(&agent.second))
     }
 }

@@ -228,6 +228,7 @@ pub(super) fn world(
         events: false,
         drift,
         whole_up_to: decisions::WHOLE_UP_TO,
+        of_before: None,
     })
 }
 
@@ -442,6 +443,7 @@ pub fn core_alone(nodes: usize, per_node: usize) -> Option<(Duration, Duration, 
                     since: Timestamp(0),
                     because: String::new(),
                     last_failure: None,
+                    last_end: None,
                 });
             }
         }

@@ -14,6 +14,7 @@ mod blueprint;
 mod clocks;
 mod cut_off;
 mod faults;
+mod given_up;
 mod guard;
 mod hear;
 mod invariants;
@@ -34,6 +35,7 @@ mod world;
 
 pub use cut_off::{CutOff, cut_off};
 pub use faults::ClusterFault;
+pub use given_up::{Broken, BrokenVersion, broken_version};
 pub use measure::{Loss, Measured, Scale, core_alone, measure, scale};
 pub use run::{ClusterMode, ClusterOptions, ClusterReport, run_cluster};
 pub use sabotage::ClusterRule;

@@ -1,7 +1,7 @@
 //! What agents write to the store: the keys and values of the real one, as values of ours.
 
 use super::store;
-use decisions::{Report, SlotKnown};
+use decisions::{GivenUp, Report, SlotKnown};
 use model::{InstanceId, Millis, NodeName, Revision, ServiceName, SlotId};
 
 /// A machine of the simulated cluster, by number; nodes are named so that numbers and names have one order.
@@ -17,6 +17,8 @@ pub(crate) enum Key {
     Number(ServiceName),
     /// Written whenever an instance of it comes, shall go or goes.
     Counted(ServiceName),
+    /// What the file of this number declares of it is given up.
+    GivenUp(u64, ServiceName),
     /// Automatic actions are paused.
     Paused,
     Drained(NodeIx),
@@ -28,6 +30,8 @@ pub(crate) enum Key {
     Slot(SlotId),
     Live(InstanceId),
     Controller,
+    /// Everybody watches all sessions.
+    Whole,
     Ask(NodeIx, u64),
     Bind(InstanceId),
     /// An instance of that number was, and is no more: a late request does not bring it back.
@@ -50,7 +54,9 @@ impl Key {
     pub(crate) fn part(&self) -> Part {
         match self {
             Key::Session(_) => Part::Renewals,
-            Key::There(_) | Key::Slot(_) | Key::Drained(_) | Key::Rebalance(_) => Part::Second,
+            Key::There(_) | Key::Slot(_) | Key::GivenUp(..) | Key::Drained(_) | Key::Rebalance(_) | Key::Whole => {
+                Part::Second
+            }
             _ => Part::First,
         }
     }
@@ -63,6 +69,7 @@ pub(crate) enum Value {
     Session(Session),
     Number(u32),
     Counted,
+    GivenUp(Box<GivenUp>),
     Paused,
     Drained,
     Rebalance,
@@ -71,6 +78,7 @@ pub(crate) enum Value {
     Slot(SlotKnown),
     Live(Box<Report>),
     Controller { node: NodeIx, session: Revision },
+    Whole,
     Ask(Ask),
     Bind,
     Gone,
@@ -84,6 +92,8 @@ pub(crate) struct Session {
     pub(crate) agent: u64,
     pub(crate) lease: Millis,
     pub(crate) seq: u64,
+    /// Of an agent that tells that it is there.
+    pub(crate) tells: bool,
 }
 
 /// What one agent asks of another.

@@ -43,6 +43,8 @@ pub struct ClusterOptions {
     pub placed: bool,
     /// Up to so many nodes every agent is told every renewal; none if it is 0.
     pub whole_up_to: usize,
+    /// One node has an agent of before, which tells nobody that it is there.
+    pub of_before: bool,
     /// In half of the runs operators do something by hand meanwhile.
     pub operated: bool,
     /// Keep what happened in words.
@@ -60,6 +62,7 @@ impl Default for ClusterOptions {
             broken: None,
             placed: true,
             whole_up_to: decisions::WHOLE_UP_TO,
+            of_before: false,
             operated: true,
             transcript: false,
             events: false,
@@ -130,6 +133,7 @@ pub fn run_cluster(seed: u64, options: &ClusterOptions) -> ClusterReport {
         events: options.events,
         drift: true,
         whole_up_to: options.whole_up_to,
+        of_before: options.of_before.then(|| (seed % nodes as u64) as NodeIx),
     });
     match options.mode {
         ClusterMode::Storm => world.run_until(ends + Duration::from_millis(200)),

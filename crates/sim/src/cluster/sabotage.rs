@@ -35,13 +35,17 @@ pub enum ClusterRule {
     ParkNotCompared,
     /// Who is one too many is ended whatever has changed since that was seen.
     CountNotCompared,
+    /// Whoever watches goes by whose renewals are to be told, and not by whether that changed meanwhile.
+    ScopesNotNumbered,
+    /// Nobody is told of an agent that does not tell itself that it is there.
+    NewcomersNotTold,
     /// The operator says of a host that is cut off that it is off.
     OperatorLies,
 }
 
 impl ClusterRule {
     /// All of them.
-    pub const ALL: [ClusterRule; 16] = [
+    pub const ALL: [ClusterRule; 18] = [
         ClusterRule::NoGuard,
         ClusterRule::ClaimTooEarly,
         ClusterRule::EpochNotRaised,
@@ -57,6 +61,8 @@ impl ClusterRule {
         ClusterRule::HungGuardNotNoticed,
         ClusterRule::ParkNotCompared,
         ClusterRule::CountNotCompared,
+        ClusterRule::ScopesNotNumbered,
+        ClusterRule::NewcomersNotTold,
         ClusterRule::OperatorLies,
     ];
 
@@ -69,6 +75,7 @@ impl ClusterRule {
             ClusterRule::BindNotCompared => &["I7"],
             ClusterRule::ParkNotCompared => &["T11"],
             ClusterRule::CountNotCompared => &["enough are left"],
+            ClusterRule::ScopesNotNumbered | ClusterRule::NewcomersNotTold => &["nobody is deaf"],
             ClusterRule::OperatorLies => &["I1", "I6"],
             ClusterRule::NoGuard
             | ClusterRule::ClaimTooEarly
@@ -100,6 +107,8 @@ impl fmt::Display for ClusterRule {
             ClusterRule::HungGuardNotNoticed => "a guard that hangs is not noticed",
             ClusterRule::ParkNotCompared => "a claim does not look whether its slot is parked",
             ClusterRule::CountNotCompared => "who is one too many is ended on old news",
+            ClusterRule::ScopesNotNumbered => "a scope that changed and changed back is not looked at anew",
+            ClusterRule::NewcomersNotTold => "an agent of before is not told of",
             ClusterRule::OperatorLies => "an operator says of a host that it is off, and it is not",
             ClusterRule::DeadlineNotChecked => "the own deadline is not checked after a claim",
         })

@@ -4,23 +4,34 @@
 //! all but sessions ──► two watches, of the keys before them and of those after
 //! session n        ──► read once, then a watch of its own; read again when that was lost
 //! ```
-//! Each has its own way through the network: what one tells may come before what another told of an earlier revision.
+//! Each has its own way through the network: what one tells may come before what another told of an earlier revision. Whoever watches looks at the
+//! scope when it gets to it, which is not when it changes.
 
 use super::agent::{CALL_TIMEOUT, Purpose, RELIST, Task};
 use super::hear::is_told;
-use super::records::{Change, Changes, Entry, Key, NodeIx, Op, Outcome, Part, Txn, Value};
+use super::records::{self, Change, Changes, Compare, Entry, Key, NodeIx, Op, Outcome, Part, Txn, Value};
+use super::sabotage::ClusterRule;
 use super::wire::Ask as Asked;
 use super::world::{Due, World};
 use decisions::Scope;
 use model::{Revision, Timestamp};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
+
+/// As in the agent.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
+
+fn sees_one_of_before(clustered: &super::agent::Clustered) -> bool {
+    clustered.sessions.values().any(|session| !session.record.tells)
+}
 
 /// A watch of one session.
 #[derive(Debug)]
 pub(crate) struct Renewals {
     stream: u32,
+    /// By which change of the scope it came to be.
+    number: u64,
     /// What it begins with was read.
     open: bool,
     stalled: bool,
@@ -30,64 +41,143 @@ pub(crate) struct Renewals {
 impl World {
     /// Looks whose renewals an agent needs now.
     pub(crate) fn rescope(&mut self, ix: NodeIx) {
-        let whole_up_to = self.whole_up_to;
+        let (bound, of_before) = (self.whole_up_to, self.of_before == Some(ix));
+        let untold = self.broken == Some(ClusterRule::NewcomersNotTold);
         let Some(agent) = self.agent(ix) else { return };
         let Some(core) = agent.core.as_mut() else { return };
         let controller = agent.clustered.controller.map(|(node, ..)| node);
-        if !core.may_have_other_scope() && agent.clustered.scoped_for == controller {
+        let seen = sees_one_of_before(&agent.clustered);
+        let all_tell = if untold {
+            !seen
+        } else {
+            agent.clustered.presence.all_tell(seen)
+        };
+        let scoped_for = (controller, all_tell && !of_before);
+        if !core.may_have_other_scope() && agent.clustered.scoped_for == scoped_for {
             return;
         }
-        agent.clustered.scoped_for = controller;
+        agent.clustered.scoped_for = scoped_for;
+        let whole_up_to = if scoped_for.1 { bound } else { usize::MAX };
         let name = controller.map(|node| self.node(node).name.clone());
         let Some(agent) = self.agent(ix) else { return };
         let Some(core) = agent.core.as_ref() else { return };
         let scope = core.scope(name.as_ref(), whole_up_to);
-        let before = std::mem::replace(&mut agent.clustered.scope, scope.clone());
-        if before == scope {
+        let clustered = &mut agent.clustered;
+        if !clustered.scoped.change(scope, &mut clustered.observer) {
             return;
         }
-        let opened = agent.watch.open.is_some();
+        let scope = clustered.scoped.scope().clone();
         if self.interest.is_some() && scope == Scope::Controller {
             self.apply_at(ix);
         }
+        let out: Vec<NodeIx> = (0..self.nodes.len() as NodeIx)
+            .filter(|of| !scope.has(&self.node(*of).name))
+            .collect();
+        // A task is awake within microseconds; where processors are scarce it is much later now and then, and the scope may change again meanwhile.
+        let wait = match (self.broken, self.rng.u8(0..8)) {
+            (Some(ClusterRule::ScopesNotNumbered), _) => Duration::from_millis(self.rng.u64(1..3_000)),
+            (_, 0) => Duration::from_millis(self.rng.u64(1..400)),
+            _ => Duration::from_micros(self.rng.u64(20..200)),
+        };
         let Some(agent) = self.agent(ix) else { return };
-        if before.has_all() != scope.has_all() {
-            agent.clustered.observer.resync();
-            if opened {
-                agent.close_watches();
-                self.call(ix, Purpose::List { first: false }, Asked::List, CALL_TIMEOUT);
-            } else {
-                // Everything else was just read, or is being read.
-                agent.clustered.observer.go_on();
-            }
+        agent.clustered.early.retain(|of, _| !out.contains(of));
+        if !std::mem::replace(&mut agent.scope_looked_at, true) {
+            self.plan_task(ix, wait, Task::ScopeLook);
         }
-        self.watch_apart(ix, &scope);
+    }
+
+    /// As in the agent: a controller that sees one of before tells the others, who may not.
+    pub(crate) fn tell_of_those_of_before(&mut self, ix: NodeIx) {
+        if self.of_before == Some(ix) {
+            return;
+        }
+        let now = self.now;
+        let Some(agent) = self.agent(ix) else { return };
+        let controls = agent.core.as_ref().is_some_and(decisions::Core::is_controller);
+        let clustered = &mut agent.clustered;
+        let (Some((.., elected)), Some(session)) = (clustered.controller.filter(|_| controls), clustered.session)
+        else {
+            return;
+        };
+        let Some(there) = clustered.presence.to_write(sees_one_of_before(clustered)) else {
+            clustered.presence_written = None;
+            return;
+        };
+        let written = clustered.presence_written;
+        if written.is_some_and(|at| now.since(at) < TELL_AGAIN) {
+            return;
+        }
+        clustered.presence_written = Some(now);
+        let txn = Txn::new()
+            .when(Compare::Modified(Key::Controller, elected))
+            .when(Compare::Created(Key::Session(ix), session));
+        let txn = txn.then(match there {
+            true => records::put(Key::Whole, Value::Whole),
+            false => Op::Delete(Key::Whole),
+        });
+        self.write_loose(ix, txn);
+    }
+
+    /// Whether an agent, as it knows, is told every renewal.
+    pub(crate) fn has_all(&self, ix: NodeIx) -> bool {
+        let agent = self.node(ix).agent.as_deref();
+        agent.is_none_or(|agent| agent.clustered.scoped.scope().has_all())
+    }
+
+    /// Whoever watches looks at the scope as it is now.
+    pub(crate) fn look_at_scope(&mut self, ix: NodeIx) {
+        let another = self.is_of_another_scope(ix);
+        let Some(agent) = self.agent(ix) else { return };
+        agent.scope_looked_at = false;
+        // One that is about to be opened is looked at then.
+        if agent.watch.open.is_some() && another {
+            agent.close_watches();
+            agent.clustered.scoped.lost(&mut agent.clustered.observer);
+            self.list(ix);
+        }
+        self.watch_apart(ix);
+    }
+
+    /// Whether what is watched, or was listed to be, is not what is to be watched now.
+    pub(crate) fn is_of_another_scope(&self, ix: NodeIx) -> bool {
+        let Some(agent) = self.node(ix).agent.as_deref() else {
+            return false;
+        };
+        let scoped = &agent.clustered.scoped;
+        match self.broken {
+            Some(ClusterRule::ScopesNotNumbered) => agent.in_parts == scoped.scope().has_all(),
+            _ => agent.opened != scoped.opened(),
+        }
+    }
+
+    /// Lists everything, to watch from there what is to be told now.
+    pub(crate) fn list(&mut self, ix: NodeIx) {
+        let Some(agent) = self.agent(ix) else { return };
+        agent.opened = agent.clustered.scoped.opened();
+        agent.in_parts = !agent.clustered.scoped.scope().has_all();
+        self.call(ix, Purpose::List { first: false }, Asked::List, CALL_TIMEOUT);
     }
 
     /// Watches these sessions, each apart, and no others.
-    fn watch_apart(&mut self, ix: NodeIx, scope: &Scope) {
-        let wanted: BTreeSet<NodeIx> = match scope {
-            Scope::Of(nodes) => nodes.iter().map(|node| self.ix(node)).collect(),
-            Scope::Whole | Scope::Controller => BTreeSet::new(),
+    fn watch_apart(&mut self, ix: NodeIx) {
+        let Some(agent) = self.node(ix).agent.as_deref() else {
+            return;
         };
-        let Some(agent) = self.agent(ix) else { return };
-        let known: Vec<NodeIx> = agent
-            .renewals
-            .keys()
-            .chain(agent.clustered.sessions.keys())
-            .copied()
-            .collect();
-        for of in known.into_iter().filter(|of| !wanted.contains(of)) {
-            let name = self.node(of).name.clone();
+        let apart = agent.clustered.scoped.apart().iter();
+        let wanted: BTreeMap<NodeIx, u64> = apart.map(|(node, number)| (self.ix(node), *number)).collect();
+        let by_what_it_is = self.broken == Some(ClusterRule::ScopesNotNumbered);
+        let goes_on = |of: NodeIx, number: u64| {
+            let wanted = wanted.get(&of);
+            wanted.is_some_and(|wanted| by_what_it_is || *wanted == number)
+        };
+        let ended = agent.renewals.iter().filter(|(of, told)| !goes_on(**of, told.number));
+        for of in ended.map(|(of, _)| *of).collect::<Vec<_>>() {
             self.told_apart[of as usize].remove(&ix);
             if let Some(agent) = self.agent(ix) {
                 agent.renewals.remove(&of);
-                if !scope.has_all() {
-                    agent.clustered.observer.ignore(&name);
-                }
             }
         }
-        for of in wanted {
+        for (of, number) in wanted {
             let Some(agent) = self.agent(ix) else { return };
             if agent.renewals.contains_key(&of) {
                 continue;
@@ -96,6 +186,7 @@ impl World {
             let stream = agent.streams;
             let fresh = Renewals {
                 stream,
+                number,
                 open: false,
                 stalled: false,
                 last_at: Timestamp(0),
@@ -104,6 +195,16 @@ impl World {
             self.told_apart[of as usize].insert(ix);
             self.read_renewals(ix, of, stream);
         }
+    }
+
+    /// Whether what is told of the renewals of a node counts: it is of a watch that goes on.
+    fn counts(&self, ix: NodeIx, of: NodeIx) -> bool {
+        let Some(agent) = self.node(ix).agent.as_deref() else {
+            return false;
+        };
+        let told = agent.renewals.get(&of);
+        let tells = |told: &Renewals| agent.clustered.scoped.tells(&self.node(of).name, told.number);
+        told.is_some_and(tells) || self.broken == Some(ClusterRule::ScopesNotNumbered)
     }
 
     fn renewals(&mut self, ix: NodeIx, of: NodeIx, stream: u32) -> Option<&mut Renewals> {
@@ -138,6 +239,9 @@ impl World {
 
     /// A session as it was read or told apart. Which sessions there are is told by the watch that tells of slots, in one order with them.
     fn renewed(&mut self, ix: NodeIx, of: NodeIx, entry: Option<&Entry>) {
+        if !self.counts(ix, of) {
+            return;
+        }
         let Some(agent) = self.agent(ix) else { return };
         let known = agent.clustered.sessions.get(&of).map(|known| known.id);
         match entry.map(|entry| (entry, &*entry.value)) {
@@ -214,12 +318,15 @@ impl World {
     /// Nothing was heard of one session: what is known of it counts no more until it was read again.
     pub(crate) fn renewals_stall(&mut self, ix: NodeIx, of: NodeIx, stream: u32) {
         let name = self.node(of).name.clone();
+        let counts = self.counts(ix, of);
         let Some(renewals) = self.renewals(ix, of, stream).filter(|renewals| renewals.stalled) else {
             return;
         };
         (renewals.open, renewals.stalled) = (false, false);
         let Some(agent) = self.agent(ix) else { return };
-        agent.clustered.observer.unheard(&name);
+        if counts {
+            agent.clustered.observer.unheard(&name);
+        }
         agent.streams += 1;
         let stream = agent.streams;
         if let Some(renewals) = agent.renewals.get_mut(&of) {
@@ -281,7 +388,7 @@ impl World {
         self.tell_renewals(changes);
         for ix in 0..self.nodes.len() as NodeIx {
             let node = &self.nodes[ix as usize];
-            let in_parts = |agent: &super::agent::Agent| !agent.clustered.scope.has_all();
+            let in_parts = |agent: &super::agent::Agent| agent.in_parts;
             if node.agent.as_deref().filter(|_| node.up).is_some_and(in_parts) {
                 self.send_parts(ix, changes);
             }

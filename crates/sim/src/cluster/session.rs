@@ -118,11 +118,13 @@ impl World {
         let node = self.node(ix);
         let (boot, agents, noted) = (node.boot, node.agents, node.noted);
         let guard_runs = node.guard.runs;
+        let tells = self.of_before != Some(ix);
         let record = records::Session {
             boot,
             agent: u64::from(boot) << 32 | u64::from(agents),
             lease: timing.lease,
             seq: 0,
+            tells,
         };
         let options = HolderOptions::of(&timing);
         let attempts = now.boot_ns;
@@ -221,12 +223,13 @@ impl World {
                     return;
                 };
                 let key = Key::Session(ix);
-                let txn = Txn::new()
+                let mut txn = Txn::new()
                     .when(Compare::Created(key.clone(), Revision(0)))
-                    .then(records::put(key.clone(), Value::Session(record)))
-                    .then(records::put(Key::There(ix), Value::Session(record)))
-                    .then(Op::Get(key.clone()))
-                    .otherwise(Op::Get(key));
+                    .then(records::put(key.clone(), Value::Session(record)));
+                if record.tells {
+                    txn = txn.then(records::put(Key::There(ix), Value::Session(record)));
+                }
+                let txn = txn.then(Op::Get(key.clone())).otherwise(Op::Get(key));
                 self.call(ix, Purpose::Open { attempt }, Asked::Txn(Rc::new(txn)), timeout);
             }
             HolderAction::Renew {

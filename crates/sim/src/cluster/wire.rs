@@ -229,7 +229,7 @@ impl World {
             let (life, Some(stream)) = (agent.life, agent.watch.open) else {
                 continue;
             };
-            if !agent.clustered.scope.has_all() {
+            if agent.in_parts {
                 continue;
             }
             let many = self.interest.is_some();
@@ -297,7 +297,7 @@ impl World {
             }
             return;
         }
-        if !agent.clustered.scope.has_all() {
+        if agent.in_parts {
             return self.part_arrives(ix, second, upto);
         }
         agent.watch.stalled = false;

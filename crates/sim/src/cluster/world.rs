@@ -182,6 +182,14 @@ pub(crate) struct World {
     pub(crate) seed: u64,
     pub(crate) timing: Timing,
     pub(crate) cluster: Cluster,
+    /// Counts the files that were put in force.
+    pub(crate) file: u64,
+    /// The last of which everybody knows that it worked.
+    pub(crate) worked: Option<Cluster>,
+    /// How often a rollout handed a slot to a version of which every promotion fails.
+    pub(crate) tried: usize,
+    /// Agents do not hear what was given up.
+    pub(crate) forgets: bool,
     pub(crate) declared: BTreeMap<ServiceName, Arc<Service>>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) names: BTreeMap<NodeName, NodeIx>,
@@ -199,6 +207,8 @@ pub(crate) struct World {
     pub(crate) events: bool,
     /// Up to so many nodes every agent is told everything.
     pub(crate) whole_up_to: usize,
+    /// A node with an agent of before, which does not tell that it is there.
+    pub(crate) of_before: Option<NodeIx>,
     /// Which agents watch each session alone.
     pub(crate) told_apart: Vec<BTreeSet<NodeIx>>,
     /// Of very many nodes: who is told of which services.
@@ -230,6 +240,8 @@ pub(crate) struct Setup {
     pub(crate) drift: bool,
     /// Up to so many nodes every agent is told everything.
     pub(crate) whole_up_to: usize,
+    /// A node with an agent of before.
+    pub(crate) of_before: Option<NodeIx>,
 }
 
 pub(crate) fn node_name(ix: usize) -> Option<NodeName> {
@@ -290,6 +302,10 @@ impl World {
             seed: setup.seed,
             timing: setup.timing,
             cluster: setup.cluster,
+            file: 1,
+            worked: None,
+            tried: 0,
+            forgets: false,
             declared,
             nodes,
             names: names.iter().cloned().zip(0..).collect(),
@@ -308,6 +324,7 @@ impl World {
             transcript: setup.transcript.then(VecDeque::new),
             events: setup.events,
             whole_up_to: setup.whole_up_to,
+            of_before: setup.of_before,
             told_apart: vec![BTreeSet::new(); count],
             interest: None,
             timed: false,

@@ -48,6 +48,10 @@ impl World {
                 self.spawn(spawn);
             }
             Task::Prepare(instance) => self.prepare(instance),
+            Task::TellGivenUp(service) => {
+                let given_up = self.truth.store.given_up.get(&service).cloned();
+                self.deliver(Event::GivenUp { service, given_up });
+            }
             Task::Commit(write) => {
                 self.before(&write.slot.service);
                 let result = self.commit(&write);
@@ -263,6 +267,20 @@ impl World {
                 }
             }
             Action::Rebalanced { .. } => {}
+            Action::GiveUp { service, given_up } => {
+                let kept = self.truth.store_trouble() != Some(StoreTrouble::Fails);
+                if kept {
+                    let known = self.truth.store.given_up.entry(service.clone());
+                    known.or_insert_with(|| given_up.clone());
+                    let after = self.pace.span(COMMIT_US);
+                    self.plan_task(after, Task::TellGivenUp(service.clone()));
+                }
+            }
+            Action::TryAgain { service } => {
+                self.truth.store.given_up.remove(service);
+                let after = self.pace.span(COMMIT_US);
+                self.plan_task(after, Task::TellGivenUp(service.clone()));
+            }
             Action::AllStopped => self.tally.all_stopped = true,
             // There is one machine in this world, so nobody else can be asked.
             Action::Arm { .. }

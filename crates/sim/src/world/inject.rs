@@ -4,7 +4,7 @@ use super::World;
 use super::queue::Due;
 use super::truth::Node;
 use crate::fault::{Fault, Patient};
-use decisions::{Event, Reason};
+use decisions::{Event, Reason, Trial};
 use model::{Cluster, InstanceId, NodeName, RunId};
 use std::sync::Arc;
 use std::time::Duration;
@@ -177,6 +177,15 @@ impl World {
         }
     }
 
+    /// What was given up because of faults is tried again by an operator, now that they are over.
+    pub(crate) fn retry_given_up(&mut self) {
+        let given_up: Vec<_> = self.truth.store.given_up.values().cloned().collect();
+        for given_up in given_up.into_iter().filter(|given_up| given_up.trial == Trial::Slot) {
+            let instance = given_up.instance;
+            self.tell(Event::Retry { instance });
+        }
+    }
+
     fn kill_main(&mut self, id: &InstanceId, child_survives: bool) -> bool {
         let process = self
             .truth
@@ -264,6 +273,8 @@ impl World {
 
     /// The file in force from now on, as the store has it.
     pub(super) fn apply(&mut self, cluster: &Cluster) {
+        // It is kept by the file that declares it.
+        self.truth.store.given_up.clear();
         let old = std::mem::take(&mut self.truth.declared);
         self.truth.declared = cluster
             .services

@@ -78,6 +78,8 @@ pub(crate) enum Task {
     Prepare(InstanceId),
     /// A slot is written.
     Commit(SlotWrite),
+    /// The core is told whether a version is written to be given up.
+    TellGivenUp(ServiceName),
     /// Who did not stop politely is killed.
     Escalate { instance: InstanceId, run: RunId },
 }

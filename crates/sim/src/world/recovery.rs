@@ -72,6 +72,10 @@ impl World {
             let paused = self.paused_now();
             self.hand_over(Event::Paused(Some(paused)));
         }
+        for (service, given_up) in self.truth.store.given_up.clone() {
+            let given_up = Some(given_up);
+            self.hand_over(Event::GivenUp { service, given_up });
+        }
     }
 
     /// A pause as the operator of the made-up world asks for it.

@@ -1,7 +1,7 @@
 //! The simulated store: compare-and-swap of slots, with what may go wrong.
 
-use decisions::{Commit, SlotKnown, SlotWrite};
-use model::{Epoch, InstanceId, Revision, SlotId};
+use decisions::{Commit, GivenUp, SlotKnown, SlotWrite};
+use model::{Epoch, InstanceId, Revision, ServiceName, SlotId};
 use std::collections::BTreeMap;
 
 /// What is on disk. Slots are never deleted, so that epochs only rise.
@@ -10,6 +10,8 @@ pub(crate) struct Records {
     pub(crate) slots: BTreeMap<SlotId, SlotKnown>,
     /// Every claim that was ever written.
     pub(crate) claims: BTreeMap<(SlotId, Epoch), InstanceId>,
+    /// What the file in force declares and is given up.
+    pub(crate) given_up: BTreeMap<ServiceName, GivenUp>,
     revision: u64,
 }
 

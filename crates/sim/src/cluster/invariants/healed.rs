@@ -19,6 +19,7 @@ pub(crate) fn missing(world: &World) -> Option<(&'static str, String)> {
         }
     }
     sessions(world)
+        .or_else(|| deaf(world))
         .or_else(|| parting(world))
         .or_else(|| binds(world))
         .or_else(|| wishes(world))
@@ -199,6 +200,32 @@ fn sessions(world: &World) -> Option<(&'static str, String)> {
     });
     let count = controllers.count();
     (count != 1).then(|| ("L8", format!("{count} nodes are the controller")))
+}
+
+/// Every agent hears of the sessions that it would have to end: one that does not waits for ever.
+fn deaf(world: &World) -> Option<(&'static str, String)> {
+    for (node, ix) in world.nodes.iter().zip(0u16..) {
+        let agent = node.agent.as_ref();
+        let Some(clustered) = agent.map(|agent| &agent.clustered) else {
+            continue;
+        };
+        for (other, of) in world.nodes.iter().zip(0u16..).filter(|(_, of)| *of != ix) {
+            let there = world.server.model.get(&Key::Session(of)).map(|entry| entry.create);
+            let known = clustered.sessions.get(&of).map(|session| session.id);
+            let what = if there != known {
+                format!(
+                    "n{ix:04} knows session {known:?} of {}, which has {there:?}",
+                    other.name
+                )
+            } else if clustered.scoped.scope().has(&other.name) && !clustered.observer.hears(&other.name) {
+                format!("n{ix:04} does not hear whether {} renews its session", other.name)
+            } else {
+                continue;
+            };
+            return Some(("nobody is deaf", what));
+        }
+    }
+    None
 }
 
 /// What is bound is what is held.

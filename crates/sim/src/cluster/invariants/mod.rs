@@ -3,6 +3,7 @@
 
 mod bounded_decisions;
 mod enough_are_left;
+mod given_up_is_left;
 mod i10_nothing_decreases;
 mod i11_fired_is_latched;
 mod i12_routed_epochs_rise;
@@ -74,6 +75,7 @@ impl Invariants {
                 Box::new(i11_fired_is_latched::FiredIsLatched),
                 Box::new(i12_routed_epochs_rise::RoutedEpochsRise::default()),
                 Box::new(enough_are_left::EnoughAreLeft::default()),
+                Box::new(given_up_is_left::GivenUpIsLeft),
                 Box::new(t11_parked_is_not_taken::ParkedIsNotTaken::default()),
                 Box::new(paused_begins_nothing::PausedBeginsNothing),
                 Box::new(no_unasked_restart::NoUnaskedRestart),

@@ -67,6 +67,7 @@ fn justified(world: &World, ix: NodeIx, decision: &Decision, id: &InstanceId, pr
             asked || world.server.model.get(&Key::Drained(ix)).is_some()
         }
         Reason::RebalanceAsked => world.tally.rebalanced,
+        Reason::RolloutNeeds => process.from.launch() != declared.launch(),
         Reason::Parked { .. } => world.told_parked(ix, id.service()),
         Reason::ColdStandby => declared.standby_mode == StandbyMode::Cold,
         Reason::TooMany { .. } if evidence.unassigned => true,
