@@ -77,7 +77,7 @@ pub struct FenceRecord {
 /// How far the fencing of a node is.
 ///
 /// ```text
-///   (absent, done, withdrawn) ── intent ──► powering ── off, read back ──► off ── given back ──► done
+///   (absent, done, withdrawn) ── intent ──► powering ── off, read back ──► off ── settled, given back ──► done
 ///                                           ▲      │
 ///                                 next try  │      ▼                 the node opens a session
 ///                                           └── failed ─────────────────────► withdrawn
@@ -89,7 +89,7 @@ pub enum FenceState {
     Powering,
     /// That did not succeed: why. It is tried again.
     Failed(String),
-    /// All its devices said that it is off. It gets its power back now, if that is declared.
+    /// All its devices said that it is off. It gets its power back in a moment, if that is declared, and may not open a session before.
     Off,
     /// Nothing is left to be done.
     Done,
@@ -109,9 +109,9 @@ impl FenceRecord {
         session <= self.proven
     }
 
-    /// Whether somebody may be at its power right now.
-    pub fn is_powering(&self) -> bool {
-        self.state == FenceState::Powering
+    /// Whether somebody may be at its power right now, to take it away or to give it back.
+    pub fn is_under_way(&self) -> bool {
+        matches!(self.state, FenceState::Powering | FenceState::Off)
     }
 }
 

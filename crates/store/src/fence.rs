@@ -69,9 +69,23 @@ pub async fn note(
     write(store, &fence, record, txn).await
 }
 
+/// Goes on with what somebody left behind, if the record is still of the revision `from` and our own session, which is in the new one, is open.
+pub async fn resume(
+    store: &dyn Store,
+    node: &NodeName,
+    from: Revision,
+    record: &FenceRecord,
+) -> Result<Option<Revision>, SessionError> {
+    let fence = key(node);
+    let txn = Txn::new()
+        .when(compare(&fence, from))
+        .when(Compare::created(session_key(&record.by), record.under));
+    write(store, &fence, record, txn).await
+}
+
 /// What a node that opens a session writes in place of an intent; nothing if there is none to take back.
 pub(crate) fn withdrawn(record: &FenceRecord) -> Option<FenceRecord> {
-    let intent = matches!(record.state, FenceState::Powering | FenceState::Failed(_));
+    let intent = record.is_under_way() || matches!(record.state, FenceState::Failed(_));
     intent.then(|| FenceRecord {
         state: FenceState::Withdrawn,
         proven: record.proven.max(record.session),
@@ -228,10 +242,54 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_node_opens_no_session_while_it_is_given_its_power_back() {
+        let store = Memory::default();
+        let (a, b) = (opened(&store, "a").await, opened(&store, "b").await);
+        let intent = intent(&a, &b);
+        let begun = begin(&store, &intent).await.unwrap().unwrap();
+        let state = |state| FenceRecord {
+            state,
+            ..intent.record.clone()
+        };
+        let off = note(&store, &a.node, begun, &state(FenceState::Off))
+            .await
+            .unwrap()
+            .unwrap();
+        end(&store, &a).await;
+        assert!(
+            matches!(open(&store, "a").await, Opened::Powering { .. }),
+            "what was told may not have settled"
+        );
+        // Another goes on with it, if he has a session himself.
+        let c = opened(&store, "c").await;
+        let by_c = FenceRecord {
+            by: c.node.clone(),
+            under: c.id,
+            ..state(FenceState::Off)
+        };
+        let none = FenceRecord {
+            under: Revision(1),
+            ..by_c.clone()
+        };
+        assert_eq!(resume(&store, &a.node, off, &none).await.unwrap(), None);
+        let resumed = resume(&store, &a.node, off, &by_c).await.unwrap().unwrap();
+        assert_eq!(
+            note(&store, &a.node, off, &state(FenceState::Done)).await.unwrap(),
+            None,
+            "the first is late"
+        );
+        note(&store, &a.node, resumed, &state(FenceState::Done))
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(matches!(open(&store, "a").await, Opened::Open(_)));
+    }
+
+    #[tokio::test]
     async fn after_a_failed_attempt_and_after_a_good_one_the_node_may_come_back() {
         for (state, after) in [
             (FenceState::Failed("no route".into()), FenceState::Withdrawn),
-            (FenceState::Off, FenceState::Off),
+            (FenceState::Done, FenceState::Done),
         ] {
             let store = Memory::default();
             let (a, b) = (opened(&store, "a").await, opened(&store, "b").await);

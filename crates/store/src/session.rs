@@ -199,7 +199,7 @@ pub async fn open_past(
     if let Some(entry) = found.filter(|_| !result.succeeded && result.reads.first().is_some_and(Option::is_none)) {
         let known: FenceRecord = decode(entry)?;
         let mut txn = Txn::new().when(Compare::modified(&fence_key, entry.modified));
-        if known.is_powering() {
+        if known.is_under_way() {
             let fencer = session_key(&known.by);
             let now = store.get(&fencer).await?.map(|entry| entry.create).unwrap_or_default();
             if past != Some(entry.modified) || now == known.under {

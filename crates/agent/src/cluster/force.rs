@@ -124,7 +124,7 @@ impl Agent {
             .power
             .fencer
             .record(&node)
-            .filter(|(record, _)| record.is_powering())
+            .filter(|(record, _)| record.is_under_way())
         {
             let text = format!("node {} is at the power of node {node} at this moment", record.by);
             let hint = "`understudy status` shows what comes of it".to_owned();

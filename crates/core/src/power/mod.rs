@@ -19,7 +19,7 @@ mod job;
 #[cfg(test)]
 mod tests;
 
-pub use job::{Call, Job, Next};
+pub use job::{Call, GiveBack, Job, Next, SETTLE};
 
 use crate::lease::Condemn;
 use model::{FenceRecord, FenceState, Mark, Millis, NodeName, Revision, timing::observer_wait};
@@ -100,9 +100,18 @@ pub struct Begin {
 pub enum Step {
     /// Write the intent, then take the power away.
     Begin(Begin),
-    /// Give a node its power back, whose fencer is gone.
+    /// Give a node its power back, whose fencer is gone: note that we do, then do it.
     GiveBack {
         /// Whose.
+        node: NodeName,
+        /// The record as it was seen.
+        record: FenceRecord,
+        /// Its revision.
+        revision: Revision,
+    },
+    /// Note that an attempt of this node's own has failed, which an agent of before did not end.
+    GiveUp {
+        /// Of whose power.
         node: NodeName,
         /// The record as it was seen.
         record: FenceRecord,
@@ -158,7 +167,14 @@ impl Fencer {
         if self.records.get(&node).is_some_and(|known| known.revision >= revision) {
             return;
         }
-        if record.state == FenceState::Off {
+        // What was proven before this agent looked for the first time was long ago, unless somebody is at it still.
+        let before = self.records.get(&node).map(|known| known.record.proven);
+        let is_off = match (&record.state, before) {
+            (FenceState::Off, None) => true,
+            (FenceState::Off | FenceState::Done, Some(before)) => before < record.proven,
+            _ => false,
+        };
+        if is_off {
             self.brake.fenced(now);
         }
         let known = Known {
@@ -210,25 +226,37 @@ impl Fencer {
             }
         }
         for (node, known) in &self.records {
-            let gone = situation.sessions.get(&known.record.by) != Some(&known.record.under);
-            let turn = situation.stagger * situation.rank;
-            if known.record.state == FenceState::Off
-                && gone
-                && now.waited_for(known.seen) >= turn
-                && !self.ours.contains(node)
+            if !self.ours.contains(node)
+                && let Some(step) = self.left_behind(node, known, situation)
             {
-                steps.push(Step::GiveBack {
-                    node: node.clone(),
-                    record: known.record.clone(),
-                    revision: known.revision,
-                });
+                steps.push(step);
             }
         }
         for step in &steps {
-            let (Step::Begin(Begin { node, .. }) | Step::GiveBack { node, .. }) = step;
+            let (Step::Begin(Begin { node, .. }) | Step::GiveBack { node, .. } | Step::GiveUp { node, .. }) = step;
             self.ours.insert(node.clone());
         }
         steps
+    }
+
+    /// What somebody left behind who was at a node's power.
+    fn left_behind(&self, node: &NodeName, known: &Known, situation: &Situation<'_>) -> Option<Step> {
+        self.gone_fencer(known, situation)?;
+        let (node, record, revision) = (node.clone(), known.record.clone(), known.revision);
+        let over = situation
+            .now
+            .waited_for(known.seen)
+            .saturating_sub(observer_wait(record.bound));
+        match record.state {
+            FenceState::Off if over >= situation.stagger * situation.rank => {
+                Some(Step::GiveBack { node, record, revision })
+            }
+            // Of a node that is lost it is tried again, by whoever is first.
+            FenceState::Powering if record.by == self.me && !situation.unproven.contains_key(&node) => {
+                Some(Step::GiveUp { node, record, revision })
+            }
+            _ => None,
+        }
     }
 
     /// What an operator asks for: no brake, no waiting for a turn, and a node that lives is hit too.
@@ -240,7 +268,7 @@ impl Fencer {
         if self.ours.contains(node) {
             return Err(Holdup::Powering { by: self.me.clone() });
         }
-        let gone = match known.filter(|known| known.record.is_powering()) {
+        let gone = match known.filter(|known| known.record.is_under_way()) {
             Some(known) => Some(self.gone_fencer(known, situation).ok_or(Holdup::Powering {
                 by: known.record.by.clone(),
             })?),
@@ -266,7 +294,7 @@ impl Fencer {
             return Holdup::NoDevice;
         }
         match self.records.get(node).map(|known| &known.record) {
-            Some(record) if record.is_powering() => {
+            Some(record) if record.is_under_way() => {
                 return Holdup::Powering { by: record.by.clone() };
             }
             Some(FenceRecord {
@@ -290,12 +318,7 @@ impl Fencer {
 
     /// When to look again, if nothing is heard before: as soon as both clocks got there.
     pub fn next_wakeup(&self, now: Mark) -> Option<Mark> {
-        let busy = self.records.values().any(|known| {
-            matches!(
-                known.record.state,
-                FenceState::Powering | FenceState::Failed(_) | FenceState::Off
-            )
-        });
+        let busy = self.records.values().any(|known| known.record.is_under_way());
         let waits = busy || !self.lost.is_empty();
         waits.then(|| now.later(Duration::from_millis(250)))
     }
@@ -319,7 +342,7 @@ impl Fencer {
         let turn = situation.stagger * situation.rank;
         let (mut gone, mut tries) = (None, 1);
         match known.map(|known| (&known.record.state, known)) {
-            Some((FenceState::Powering, known)) => {
+            Some((FenceState::Powering | FenceState::Off, known)) => {
                 gone = Some(self.gone_fencer(known, situation)?);
                 tries = known.record.tries + 1;
             }

@@ -1,5 +1,5 @@
 use super::*;
-use model::WallTime;
+use model::{FenceDevice, WallTime, attempt_bound};
 
 const BOUND: Millis = Millis(20_000);
 
@@ -206,7 +206,44 @@ fn power_is_given_back_by_others_when_the_fencer_is_gone() {
     fencer.hear(node("c"), record("b", FenceState::Off), Revision(50), at(0));
     assert_eq!(fencer.look(&seen.at(1_000)), []);
     seen.sessions.remove(&node("b"));
-    assert!(matches!(fencer.look(&seen.at(1_000))[..], [Step::GiveBack { .. }]));
+    assert_eq!(fencer.look(&seen.at(20_000)), [], "what he began may not be over");
+    assert!(matches!(fencer.look(&seen.at(20_050))[..], [Step::GiveBack { .. }]));
+}
+
+#[test]
+fn nobody_is_fenced_while_somebody_gives_him_his_power_back() {
+    let (mut fencer, mut seen) = (Fencer::new(node("a")), Seen::new());
+    fencer.hear(node("c"), record("b", FenceState::Off), Revision(50), at(0));
+    assert_eq!(fencer.look(&seen.at(60_000)), [], "he lives");
+    assert!(fencer.by_hand(&node("c"), &seen.at(60_000)).is_err());
+    seen.sessions.remove(&node("b"));
+    assert_eq!(begins(&fencer.look(&seen.at(60_000))).len(), 1);
+}
+
+#[test]
+fn what_an_agent_of_before_left_behind_is_given_up() {
+    let (mut fencer, mut seen) = (Fencer::new(node("a")), Seen::new());
+    seen.unproven.clear();
+    fencer.hear(node("c"), record("a", FenceState::Powering), Revision(50), at(0));
+    assert_eq!(fencer.look(&seen.at(20_000)), [], "a call may go on");
+    assert!(matches!(fencer.look(&seen.at(20_050))[..], [Step::GiveUp { .. }]));
+    // And one whose node is lost is tried again at once.
+    let (mut fencer, seen) = (Fencer::new(node("a")), Seen::new());
+    fencer.hear(node("c"), record("a", FenceState::Powering), Revision(50), at(0));
+    assert_eq!(begins(&fencer.look(&seen.at(20_050))).len(), 1);
+}
+
+#[test]
+fn one_that_stays_off_counts_for_the_brake_too() {
+    let (mut fencer, mut seen) = (Fencer::new(node("a")), Seen::new());
+    seen.sessions.remove(&node("d"));
+    fencer.hear(node("d"), record("b", FenceState::Powering), Revision(50), at(0));
+    let done = FenceRecord {
+        proven: Revision(4),
+        ..record("b", FenceState::Done)
+    };
+    fencer.hear(node("d"), done, Revision(51), at(0));
+    assert_eq!(begins(&fencer.look(&seen.at(10_000))), Vec::<&Begin>::new());
 }
 
 #[test]
@@ -217,20 +254,36 @@ fn older_news_is_dropped() {
     assert_eq!(fencer.record(&node("c")).unwrap().0.state, FenceState::Done);
 }
 
+fn devices(count: usize) -> Vec<FenceDevice> {
+    let device = FenceDevice {
+        agent: "fence_made_up".into(),
+        parameters: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        timeout: Millis(3_000),
+        feeds: BTreeSet::new(),
+    };
+    vec![device; count]
+}
+
+fn job(count: usize) -> Job {
+    Job::new(&devices(count), attempt_bound(&devices(count)), at(0))
+}
+
 #[test]
 fn every_device_is_told_and_every_device_is_read() {
-    let mut job = Job::new(2);
+    let mut job = job(2);
     let mut calls = Vec::new();
     loop {
-        match job.next() {
+        match job.next(at(0), true) {
             Next::Call(call) => {
                 calls.push(call);
                 match call {
                     Call::Off(_) => job.off_done(Ok(())),
                     Call::Status(_) => job.read(Ok(true)),
+                    Call::On(_) => panic!("it is to go off"),
                 }
             }
-            Next::Confirm => break,
+            Next::Done => break,
             other => panic!("{other:?}"),
         }
     }
@@ -240,32 +293,83 @@ fn every_device_is_told_and_every_device_is_read() {
 #[test]
 fn what_is_not_read_back_is_not_confirmed() {
     // One of two says that it is on, however often it is asked.
-    let mut job = Job::new(2);
+    let mut both = job(2);
     let mut reads = 0;
     let why = loop {
-        match job.next() {
-            Next::Call(Call::Off(_)) => job.off_done(Ok(())),
+        match both.next(at(0), true) {
             Next::Call(Call::Status(device)) => {
                 reads += usize::from(device == 1);
-                job.read(Ok(device == 0));
+                both.read(Ok(device == 0));
             }
-            Next::Wait(_) => job.waited(),
+            Next::Call(_) => both.off_done(Ok(())),
+            Next::Wait(_) => both.waited(),
             Next::Fail(why) => break why,
-            Next::Confirm => panic!("it is on"),
+            Next::Done => panic!("it is on"),
         }
     };
     assert_eq!(reads, 5);
     assert!(why.contains("device 2 still says that the power is on"), "{why}");
     // A device that fails, in either call.
-    let mut job = Job::new(1);
-    job.off_done(Err("no route".into()));
-    assert!(matches!(job.next(), Next::Wait(_)), "it may have heard it nevertheless");
-    job.waited();
-    assert_eq!(job.next(), Next::Fail("no route".into()));
-    let mut job = Job::new(1);
-    job.off_done(Ok(()));
-    job.read(Err("no route".into()));
-    job.waited();
-    assert_eq!(job.next(), Next::Fail("no route".into()));
-    assert!(matches!(Job::new(0).next(), Next::Fail(_)), "nothing confirms itself");
+    let mut one = job(1);
+    one.off_done(Err("no route".into()));
+    assert!(
+        matches!(one.next(at(0), true), Next::Wait(_)),
+        "it may have heard it nevertheless"
+    );
+    one.waited();
+    assert_eq!(one.next(at(0), true), Next::Fail("no route".into()));
+    let mut one = job(1);
+    one.off_done(Ok(()));
+    one.read(Err("no route".into()));
+    one.waited();
+    assert_eq!(one.next(at(0), true), Next::Fail("no route".into()));
+    assert!(
+        matches!(job(0).next(at(0), true), Next::Fail(_)),
+        "nothing confirms itself"
+    );
+}
+
+#[test]
+fn nothing_is_told_that_might_happen_after_the_bound_or_without_a_session() {
+    let bound = attempt_bound(&devices(2)).0;
+    // A call may take its timeout, and what it says five seconds to happen.
+    let last = bound - 3_000 - 5_000;
+    assert_eq!(job(2).next(at(last), true), Next::Call(Call::Off(0)));
+    assert!(matches!(job(2).next(at(last + 1), true), Next::Fail(_)));
+    assert!(matches!(job(2).next(at(0), false), Next::Fail(_)));
+    // The first was told, and takes a moment.
+    let mut second = job(2);
+    second.off_done(Ok(()));
+    assert_eq!(second.next(at(1_000), false), Next::Wait(SETTLE));
+    second.waited();
+    assert!(matches!(second.next(at(1_000), true), Next::Fail(_)));
+}
+
+#[test]
+fn power_is_given_back_when_what_took_it_away_has_settled() {
+    let bound = attempt_bound(&devices(2));
+    let mut back = GiveBack::new(&devices(2), bound, at(0));
+    assert_eq!(back.next(at(0)), Next::Wait(SETTLE));
+    back.waited();
+    assert_eq!(back.next(at(5_000)), Next::Call(Call::On(0)));
+    for _ in 0..2 {
+        back.on_done(Err("no route".into()));
+        assert!(matches!(back.next(at(5_000)), Next::Wait(_)), "it is tried again");
+        back.waited();
+    }
+    back.on_done(Err("no route".into()));
+    assert_eq!(
+        back.next(at(5_000)),
+        Next::Call(Call::On(1)),
+        "the other is told nevertheless"
+    );
+    back.on_done(Ok(()));
+    assert_eq!(back.next(at(5_000)), Next::Fail("no route".into()));
+    // Nothing is begun that might happen after the bound, and no device is told where the node stays off.
+    let mut late = GiveBack::new(&devices(1), bound, at(0));
+    late.waited();
+    assert!(matches!(late.next(at(bound.0)), Next::Fail(_)));
+    let mut none = GiveBack::new(&[], bound, at(0));
+    none.waited();
+    assert_eq!(none.next(at(5_000)), Next::Done);
 }
