@@ -16,7 +16,7 @@ use crate::input::{Input, done, refused};
 use crate::journal::Inputs;
 use api::record::{self, DeviceCheck};
 use api::{Outcome, Severity};
-use decisions::power::{Begin, Call, Fencer, Holdup, Job, Next, Situation, Step};
+use decisions::power::{Begin, Call, Fencer, GiveBack, Holdup, Job, Next, Situation, Step};
 use decisions::{ClusterEvent, Event, lease};
 use model::{
     AfterFence, FenceDevice, FenceRecord, FenceState, Mark, Millis, NodeName, Revision, Timestamp, attempt_bound,
@@ -38,8 +38,6 @@ const CHECK_SOON: Duration = Duration::from_secs(60);
 const CHECK_FIRST: Duration = Duration::from_secs(5);
 /// A write of ours is tried again for this long before its outcome counts as unknown.
 const WRITE_FOR: Duration = Duration::from_secs(10);
-/// Power is given back this often before somebody has to do it by hand.
-const ON_TRIES: u32 = 3;
 /// Records older than this are no news.
 const NEWS_FOR_MS: i64 = 60_000;
 
@@ -165,6 +163,7 @@ impl Agent {
                     self.fence(begin, because);
                 }
                 Step::GiveBack { node, record, revision } => self.give_back(node, record, revision),
+                Step::GiveUp { node, record, revision } => self.let_go_of(node, record, revision),
             }
         }
     }
@@ -210,7 +209,7 @@ impl Agent {
             let node = attempt.intent.node.clone();
             let off = attempt.run().await;
             let (result, back) = match off {
-                Ok((told, back)) => (Ok(told), back),
+                Ok((told, off)) => (Ok(told), Some(off)),
                 Err(why) => (Err(why), None),
             };
             let over = PowerNews::Over {
@@ -219,24 +218,67 @@ impl Agent {
                 more: back.is_some(),
             };
             let _ = inputs.send(Input::Later(Later::Power(over)));
-            if let Some((record, revision)) = back {
-                let result = give_back(attempt.store.as_ref(), &node, &attempt.devices, record, revision).await;
+            if let Some(off) = back {
+                let result = give_back(attempt.store.as_ref(), &node, attempt.told_on(), off).await;
                 let _ = inputs.send(Input::Later(Later::Power(PowerNews::Back { node, result })));
             }
         });
         cluster.power.tasks.insert(node, task.abort_handle());
     }
 
-    fn give_back(&mut self, node: NodeName, record: FenceRecord, revision: Revision) {
+    /// Goes on with giving a node its power back, whose fencer is gone.
+    fn give_back(&mut self, node: NodeName, record: FenceRecord, from: Revision) {
         let Some(cluster) = &mut self.clustered else { return };
-        let devices = self.cluster.site.nodes.get(&node).map(|place| place.fence.clone());
-        let devices = devices.unwrap_or_default();
+        let Some(under) = cluster.session else {
+            cluster.power.fencer.ended(&node);
+            return;
+        };
+        let place = self.cluster.site.nodes.get(&node);
+        let place = place.filter(|place| place.after_fence == AfterFence::On);
+        let devices = place.map(|place| place.fence.clone()).unwrap_or_default();
+        let record = FenceRecord {
+            by: cluster.me.clone(),
+            under,
+            at: clock::wall_now(),
+            ..record
+        };
         let (store, inputs, of) = (Arc::clone(&self.store), self.inputs.clone(), node.clone());
         let task = tokio::spawn(async move {
-            let result = give_back(store.as_ref(), &of, &devices, record, revision).await;
+            let sent = marks::mark();
+            let result = match fence::resume(store.as_ref(), &of, from, &record).await {
+                Ok(Some(revision)) => {
+                    let off = Off { record, revision, sent };
+                    give_back(store.as_ref(), &of, &devices, off).await
+                }
+                // Somebody else does.
+                Ok(None) => Ok(()),
+                Err(error) => {
+                    tracing::debug!(node = %of, error = %chain(&error), "its power is given back later");
+                    Ok(())
+                }
+            };
             let _ = inputs.send(Input::Later(Later::Power(PowerNews::Back { node: of, result })));
         });
         cluster.power.tasks.insert(node, task.abort_handle());
+    }
+
+    /// Notes that an attempt of this node has failed, which another agent of it did not end.
+    fn let_go_of(&mut self, node: NodeName, record: FenceRecord, from: Revision) {
+        let failed = FenceRecord {
+            state: FenceState::Failed("the agent that did it was started anew meanwhile".into()),
+            at: clock::wall_now(),
+            ..record
+        };
+        let (store, inputs) = (Arc::clone(&self.store), self.inputs.clone());
+        tokio::spawn(async move {
+            let result = note(store.as_ref(), &node, from, &failed).await;
+            let over = PowerNews::Over {
+                node,
+                result: result.map(|_| String::new()),
+                more: false,
+            };
+            let _ = inputs.send(Input::Later(Later::Power(over)));
+        });
     }
 
     /// What a task of ours, or a look at the store, brought.
@@ -620,8 +662,8 @@ struct Attempt {
 }
 
 impl Attempt {
-    /// From the intent to the end of the node's session. Returns what to tell, and the record of a node that is to get its power back.
-    async fn run(&self) -> Result<(String, Option<(FenceRecord, Revision)>), String> {
+    /// From the intent to the end of the node's session. Returns what to tell, and what was noted.
+    async fn run(&self) -> Result<(String, Off), String> {
         let node = &self.intent.node;
         let sent = marks::mark();
         let begun = fence::begin(self.store.as_ref(), &self.intent).await;
@@ -644,49 +686,45 @@ impl Attempt {
             return Err(why);
         }
         let record = &self.intent.record;
-        let state = match self.after {
-            AfterFence::On => FenceState::Off,
-            AfterFence::StayOff => FenceState::Done,
-        };
-        let off = FenceRecord {
+        let record = FenceRecord {
             proven: record.proven.max(record.session),
             at: clock::wall_now(),
-            state,
+            state: FenceState::Off,
             ..record.clone()
         };
-        let confirmed = note(self.store.as_ref(), node, begun, &off).await?;
-        self.end_session(confirmed).await;
+        let sent = marks::mark();
+        let revision = note(self.store.as_ref(), node, begun, &record).await?;
+        self.end_session(revision).await;
         let told = format!("node {node} is off: every device of it says so");
-        let back = (self.after == AfterFence::On).then_some((off, confirmed));
-        Ok((told, back))
+        Ok((told, Off { record, revision, sent }))
+    }
+
+    /// The devices that give it its power back.
+    fn told_on(&self) -> &[FenceDevice] {
+        match self.after {
+            AfterFence::On => &self.devices,
+            AfterFence::StayOff => &[],
+        }
     }
 
     /// Every device is told, then read back.
     async fn take(&self, sent: Mark) -> Result<(), String> {
-        let mut job = Job::new(self.devices.len());
+        let mut job = Job::new(&self.devices, self.intent.record.bound, sent);
         loop {
-            match job.next() {
-                Next::Confirm => return Ok(()),
+            match job.next(marks::mark(), self.is_ours()) {
+                Next::Done => return Ok(()),
                 Next::Fail(why) => return Err(why),
                 Next::Wait(span) => {
                     tokio::time::sleep(span).await;
                     job.waited();
                 }
-                Next::Call(Call::Off(device)) => {
-                    let device = &self.devices[device];
-                    // Others count on it that nothing is begun that does not end within the bound.
-                    let spent = marks::mark().held_for(sent) + device.timeout.duration();
-                    if spent > self.intent.record.bound.duration() {
-                        return Err("there was no time left for all of its devices".into());
-                    }
-                    if !self.is_ours() {
-                        return Err("this node's own session was not renewed: another node goes on".into());
-                    }
-                    job.off_done(drivers::power::off(device).await.map_err(|error| chain(&error)));
-                }
                 Next::Call(Call::Status(device)) => {
                     let off = drivers::power::is_off(&self.devices[device]).await;
                     job.read(off.map_err(|error| chain(&error)));
+                }
+                Next::Call(Call::Off(device) | Call::On(device)) => {
+                    let off = drivers::power::off(&self.devices[device]).await;
+                    job.off_done(off.map_err(|error| chain(&error)));
                 }
             }
         }
@@ -727,30 +765,37 @@ impl Attempt {
     }
 }
 
-/// Gives a node its power back, and notes that nothing is left to be done.
-async fn give_back(
-    store: &dyn Store,
-    node: &NodeName,
-    devices: &[FenceDevice],
+/// That a node is off, as it was noted.
+struct Off {
     record: FenceRecord,
     revision: Revision,
-) -> Result<(), String> {
-    let mut result = Ok(());
-    for device in devices {
-        for attempt in 1..=ON_TRIES {
-            match drivers::power::on(device).await {
-                Ok(()) => break,
-                Err(error) if attempt == ON_TRIES => result = Err(chain(&error)),
-                Err(_) => tokio::time::sleep(Duration::from_secs(2)).await,
+    /// Before it was.
+    sent: Mark,
+}
+
+/// Gives a node its power back by these devices when what was told has settled, and notes that nothing is left to be done.
+async fn give_back(store: &dyn Store, node: &NodeName, devices: &[FenceDevice], off: Off) -> Result<(), String> {
+    let mut job = GiveBack::new(devices, off.record.bound, off.sent);
+    let result = loop {
+        match job.next(marks::mark()) {
+            Next::Done => break Ok(()),
+            Next::Fail(why) => break Err(why),
+            Next::Wait(span) => {
+                tokio::time::sleep(span).await;
+                job.waited();
+            }
+            Next::Call(Call::On(device) | Call::Off(device) | Call::Status(device)) => {
+                let on = drivers::power::on(&devices[device]).await;
+                job.on_done(on.map_err(|error| chain(&error)));
             }
         }
-    }
+    };
     let done = FenceRecord {
         state: FenceState::Done,
         at: clock::wall_now(),
-        ..record
+        ..off.record
     };
-    note(store, node, revision, &done).await?;
+    note(store, node, off.revision, &done).await?;
     result
 }
 
@@ -835,7 +880,7 @@ fn in_words(node: &NodeName, record: &FenceRecord) -> (Severity, &'static str, S
         FenceState::Off => (
             Severity::Warning,
             "fenced-off",
-            format!("node {node} is off: every device of it says so; it gets its power back"),
+            format!("node {node} is off: every device of it says so"),
         ),
         FenceState::Done => (
             Severity::Info,

@@ -167,15 +167,12 @@ impl Fencer {
         if self.records.get(&node).is_some_and(|known| known.revision >= revision) {
             return;
         }
-        // What was proven before this agent looked for the first time was long ago, unless somebody is at it still.
+        // Whoever looks for the first time does not know how long ago that was: it counts as now, lest a node that has just come back fences too many.
         let before = self.records.get(&node).map(|known| known.record.proven);
-        let is_off = match (&record.state, before) {
-            (FenceState::Off, None) => true,
-            (FenceState::Off | FenceState::Done, Some(before)) => before < record.proven,
-            _ => false,
-        };
+        let is_off = matches!(record.state, FenceState::Off | FenceState::Done)
+            && before.is_none_or(|before| before < record.proven || record.state == FenceState::Off);
         if is_off {
-            self.brake.fenced(now);
+            self.brake.fenced(node.clone(), now);
         }
         let known = Known {
             record,

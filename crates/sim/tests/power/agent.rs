@@ -26,7 +26,9 @@ impl World {
         }
         if node.cut.is_none() {
             self.keep_session(ix, now);
-            self.look(ix, now);
+            if self.rng.bool() {
+                self.look(ix, now);
+            }
         }
         self.go_on(ix, now);
     }

@@ -78,10 +78,11 @@ impl World {
             Some((node.clone(), leave))
         });
         let leaves = leaves.collect();
-        let mut unproven = unproven.clone();
-        if self.is_broken(Broken::BrakeSeesOne) {
-            let keep = self.rng.usize(0..unproven.len().max(1));
-            unproven = unproven.into_iter().skip(keep).take(1).collect();
+        let mut sessions = view.ids.clone();
+        if self.is_broken(Broken::BrakeBlind) {
+            // As if there were so many nodes that a few never are too many.
+            let more = (0..30).map(|more| (NodeName::new(format!("z{more}")).unwrap(), Revision(1)));
+            sessions.extend(more);
         }
         let bounds = self.bounds();
         let me = &self.nodes[ix].name;
@@ -90,8 +91,8 @@ impl World {
         let situation = Situation {
             now,
             session: self.nodes[ix].session.as_ref().map(|session| session.id),
-            sessions: &view.ids,
-            unproven: &unproven,
+            sessions: &sessions,
+            unproven,
             leaves: &leaves,
             bounds: &bounds,
             needed: &BTreeSet::new(),
@@ -350,7 +351,6 @@ impl World {
         }
         let (record, name) = (noting.record, self.nodes[of].name.clone());
         let Some(revision) = finish(fence::note(&self.store, &name, noting.begun, &record)).unwrap() else {
-            self.outcome.withdrawn += 1;
             return None;
         };
         if record.state != FenceState::Off {
@@ -359,7 +359,7 @@ impl World {
         }
         self.outcome.offs += 1;
         if !self.by_hand.contains(&noting.begun) {
-            self.check_brake();
+            self.check_brake(of);
         }
         let back = self.giving(of, record.clone(), revision, now);
         if self.step(ix) {

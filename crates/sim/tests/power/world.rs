@@ -4,8 +4,8 @@ use super::device::{Effect, MODES, Mode};
 use super::fencing::Flight;
 use super::node::Node;
 use super::view::{View, finish};
-use model::{AfterFence, NodeName, Profile, Revision, Timing};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use model::{AfterFence, FenceState, NodeName, Profile, Revision, Timing};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use store::{Memory, Store, fence, session};
 
@@ -27,7 +27,7 @@ pub(crate) enum Broken {
     NotWrittenBack,
     SessionNotLookedAt,
     RenewalNotCompared,
-    BrakeSeesOne,
+    BrakeBlind,
 }
 
 /// What becomes of a fencer.
@@ -87,7 +87,7 @@ pub(crate) struct World {
     pub(crate) renewed: BTreeMap<usize, u64>,
     pub(crate) outcome: Outcome,
     /// When nodes were seen to be off, of late.
-    off_at: VecDeque<u64>,
+    off_at: BTreeMap<usize, u64>,
     /// What becomes of the fencer at which step.
     script: Option<(usize, Fate)>,
 }
@@ -129,7 +129,7 @@ impl World {
             by_hand: BTreeSet::new(),
             renewed: BTreeMap::new(),
             outcome: Outcome::default(),
-            off_at: VecDeque::new(),
+            off_at: BTreeMap::new(),
             script: None,
         }
     }
@@ -144,47 +144,65 @@ impl World {
     }
 
     /// The holder of the only slot hangs, its device is as it is; at that step the fencer meets its fate, and is well again a minute later.
-    pub(crate) fn play_step(seed: u64, device: Mode, step: usize, fate: Fate) -> Outcome {
-        let mut world = Self::of(3, 1, fastrand::Rng::with_seed(seed), None);
-        while world.now_ms < 6_000 {
-            world.tick();
-        }
-        let holder = world
-            .nodes
-            .iter()
-            .position(|node| !node.acts.is_empty())
-            .expect("somebody acts");
+    pub(crate) fn play_step(seed: u64, device: Mode, step: usize, fate: Fate, broken: Option<Broken>) -> Outcome {
+        let (mut world, holder) = Self::calm(seed, broken);
         world.nodes[holder].hung = true;
         world.nodes[holder].device = device;
         world.script = Some((step, fate));
-        while world.now_ms < 66_000 && world.outcome.wrong.is_empty() {
+        world.passes(60_000);
+        world.heals()
+    }
+
+    /// The holder of the only slot loses its power by itself, and its device says that it has switched off before it does.
+    pub(crate) fn play_dark(seed: u64, broken: Option<Broken>) -> Outcome {
+        let (mut world, holder) = Self::calm(seed, broken);
+        world.nodes[holder].device = Mode::Late;
+        world.lose_power(holder);
+        world.passes(60_000);
+        world.heals()
+    }
+
+    /// The holder of the only slot hangs, and goes on when an intent to fence it is on its way.
+    pub(crate) fn play_goes_on(seed: u64, broken: Option<Broken>) -> Outcome {
+        let (mut world, holder) = Self::calm(seed, broken);
+        world.nodes[holder].hung = true;
+        while world.flights.is_empty() && world.now_ms < 60_000 {
             world.tick();
         }
+        world.nodes[holder].hung = false;
+        world.passes(60_000);
         world.heals()
+    }
+
+    /// Three nodes, of which one holds the only slot.
+    fn calm(seed: u64, broken: Option<Broken>) -> (Self, usize) {
+        let mut world = Self::of(3, 1, fastrand::Rng::with_seed(seed), broken);
+        world.passes(6_000);
+        let holder = world.nodes.iter().position(|node| !node.acts.is_empty());
+        (world, holder.expect("somebody acts"))
+    }
+
+    fn passes(&mut self, for_ms: u64) {
+        let until = self.now_ms + for_ms;
+        while self.now_ms < until && self.outcome.wrong.is_empty() {
+            self.tick();
+        }
     }
 
     /// More than a third of the nodes lose their connection to the rest at once, and a while later each other's power, were there no brake.
     pub(crate) fn play_rack(seed: u64, broken: Option<Broken>) -> Outcome {
         let mut world = Self::of(6, 5, fastrand::Rng::with_seed(seed), broken);
-        while world.now_ms < 8_000 {
-            world.tick();
-        }
+        world.passes(8_000);
         for ix in 0..3 {
-            if world.rng.bool() {
-                world.nodes[ix].hung = true;
-            } else {
-                world.lose_power(ix);
+            match world.rng.bool() {
+                true => world.nodes[ix].hung = true,
+                false => world.lose_power(ix),
             }
             // Not in the same instant: some are condemned before the last is silent.
-            let until = world.now_ms + world.rng.u64(0..6_000);
-            while world.now_ms < until {
-                world.tick();
-            }
+            let later_ms = world.rng.u64(0..6_000);
+            world.passes(later_ms);
         }
-        let until = world.now_ms + 60_000;
-        while world.now_ms < until && world.outcome.wrong.is_empty() {
-            world.tick();
-        }
+        world.passes(60_000);
         world.heals()
     }
 
@@ -198,7 +216,10 @@ impl World {
         let until = self.now_ms + HEAL_MS;
         while self.now_ms < until && self.outcome.wrong.is_empty() {
             // Those that stay off are looked after.
-            if self.now_ms.is_multiple_of(20_000) {
+            if self.now_ms.is_multiple_of(10_000) {
+                if self.is_missing().is_none() {
+                    break;
+                }
                 for ix in 0..self.nodes.len() {
                     if !self.nodes[ix].on() && !self.is_fenced(ix) {
                         self.give_power(ix);
@@ -207,19 +228,21 @@ impl World {
             }
             self.tick();
         }
-        if self.outcome.wrong.is_empty() {
-            for slot in 0..self.slots {
-                if !self.nodes.iter().any(|node| node.on() && node.acts.contains(&slot)) {
-                    self.wrong(&format!("nobody acts for slot {slot}, with everything mended"));
-                }
-            }
-            for ix in 0..self.nodes.len() {
-                if self.nodes[ix].session.is_none() || self.is_fenced(ix) {
-                    self.wrong(&format!("node {} is not back, with everything mended", self.names[ix]));
-                }
-            }
+        if let Some(what) = self.is_missing().filter(|_| self.outcome.wrong.is_empty()) {
+            self.wrong(&format!("{what}, with everything mended"));
         }
         self.outcome
+    }
+
+    /// What is not as it is to be in the end.
+    fn is_missing(&self) -> Option<String> {
+        let acts = |slot: usize| self.nodes.iter().any(|node| node.on() && node.acts.contains(&slot));
+        if let Some(slot) = (0..self.slots).find(|slot| !acts(*slot)) {
+            return Some(format!("nobody acts for slot {slot}"));
+        }
+        let away = |ix: &usize| self.nodes[*ix].session.is_none() || self.is_fenced(*ix);
+        let away = (0..self.nodes.len()).find(away);
+        away.map(|ix| format!("node {} is not back", self.names[ix]))
     }
 
     fn tick(&mut self) {
@@ -232,6 +255,16 @@ impl World {
         for ix in 0..self.nodes.len() {
             self.live(ix);
         }
+        let withdrawn = |view: &View, node: &NodeName| {
+            let record = view.fences.get(node);
+            record.is_some_and(|(record, _)| record.state == FenceState::Withdrawn)
+        };
+        let [.., before, newest] = &self.views[..] else { return };
+        let came_back = self
+            .names
+            .iter()
+            .filter(|node| withdrawn(newest, node) && !withdrawn(before, node));
+        self.outcome.withdrawn += came_back.count();
         for slot in 0..self.slots {
             let writing = self.nodes.iter().filter(|node| node.writes(slot, self.now_ms)).count();
             if writing > 1 {
@@ -274,10 +307,10 @@ impl World {
     }
 
     /// A node was seen to be off whom no operator meant: never more than a third at once.
-    pub(crate) fn check_brake(&mut self) {
+    pub(crate) fn check_brake(&mut self, of: usize) {
         let now_ms = self.now_ms;
-        self.off_at.retain(|at| now_ms - at < TOGETHER_MS);
-        self.off_at.push_back(now_ms);
+        self.off_at.retain(|_, at| now_ms - *at < TOGETHER_MS);
+        self.off_at.insert(of, now_ms);
         if self.off_at.len() > 1.max(self.nodes.len() / 3) {
             self.wrong("a storm of fencing");
         }
