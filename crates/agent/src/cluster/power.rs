@@ -19,7 +19,8 @@ use api::{Outcome, Severity};
 use decisions::power::{Begin, Call, Fencer, GiveBack, Holdup, Job, Next, Situation, Step};
 use decisions::{ClusterEvent, Event, lease};
 use model::{
-    AfterFence, FenceDevice, FenceRecord, FenceState, Mark, Millis, NodeName, Revision, Timestamp, attempt_bound,
+    AfterFence, FenceBy, FenceDevice, FenceRecord, FenceState, Mark, Millis, NodeName, Revision, Timestamp,
+    attempt_bound,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -50,19 +51,41 @@ pub(crate) struct Power {
     waiting: BTreeMap<NodeName, oneshot::Sender<Result<Outcome, Outcome>>>,
     /// Ends of sessions that were looked up.
     asked: BTreeSet<(NodeName, Revision)>,
+    /// And found, or found not to be there.
+    found: BTreeSet<(NodeName, Revision)>,
+    /// Whether what ran here may still be in the page cache.
+    cache: Cache,
+    /// How often it was written back.
+    flushes: u64,
     /// What the checks of devices said last.
     pub(crate) checks: BTreeMap<NodeName, DeviceCheck>,
     /// When each is due, as far as that is for us to do.
     check_at: BTreeMap<NodeName, Timestamp>,
     /// When to look again.
     look_at: Option<Mark>,
+    /// Since when each node with an agent that knows nothing of it is seen.
+    of_before: BTreeMap<NodeName, Timestamp>,
     /// Since when each lost node is not known to be off.
     pub(crate) unproven: BTreeMap<NodeName, (Revision, Timestamp)>,
+}
+
+/// What exclusive instances wrote before they ended: on a shared disk it must not come after what the next one writes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Cache {
+    /// Some may be in the page cache.
+    #[default]
+    Dirty,
+    /// It is being written back, for the so manieth time.
+    WrittenBack(u64),
+    /// Nothing is.
+    Clean,
 }
 
 /// What comes of it.
 #[derive(Debug)]
 pub(crate) enum PowerNews {
+    /// Everything is on the disks that was in the page cache when this began.
+    Clean(u64),
     /// An attempt at a node's power is over, but for `more`: it gets its power back.
     Over {
         node: NodeName,
@@ -77,6 +100,8 @@ pub(crate) enum PowerNews {
         session: Revision,
         cause: Option<Cause>,
     },
+    /// That could not be looked up.
+    NoAnswer { node: NodeName, session: Revision },
     /// A device was asked.
     Checked { node: NodeName, trouble: Option<String> },
 }
@@ -88,9 +113,13 @@ impl Power {
             tasks: BTreeMap::new(),
             waiting: BTreeMap::new(),
             asked: BTreeSet::new(),
+            found: BTreeSet::new(),
+            cache: Cache::default(),
+            flushes: 0,
             checks: BTreeMap::new(),
             check_at: BTreeMap::new(),
             look_at: None,
+            of_before: BTreeMap::new(),
             unproven: BTreeMap::new(),
         }
     }
@@ -118,11 +147,16 @@ impl Agent {
     pub(crate) fn look_at_power(&mut self, now: Timestamp) {
         let unproven = self.core.unproven_nodes();
         let Some(cluster) = &mut self.clustered else { return };
+        let of_before: BTreeSet<NodeName> = of_before(cluster).cloned().collect();
         let power = &mut cluster.power;
+        power.of_before.retain(|node, _| of_before.contains(node));
+        for node in of_before {
+            power.of_before.entry(node).or_insert(now);
+        }
         power.unproven.retain(|node, _| unproven.contains_key(node));
-        power
-            .asked
-            .retain(|(node, session)| unproven.get(node) == Some(session));
+        for looked_up in [&mut power.asked, &mut power.found] {
+            looked_up.retain(|(node, session)| unproven.get(node) == Some(session));
+        }
         for (node, session) in &unproven {
             let known = power.unproven.entry(node.clone()).or_insert((*session, now));
             known.0 = *session;
@@ -143,7 +177,11 @@ impl Agent {
             cluster.power.look_at = None;
             return;
         }
-        let facts = Facts::of(cluster, &self.cluster, unproven);
+        // One that left in order, or has just booted again, is not fenced before its grave was read.
+        let mut known = unproven;
+        let has = |node: &NodeName, session| cluster.sessions.get(node).map(|open| open.id) == Some(session);
+        known.retain(|node, session| has(node, *session) || cluster.power.found.contains(&(node.clone(), *session)));
+        let facts = Facts::of(cluster, &self.cluster, known);
         let steps = cluster.power.fencer.look(&facts.situation(cluster));
         cluster.power.look_at = cluster.power.fencer.next_wakeup(facts.now);
         for step in steps {
@@ -166,6 +204,34 @@ impl Agent {
                 Step::GiveUp { node, record, revision } => self.let_go_of(node, record, revision),
             }
         }
+    }
+
+    /// Whether all that ended here has ended for shared disks too. `empty` says that nothing exclusive runs; what is in the page cache then is
+    /// written back first, where a service shares storage, before this node opens a session: another could take its slot from then on.
+    pub(crate) fn is_written_back(&mut self, empty: bool) -> bool {
+        let shares = self
+            .cluster
+            .services
+            .values()
+            .any(|service| service.fence == FenceBy::Power);
+        let Some(cluster) = &mut self.clustered else {
+            return empty;
+        };
+        let cache = &mut cluster.power.cache;
+        match (empty, *cache) {
+            (false, _) => *cache = Cache::Dirty,
+            (true, Cache::Dirty) if shares => {
+                cluster.power.flushes += 1;
+                let (inputs, time) = (self.inputs.clone(), cluster.power.flushes);
+                *cache = Cache::WrittenBack(time);
+                tokio::spawn(async move {
+                    written_back().await;
+                    let _ = inputs.send(Input::Later(Later::Power(PowerNews::Clean(time))));
+                });
+            }
+            (true, _) => {}
+        }
+        empty && (!shares || *cache == Cache::Clean)
     }
 
     /// Begins an attempt.
@@ -306,7 +372,16 @@ impl Agent {
                     self.journal.tell(Severity::Error, "stays-off", text, why);
                 }
             }
+            PowerNews::Clean(time) => {
+                if cluster.power.cache == Cache::WrittenBack(time) {
+                    cluster.power.cache = Cache::Clean;
+                }
+            }
+            PowerNews::NoAnswer { node, session } => {
+                cluster.power.asked.remove(&(node, session));
+            }
             PowerNews::Grave { node, session, cause } => {
+                cluster.power.found.insert((node.clone(), session));
                 let proves = matches!(
                     cause,
                     Some(Cause::Closed | Cause::Rebooted | Cause::Fenced | Cause::Stated)
@@ -463,13 +538,13 @@ impl Agent {
             }
         }
         for (node, devices) in due {
-            let inputs = self.inputs.clone();
+            let (inputs, lives) = (self.inputs.clone(), cluster.sessions.contains_key(&node));
+            let lives = lives && !cluster.expired.contains(&node);
             tokio::spawn(async move {
                 let mut trouble = None;
                 for device in &devices {
-                    if let Err(error) = drivers::power::is_off(device).await {
-                        trouble.get_or_insert_with(|| chain(&error));
-                    }
+                    let answer = drivers::power::is_off(device).await;
+                    trouble = trouble.or(trouble_of(device, answer.map_err(|error| chain(&error)), lives));
                 }
                 let _ = inputs.send(Input::Later(Later::Power(PowerNews::Checked { node, trouble })));
             });
@@ -550,6 +625,26 @@ impl Agent {
                 since: clock::shown(*since),
             });
         }
+        let shares: Vec<String> = self
+            .cluster
+            .services
+            .iter()
+            .filter(|(_, service)| service.fence == FenceBy::Power)
+            .map(|(name, _)| name.to_string())
+            .collect();
+        for (node, since) in cluster.power.of_before.iter().filter(|_| !shares.is_empty()) {
+            problems.push(api::Problem {
+                code: "fence-unknown".into(),
+                severity: Severity::Error,
+                about: node.to_string(),
+                text: format!(
+                    "the agent of node {node} is of a version that knows nothing of power fencing: it may take the slots of {} from a lost node that still writes",
+                    shares.join(", ")
+                ),
+                hint: format!("install this version on node {node}"),
+                since: clock::shown(*since),
+            });
+        }
         for (node, check) in &cluster.power.checks {
             let declared = self
                 .cluster
@@ -573,6 +668,32 @@ impl Agent {
         }
         problems
     }
+}
+
+/// Nodes whose agents are of a version that knows nothing of power fencing.
+fn of_before(cluster: &Clustered) -> impl Iterator<Item = &NodeName> {
+    let of_before = |session: &session::Session| session.record.protocol < super::session::FENCES_BY_POWER;
+    let sessions = cluster.sessions.iter().filter(move |(_, session)| of_before(session));
+    sessions.map(|(node, _)| node)
+}
+
+/// Why a file with services that share storage cannot be put in force yet.
+pub(crate) fn not_everybody_fences(cluster: &Clustered, file: &model::Cluster) -> Option<Outcome> {
+    let mut services = file
+        .services
+        .iter()
+        .filter(|(_, service)| service.fence == FenceBy::Power);
+    let (service, _) = services.next()?;
+    let nodes: Vec<&str> = of_before(cluster).map(NodeName::as_str).collect();
+    (!nodes.is_empty()).then(|| {
+        refused(
+            format!(
+                "service `{service}` has `fence = \"power\"`, and the agents of {} are of a version that knows nothing of it: they would take its slots from a lost node that still writes",
+                nodes.join(", ")
+            ),
+            Some("install this version on each node first; nothing was changed".into()),
+        )
+    })
 }
 
 /// What the fencer looks at, gathered.
@@ -816,19 +937,51 @@ async fn note(store: &dyn Store, node: &NodeName, from: Revision, record: &Fence
     }
 }
 
+/// Waits until what is in the page cache is on the disks: for as long as those need, be it for ever.
+pub(crate) async fn written_back() {
+    let began = tokio::time::Instant::now();
+    if tokio::task::spawn_blocking(rustix::fs::sync).await.is_err() {
+        tracing::error!("what is in the page cache could not be written back");
+        std::future::pending::<()>().await;
+    }
+    let took = began.elapsed();
+    if took > Duration::from_secs(1) {
+        tracing::info!(?took, "wrote back what services left in the page cache");
+    }
+}
+
 /// How a session ended that is gone without our having seen it.
 fn look_up(store: Arc<dyn Store>, inputs: Inputs, node: NodeName, id: Revision) {
     tokio::spawn(async move {
         let key = session::grave_key(&node, id);
-        let entry = store.get(&key).await.ok().flatten();
-        let grave = entry.and_then(|entry| serde_json::from_slice::<Grave>(&entry.value).ok());
-        let news = PowerNews::Grave {
-            node,
-            session: id,
-            cause: grave.map(|grave| grave.cause),
+        let news = match store.get(&key).await {
+            Ok(entry) => {
+                let grave = entry.and_then(|entry| serde_json::from_slice::<Grave>(&entry.value).ok());
+                PowerNews::Grave {
+                    node,
+                    session: id,
+                    cause: grave.map(|grave| grave.cause),
+                }
+            }
+            Err(_) => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                PowerNews::NoAnswer { node, session: id }
+            }
         };
         let _ = inputs.send(Input::Later(Later::Power(news)));
     });
+}
+
+/// What is wrong with what a device says. One that calls the supply of a node off that lives is most likely another's: its word would prove nothing.
+fn trouble_of(device: &FenceDevice, is_off: Result<bool, String>, lives: bool) -> Option<String> {
+    match is_off {
+        Err(why) => Some(why),
+        Ok(true) if lives => Some(format!(
+            "{} says that the power is off, and the node lives: is it the device of another one, or is this supply without current?",
+            device.shown()
+        )),
+        Ok(_) => None,
+    }
 }
 
 /// Every device is asked whether it is on or off, and nothing is done.
@@ -907,5 +1060,29 @@ fn words(node: &NodeName, holdup: &Holdup) -> String {
         }
         Holdup::Powering { by } => format!("node {by} takes its power away"),
         Holdup::Soon => "its power is taken away in a moment".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_calls_a_living_node_off_is_told_of() {
+        let device = FenceDevice {
+            agent: "fence_made_up".into(),
+            parameters: BTreeMap::from([("ip".into(), "10.0.9.1".into())]),
+            secrets: BTreeMap::new(),
+            timeout: Millis(1_000),
+            feeds: BTreeSet::new(),
+        };
+        assert_eq!(trouble_of(&device, Ok(false), true), None);
+        assert_eq!(trouble_of(&device, Ok(true), false), None, "it is lost, and off");
+        let told = trouble_of(&device, Ok(true), true).unwrap();
+        assert!(
+            told.contains("fence_made_up at 10.0.9.1 says that the power is off"),
+            "{told}"
+        );
+        assert_eq!(trouble_of(&device, Err("no route".into()), true).unwrap(), "no route");
     }
 }

@@ -26,9 +26,11 @@ use store::session::{self, Opened, Record, Renewal, Session};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Version of the takeover protocol that we speak.
-pub(crate) const PROTOCOL: u32 = 2;
+pub(crate) const PROTOCOL: u32 = 3;
 /// From this version on a session that is opened or ended is also told apart (`there/NODE`): while an older agent has one, nobody relies on that.
 pub(crate) const TELLS_WHO_IS_THERE: u32 = 2;
+/// From this version on agents wait for proof where a service shares storage, and open no session while somebody is at their power.
+pub(crate) const FENCES_BY_POWER: u32 = 3;
 
 /// Something for the thread to do.
 pub(crate) enum Order {

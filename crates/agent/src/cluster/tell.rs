@@ -55,7 +55,7 @@ impl Agent {
         };
         let silent = |cluster: &super::Clustered| cluster.observer.is_anyone_silent(super::clock::mark());
         let fast = self.core.holds_slots() || self.clustered.as_ref().is_some_and(silent);
-        let empty = self.core.acting_exclusive().is_empty();
+        let empty = self.is_written_back(self.core.acting_exclusive().is_empty());
         let Some(cluster) = &mut self.clustered else { return };
         cluster.upkeep.send_if_modified(|before| {
             let changed = *before != wanted;
