@@ -50,6 +50,8 @@ pub(crate) struct Input<'a> {
     pub(crate) bytes: &'a [u8],
     /// Whole seconds.
     pub(crate) alarm: u32,
+    /// It is not begun any more later than this.
+    pub(crate) begins_by: Option<model::Timestamp>,
 }
 
 impl std::fmt::Debug for Input<'_> {
@@ -188,7 +190,7 @@ fn start(command: Command<'_>) -> Result<(Running, pipe::Receiver), StartError> 
         .process_group(0);
     if let Some(input) = command.input {
         child.stdin(told(input.bytes)?);
-        alarm(&mut child, input.alarm);
+        alarm(&mut child, input.alarm, input.begins_by);
     }
     if let Some(dir) = command.dir {
         child.current_dir(dir);
@@ -221,21 +223,29 @@ fn told(bytes: &[u8]) -> io::Result<Stdio> {
     Ok(reader.into())
 }
 
-/// The kernel's alarm clock goes on over `exec`, and ends who does not expect it.
-fn alarm(child: &mut std::process::Command, seconds: u32) {
+/// The kernel's alarm clock goes on over `exec`, and ends who does not expect it. The clock is looked at when it is set: whatever held this agent up
+/// until here, or holds the child up from here on, it ends by the latest begin and the alarm.
+fn alarm(child: &mut std::process::Command, seconds: u32, begins_by: Option<model::Timestamp>) {
     let set = move || {
         // SAFETY: a plain system call without any memory.
         #[expect(unsafe_code, reason = "the kernel's alarm has no safe wrapper here")]
         unsafe {
             libc::alarm(seconds);
         }
-        Ok(())
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let now_us = now.tv_sec.saturating_mul(1_000_000).saturating_add(now.tv_nsec / 1_000);
+        match begins_by {
+            Some(by) if u64::try_from(now_us).is_ok_and(|now_us| now_us > by.0) => {
+                Err(io::Error::from_raw_os_error(libc::ETIMEDOUT))
+            }
+            _ => Ok(()),
+        }
     };
     #[expect(
         unsafe_code,
-        reason = "the closure makes one system call and neither allocates nor locks"
+        reason = "the closure makes two system calls and neither allocates nor locks"
     )]
-    // SAFETY: between fork and exec only async-signal-safe things are allowed, and `alarm` is one.
+    // SAFETY: between fork and exec only async-signal-safe things are allowed, and `alarm` and `clock_gettime` are.
     unsafe {
         child.pre_exec(set);
     }

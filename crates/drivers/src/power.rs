@@ -6,7 +6,7 @@
 
 use crate::command::{self, Command, Done, End, Input};
 use crate::environment;
-use model::{FenceDevice, Secret};
+use model::{FenceDevice, Secret, Timestamp};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
@@ -143,23 +143,24 @@ impl Error {
     }
 }
 
-/// Takes the power away. Says nothing of whether it is away: ask [`is_off`].
-pub async fn off(device: &FenceDevice) -> Result<(), Error> {
-    call(device, Action::Off).await.map(drop)
+/// Takes the power away. Says nothing of whether it is away: ask [`is_off`]. Not begun later than `begins_by`, even should this agent be held up
+/// right before.
+pub async fn off(device: &FenceDevice, begins_by: Timestamp) -> Result<(), Error> {
+    call(device, Action::Off, Some(begins_by)).await.map(drop)
 }
 
-/// Gives the power back.
-pub async fn on(device: &FenceDevice) -> Result<(), Error> {
-    call(device, Action::On).await.map(drop)
+/// Gives the power back; not begun later than that.
+pub async fn on(device: &FenceDevice, begins_by: Timestamp) -> Result<(), Error> {
+    call(device, Action::On, Some(begins_by)).await.map(drop)
 }
 
 /// Whether the device says that the power is off.
 pub async fn is_off(device: &FenceDevice) -> Result<bool, Error> {
-    Ok(call(device, Action::Status).await? == OFF_CODE)
+    Ok(call(device, Action::Status, None).await? == OFF_CODE)
 }
 
 /// Runs the agent to its end; when the future is dropped, it and what it started are killed.
-async fn call(device: &FenceDevice, action: Action) -> Result<i32, Error> {
+async fn call(device: &FenceDevice, action: Action, begins_by: Option<Timestamp>) -> Result<i32, Error> {
     let (input, secrets) = told(device, action)?;
     let mut env = environment::base(None);
     if let Some(path) = env.get_mut("PATH")
@@ -177,6 +178,7 @@ async fn call(device: &FenceDevice, action: Action) -> Result<i32, Error> {
         input: Some(Input {
             bytes: input.as_bytes(),
             alarm: u32::try_from(seconds).unwrap_or(u32::MAX),
+            begins_by,
         }),
         keep_bytes: OUTPUT_BYTES,
         kill_leftovers: true,
@@ -292,6 +294,8 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::fs::Permissions;
 
+    const LATER: Timestamp = Timestamp(u64::MAX);
+
     /// An agent of our own: `script` finds what it was told in `$told`.
     fn device(dir: &Path, script: &str) -> FenceDevice {
         let path = dir.join("agent");
@@ -317,7 +321,7 @@ mod tests {
             dir.path(),
             &format!("{{ echo \"$told\"; echo \"args=$#\"; env; }} > {}", note.display()),
         );
-        off(&device).await.unwrap();
+        off(&device, LATER).await.unwrap();
         let noted = std::fs::read_to_string(note).unwrap();
         assert!(
             noted.starts_with("action=off\nip=10.0.9.1\npassword=hunter2\nargs=0\n"),
@@ -341,7 +345,7 @@ mod tests {
             ),
             ("kill -KILL $$", "killed by signal 9"),
         ] {
-            let error = off(&device(dir.path(), script)).await.unwrap_err().to_string();
+            let error = off(&device(dir.path(), script), LATER).await.unwrap_err().to_string();
             assert!(error.contains(told) && !error.contains("hunter2"), "{error}");
         }
     }
@@ -352,7 +356,7 @@ mod tests {
         let late = dir.path().join("late");
         let mut device = device(dir.path(), &format!("(sleep 2; touch {}) & wait", late.display()));
         device.timeout = Millis(300);
-        let error = off(&device).await.unwrap_err();
+        let error = off(&device, LATER).await.unwrap_err();
         assert!(matches!(error, Error::TimedOut { .. }), "{error}");
         tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
         assert!(!late.exists(), "what it began goes on");
@@ -367,23 +371,41 @@ mod tests {
         };
         std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         assert!(
-            off(&device)
+            off(&device, LATER)
                 .await
                 .unwrap_err()
                 .to_string()
                 .contains("may be read by everybody")
         );
         std::fs::remove_file(&path).unwrap();
-        assert!(off(&device).await.unwrap_err().to_string().contains("cannot be read"));
+        assert!(
+            off(&device, LATER)
+                .await
+                .unwrap_err()
+                .to_string()
+                .contains("cannot be read")
+        );
         device
             .secrets
             .insert("password".into(), Secret::Env("SURELY_NOT_THERE".into()));
         assert!(
-            off(&device)
+            off(&device, LATER)
                 .await
                 .unwrap_err()
                 .to_string()
                 .contains("no variable `SURELY_NOT_THERE`")
         );
+    }
+
+    #[tokio::test]
+    async fn what_is_late_is_not_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let began = dir.path().join("began");
+        let device = device(dir.path(), &format!("touch {}", began.display()));
+        let error = off(&device, Timestamp(1)).await.unwrap_err().to_string();
+        assert!(error.contains("failed to start"), "{error}");
+        assert!(!began.exists());
+        off(&device, LATER).await.unwrap();
+        assert!(began.exists());
     }
 }

@@ -844,7 +844,7 @@ impl Attempt {
                     job.read(off.map_err(|error| chain(&error)));
                 }
                 Next::Call(Call::Off(device) | Call::On(device)) => {
-                    let off = drivers::power::off(&self.devices[device]).await;
+                    let off = drivers::power::off(&self.devices[device], job.begins_by(device)).await;
                     job.off_done(off.map_err(|error| chain(&error)));
                 }
             }
@@ -906,7 +906,7 @@ async fn give_back(store: &dyn Store, node: &NodeName, devices: &[FenceDevice], 
                 job.waited();
             }
             Next::Call(Call::On(device) | Call::Off(device) | Call::Status(device)) => {
-                let on = drivers::power::on(&devices[device]).await;
+                let on = drivers::power::on(&devices[device], job.begins_by(device)).await;
                 job.on_done(on.map_err(|error| chain(&error)));
             }
         }

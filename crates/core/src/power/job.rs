@@ -1,6 +1,6 @@
 //! The order of calls that takes a node's power away, every device off, then every device read back; and of those that give it back.
 
-use model::{FenceDevice, Mark, Millis};
+use model::{FenceDevice, Mark, Millis, Timestamp};
 use std::time::Duration;
 
 /// A device that still says "on" after it was told "off" is read again this often, this far apart: outlets take a moment.
@@ -52,7 +52,11 @@ impl Span {
     /// `sent` was taken before the record with this `bound` was sent.
     fn new(devices: &[FenceDevice], bound: Millis, sent: Mark) -> Self {
         Self {
-            timeouts: devices.iter().map(|device| device.timeout.duration()).collect(),
+            // The kernel's alarm, which ends a fence agent whose caller hangs, knows whole seconds.
+            timeouts: devices
+                .iter()
+                .map(|device| Duration::from_secs(device.timeout.0.div_ceil(1_000)))
+                .collect(),
             bound: bound.duration(),
             sent,
         }
@@ -63,7 +67,17 @@ impl Span {
     }
 
     fn has_room_for(&self, device: usize, now: Mark) -> bool {
-        now.held_for(self.sent) + self.timeouts[device] + SETTLE <= self.bound
+        now.held_for(self.sent) <= self.room(device)
+    }
+
+    fn begins_by(&self, device: usize) -> Timestamp {
+        let room = u64::try_from(self.room(device).as_micros()).unwrap_or(u64::MAX);
+        Timestamp((self.sent.boot_ns / 1_000).saturating_add(room))
+    }
+
+    /// How long after the record was sent a call may begin.
+    fn room(&self, device: usize) -> Duration {
+        self.bound.saturating_sub(self.timeouts[device] + SETTLE)
     }
 }
 
@@ -121,6 +135,11 @@ impl Job {
             State::Over(Ok(())) => Next::Done,
             State::Over(Err(why)) => Next::Fail(why.clone()),
         }
+    }
+
+    /// When a call to a device must have begun: whoever was held up in between must not begin it any more.
+    pub fn begins_by(&self, device: usize) -> Timestamp {
+        self.span.begins_by(device)
     }
 
     /// The wait is over.
@@ -215,6 +234,11 @@ impl GiveBack {
             (Giving::Over, None) => Next::Done,
             (Giving::Over, Some(why)) => Next::Fail(why.clone()),
         }
+    }
+
+    /// When a call to a device must have begun: whoever was held up in between must not begin it any more.
+    pub fn begins_by(&self, device: usize) -> Timestamp {
+        self.span.begins_by(device)
     }
 
     /// The wait is over.

@@ -1,5 +1,5 @@
 use super::*;
-use model::{FenceDevice, WallTime, attempt_bound};
+use model::{FenceDevice, Timestamp, WallTime, attempt_bound};
 
 const BOUND: Millis = Millis(20_000);
 
@@ -336,6 +336,7 @@ fn nothing_is_told_that_might_happen_after_the_bound_or_without_a_session() {
     let last = bound - 3_000 - 5_000;
     assert_eq!(job(2).next(at(last), true), Next::Call(Call::Off(0)));
     assert!(matches!(job(2).next(at(last + 1), true), Next::Fail(_)));
+    assert_eq!(job(2).begins_by(0), Timestamp(last * 1_000));
     assert!(matches!(job(2).next(at(0), false), Next::Fail(_)));
     // The first was told, and takes a moment.
     let mut second = job(2);
