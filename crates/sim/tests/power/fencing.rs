@@ -350,9 +350,7 @@ impl World {
             return more.then(|| Task::Note(Box::new(noting)));
         }
         let (record, name) = (noting.record, self.nodes[of].name.clone());
-        let Some(revision) = finish(fence::note(&self.store, &name, noting.begun, &record)).unwrap() else {
-            return None;
-        };
+        let revision = finish(fence::note(&self.store, &name, noting.begun, &record)).unwrap()?;
         if record.state != FenceState::Off {
             self.outcome.failed += 1;
             return None;
