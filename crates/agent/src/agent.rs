@@ -718,8 +718,10 @@ impl Agent {
             &self.executor,
             &self.fronts,
             self.own_problems(),
-            self.clustered.as_ref().map(|cluster| &cluster.timing),
-            &self.cluster.site,
+            (
+                self.clustered.as_ref().map(|cluster| &cluster.timing),
+                &self.cluster.site,
+            ),
         )
     }
 

@@ -98,7 +98,15 @@ fn parameters(device: &Table, source: &Arc<Source>, found: &mut Vec<Diagnostic>)
 }
 
 fn is_secret(name: &str) -> bool {
-    let told = ["passw", "secret", "token", "community"];
+    let told = [
+        "passw",
+        "secret",
+        "token",
+        "community",
+        "apikey",
+        "api_key",
+        "access_key",
+    ];
     !name.ends_with("_script") && told.iter().any(|part| name.contains(part))
 }
 

@@ -326,7 +326,7 @@ impl Agent {
             .strip_prefix(record::DEVICE_CHECKS)
             .and_then(|node| NodeName::new(node).ok())
         {
-            self.device_check_seen(node, entry);
+            self.device_check_seen(&node, entry);
         } else if let Some(grave) = key.strip_prefix(session::GRAVES) {
             self.grave_seen(grave, entry, now);
         } else if let Some(node) = key

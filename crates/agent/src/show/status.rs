@@ -19,8 +19,7 @@ pub(crate) fn status(
     executor: &Executor,
     fronts: &Fronts,
     extra: Vec<Problem>,
-    timing: Option<&Timing>,
-    site: &Site,
+    (timing, site): (Option<&Timing>, &Site),
 ) -> Status {
     let mut problems: Vec<Problem> = view
         .services

@@ -54,14 +54,14 @@ impl Agent {
         }
     }
 
-    pub(super) fn device_checked(&mut self, node: NodeName, trouble: Option<String>, now: Timestamp) {
+    pub(super) fn device_checked(&mut self, node: &NodeName, trouble: Option<String>, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         if trouble.is_some()
-            && let Some(at) = cluster.power.check_at.get_mut(&node)
+            && let Some(at) = cluster.power.check_at.get_mut(node)
         {
             *at = now + CHECK_SOON;
         }
-        let known = cluster.power.checks.get(&node);
+        let known = cluster.power.checks.get(node);
         if known.map(|known| &known.trouble) == Some(&trouble) {
             return;
         }
@@ -77,7 +77,7 @@ impl Agent {
     }
 
     /// What a check of a device said, here or elsewhere.
-    pub(crate) fn device_check_seen(&mut self, node: NodeName, entry: &Entry) {
+    pub(crate) fn device_check_seen(&mut self, node: &NodeName, entry: &Entry) {
         let Some(cluster) = &mut self.clustered else { return };
         let Ok(check) = serde_json::from_slice::<DeviceCheck>(&entry.value) else {
             return;

@@ -352,7 +352,7 @@ impl Agent {
                         .handle(Event::Cluster(ClusterEvent::Proven { node, session }), now);
                 }
             }
-            PowerNews::Checked { node, trouble } => self.device_checked(node, trouble, now),
+            PowerNews::Checked { node, trouble } => self.device_checked(&node, trouble, now),
         }
     }
 
