@@ -697,12 +697,12 @@ impl Agent {
         }
         self.outlook.tell(&mut status);
         if let Some(cluster) = &self.clustered
-            && let Some((since, _)) = cluster.answering.lost()
+            && let Some(since) = cluster.answering.unheard()
         {
             show::tell_unheard(
                 &mut status,
                 cluster.me.as_str(),
-                &clock::shown(*since),
+                &clock::shown(since),
                 cluster.frozen.is_some(),
             );
         }
@@ -730,8 +730,8 @@ impl Agent {
         let status = Arc::new(self.status(now));
         let cluster = self.clustered.as_ref().map(|cluster| ClusterLook {
             controller: cluster.controller.as_ref().map(|(record, _)| record.node.clone()),
-            leads: self.core.is_controller() && cluster.session.is_some() && cluster.answering.lost().is_none(),
-            store_lost_since: cluster.answering.lost().map(|(since, _)| since.0),
+            leads: self.core.is_controller() && cluster.session.is_some() && cluster.answering.takes_writes(),
+            store_lost_since: cluster.answering.of_no_use().map(|since| since.0),
             others: cluster
                 .members
                 .iter()

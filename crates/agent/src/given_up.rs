@@ -10,7 +10,7 @@ use crate::input::Input;
 use crate::slots::Controls;
 use api::record::{self, Trial};
 use decisions::Event;
-use model::{Revision, ServiceName, Timestamp};
+use model::{InstanceId, Revision, ServiceName, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::{Compare, Entry, Op, Store, Txn};
@@ -26,7 +26,7 @@ pub(crate) type Version = (u64, ServiceName);
 pub(crate) struct Versions(BTreeMap<Version, (record::GivenUp, Revision)>);
 
 impl Versions {
-    /// What was listed. What cannot be read is not given up: it is tried again, which harms less than an agent that does not start.
+    /// What was listed. What cannot be read is given up all the same: nobody tries it again unasked.
     pub(crate) fn read(entries: Vec<Entry>) -> Self {
         let mut versions = Self::default();
         for entry in entries {
@@ -65,18 +65,31 @@ impl Versions {
         of_it.map(shown).collect()
     }
 
-    fn take_in(&mut self, version: Version, entry: &Entry) -> Option<&record::GivenUp> {
+    fn take_in(&mut self, version: Version, entry: &Entry) -> &record::GivenUp {
         match serde_json::from_slice::<record::GivenUp>(&entry.value) {
             Ok(given_up) => {
                 let kept = self.0.entry(version).insert_entry((given_up, entry.modified));
-                Some(&kept.into_mut().0)
+                &kept.into_mut().0
             }
             Err(error) => {
-                tracing::error!(key = entry.key, %error, "why it was given up cannot be read; it is tried again");
-                self.0.remove(&version);
-                None
+                tracing::error!(key = entry.key, %error, "why it was given up cannot be read");
+                let unreadable = unreadable(&version.1);
+                let kept = self.0.entry(version).insert_entry((unreadable, entry.modified));
+                &kept.into_mut().0
             }
         }
+    }
+}
+
+/// What is told of a record that cannot be read, perhaps of a later version of ours.
+fn unreadable(service: &ServiceName) -> record::GivenUp {
+    record::GivenUp {
+        since: clock::wall_now(),
+        why: "it was given up, and the record that says why cannot be read here".to_owned(),
+        tries: 0,
+        by: None,
+        instance: InstanceId::new(service.clone(), 1),
+        trial: Trial::Slot,
     }
 }
 
@@ -120,6 +133,8 @@ impl Agent {
         let Some(applied) = &self.applied else { return };
         let version = (applied.revision, service);
         let Some((_, modified)) = self.given_up.0.get(&version) else {
+            // It is not written for this file, and need not be taken back.
+            drop(self.inputs.send(Input::GivenUp(version, None)));
             return;
         };
         let key = record::given_up_key(version.0, &version.1);
@@ -142,7 +157,7 @@ impl Agent {
     pub(crate) fn given_up_seen(&mut self, version: Version, entry: &Entry, now: Timestamp) {
         let is_in_force = self.is_of_file(&version);
         let service = version.1.clone();
-        let given_up = self.given_up.take_in(version, entry).map(known);
+        let given_up = Some(known(self.given_up.take_in(version, entry)));
         if is_in_force {
             self.core.handle(Event::GivenUp { service, given_up }, now);
         }
@@ -150,7 +165,8 @@ impl Agent {
 
     /// It is not, any more.
     pub(crate) fn given_up_gone(&mut self, version: &Version, now: Timestamp) {
-        if self.given_up.0.remove(version).is_some() && self.is_of_file(version) {
+        self.given_up.0.remove(version);
+        if self.is_of_file(version) {
             let (service, given_up) = (version.1.clone(), None);
             self.core.handle(Event::GivenUp { service, given_up }, now);
         }

@@ -72,11 +72,13 @@ impl Core {
             };
             self.decisions.push_back(Decision::note(note, because));
         }
+        // Whoever is tried again was heard of before as one that was given up.
+        let forgotten = was_known && known.is_none();
         service.giving_up = GivingUp {
             is_written: known.is_some(),
             again: service.giving_up.again.take().filter(|_| known.is_some()),
             known,
-            write_at: Timestamp(0),
+            write_at: if forgotten { now + WRITE_AGAIN } else { Timestamp(0) },
         };
         if was_known && service.giving_up.known.is_none() {
             service.roll_again();

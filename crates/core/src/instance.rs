@@ -73,6 +73,8 @@ pub(crate) struct Instance {
     pub(crate) because: Reason,
     /// When a check last failed, and whether its start was already given more time because none did of late.
     pub(crate) last_fail: Option<Timestamp>,
+    /// The process that was seen to serve a slot: a proxy that heard of nothing since still sends clients to it.
+    pub(crate) served_as: Option<RunId>,
     pub(crate) start_extended: bool,
     /// Checks failed and passed in a row.
     pub(crate) fails: u32,
@@ -158,6 +160,7 @@ impl Instance {
             since: now,
             because,
             last_fail: None,
+            served_as: None,
             start_extended: false,
             fails: 0,
             passes: 0,

@@ -8,8 +8,8 @@
 
 mod pair;
 
-use decisions::{Action, ClusterEvent, Core, Event, GivenUp, NoteKind, Report, RolloutState, Trial};
-use model::{ServiceName, Timestamp};
+use decisions::{Action, ClusterEvent, Core, Event, GivenUp, InstancePhase, NoteKind, Report, RolloutState, Trial};
+use model::{Health, ServiceName, Timestamp};
 use pair::{holder_and_standby, id, node, says};
 use std::time::Duration;
 
@@ -196,4 +196,38 @@ fn a_version_that_did_not_start_is_tried_again_in_time_though_who_tried_it_is_go
     assert!(!again(&mut core, since + retry_after - Duration::from_secs(1)));
     assert!(core.next_wakeup().is_some_and(|at| at <= since + retry_after));
     assert!(again(&mut core, since + retry_after));
+}
+
+#[test]
+fn who_failed_with_the_version_before_says_nothing_of_the_one_that_mends_it() {
+    let gave_up = |actions: &[Action]| actions.iter().any(|action| matches!(action, Action::GiveUp { .. }));
+    let Event::Cluster(ClusterEvent::Reported(report)) = says(None) else {
+        panic!("it reports");
+    };
+    let failed = Event::Cluster(ClusterEvent::Reported(Report {
+        phase: InstancePhase::Failed,
+        health: Health::Down,
+        deaths: 5,
+        ..report
+    }));
+    let mut core = another_version();
+    elected(&mut core);
+    let at = NOW + Duration::from_secs(11);
+    core.handle(failed.clone(), at);
+    assert!(gave_up(&decisions(&mut core)), "b tried it in vain");
+    let given_up = GivenUp {
+        trial: Trial::Start,
+        ..given_up()
+    };
+    hear(&mut core, Some(given_up));
+    let mended = spec::parse(&broken().replace("two", "three"), "shop.toml").unwrap();
+    core.handle(Event::Applied(mended.cluster), at);
+    assert!(!gave_up(&decisions(&mut core)), "b has not heard of it yet");
+    let view = core.service_view(&ServiceName::new("db").unwrap(), at).unwrap();
+    assert_ne!(view.rollout.map(|rollout| rollout.state), Some(RolloutState::GivenUp));
+    core.handle(Event::Tick, at + Duration::from_secs(1));
+    assert!(!gave_up(&decisions(&mut core)));
+    // And if it says so of this one as well:
+    core.handle(failed, at + Duration::from_secs(4));
+    assert!(gave_up(&decisions(&mut core)));
 }

@@ -104,8 +104,8 @@ impl Clocks {
         seen.last = now;
     }
 
-    /// Our own shows `wall` right now: judges all of them, anew.
-    pub(crate) fn look(&mut self, me: &NodeName, wall: WallTime, now: Timestamp) -> Vec<News> {
+    /// Our own shows `wall` right now: judges all of them, anew. Where not all are heard, few are no majority: only our own is looked at.
+    pub(crate) fn look(&mut self, me: &NodeName, wall: WallTime, hears_all: bool, now: Timestamp) -> Vec<News> {
         let mut news = Vec::new();
         let own = lead(wall, now);
         let set = self.own_lead_ms.replace(own).map_or(0, |before| own - before);
@@ -113,7 +113,8 @@ impl Clocks {
             news.push(News::Set(set));
         }
         self.others.retain(|_, seen| now.since(seen.last) < 4 * WINDOW);
-        let others = self.others.iter().filter_map(|(node, seen)| Some((node, seen.lead()?)));
+        let heard = self.others.iter().filter(|_| hears_all);
+        let others = heard.filter_map(|(node, seen)| Some((node, seen.lead()?)));
         let leads: Vec<(&NodeName, i64)> = others.chain([(me, own)]).collect();
         let found: BTreeMap<NodeName, By> = judge(&leads, |node| self.wrong.get(node).is_some_and(|wrong| wrong.told));
         let over: Vec<NodeName> = self
@@ -226,6 +227,7 @@ mod tests {
         second: u64,
         own_ms: i64,
         others: Vec<(&'static str, i64, u64)>,
+        hears_all: bool,
     }
 
     impl World {
@@ -235,6 +237,7 @@ mod tests {
                 second: 1_000,
                 own_ms: 0,
                 others: others.iter().map(|name| (*name, 0, 2)).collect(),
+                hears_all: true,
             }
         }
 
@@ -247,7 +250,10 @@ mod tests {
                 for (name, off, late) in &self.others {
                     self.clocks.seen(&node(name), WallTime(right + off - *late as i64), now);
                 }
-                news.extend(self.clocks.look(&node("a"), WallTime(right + self.own_ms), now));
+                news.extend(
+                    self.clocks
+                        .look(&node("a"), WallTime(right + self.own_ms), self.hears_all, now),
+                );
             }
             news
         }
@@ -284,6 +290,16 @@ mod tests {
         assert!(
             matches!(behind.as_slice(), [News::Wrong(who, By::Most(by))] if who.as_str() == "c" && *by < -HOUR + 1_000)
         );
+    }
+
+    #[test]
+    fn who_hears_of_few_judges_nobody_and_not_itself_by_one_wrong_clock() {
+        let mut world = World::new(&["b"]);
+        world.hears_all = false;
+        world.others[0].1 = HOUR;
+        assert_eq!(world.pass(60), []);
+        world.own_ms = HOUR;
+        assert_eq!(world.pass(10), [News::Set(HOUR)]);
     }
 
     #[test]
@@ -324,7 +340,10 @@ mod tests {
             if second < 3 {
                 clocks.seen(&node("b"), WallTime(THEN + HOUR), now);
             }
-            assert_eq!(clocks.look(&node("a"), WallTime(THEN + second as i64 * 1_000), now), []);
+            assert_eq!(
+                clocks.look(&node("a"), WallTime(THEN + second as i64 * 1_000), true, now),
+                []
+            );
         }
     }
 

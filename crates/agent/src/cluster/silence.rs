@@ -103,6 +103,17 @@ impl Answering {
         self.lost.as_ref().filter(|_| self.refuses.is_none())
     }
 
+    /// Since when nothing is heard of what others do, whether it is silent or refuses to tell.
+    pub(crate) fn unheard(&self) -> Option<Timestamp> {
+        self.lost.as_ref().map(|(since, _)| *since)
+    }
+
+    /// Since when this node can neither decide nor tell anything by it.
+    pub(crate) fn of_no_use(&self) -> Option<Timestamp> {
+        let refuses = self.refuses.as_ref().map(|(since, _)| *since);
+        self.unheard().into_iter().chain(refuses).min()
+    }
+
     /// Since when it refuses what this node has to write, and in which words; `None` while it does it, or nothing is known.
     pub(crate) fn refuses(&self) -> Option<&(Timestamp, Refusal)> {
         self.refuses.as_ref()
@@ -110,7 +121,7 @@ impl Answering {
 
     /// Whether what this node writes is written, as far as is known.
     pub(crate) fn takes_writes(&self) -> bool {
-        self.lost.is_none() && self.refuses.is_none()
+        self.of_no_use().is_none()
     }
 
     /// It wrote what it was asked to. Whether it refused that before.
@@ -258,6 +269,8 @@ mod tests {
         };
         store.refused(at(1), refusal);
         assert!(store.lost().is_none() && store.refuses().is_some() && !store.takes_writes());
+        assert_eq!(store.unheard(), Some(at(1)), "what others do is not heard all the same");
+        assert_eq!(store.of_no_use(), Some(at(1)));
         assert!(!store.unanswered(at(2), A));
         assert!(store.unanswered(at(3), A), "now it does not even refuse");
         assert!(store.lost().is_some() && store.refuses().is_none());

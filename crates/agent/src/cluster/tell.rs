@@ -266,7 +266,8 @@ impl Agent {
     fn look_at_clocks(&mut self, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         let me = cluster.me.clone();
-        for news in cluster.clocks.look(&me, clock::wall_now(), now) {
+        let hears_all = cluster.scoped.scope().has_all();
+        for news in cluster.clocks.look(&me, clock::wall_now(), hears_all, now) {
             match news {
                 clocks::News::Set(ms) => {
                     let span = Millis(ms.unsigned_abs());

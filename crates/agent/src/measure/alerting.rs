@@ -143,6 +143,9 @@ impl Alerting {
             unheard: &self.unheard,
             disks: &disks,
         });
+        let unknown = status.services.iter().filter(|service| service.state == "unknown");
+        self.book
+            .hold(&unknown.map(|service| service.name.as_str()).collect(), now.wall_ms);
         self.book.update(wrong, now.wall_ms)
     }
 }

@@ -148,32 +148,40 @@ fn manager(page: &mut Page, seen: &Seen, now: u64) {
     }
 }
 
+/// Whether this node can say now how it is.
+fn is_known(service: &ServiceStatus) -> bool {
+    service.state != "unknown"
+}
+
 fn services(page: &mut Page, services: &[ServiceStatus]) {
-    type Figure = fn(&ServiceStatus) -> f64;
+    // While it cannot be said how a service is, no figure is better than one that hides what other nodes say.
+    type Figure = fn(&ServiceStatus) -> Option<f64>;
     let figures: [(&str, &str, Figure); 4] = [
         (
             "understudy_service_up",
             "Whether as many actives serve as are needed.",
-            |service| flag(service.state != "down"),
+            |service| is_known(service).then(|| flag(service.state != "down")),
         ),
         ("understudy_service_need", "How many actives must serve.", |service| {
-            f64::from(service.need)
+            Some(f64::from(service.need))
         }),
         (
             "understudy_service_distance_to_outage",
             "How many more failures, of anything that analyze counts, at least, take it down; 0 is down.",
-            |service| f64::from(service.distance_to_outage),
+            |service| is_known(service).then(|| f64::from(service.distance_to_outage)),
         ),
         (
             "understudy_service_rolling",
             "Whether a rollout is under way.",
-            |service| flag(service.rolling),
+            |service| Some(flag(service.rolling)),
         ),
     ];
     for (name, help, figure) in figures {
         page.family(name, Kind::Gauge, help);
         for service in services {
-            page.sample(&[("service", &service.name)], figure(service));
+            if let Some(figure) = figure(service) {
+                page.sample(&[("service", &service.name)], figure);
+            }
         }
     }
     page.family(

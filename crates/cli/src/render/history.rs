@@ -115,7 +115,8 @@ mod tests {
             web: active: 2 -> 3
         revision 3  2026-01-01 12:00:00 UTC  apply by ann  never became healthy
             web: command changed
-            web was given up 2026-01-01 12:02:00 UTC: web-3 never became healthy with the new version: exit code 2; 5 starts in a row never became healthy
+            web was given up 2026-01-01 12:02:00 UTC: web-3 never became healthy with
+            the new version: exit code 2; 5 starts in a row never became healthy
         revision 4  2026-01-01 12:00:00 UTC  apply by ann  in force, not healthy yet
             web: command changed
         "#);

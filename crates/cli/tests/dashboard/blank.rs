@@ -1,16 +1,23 @@
 //! What the page says before it knows anything, and of a slot that nobody holds on purpose.
 
 use crate::{HEAL, SHOWN, Shop, assert_quiet};
+use bench::browser::Page;
 use serde_json::json;
+
+/// The page will come, and its news will not.
+fn without_news(shop: &Shop) -> Page {
+    let page = shop.browser.open("about:blank").unwrap();
+    page.call("Network.enable", json!({})).unwrap();
+    page.call("Network.setBlockedURLs", json!({ "urls": ["*/v1/stream*"] }))
+        .unwrap();
+    page
+}
 
 #[test]
 fn a_new_page_shows_how_all_stands_before_its_stream_brings_anything_and_greys_without_it() {
     let shop = Shop::up();
     shop.until_redundant();
-    let page = shop.browser.open("about:blank").unwrap();
-    page.call("Network.enable", json!({})).unwrap();
-    page.call("Network.setBlockedURLs", json!({ "urls": ["*/v1/stream*"] }))
-        .unwrap();
+    let page = without_news(&shop);
     page.go(&format!("{}/ui/#/overview", shop.url)).unwrap();
     let drawn = "document.querySelector('#picture .node') && document.querySelector('#verdict').innerText.includes('all redundant')";
     page.until(drawn, SHOWN).unwrap();
@@ -36,11 +43,8 @@ fn a_new_page_shows_how_all_stands_before_its_stream_brings_anything_and_greys_w
 fn what_is_not_known_and_what_is_parked_is_said() {
     let shop = Shop::up();
     shop.until_redundant();
-    let page = shop.browser.open("about:blank").unwrap();
-    // The page comes, and its news does not: nor what comes with it, as from an agent whose main loop hangs.
-    page.call("Network.enable", json!({})).unwrap();
-    page.call("Network.setBlockedURLs", json!({ "urls": ["*/v1/stream*"] }))
-        .unwrap();
+    // Nor what comes with it, as from an agent whose main loop hangs.
+    let page = without_news(&shop);
     let source = "new MutationObserver(() => { const one = document.getElementById('first'); if (one) one.remove(); })\
         .observe(document, { childList: true, subtree: true })";
     page.call("Page.addScriptToEvaluateOnNewDocument", json!({ "source": source }))

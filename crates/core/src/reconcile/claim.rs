@@ -247,8 +247,9 @@ impl Service {
         let record = self.slots[index].record.as_ref().filter(|record| record.held)?;
         let holder = &record.holder;
         let acts = |holder: &Instance| holder.acts && holder.has_process();
-        let mine = |holder: &Instance| self.is_mine(holder);
-        let holder_acts = |holder: &Instance| acts(holder) && mine(holder);
+        // A process that has another slot by now took it as one that acted for none.
+        let elsewhere = |holder: &Instance| self.bound.get(&holder.id).is_some_and(|at| *at != index);
+        let holder_acts = |holder: &Instance| acts(holder) && self.is_mine(holder) && !elsewhere(holder);
         (self.declared.exclusive && self.instances.get(holder).is_some_and(holder_acts)).then(|| holder.clone())
     }
 
@@ -392,9 +393,11 @@ impl Service {
             Millis(u64::try_from(ago).unwrap_or(u64::MAX))
         });
         let held = slot.record.as_ref().filter(|record| record.held);
-        // Proxies of other nodes may still send clients to who served last: once it is let through again it may have what nobody else has,
-        // whatever becomes of its promotion.
-        let serves_again = cx.peers.is_some() && slot.data.as_ref().is_some_and(|(holder, _)| *holder == to);
+        // Proxies of other nodes may still send clients to who served last, and one that heard of nothing for long to whoever served before:
+        // once such a process is let through again it may have what nobody else has, whatever becomes of its promotion.
+        let served_before = |instance: &Instance| instance.served_as == Some(instance.run);
+        let served_last = slot.data.as_ref().is_some_and(|(holder, _)| *holder == to);
+        let serves_again = cx.peers.is_some() && (served_last || self.instances.get(&to).is_some_and(served_before));
         let data = match serves_again {
             true => Some((to.clone(), epoch)),
             false => slot.data.clone(),

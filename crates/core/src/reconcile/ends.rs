@@ -166,6 +166,15 @@ impl Service {
         if instance.check_untried.is_some() {
             return;
         }
+        // It passes again, or nothing was heard of it for a while, as we stood still ourselves: what was so then is no reason now.
+        let failed_of_late = self
+            .declared
+            .check
+            .as_ref()
+            .is_none_or(|check| failed_of_late(instance, check, cx.now));
+        if instance.passes > 0 || !failed_of_late {
+            return;
+        }
         let last = instance.last_failure.clone().unwrap_or_default();
         let because = Reason::HolderUnhealthy {
             instance: id.clone(),
@@ -207,12 +216,13 @@ pub fn unhealthy_restart_after(found_within: Duration) -> Duration {
 
 /// A start is judged by its checks: if none failed of late, it is given the time for some more, once.
 fn start_is_unjudged(instance: &Instance, check: Option<&Check>, now: Timestamp) -> bool {
-    let heard = |check: &Check| {
-        let span = HEAR_AGAIN.max(hear_within(check));
-        instance.last_fail.is_some_and(|at| now.since(at) <= span)
-    };
     let starts = matches!(instance.phase, Phase::Starting { started: false, .. });
-    !instance.start_extended && (starts || check.is_some_and(|check| !heard(check)))
+    !instance.start_extended && (starts || check.is_some_and(|check| !failed_of_late(instance, check, now)))
+}
+
+fn failed_of_late(instance: &Instance, check: &Check, now: Timestamp) -> bool {
+    let span = HEAR_AGAIN.max(hear_within(check));
+    instance.last_fail.is_some_and(|at| now.since(at) <= span)
 }
 
 pub(super) fn hear_within(check: &Check) -> Duration {

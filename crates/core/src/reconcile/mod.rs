@@ -47,6 +47,7 @@ impl Service {
         for slot in &mut self.slots {
             slot.park_as(cx.parks);
         }
+        self.others_heard = self.declared_until().is_none_or(|at| cx.now >= at);
         self.refresh_bound();
         self.mirror(cx);
         self.rebind(cx);
@@ -67,9 +68,18 @@ impl Service {
         self.rejoin(cx.out);
         self.report(cx);
         self.judge(cx);
+        self.note_who_serves();
         self.note_worked(cx);
         self.write_given_up(cx);
         self.wakeup = self.next_wakeup(winding_down, cx);
+    }
+
+    fn note_who_serves(&mut self) {
+        for holder in self.slots.iter().filter_map(|slot| slot.serving()) {
+            if let Some(instance) = self.instances.get_mut(holder) {
+                instance.served_as = Some(instance.run);
+            }
+        }
     }
 
     fn act(&mut self, cx: &mut Context<'_>) {
@@ -144,7 +154,10 @@ impl Service {
         if let Some(stood) = stood {
             // As before: no news.
             self.state = state;
-            self.state_since = stood.since;
+            // Where others went on without this agent, the slots say if something happened meanwhile.
+            let moved = self.slots.iter().map(|slot| slot.since).max();
+            let moved = moved.filter(|_| self.me.is_some());
+            self.state_since = moved.map_or(stood.since, |moved| moved.max(stood.since));
             self.told_state = true;
         } else if state != self.state || !self.told_state {
             // Coming up is not news of an outage.

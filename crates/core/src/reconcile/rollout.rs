@@ -297,7 +297,11 @@ impl Service {
     /// Who tries the new declaration was given up: that shows on every node.
     fn started_in_vain(&self) -> Option<InVain> {
         let outdated = |instance: &Instance| !instance.current && !instance.retiring;
-        let given_up = |instance: &&Instance| instance.current && matches!(instance.phase, Phase::Failed { .. });
+        // Who failed with the declaration before says nothing of the one that mends it.
+        let given_up = |instance: &&Instance| {
+            let is_known = self.others_heard || self.is_mine(instance);
+            is_known && instance.current && matches!(instance.phase, Phase::Failed { .. })
+        };
         let tried = self.instances.values().find(given_up)?;
         self.instances.values().any(outdated).then(|| InVain {
             since: tried.since,

@@ -18,9 +18,8 @@ const HEARD_WITHIN: Duration = Duration::from_secs(2);
 impl Service {
     /// Takes in whether everything runs as declared.
     pub(super) fn note_worked(&mut self, cx: &Context<'_>) {
-        let others_are_heard = self.declared_until().is_none_or(|at| cx.now >= at);
-        self.works = !cx.stopping && others_are_heard && self.runs_as_declared();
-        self.served |= self.serves_as_declared(others_are_heard);
+        self.works = !cx.stopping && self.others_heard && self.runs_as_declared();
+        self.served |= self.serves_as_declared(self.others_heard);
         if self.works && self.worked.as_ref().is_none_or(|worked| *worked != self.declared) {
             self.worked = Some(Arc::clone(&self.declared));
         }

@@ -27,6 +27,8 @@ pub(crate) struct Service {
     pub(crate) worked: Option<Arc<model::Service>>,
     /// When what is declared was declared; of what was there when we came up that is not known.
     pub(crate) declared_at: Option<Timestamp>,
+    /// What other nodes tell of their processes is of what is declared now, and not of the declaration before.
+    pub(crate) others_heard: bool,
     /// A process of it served and was well.
     pub(crate) served: bool,
     /// Some process here passed the check that is declared.
@@ -148,6 +150,7 @@ impl Service {
             declared: Arc::new(declared),
             worked: None,
             declared_at: None,
+            others_heard: true,
             served: false,
             check_is_proven: false,
             works: false,
@@ -209,6 +212,7 @@ impl Service {
         let check_ends = declared.check.is_none();
         let check_changes = self.declared.check != declared.check;
         self.declared_at = Some(now);
+        self.others_heard = false;
         self.served = false;
         self.check_is_proven &= !check_changes;
         self.declared = Arc::new(declared);

@@ -58,7 +58,8 @@ impl Service {
         }
         if running && healthy {
             instance.unchecked = self.declared.check.is_some();
-            instance.standby_unchecked = promoted.is_none() && instance.standby_check.is_some();
+            instance.standby_unchecked =
+                promoted.is_none() && instance.standby_check.is_some() && self.declared.standby_check.is_some();
             instance.because = match &self.declared.check {
                 _ if promoted.is_some() => Reason::PromotedAt {
                     epoch: promoted.unwrap_or_default(),

@@ -8,7 +8,7 @@ use super::keeper::Bell;
 use crate::Error;
 use crate::options::Tls;
 use hyper_util::rt::TokioIo;
-use rustix::net::sockopt::set_tcp_user_timeout;
+use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepidle, set_tcp_keepintvl, set_tcp_user_timeout};
 use std::future::{Ready, ready};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -30,6 +30,8 @@ use tonic::transport::{Channel, Endpoint, Uri};
 // etcd takes offence at more than one ping in five seconds (--grpc-keepalive-min-time), and at any while nothing is asked.
 const PING_EVERY: Duration = Duration::from_secs(6);
 const PING_WAIT: Duration = Duration::from_secs(2);
+// Nothing shorter can be asked of the kernel.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
 // Large enough for a list of a few thousand records in one go.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
@@ -162,18 +164,23 @@ impl Target {
     }
 }
 
-/// While it lasts, the kernel ends a connection whose bytes nobody has acknowledged for so long.
+/// While it lasts, the kernel ends a connection whose bytes, or whose probes once a second, nobody has acknowledged for so long.
 pub(crate) struct Impatience(OwnedFd);
 
 impl Impatience {
     fn new(tcp: &TcpStream, limit: Duration) -> io::Result<Self> {
         let socket = tcp.as_fd().try_clone_to_owned()?;
         set_tcp_user_timeout(&socket, u32::try_from(limit.as_millis()).unwrap_or(u32::MAX))?;
+        // Where nothing is on its way, a machine that came up anew says by a reset that it knows nothing of this connection.
+        set_tcp_keepidle(&socket, PROBE_EVERY)?;
+        set_tcp_keepintvl(&socket, PROBE_EVERY)?;
+        set_socket_keepalive(&socket, true)?;
         Ok(Self(socket))
     }
 
     /// The connection is made: from now on what is asked over it has its own time.
     pub(crate) fn end(self) -> io::Result<()> {
+        set_socket_keepalive(&self.0, false)?;
         Ok(set_tcp_user_timeout(&self.0, 0)?)
     }
 }

@@ -553,12 +553,12 @@ fn short() -> etcd::Class {
 
 /// How many connections the kernel has made that the listener at `port` has not taken.
 fn backlog(port: u16) -> usize {
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("every Linux has it");
     let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let listens = |fields: &Vec<&str>| fields.get(3) == Some(&"0A") && fields[1].ends_with(&format!(":{port:04X}"));
     let line = lines.into_iter().find(listens).expect("somebody listens");
-    let (_, waiting) = line[4].split_once(':').unwrap();
-    usize::from_str_radix(waiting, 16).unwrap()
+    let (_, waiting) = line[4].split_once(':').expect("two numbers");
+    usize::from_str_radix(waiting, 16).expect("a number")
 }
 
 /// The names of this process's threads.

@@ -104,6 +104,20 @@ impl Book {
         self.before.clear();
     }
 
+    /// How these services are cannot be known now: what was wrong with them is not over for that.
+    pub fn hold(&mut self, services: &BTreeSet<&str>, now_ms: i64) {
+        for state in self.entries.values_mut().filter(|state| state.fires) {
+            if state
+                .wrong
+                .service
+                .as_deref()
+                .is_some_and(|service| services.contains(service))
+            {
+                state.last_ms = now_ms;
+            }
+        }
+    }
+
     /// Takes in what is wrong now.
     pub fn update(&mut self, wrong: Vec<Wrong>, now_ms: i64) -> Vec<Change> {
         let mut changes = Vec::new();
@@ -243,6 +257,21 @@ mod tests {
             told.extend(words(&changes).into_iter().map(|word| format!("{second} {word}")));
         }
         assert_eq!(told, ["8 fired db since 5000", "24 resolved db"]);
+    }
+
+    #[test]
+    fn what_cannot_be_known_now_is_not_over() {
+        let mut book = Book::default();
+        for second in 0..5 {
+            book.update(vec![wrong(Code::ServiceDown, "db", None)], second * 1_000);
+        }
+        let unknown = book.firing(&[], 5_000)[0].wrong.service.clone().unwrap_or_default();
+        for second in 5..60 {
+            book.hold(&[unknown.as_str()].into(), second * 1_000);
+            assert_eq!(book.update(Vec::new(), second * 1_000), []);
+        }
+        book.update(Vec::new(), 69_000);
+        assert_eq!(book.firing(&[], 69_000), []);
     }
 
     #[test]
