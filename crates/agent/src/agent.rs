@@ -123,6 +123,7 @@ impl Agent {
         if self.clustered.is_some() {
             self.beat(now);
             self.look_at_sessions(now);
+            self.look_at_power(now);
             self.consider_election(now);
             self.stand_for_election(now);
             self.go_on_leaving(now);
@@ -208,6 +209,7 @@ impl Agent {
             Input::Seen(seen) => {
                 self.hear_store(seen, now);
                 self.look_at_sessions(now);
+                self.look_at_power(now);
             }
             Input::Later(crate::cluster::Later::Closed) => {
                 let text = format!("node {} of {} is down", self.keeper_node(), self.name);
@@ -565,6 +567,7 @@ impl Agent {
             }
             Request::Park { request, parks, answer } => self.park(&request, parks, answer, now),
             Request::Force { request, answer } => self.force(&request, answer, now),
+            Request::Fence { request, answer } => self.fence_by_hand(&request, answer),
             Request::Pause {
                 request,
                 pauses,
@@ -715,7 +718,10 @@ impl Agent {
             &self.executor,
             &self.fronts,
             self.own_problems(),
-            self.clustered.as_ref().map(|cluster| &cluster.timing),
+            (
+                self.clustered.as_ref().map(|cluster| &cluster.timing),
+                &self.cluster.site,
+            ),
         )
     }
 

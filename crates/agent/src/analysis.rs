@@ -4,10 +4,11 @@ use crate::agent::Agent;
 use crate::cluster::Clustered;
 use analysis::history::History;
 use analysis::{Budget, Observed, Options};
-use api::analysis::Report;
+use api::analysis::{Finding, Report};
 use model::hardware::Hardware;
 use model::{Cluster, Timing};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -24,6 +25,8 @@ pub(crate) struct Seen {
     voters: BTreeSet<String>,
     witnesses: BTreeSet<String>,
     machines: BTreeMap<String, String>,
+    /// Where each node is reached.
+    hosts: BTreeMap<String, IpAddr>,
     hardware: BTreeMap<String, Hardware>,
     history: Arc<History>,
 }
@@ -53,7 +56,10 @@ impl Seen {
                 nodes.map(|node| (node.name.clone(), agent.hardware.clone())).collect()
             }
         };
+        let hosts = members.into_iter().flatten();
+        let hosts = hosts.map(|(node, member)| (node.to_string(), member.host)).collect();
         Self {
+            hosts,
             hardware,
             history: Arc::clone(&agent.history),
             status,
@@ -80,7 +86,22 @@ impl Seen {
 
     /// The whole report. Takes up to about a second of a core: not for the main loop.
     pub(crate) fn report(&self, order: u32) -> Report {
-        analysis::live(&self.observed(), &options(order))
+        let mut report = analysis::live(&self.observed(), &options(order));
+        // What its checks said of the devices that slots of a lost node wait for.
+        let weak = self
+            .status
+            .problems
+            .iter()
+            .filter(|problem| problem.code == "fence-device");
+        report.findings.extend(weak.map(|problem| Finding {
+            code: problem.code.clone(),
+            title: "a fence device does not answer".into(),
+            severity: problem.severity,
+            about: problem.about.clone(),
+            text: problem.text.clone(),
+            hint: problem.hint.clone(),
+        }));
+        report
     }
 
     /// The fault trees, for other tools.
@@ -94,8 +115,30 @@ impl Seen {
         if self.cluster.site != new.site {
             told.push("what is told of machines and rates changes; nothing is started or stopped for it".into());
         }
+        told.extend(behind_their_node(new, &self.hosts));
         told
     }
+}
+
+/// Fence devices that are reached at the address of the very node whose power they take away.
+fn behind_their_node(file: &Cluster, hosts: &BTreeMap<String, IpAddr>) -> Vec<String> {
+    let mut told = Vec::new();
+    for (node, place) in &file.site.nodes {
+        let Some(host) = hosts.get(node.as_str()) else { continue };
+        let reached = |device: &&model::FenceDevice| {
+            let addresses = ["ip", "ipaddr"].iter().filter_map(|name| device.parameters.get(*name));
+            addresses
+                .filter_map(|address| address.parse::<IpAddr>().ok())
+                .any(|address| address == *host)
+        };
+        if let Some(device) = place.fence.iter().find(reached) {
+            told.push(format!(
+                "the fence device of node {node} ({}) is reached at the address of that node: when the node is lost, nobody can say that it is off",
+                device.shown()
+            ));
+        }
+    }
+    told
 }
 
 /// Which machine each node is on, by what its agent and its address say: two at one address are one machine, and so are two that run on one

@@ -5,6 +5,7 @@
 
 use crate::agent::{Agent, refused_by};
 use crate::clock;
+use crate::cluster::power::not_everybody_fences;
 use crate::input::{Input, Request, done, refused};
 use crate::preflight::{Here, preflight};
 use crate::revisions::Worked;
@@ -104,6 +105,10 @@ fn prepare(agent: &mut Agent, request: &ApplyRequest, how: String) -> Result<App
     }
     let parsed = parse(request)?;
     check_name(agent, &parsed.cluster)?;
+    let early = agent.clustered.as_ref();
+    if let Some(early) = early.and_then(|cluster| not_everybody_fences(cluster, &parsed.cluster)) {
+        return Err(early);
+    }
     let findings = obstacles(agent, request, &parsed.cluster);
     if !findings.is_empty() {
         let lines: Vec<String> = findings

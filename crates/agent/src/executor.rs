@@ -23,8 +23,8 @@ use drivers::process::{Driver, Launch, Process};
 use drivers::{address, environment, program};
 use guard::fence::protocol::Floating;
 use model::{
-    Addressing, Check, CheckKind, Cluster, Epoch, FloatingAddress, HookKind, InstanceId, Millis, NodeName, Revision,
-    Role, RunId, ServiceName, Timestamp,
+    Addressing, Check, CheckKind, Cluster, Epoch, FenceBy, FloatingAddress, HookKind, InstanceId, Millis, NodeName,
+    Revision, Role, RunId, ServiceName, Timestamp,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -1235,8 +1235,15 @@ impl Executor {
 
     fn write(&self, write: SlotWrite, because: String) {
         let (store, inputs, addresses) = (Arc::clone(&self.store), self.inputs.clone(), self.addresses.clone());
+        // Who comes next finds on a shared disk all that was written here, and nothing is written over it later.
+        let shares = self.cluster.services.get(&write.slot.service);
+        let shares = shares.is_some_and(|service| service.fence == FenceBy::Power);
+        let leaves = write.session.is_some() && !(write.held && self.live.contains_key(&write.holder));
         tokio::spawn(async move {
             let (slot, attempt) = (write.slot.clone(), write.attempt);
+            if shares && leaves {
+                crate::cluster::power::written_back().await;
+            }
             // Whatever came before: nobody else is written down as its holder while this node still has its address.
             let but = write.held.then_some(&write.holder);
             for other in addresses.others(&slot.service, but) {

@@ -153,6 +153,7 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
         .routes(routes!(post_park))
         .routes(routes!(post_unpark))
         .routes(routes!(post_force))
+        .routes(routes!(post_fence))
         .routes(routes!(get_deeds))
         .routes(routes!(post_pause))
         .routes(routes!(post_resume))
@@ -718,6 +719,12 @@ async fn post_unpark(State(door): State<Door>, Json(request): Json<api::ParkRequ
 #[utoipa::path(post, path = "/v1/force", request_body = api::ForceRequest, responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
 async fn post_force(State(door): State<Door>, Json(request): Json<api::ForceRequest>) -> Answer<Outcome> {
     Ok(Json(door.ask(|answer| Request::Force { request, answer }).await??))
+}
+
+/// Takes the power of a node away by its devices, or only asks them. Answered when all of them say that it is off.
+#[utoipa::path(post, path = "/v1/fence", request_body = api::FenceRequest, responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
+async fn post_fence(State(door): State<Door>, Json(request): Json<api::FenceRequest>) -> Answer<Outcome> {
+    Ok(Json(door.ask(|answer| Request::Fence { request, answer }).await??))
 }
 
 /// What operators did by hand against what the cluster does by itself, oldest first.

@@ -155,6 +155,10 @@ pub(crate) enum Request {
         request: api::ForceRequest,
         answer: oneshot::Sender<Result<api::Outcome, api::Outcome>>,
     },
+    Fence {
+        request: api::FenceRequest,
+        answer: oneshot::Sender<Result<api::Outcome, api::Outcome>>,
+    },
     /// Logs to be looked at: where, how large, how many to keep.
     Rotations(oneshot::Sender<Vec<(std::path::PathBuf, u64, u32)>>),
     Down {
@@ -182,6 +186,7 @@ impl Request {
             | Request::Rebalance { .. }
             | Request::Park { .. }
             | Request::Force { .. }
+            | Request::Fence { .. }
             | Request::Pause { .. }
             | Request::Retry { .. }
             | Request::Rotations(_)

@@ -19,9 +19,9 @@ pub use limits::{Bottleneck, Saturation, SlowService, Suspect, WindowPage};
 pub use live::{Beat, DashboardLink, Delta, Effect, Peer, Preview, ServiceDelta, SignIn, Snapshot, Viewer};
 pub use status::{
     Answer, ApplyRequest, Change, ChangeKind, Deed, DrillRequest, Event, EventPage, Explanation, Failover,
-    FailoverStep, Floating, ForceRequest, GivenUpVersion, HistoryEntry, InstanceStatus, LogLine, NodeState, NodeStatus,
-    Outage, Outcome, ParkRequest, Parked, Pause, PauseRequest, Plan, Problem, RollbackRequest, Rollout, ServiceStatus,
-    Severity, SlotStatus, Status, Step, SwitchoverRequest, Traffic,
+    FailoverStep, FenceRequest, Floating, ForceRequest, GivenUpVersion, HistoryEntry, InstanceStatus, LogLine,
+    NodeState, NodeStatus, Outage, Outcome, ParkRequest, Parked, Pause, PauseRequest, Plan, Problem, RollbackRequest,
+    Rollout, ServiceStatus, Severity, SlotStatus, Status, Step, SwitchoverRequest, Traffic,
 };
 
 /// Version of the JSON; goes up when a program that reads the earlier one could go wrong.

@@ -252,7 +252,7 @@ pub struct Deed {
     pub by: String,
     /// Through the agent of which node.
     pub through: String,
-    /// `park`, `unpark`, `force`, `pause` or `resume`.
+    /// `park`, `unpark`, `force`, `fence`, `pause` or `resume`.
     pub what: String,
     /// To what: a slot, or the cluster.
     pub about: String,
@@ -313,6 +313,17 @@ pub struct Applied {
 
 /// The key of [`Meta`].
 pub const META: &str = "meta";
+/// `fence-check/<node>`: what the devices that take a node's power away said last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceCheck {
+    /// Which node asked.
+    pub by: NodeName,
+    /// Since when they say so.
+    pub since: WallTime,
+    /// What is wrong; nothing if all of them answered.
+    pub trouble: Option<String>,
+}
+
 /// The key of the [`Applied`] in force.
 pub const CURRENT: &str = "spec/current";
 /// Prefix of the [`Applied`] of each revision.
@@ -348,6 +359,8 @@ pub const REBALANCE: &str = "wish/rebalance/";
 pub const PARKS: &str = "wish/park/";
 /// Prefix of what lies below each node, by its name: [`model::hardware::Hardware`].
 pub const HARDWARE: &str = "hardware/";
+/// Prefix of [`DeviceCheck`]s, by node.
+pub const DEVICE_CHECKS: &str = "fence-check/";
 /// Prefix of [`Deed`]s; sorts by time.
 pub const DEEDS: &str = "audit/";
 

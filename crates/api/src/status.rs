@@ -525,6 +525,18 @@ pub struct PauseRequest {
     pub why: String,
 }
 
+/// `POST /v1/fence`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FenceRequest {
+    /// The node whose power is to be taken away.
+    pub node: String,
+    /// Only ask its devices whether it is on or off.
+    #[serde(default)]
+    pub test: bool,
+    /// Who wants it: the user name of the caller.
+    pub by: String,
+}
+
 /// `POST /v1/force`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ForceRequest {
@@ -549,7 +561,7 @@ pub struct Deed {
     pub by: String,
     /// Through the agent of which node.
     pub through: String,
-    /// `park`, `unpark`, `force`, `pause` or `resume`.
+    /// `park`, `unpark`, `force`, `fence`, `pause` or `resume`.
     pub what: String,
     /// To what: a slot, or the cluster.
     pub about: String,

@@ -112,6 +112,12 @@ pub(crate) enum Command {
     /// nodes fell silent at once or because its lease is long. Go and look at the machine first. If it is not off, two may act at once.
     /// All that the node holds is free then. Refused while the node renews its session, and while the store does not answer.
     Force(Force),
+    /// Take the power of a node away by its fence devices, or test whether they would
+    ///
+    /// Shows first what would be lost. Every device that the file declares for the node is told `off` and then asked; only when all of them
+    /// say that it is off, its session is ended and what it held is taken. Refused where nobody could take over. With `--test` the
+    /// devices are only asked.
+    Fence(Fence),
     /// Stop all automatic actions; services run on
     Pause(Pause),
     /// Let automatic actions run again
@@ -421,7 +427,7 @@ pub(crate) struct History {
     /// Print the file of this revision
     #[arg(long, value_name = "REVISION", value_parser = revision)]
     pub(crate) show: Option<u64>,
-    /// List what operators did by hand instead: `park`, `unpark`, `force`, `pause`, `resume`
+    /// List what operators did by hand instead: `park`, `unpark`, `force`, `fence`, `pause`, `resume`
     #[arg(long, conflicts_with = "show")]
     pub(crate) deeds: bool,
     /// Print it as JSON
@@ -514,6 +520,22 @@ pub(crate) struct Force {
     /// The same in words, `host NODE is off`; asked for if not given
     #[arg(long, value_name = "WORDS")]
     pub(crate) statement: Option<String>,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `fence`
+#[derive(Debug, Args)]
+pub(crate) struct Fence {
+    /// The node
+    pub(crate) node: String,
+    /// Only ask its devices whether it is on or off
+    #[arg(long)]
+    pub(crate) test: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
     /// Print the outcome as JSON
     #[arg(long)]
     pub(crate) json: bool,

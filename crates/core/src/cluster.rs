@@ -1,9 +1,9 @@
 //! A core that is one of several: what it hears of the others.
 
-use crate::peers::{ClusterEvent, Peer, Peers, lost_because};
+use crate::peers::{ClusterEvent, Hold, Peer, Peers, lost_because};
 use crate::service::Service;
 use crate::{Core, Decision, Node, NodeState, Note, NoteKind, Place, Reason, Report};
-use model::{InstanceId, NodeName, Revision, ServiceName, Timestamp};
+use model::{FenceBy, InstanceId, NodeName, Revision, ServiceName, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ impl Core {
             still: false,
             controller: false,
             others: BTreeMap::new(),
+            proven: BTreeMap::new(),
             stagger,
         });
         core
@@ -102,6 +103,37 @@ impl Core {
             .collect()
     }
 
+    /// Lost nodes whose slots nobody takes before it is known that they write no more: each with the latest session under which one is held.
+    pub fn unproven_nodes(&self) -> BTreeMap<NodeName, Revision> {
+        let Some(peers) = &self.peers else {
+            return BTreeMap::new();
+        };
+        let mut unproven = BTreeMap::new();
+        let services = self.services.values();
+        let declared = services.filter(|service| service.declared.fence == FenceBy::Power);
+        for record in declared.flat_map(|service| service.slots.iter().filter_map(|slot| slot.record.as_ref())) {
+            let session = record.session.unwrap_or_default();
+            if record.held && peers.hold_proven(&record.node, session) == Hold::Unproven {
+                let latest: &mut Revision = unproven.entry(record.node.clone()).or_default();
+                *latest = session.max(*latest);
+            }
+        }
+        unproven
+    }
+
+    /// Services of which a slot is held at a node, and which nobody takes before it is known that the node writes no more.
+    pub fn fenced_by_power_at(&self, node: &NodeName) -> BTreeSet<ServiceName> {
+        let services = self.services.iter();
+        let at = |service: &Service| {
+            let mut records = service.slots.iter().filter_map(|slot| slot.record.as_ref());
+            service.declared.fence == FenceBy::Power && records.any(|record| record.held && record.node == *node)
+        };
+        services
+            .filter(|(_, service)| at(service))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
     /// At which node a slot is held, as far as we know.
     pub fn holder_node(&self, service: &ServiceName, slot: u32) -> Option<NodeName> {
         let service = self.services.get(service)?;
@@ -140,6 +172,14 @@ impl Core {
                 if let Some(peer) = self.peer(&node).filter(|peer| peer.session == Some(session)) {
                     peer.expired = Some(modified);
                     self.judge_node(&node, Reason::SessionExpired { node: node.clone() }, now);
+                    self.reconcile_of(&node, now);
+                }
+            }
+            ClusterEvent::Proven { node, session } => {
+                let Some(peers) = &mut self.peers else { return };
+                let proven = peers.proven.entry(node.clone()).or_default();
+                if *proven < session {
+                    *proven = session;
                     self.reconcile_of(&node, now);
                 }
             }

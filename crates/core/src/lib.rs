@@ -32,6 +32,7 @@ mod surplus;
 mod view;
 
 pub mod lease;
+pub mod power;
 
 pub use action::{Action, Decision, Note, NoteKind, Refusal, RouteTarget, SlotWrite, Takeover};
 pub use event::{Adopted, Commit, Event, HookOutcome, ProbeOutcome, Recovered, SlotKnown};

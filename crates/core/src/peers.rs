@@ -56,6 +56,13 @@ pub enum ClusterEvent {
         /// Its last renewal.
         modified: Revision,
     },
+    /// A session of a node, and all before it, has no effect any more, whatever becomes of the node: its power was off, or it said so itself.
+    Proven {
+        /// Whose.
+        node: NodeName,
+        /// The latest.
+        session: Revision,
+    },
     /// It was renewed after all.
     Renewed {
         /// Whose.
@@ -213,6 +220,8 @@ pub(crate) struct Peers {
     pub(crate) still: bool,
     pub(crate) controller: bool,
     pub(crate) others: BTreeMap<NodeName, Peer>,
+    /// The latest session of each node that is known to have no effect any more.
+    pub(crate) proven: BTreeMap<NodeName, Revision>,
     /// Each rank of the failover order waits this long for the one before it.
     pub(crate) stagger: Duration,
 }
@@ -224,6 +233,8 @@ pub(crate) enum Hold {
     Ours,
     /// Nobody holds it who could act; claiming it may have to end a session.
     Open(Option<Condemn>),
+    /// Its holder's node is lost, and may still write: nobody decides about it before that is known.
+    Unproven,
     /// Another node decides about it.
     Theirs,
 }
@@ -259,6 +270,25 @@ impl Peers {
     pub(crate) fn silent_since(&self, node: &NodeName, session: Option<Revision>) -> Option<Timestamp> {
         let (silent, since) = self.others.get(node)?.silent?;
         (Some(silent) == session).then_some(since)
+    }
+
+    /// The same for a slot of which nothing may be taken from a lost node that may still write: one that shares storage.
+    pub(crate) fn hold_proven(&self, node: &NodeName, session: Revision) -> Hold {
+        let hold = self.hold(node, session);
+        let open = matches!(hold, Hold::Open(_)) && *node != self.me;
+        match open && self.is_unproven(node, session) {
+            true => Hold::Unproven,
+            false => hold,
+        }
+    }
+
+    /// Whether what ran at a node under a session that is lost may still write. A node that opened another session since had ended all of it,
+    /// or has it stand still.
+    fn is_unproven(&self, node: &NodeName, session: Revision) -> bool {
+        let proven = self.proven.get(node).is_some_and(|proven| session <= *proven);
+        let now = self.session_of(node);
+        let is_back = now != session && now != Revision::default();
+        !proven && !is_back
     }
 
     /// How we stand to a slot that is held at `node` under `session`.

@@ -114,6 +114,11 @@ pub enum Reason {
     SessionExpired {
         node: NodeName,
     },
+    /// A node is lost, and whether it still writes is not known yet.
+    AwaitsPowerOff {
+        /// Which.
+        node: NodeName,
+    },
     OwnSessionLost,
     StoodStill,
     SessionOpen {
@@ -279,6 +284,10 @@ impl fmt::Display for Reason {
             Reason::NodeLost { node } => write!(f, "node {node} is lost"),
             Reason::SessionEnded { node } => write!(f, "node {node} has no session"),
             Reason::SessionExpired { node } => write!(f, "the session of node {node} ran out"),
+            Reason::AwaitsPowerOff { node } => write!(
+                f,
+                "node {node} is lost, and nobody takes its slot before its power is seen to be off or it is back"
+            ),
             Reason::OwnSessionLost => f.write_str("this node's session ran out"),
             Reason::StoodStill => {
                 f.write_str("it stood still while this node had no session, and nobody took its slot")

@@ -35,10 +35,29 @@ pub(crate) struct Command<'a> {
     pub(crate) env: &'a BTreeMap<String, String>,
     pub(crate) dir: Option<&'a Path>,
     pub(crate) user: Option<&'a str>,
+    /// What it reads from its standard input; nothing if not given.
+    pub(crate) input: Option<Input<'a>>,
     /// How much of the output is kept.
     pub(crate) keep_bytes: usize,
     /// Whether what the first process leaves behind in its group is killed when it ends.
     pub(crate) kill_leftovers: bool,
+}
+
+/// What a command is told in secret, and by when the kernel ends its first process, even should this agent hang by then.
+#[derive(Clone, Copy)]
+pub(crate) struct Input<'a> {
+    /// At most [`PIPE_BYTES`].
+    pub(crate) bytes: &'a [u8],
+    /// Whole seconds.
+    pub(crate) alarm: u32,
+    /// It is not begun any more later than this.
+    pub(crate) begins_by: Option<model::Timestamp>,
+}
+
+impl std::fmt::Debug for Input<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.bytes.len())
+    }
 }
 
 /// How it went.
@@ -169,6 +188,10 @@ fn start(command: Command<'_>) -> Result<(Running, pipe::Receiver), StartError> 
         .stdout(writer.try_clone()?)
         .stderr(writer)
         .process_group(0);
+    if let Some(input) = command.input {
+        child.stdin(told(input.bytes)?);
+        alarm(&mut child, input.alarm, input.begins_by);
+    }
     if let Some(dir) = command.dir {
         child.current_dir(dir);
     }
@@ -188,6 +211,44 @@ fn start(command: Command<'_>) -> Result<(Running, pipe::Receiver), StartError> 
         _ => StartError::Os(error),
     })?;
     Ok((Running::new(started)?, pipe))
+}
+
+/// A pipe with all of it in already, so that nobody has to wait for who reads it.
+fn told(bytes: &[u8]) -> io::Result<Stdio> {
+    if bytes.len() > PIPE_BYTES {
+        return Err(io::Error::other("it is told more than a pipe holds"));
+    }
+    let (reader, mut writer) = io::pipe()?;
+    io::Write::write_all(&mut writer, bytes)?;
+    Ok(reader.into())
+}
+
+/// The kernel's alarm clock goes on over `exec`, and ends who does not expect it. The clock is looked at when it is set: whatever held this agent up
+/// until here, or holds the child up from here on, it ends by the latest begin and the alarm.
+fn alarm(child: &mut std::process::Command, seconds: u32, begins_by: Option<model::Timestamp>) {
+    let set = move || {
+        // SAFETY: a plain system call without any memory.
+        #[expect(unsafe_code, reason = "the kernel's alarm has no safe wrapper here")]
+        unsafe {
+            libc::alarm(seconds);
+        }
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let now_us = now.tv_sec.saturating_mul(1_000_000).saturating_add(now.tv_nsec / 1_000);
+        match begins_by {
+            Some(by) if u64::try_from(now_us).is_ok_and(|now_us| now_us > by.0) => {
+                Err(io::Error::from_raw_os_error(libc::ETIMEDOUT))
+            }
+            _ => Ok(()),
+        }
+    };
+    #[expect(
+        unsafe_code,
+        reason = "the closure makes two system calls and neither allocates nor locks"
+    )]
+    // SAFETY: between fork and exec only async-signal-safe things are allowed, and `alarm` and `clock_gettime` are.
+    unsafe {
+        child.pre_exec(set);
+    }
 }
 
 /// A started command. Dropped before it was reaped (the one who waited has lost interest), its group is killed.

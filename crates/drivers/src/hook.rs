@@ -105,6 +105,7 @@ pub async fn run(hook: HookCommand) -> Result<HookDone, HookError> {
         env: &hook.env,
         dir: hook.dir.as_deref(),
         user: hook.user.as_deref(),
+        input: None,
         keep_bytes: OUTPUT_BYTES,
         kill_leftovers: false,
     };

@@ -6,6 +6,7 @@
 //! - [`preflight`]: what can be known to be wrong before anything is started.
 //! - [`address`]: floating addresses, put on a network interface and kept there.
 //! - [`hardware`]: what lies below this node: disks, file servers, whose machine it is.
+//! - [`power`]: fence agents, which take the power of other nodes away.
 //! - [`sockets`]: which instance made a connection, and which connections wait for an answer.
 //! - [`account`], [`program`] and [`environment`]: users and commands of this machine, and what the latter find.
 
@@ -17,6 +18,7 @@ pub mod environment;
 pub mod hardware;
 pub mod hook;
 pub mod logs;
+pub mod power;
 pub mod preflight;
 pub mod probe;
 pub mod process;

@@ -446,6 +446,7 @@ fn service(command: &[&str]) -> Service {
         hold_timeout: Millis(1000),
         hold_max: 1000,
         objective: None,
+        fence: model::FenceBy::default(),
         reliability: model::Reliability::default(),
     }
 }

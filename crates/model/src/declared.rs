@@ -2,7 +2,7 @@
 //!
 //! The `spec` crate makes these from a file; the store keeps them; the decisions read them.
 
-use crate::{Alerts, FloatingAddress, Millis, NodeName, Objective, Reliability, ServiceName, Site};
+use crate::{Alerts, FenceBy, FloatingAddress, Millis, NodeName, Objective, Reliability, ServiceName, Site};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -35,6 +35,9 @@ pub struct Service {
     pub need: u32,
     /// At most one active per slot ever, old one fenced first.
     pub exclusive: bool,
+    /// What else than that has to be certain before the slot of a lost node is taken; only for an exclusive service.
+    #[serde(default)]
+    pub fence: FenceBy,
     /// Whether standbys run (warm) or are only prepared (cold).
     pub standby_mode: StandbyMode,
     /// Where clients come to, whoever is active. Port never 0.

@@ -1,6 +1,6 @@
 //! What the operator tells of the machines and of what they hang on: nothing runs by it, `analyze` reckons with it.
 
-use crate::{Millis, NodeName};
+use crate::{AfterFence, FenceDevice, Millis, NodeName};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,6 +44,12 @@ pub struct Place {
     pub switches: BTreeSet<String>,
     /// How often it fails.
     pub rate: Rate,
+    /// What takes its power away: all of them, in this order.
+    #[serde(default)]
+    pub fence: Vec<FenceDevice>,
+    /// What becomes of it then.
+    #[serde(default)]
+    pub after_fence: AfterFence,
 }
 
 /// A switch.

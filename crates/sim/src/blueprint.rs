@@ -55,6 +55,7 @@ pub(crate) fn plain(port: u16) -> Service {
         hold_timeout: Millis(2_000),
         hold_max: 1_000,
         objective: None,
+        fence: model::FenceBy::default(),
         reliability: model::Reliability::default(),
     }
 }

@@ -119,6 +119,7 @@ fn every_key_changes_what_is_run() {
             ),
             "service" if key.name == "need" => (base("active = 3"), base(&format!("active = 3\n{with}"))),
             "service" if key.name == "address" => (base(EXCLUSIVE), base(&format!("{EXCLUSIVE}\n{with}"))),
+            "service" if key.name == "fence" => (fenced(""), fenced(&with)),
             "service" => (base(""), base(&with)),
             "address" if key.name == "ip" => (base(EXCLUSIVE), base(&format!("{EXCLUSIVE}\naddress = {{ {with} }}"))),
             "address" => (
@@ -149,6 +150,16 @@ fn every_key_changes_what_is_run() {
                 base("objective = { latency = \"1s\" }"),
                 base(&format!("objective = {{ latency = \"1s\", {with} }}")),
             ),
+            "node" if key.name == "after_fence" => (device("agent = \"f\"", ""), device("agent = \"f\"", &with)),
+            "fence" if key.name == "agent" => (device("agent = \"f\"", ""), device(&with, "")),
+            "fence" => (
+                device("agent = \"f\"", ""),
+                device(&format!("agent = \"f\", {with}"), ""),
+            ),
+            "secret" => {
+                let secret = |inner: &str| device(&format!("agent = \"f\", secrets = {{ p = {{ {inner} }} }}"), "");
+                (secret("file = \"/a\""), secret(&with))
+            }
             "node" => (site("[node.a]"), site(&format!("[node.a]\n{with}"))),
             "switch" => (site("[switch.x]"), site(&format!("[switch.x]\n{with}"))),
             "rate" => (site("[external.pay]"), site(&format!("[external.pay]\n{with}"))),
@@ -166,11 +177,12 @@ fn every_word_of_a_choice_has_its_own_meaning() {
         let mut clusters: Vec<Cluster> = Vec::new();
         for (word, _) in *of {
             let with = format!("{} = \"{word}\"", key.name);
-            let cluster = base(&if table.name == "service" {
-                with
-            } else {
-                format!("{} = {{ {with} }}", table.name)
-            });
+            let cluster = match table.name {
+                "service" if key.name == "fence" => fenced(&with),
+                "service" => base(&with),
+                "node" => device("agent = \"f\"", &with),
+                name => base(&format!("{name} = {{ {with} }}")),
+            };
             assert!(
                 !clusters.contains(&cluster),
                 "`{word}` of `{}` is like another",
@@ -203,7 +215,8 @@ fn the_schema_takes_what_the_parser_takes_and_refuses_what_is_wrong_by_itself() 
             "objective" => ("objective = { ", " }"),
             _ => continue,
         };
-        if key.name == "command" {
+        // A fence needs devices, which stand elsewhere.
+        if key.name == "command" || key.name == "fence" {
             continue;
         }
         let values = [
@@ -264,6 +277,17 @@ fn site(more: &str) -> Cluster {
     cluster(&format!("{SITE}{more}"))
 }
 
+/// A node with a device.
+fn device(device: &str, more: &str) -> Cluster {
+    site(&format!("[node.a]\nfence = {{ {device} }}\n{more}"))
+}
+
+/// A service that may lean on power fencing.
+fn fenced(more: &str) -> Cluster {
+    let text = base_text(&format!("{EXCLUSIVE}\n{more}"));
+    cluster(&format!("{text}[node.a.fence]\nagent = \"f\"\n"))
+}
+
 /// What `address` needs.
 const EXCLUSIVE: &str = "exclusive = true";
 
@@ -318,6 +342,7 @@ fn complaints(key: &'static Key, literal: &str) -> String {
     walker.table("", table, DeTable::parse(&text).unwrap().get_ref(), 0..0);
     let about_it = walker.found.iter().filter(|one| {
         !one.problem.contains("has no `command`")
+            && !one.problem.contains("has no `agent`")
             && !one.problem.contains("has no `ip`")
             && !one.problem.contains("what to try")
             && !one.problem.contains("only beside")

@@ -2,10 +2,11 @@
 
 use crate::keys::CHECK;
 use crate::tree::{Data, Table, Value};
-use crate::{site, text, walk};
+use crate::{fence, site, text, walk};
 use model::{
-    Addressing, Alerts, Check, CheckKind, FloatingAddress, Hook, Limits, Logs, Millis, NodeName, Objective, Protocol,
-    Reserve, Restart, Service, ServiceName, Share, Spread, StandbyMode, Stop, StopSignal,
+    Addressing, AfterFence, Alerts, Check, CheckKind, FenceBy, FenceDevice, FloatingAddress, Hook, Limits, Logs,
+    Millis, NodeName, Objective, Protocol, Reserve, Restart, Secret, Service, ServiceName, Share, Spread, StandbyMode,
+    Stop, StopSignal,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +25,10 @@ pub(crate) fn service(table: &Table, uses_port: bool) -> Service {
         standby: number(table, "standby"),
         need: table.integer("need").map_or(active, narrow),
         exclusive,
+        fence: match table.text("fence") {
+            Some("power") => FenceBy::Power,
+            _ => FenceBy::Lease,
+        },
         standby_mode: match table.text("standby_mode") {
             Some("cold") => StandbyMode::Cold,
             None if acts_when_run => StandbyMode::Cold,
@@ -203,8 +208,43 @@ pub(crate) fn alerts(file: &Table) -> Alerts {
     }
 }
 
+/// The devices of a node.
+pub(crate) fn fence(node: &Table) -> Vec<FenceDevice> {
+    fence::devices(node).into_iter().map(device).collect()
+}
+
+fn device(table: &Table) -> FenceDevice {
+    let secret = |value: &Value| {
+        let table = value.as_table()?;
+        let file = || Some(Secret::File(table.text("file")?.to_owned()));
+        file().or_else(|| Some(Secret::Env(table.text("env")?.to_owned())))
+    };
+    let secrets = table.map("secrets").iter();
+    FenceDevice {
+        agent: table.text("agent").unwrap_or_default().to_owned(),
+        parameters: texts_by_name(table, "parameters"),
+        secrets: secrets
+            .filter_map(|entry| Some((entry.name.clone(), secret(&entry.value)?)))
+            .collect(),
+        timeout: span(table, "timeout"),
+        feeds: texts(table.array("feeds")).into_iter().collect(),
+    }
+}
+
+/// What becomes of a node that was fenced.
+pub(crate) fn after_fence(node: &Table) -> AfterFence {
+    match node.text("after_fence") {
+        Some("stay-off") => AfterFence::StayOff,
+        _ => AfterFence::On,
+    }
+}
+
 fn env(table: &Table) -> BTreeMap<String, String> {
-    let pairs = table.map("env").iter();
+    texts_by_name(table, "env")
+}
+
+fn texts_by_name(table: &Table, key: &str) -> BTreeMap<String, String> {
+    let pairs = table.map(key).iter();
     pairs
         .filter_map(|entry| Some((entry.name.clone(), entry.value.as_text()?.to_owned())))
         .collect()

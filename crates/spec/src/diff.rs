@@ -3,8 +3,8 @@
 use crate::mend::quoted;
 use crate::units::show_size;
 use model::{
-    Addressing, Check, CheckKind, Cluster, Hook, Limits, Logs, NodeName, Objective, Protocol, Reliability, Reserve,
-    Restart, Service, ServiceName, Spread, StandbyMode, Stop, StopSignal,
+    Addressing, Check, CheckKind, Cluster, FenceBy, Hook, Limits, Logs, NodeName, Objective, Protocol, Reliability,
+    Reserve, Restart, Service, ServiceName, Spread, StandbyMode, Stop, StopSignal,
 };
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -124,6 +124,7 @@ fn keys(service: &Service) -> Vec<(String, String)> {
         standby,
         need,
         exclusive,
+        fence,
         standby_mode,
         listen,
         address,
@@ -159,6 +160,7 @@ fn keys(service: &Service) -> Vec<(String, String)> {
     keys.add("standby", standby);
     keys.add("need", need);
     keys.add("exclusive", exclusive);
+    keys.maybe("fence", (*fence == FenceBy::Power).then(|| quoted("power")));
     keys.add(
         "standby_mode",
         match standby_mode {

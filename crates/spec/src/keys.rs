@@ -47,7 +47,7 @@ pub(crate) static FILE: TableKind = TableKind {
                 of: &Kind::Table(&NODE),
             },
             default: Default::Is("{}"),
-            doc: "What `understudy analyze` is to know of a node, a table `[node.NAME]`. Nothing is run by it.",
+            doc: "What is to be known of a node, a table `[node.NAME]`: where it stands, for `understudy analyze`, and what takes its power away.",
             example: r#"{ a = { zone = "dc1/rack1" } }"#,
         },
         Key {
@@ -142,6 +142,27 @@ pub(crate) static SERVICE: TableKind = TableKind {
             default: Default::Is("false"),
             doc: "At most one instance per slot may ever act as active: the old one is stopped for certain before the next is promoted. For whatever owns data.",
             example: "true",
+        },
+        Key {
+            name: "fence",
+            kind: Kind::Choice {
+                of: &[
+                    (
+                        "lease",
+                        "its node's guard ends it when the lease of that node is over, which is enough for all that only it can write",
+                    ),
+                    (
+                        "power",
+                        "besides, its node must be known to write no more: its devices (`[node.NAME] fence`) say that it is off, or it is back and says \
+                         that it ended what ran there. For storage that several nodes share",
+                    ),
+                ],
+                later: &[],
+            },
+            default: Default::Is("\"lease\""),
+            doc: "What has to be certain before the slot of a lost node is taken. `power` needs `exclusive = true` and a device for each node it may be on; \
+                  while no device answers, nobody takes the slot, and `understudy force` is the operator's way on.",
+            example: r#""power""#,
         },
         Key {
             name: "standby_mode",
@@ -910,7 +931,7 @@ const MTTR_KEY: Key = Key {
 pub(crate) static NODE: TableKind = TableKind {
     name: "node",
     heading: "`[node.NAME]`",
-    doc: "Where a node stands and what it hangs on. A node of a running cluster is in the zone it joined with.",
+    doc: "Where a node stands, what it hangs on, and what takes its power away. A node of a running cluster is in the zone it joined with.",
     keys: &[
         Key {
             name: "zone",
@@ -933,10 +954,117 @@ pub(crate) static NODE: TableKind = TableKind {
             doc: "Switches of which any one is enough, each declared as `[switch.NAME]`.",
             example: r#"["sw-1"]"#,
         },
+        Key {
+            name: "fence",
+            kind: Kind::Either(&[Kind::Table(&FENCE), Kind::Array(&Kind::Table(&FENCE))]),
+            default: Default::Is("[]"),
+            doc: "The device that takes the node's power away, or several of them, as `[[node.NAME.fence]]`: all are told, in this order, and the node counts \
+                  as off when all of them say so. Used for services with `fence = \"power\"`, and by `understudy fence`.",
+            example: r#"{ agent = "fence_ipmilan", parameters = { ip = "10.0.9.1", username = "fence" }, secrets = { password = { file = "/etc/understudy/bmc" } } }"#,
+        },
+        Key {
+            name: "after_fence",
+            kind: Kind::Choice {
+                of: &[
+                    (
+                        "on",
+                        "it gets its power back as soon as it is noted that it was off, so that it boots and stands by again",
+                    ),
+                    ("stay-off", "it stays off until somebody has looked at it"),
+                ],
+                later: &[],
+            },
+            default: Default::Is("\"on\""),
+            doc: "What becomes of the node after it was fenced.",
+            example: r#""stay-off""#,
+        },
         MTTF_KEY,
         MTTR_KEY,
     ],
     exactly_one: &[],
+    only_beside: &[("after_fence", "fence")],
+    later: &[],
+};
+
+pub(crate) static FENCE: TableKind = TableKind {
+    name: "fence",
+    heading: "`[node.NAME.fence]`, `[[node.NAME.fence]]`",
+    doc: "A fence agent of ClusterLabs or Debian (`fence-agents`), or any program that speaks as they do: it reads `action=off`, `on`, `status` or \
+          `metadata` and its parameters from its standard input, a line each. Any node may be the one that runs it.",
+    keys: &[
+        Key {
+            name: "agent",
+            kind: Kind::Text(TextRule::Any),
+            default: Default::Required,
+            doc: "The program: a name, looked up in `PATH` and in `/usr/sbin`, or an absolute path.",
+            example: r#""fence_ipmilan""#,
+        },
+        Key {
+            name: "parameters",
+            kind: Kind::Map {
+                names: TextRule::Variable,
+                of: &Kind::Text(TextRule::Any),
+            },
+            default: Default::Is("{}"),
+            doc: "What it is told, by the names that `fence_… -o metadata` shows.",
+            example: r#"{ ip = "10.0.9.1", lanplus = "1" }"#,
+        },
+        Key {
+            name: "secrets",
+            kind: Kind::Map {
+                names: TextRule::Variable,
+                of: &Kind::Table(&SECRET),
+            },
+            default: Default::Is("{}"),
+            doc: "Parameters that are secret, by name, each with where it is found. They reach the agent by its standard input alone: never its arguments, \
+                  a log, the store, or anything that is shown.",
+            example: r#"{ password = { file = "/etc/understudy/bmc" } }"#,
+        },
+        Key {
+            name: "timeout",
+            kind: Kind::Duration {
+                min: seconds(1),
+                max: seconds(600),
+            },
+            default: Default::Is("\"30s\""),
+            doc: "How long one call may take; then the agent is ended, and the call has failed.",
+            example: r#""10s""#,
+        },
+        Key {
+            name: "feeds",
+            kind: Kind::Array(&Kind::Text(TextRule::Name)),
+            default: Default::Is("[]"),
+            doc: "Power feeds of the device itself, of which any one is enough, each declared as `[feed.NAME]`: one that has no other than its node is without \
+                  power together with it, and cannot say that it is off.",
+            example: r#"["ups-1"]"#,
+        },
+    ],
+    exactly_one: &[],
+    only_beside: &[],
+    later: &[],
+};
+
+pub(crate) static SECRET: TableKind = TableKind {
+    name: "secret",
+    heading: "`secrets = { NAME = { … } }`",
+    doc: "Where a secret is found on each node; exactly one of these.",
+    keys: &[
+        Key {
+            name: "file",
+            kind: Kind::Text(TextRule::File),
+            default: Default::Rule("none"),
+            doc: "The first line of this file, which nobody but its owner and group may read. Read at each use.",
+            example: r#""/etc/understudy/bmc""#,
+        },
+        Key {
+            name: "env",
+            kind: Kind::Text(TextRule::Variable),
+            default: Default::Rule("none"),
+            doc: "This variable of the agent's environment.",
+            example: r#""BMC_PASSWORD""#,
+        },
+    ],
+    exactly_one: &["file", "env"],
     only_beside: &[],
     later: &[],
 };
@@ -1023,7 +1151,7 @@ pub(crate) static RATES: TableKind = TableKind {
 };
 
 /// Every table, in the order of the reference.
-pub(crate) static TABLES: [&TableKind; 17] = [
+pub(crate) static TABLES: [&TableKind; 19] = [
     &FILE, &SERVICE, &ADDRESS, &CHECK, &HOOK, &RESERVE, &LIMITS, &STOP, &RESTART, &LOGS, &HOLD, &OBJECTIVE, &ALERTS,
-    &NODE, &SWITCH, &RATE, &RATES,
+    &NODE, &FENCE, &SECRET, &SWITCH, &RATE, &RATES,
 ];

@@ -12,6 +12,7 @@ mod agreement;
 mod build;
 mod diagnostic;
 mod diff;
+mod fence;
 mod judge;
 mod keys;
 mod kind;

@@ -1,6 +1,7 @@
 //! From text to a cluster, or to all that is wrong with it.
 
 use crate::diagnostic::{Diagnostic, Errors, Severity, in_order};
+use crate::fence;
 use crate::judge;
 use crate::keys::FILE;
 use crate::site;
@@ -118,6 +119,7 @@ pub fn parse(text: &str, path: &str) -> Result<Parsed, Errors> {
         );
     }
     let site = site::site(&file, &source, &mut found);
+    fence::judge(&file, &declared, &site, &source, &mut found);
     in_order(&mut found);
     let (warnings, errors): (Vec<_>, Vec<_>) = found.into_iter().partition(|one| one.severity == Severity::Warning);
     if !errors.is_empty() {

@@ -4,6 +4,7 @@ use crate::diagnostic::Diagnostic;
 use crate::mend;
 use crate::source::{Source, shown};
 use crate::tree::{Data, Entry, Table, Value};
+use crate::{build, fence};
 use model::{NodeName, Place, Rate, RateKind, Reliability, Share, Site, Switch};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -28,7 +29,12 @@ pub(crate) fn site(file: &Table, source: &Arc<Source>, found: &mut Vec<Diagnosti
             feeds: texts(table.array("feeds")),
             switches: texts(table.array("switches")),
             rate: judge.rate(table, &entry.name_span),
+            fence: build::fence(table),
+            after_fence: build::after_fence(table),
         };
+        for device in fence::devices(table) {
+            judge.known(device, "feeds", "feed", &feeds);
+        }
         if let Ok(name) = NodeName::new(&entry.name) {
             site.nodes.insert(name, place);
         }
@@ -198,7 +204,7 @@ impl Judge<'_> {
     }
 }
 
-fn tables<'a>(file: &'a Table, key: &str) -> impl Iterator<Item = (&'a Entry, &'a Table)> {
+pub(crate) fn tables<'a>(file: &'a Table, key: &str) -> impl Iterator<Item = (&'a Entry, &'a Table)> {
     file.map(key).iter().filter_map(|entry| match &entry.value.data {
         Data::Table(table) => Some((entry, table)),
         _ => None,

@@ -136,6 +136,13 @@ impl Value {
         }
     }
 
+    pub(crate) fn as_table(&self) -> Option<&Table> {
+        match &self.data {
+            Data::Table(table) => Some(table),
+            _ => None,
+        }
+    }
+
     pub(crate) fn as_array(&self) -> &[Value] {
         match &self.data {
             Data::Array(values) => values,

@@ -290,7 +290,7 @@ colour = "blue"
     10 | colour = "blue"
        | ^^^^^^
        |
-       = help: possible here: `command`, `active`, `standby`, `need`, `exclusive`, `standby_mode`, `listen`, `address`, `protocol`, `port`, `check`, `standby_check`, `needs`, `uses`, `mttf`, `mttr`, `spread`, `nodes`, `avoid`, `reserve`, `on_promote`, `on_demote`, `on_follow`, `env`, `dir`, `user`, `limits`, `start_timeout`, `stop`, `restart`, `logs`, `drain_timeout`, `hold`, `objective`
+       = help: possible here: `command`, `active`, `standby`, `need`, `exclusive`, `fence`, `standby_mode`, `listen`, `address`, `protocol`, `port`, `check`, `standby_check`, `needs`, `uses`, `mttf`, `mttr`, `spread`, `nodes`, `avoid`, `reserve`, `on_promote`, `on_demote`, `on_follow`, `env`, `dir`, `user`, `limits`, `start_timeout`, `stop`, `restart`, `logs`, `drain_timeout`, `hold`, `objective`
     "#);
 }
 

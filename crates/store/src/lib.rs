@@ -34,6 +34,7 @@
 pub mod conformance;
 mod embedded;
 mod error;
+pub mod fence;
 mod memory;
 mod server_error;
 pub mod session;

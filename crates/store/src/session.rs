@@ -15,8 +15,8 @@
 //!
 //! Every call may be repeated as it is after [`Error::Unknown`]: it then finds what it did itself.
 
-use crate::{Compare, Entry, Error, Op, Store, Txn, TxnResult};
-use model::{Millis, NodeName, Revision, WallTime};
+use crate::{Compare, Entry, Error, Op, Store, Txn, TxnResult, fence};
+use model::{FenceRecord, Millis, NodeName, Revision, WallTime};
 use serde::{Deserialize, Serialize};
 
 /// Prefix of the sessions, one per node.
@@ -97,6 +97,13 @@ pub enum Opened {
     Open(Session),
     /// The node has another session already: another agent's, or one that must end first.
     Taken(Session),
+    /// Somebody is at the node's power: it waits until that is over, see [`open_past`].
+    Powering {
+        /// What he wrote.
+        record: FenceRecord,
+        /// And when.
+        revision: Revision,
+    },
 }
 
 /// What came of [`renew`].
@@ -164,25 +171,59 @@ pub enum SessionError {
 ///
 /// Only when the guard is armed and nothing exclusive runs, or what runs is frozen.
 pub async fn open(store: &dyn Store, node: &NodeName, record: &Record) -> Result<Opened, SessionError> {
-    let key = session_key(node);
+    open_past(store, node, record, None).await
+}
+
+/// The same, past a fencer who is at this node's power by the record of that revision: it was seen for as long as an attempt may take. If his
+/// session is gone, nobody is at it any more.
+///
+/// A node that is on and opens a session has ended what ran under all before, so nobody needs its power any more: the intent is taken back.
+pub async fn open_past(
+    store: &dyn Store,
+    node: &NodeName,
+    record: &Record,
+    past: Option<Revision>,
+) -> Result<Opened, SessionError> {
+    let (key, fence_key) = (session_key(node), fence::key(node));
     let value = encode(&key, record)?;
-    let result = store
-        .txn(
-            Txn::new()
-                .when(Compare::absent(&key))
-                .then(Op::put(&key, value.clone()))
-                .then(Op::put(there_key(node), value))
-                .then(Op::get(&key))
-                .otherwise(Op::get(&key)),
-        )
-        .await?;
+    let opens = |txn: Txn| {
+        txn.when(Compare::absent(&key))
+            .then(Op::put(&key, value.clone()))
+            .then(Op::put(there_key(node), value.clone()))
+            .then(Op::get(&key))
+            .otherwise(Op::get(&key))
+            .otherwise(Op::get(&fence_key))
+    };
+    let mut result = store.txn(opens(Txn::new().when(Compare::absent(&fence_key)))).await?;
+    let found = result.reads.get(1).and_then(Option::as_ref);
+    if let Some(entry) = found.filter(|_| !result.succeeded && result.reads.first().is_some_and(Option::is_none)) {
+        let known: FenceRecord = decode(entry)?;
+        let mut txn = Txn::new().when(Compare::modified(&fence_key, entry.modified));
+        if known.is_under_way() {
+            let fencer = session_key(&known.by);
+            let now = store.get(&fencer).await?.map(|entry| entry.create).unwrap_or_default();
+            if past != Some(entry.modified) || now == known.under {
+                let revision = entry.modified;
+                return Ok(Opened::Powering {
+                    record: known,
+                    revision,
+                });
+            }
+            txn = txn.when(Compare::created(fencer, now));
+        }
+        if let Some(withdrawn) = fence::withdrawn(&known) {
+            txn = txn.then(Op::put(&fence_key, encode(&fence_key, &withdrawn)?));
+        }
+        // What is read is found behind what is written.
+        result = store.txn(opens(txn)).await?;
+    }
     let session = read_session(node, &result, 0)?;
     match session {
         Some(session) if result.succeeded || session.record == *record => Ok(Opened::Open(session)),
         Some(session) => Ok(Opened::Taken(session)),
-        // Either branch finds a session, unless the store breaks its word.
+        // A fencer came in between, or the store breaks its word.
         None => Err(Error::Unknown {
-            reason: format!("`{key}` is absent right after it was written"),
+            reason: format!("`{key}` is absent right after it was to be written"),
         }
         .into()),
     }
@@ -344,11 +385,11 @@ fn read_grave(result: &TxnResult, read: usize) -> Result<Option<Grave>, SessionE
     result.reads.get(read).and_then(Option::as_ref).map(decode).transpose()
 }
 
-fn encode(key: &str, record: &impl Serialize) -> Result<Vec<u8>, SessionError> {
+pub(crate) fn encode(key: &str, record: &impl Serialize) -> Result<Vec<u8>, SessionError> {
     serde_json::to_vec(record).map_err(|error| unreadable(key, error))
 }
 
-fn decode<T: serde::de::DeserializeOwned>(entry: &Entry) -> Result<T, SessionError> {
+pub(crate) fn decode<T: serde::de::DeserializeOwned>(entry: &Entry) -> Result<T, SessionError> {
     serde_json::from_slice(&entry.value).map_err(|error| unreadable(&entry.key, error))
 }
 

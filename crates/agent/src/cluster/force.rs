@@ -9,11 +9,11 @@ use crate::wishes::no_store;
 use api::record;
 use api::{ForceRequest, Outcome};
 use decisions::lease::{self, Forcing, NotForced};
-use model::{NodeName, Revision, SlotId, Timestamp};
+use model::{FenceRecord, FenceState, NodeName, Revision, SlotId, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
-use store::Store;
 use store::session::{self, Ending, Ground, Session};
+use store::{Op, Store, Txn};
 use tokio::sync::oneshot;
 
 /// A store that does not answer an operator within this is told to be lost.
@@ -35,6 +35,7 @@ impl Agent {
                 holder: None,
                 sessions: (Revision(0), None),
                 silent: None,
+                unproven: false,
                 store_answers: true,
             };
         };
@@ -48,6 +49,7 @@ impl Agent {
             holder: held.map(|held| (held.holder, held.node)),
             sessions: (under, cluster.sessions.get(node).map(|session| session.id)),
             silent: cluster.observer.silent_for(node, marks::mark()),
+            unproven: self.core.unproven_nodes().contains_key(node),
             store_answers: cluster.answering.lost().is_none(),
         }
     }
@@ -61,7 +63,9 @@ impl Agent {
         now: Timestamp,
     ) -> Result<(SlotId, Forcing), Outcome> {
         let slot = self.slot_named(service, slot, now)?;
+        // One that was removed may still be waited for.
         let known = self.core.view(now).nodes.into_iter().map(|view| view.name);
+        let known = known.chain(self.core.unproven_nodes().into_keys());
         let mut known = known.filter(|name| name.as_str() == node);
         let node = known.next().ok_or_else(|| {
             refused(
@@ -80,6 +84,17 @@ impl Agent {
         answer: oneshot::Sender<Result<Outcome, Outcome>>,
         now: Timestamp,
     ) {
+        match self.forceable_unproven(request, now) {
+            Ok(None) => {}
+            Ok(Some((node, txn))) => {
+                let store = Arc::clone(&self.store);
+                tokio::spawn(async move {
+                    let _ = answer.send(believe(store.as_ref(), &node, txn).await);
+                });
+                return;
+            }
+            Err(refused) => return drop(answer.send(Err(refused))),
+        }
         match self.forceable(request, now) {
             Ok((slot, session, ground)) => {
                 let store = Arc::clone(&self.store);
@@ -90,6 +105,51 @@ impl Agent {
             }
             Err(refused) => drop(answer.send(Err(refused))),
         }
+    }
+
+    /// Of a node whose session has ended, and of which nobody knows whether it still writes: what is stated is noted as known.
+    fn forceable_unproven(&self, request: &ForceRequest, now: Timestamp) -> Result<Option<(NodeName, Txn)>, Outcome> {
+        let refused = |why: &NotForced| refused(why.to_string(), Some(why.hint().into()));
+        let (slot, forcing) = self.forcing_named(&request.service, request.slot, &request.node, now)?;
+        let Some(cluster) = &self.clustered else {
+            return Ok(None);
+        };
+        if !forcing.unproven || forcing.sessions.1.is_some() {
+            return Ok(None);
+        }
+        lease::may_force(&forcing, &cluster.timing).map_err(|why| refused(&why))?;
+        lease::is_stated(&forcing.node, &request.statement).map_err(|why| refused(&why))?;
+        let node = forcing.node.clone();
+        if let Some((record, _)) = cluster
+            .power
+            .fencer
+            .record(&node)
+            .filter(|(record, _)| record.is_under_way())
+        {
+            let text = format!("node {} is at the power of node {node} at this moment", record.by);
+            let hint = "`understudy status` shows what comes of it".to_owned();
+            return Err(crate::input::refused(text, Some(hint)));
+        }
+        let at = clock::wall_now();
+        let words = lease::statement(&node);
+        let text = format!("took {slot} from node {node} by force; stated: {words}; its session had ended");
+        let deed = self.deed(at, &request.by, "force", &slot.to_string(), text);
+        let value = serde_json::to_vec(&deed).map_err(|error| crate::input::refused(error.to_string(), None))?;
+        let record = FenceRecord {
+            session: forcing.sessions.0,
+            state: FenceState::Done,
+            by: cluster.me.clone(),
+            under: cluster.session.unwrap_or_default(),
+            bound: model::Millis(0),
+            tries: 0,
+            proven: forcing.sessions.0,
+            because: format!("{} stated: {words}", request.by),
+            at,
+        };
+        let known = cluster.power.fencer.record(&node);
+        let txn = super::power::stated(&node, known, record).ok_or_else(no_store)?;
+        let txn = txn.then(Op::put(record::deed_key(at, &deed.through), value));
+        Ok(Some((node, txn)))
     }
 
     fn forceable(&self, request: &ForceRequest, now: Timestamp) -> Result<(SlotId, Session, Ground), Outcome> {
@@ -120,6 +180,24 @@ impl Agent {
             deed: (record::deed_key(at, &deed.through), value),
         };
         Ok((slot, session, ground))
+    }
+}
+
+/// Notes that a node is off, at an operator's word.
+async fn believe(store: &dyn Store, node: &NodeName, txn: Txn) -> Result<Outcome, Outcome> {
+    match tokio::time::timeout(ANSWER_WITHIN, store.txn(txn)).await {
+        Ok(Ok(result)) if result.succeeded => Ok(done(format!(
+            "it is noted that node {node} is off: whoever is first in line takes what it held; `understudy events --failovers` shows how it went"
+        ))),
+        Ok(Ok(_)) => Err(refused(
+            format!("node {node} is back, or somebody is at its power at this moment: nothing was done"),
+            Some("`understudy status` shows how things stand now".into()),
+        )),
+        Ok(Err(error)) => Err(refused(
+            format!("whether it was written is not known: {}", chain(&error)),
+            Some("`understudy history --deeds` shows it if it was".into()),
+        )),
+        Err(_) => Err(no_store()),
     }
 }
 

@@ -171,6 +171,9 @@ impl Agent {
     fn own_session(&mut self, session: Option<Revision>, event: ClusterEvent, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         cluster.session = session;
+        if session.is_none() {
+            cluster.power.session_lost();
+        }
         let ours = cluster.controller.as_ref();
         let ours = ours.filter(|(controller, _)| controller.node == cluster.me && session.is_none());
         if let Some((_, elected)) = ours {
@@ -315,6 +318,18 @@ impl Agent {
                 cluster.hardware_told(node, &entry.value);
             }
         } else if let Some(node) = key
+            .strip_prefix(store::fence::FENCES)
+            .and_then(|node| NodeName::new(node).ok())
+        {
+            self.fence_seen(node, entry, now);
+        } else if let Some(node) = key
+            .strip_prefix(record::DEVICE_CHECKS)
+            .and_then(|node| NodeName::new(node).ok())
+        {
+            self.device_check_seen(&node, entry);
+        } else if let Some(grave) = key.strip_prefix(session::GRAVES) {
+            self.grave_seen(grave, entry, now);
+        } else if let Some(node) = key
             .strip_prefix(record::NODES)
             .and_then(|node| NodeName::new(node).ok())
         {
@@ -370,6 +385,11 @@ impl Agent {
             .and_then(|node| NodeName::new(node).ok())
         {
             cluster.hardware.remove(&node);
+        } else if let Some(node) = key
+            .strip_prefix(store::fence::FENCES)
+            .and_then(|node| NodeName::new(node).ok())
+        {
+            cluster.power.fencer.forget(&node);
         } else if let Some(node) = there.or_else(session) {
             let ended = cluster.sessions.remove(&node).filter(|_| node != cluster.me);
             let silent = ended.and_then(|session| silence(cluster, &node, session.id, now));
@@ -783,6 +803,7 @@ impl Agent {
             } => tracing::warn!(what, error, "could not be written"),
             Later::Wrote { .. } | Later::Closed => {}
             Later::Condemn(node) => self.condemn(&node),
+            Later::Power(news) => self.hear_power(news, crate::clock::now()),
         }
     }
 

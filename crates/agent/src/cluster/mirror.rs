@@ -58,6 +58,8 @@ pub(crate) async fn list(store: &dyn Store, me: &NodeName) -> Result<(Vec<Entry>
         record::META,
         record::MEMBERS,
         record::HARDWARE,
+        record::DEVICE_CHECKS,
+        store::fence::FENCES,
         SESSIONS,
         record::CURRENT,
         record::WORKED,

@@ -19,6 +19,7 @@ pub(crate) mod leave;
 pub(crate) mod mirror;
 mod own_etcd;
 pub(crate) mod papers;
+pub(crate) mod power;
 pub(crate) mod publish;
 pub(crate) mod reach;
 pub(crate) mod renewals;
@@ -119,6 +120,8 @@ pub(crate) struct Clustered {
     pub(crate) store_trouble: upkeep::Trouble,
     /// Whether the data of this node's own member can be used.
     pub(crate) own_trouble: upkeep::Trouble,
+    /// Whose power is taken away, and by which devices that goes.
+    pub(crate) power: power::Power,
     /// This node goes down, and how far that is.
     pub(crate) leaving: Option<leave::Leaving>,
 }
@@ -141,6 +144,8 @@ pub(crate) enum Later {
     Wrote { what: &'static str, error: Option<String> },
     /// A session that had run out may be ended now.
     Condemn(NodeName),
+    /// News of somebody's power.
+    Power(power::PowerNews),
     /// Our own session is closed: this node may go.
     Closed,
 }

@@ -13,6 +13,7 @@ use super::silence::Missing;
 use crate::input::Input;
 use crate::journal::Inputs;
 use decisions::lease::{Covered, Holder, HolderAction, HolderEvent, HolderOptions, Lost, Still};
+use model::timing::observer_wait;
 use model::{Epoch, InstanceId, Mark, Millis, NodeName, Revision, SlotId, Timing};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -25,9 +26,11 @@ use store::session::{self, Opened, Record, Renewal, Session};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Version of the takeover protocol that we speak.
-pub(crate) const PROTOCOL: u32 = 2;
+pub(crate) const PROTOCOL: u32 = 3;
 /// From this version on a session that is opened or ended is also told apart (`there/NODE`): while an older agent has one, nobody relies on that.
 pub(crate) const TELLS_WHO_IS_THERE: u32 = 2;
+/// From this version on agents wait for proof where a service shares storage, and open no session while somebody is at their power.
+pub(crate) const FENCES_BY_POWER: u32 = 3;
 
 /// Something for the thread to do.
 pub(crate) enum Order {
@@ -211,6 +214,10 @@ struct Keeper {
     heard: Option<mpsc::UnboundedReceiver<Answer>>,
     last_noted: Option<Noted>,
     renewals: watch::Sender<Renewed>,
+    /// Somebody is at our power by this record, seen since then.
+    powering: Option<(Revision, Mark)>,
+    /// And had all the time that he may take.
+    past_fencer: Option<Revision>,
 }
 
 impl Keeper {
@@ -248,6 +255,8 @@ impl Keeper {
             heard: Some(heard),
             last_noted: noted,
             renewals,
+            powering: None,
+            past_fencer: None,
         }
     }
 
@@ -380,6 +389,17 @@ impl Keeper {
                     self.session = Some(session);
                     self.tell(event);
                 }
+                Ok(Opened::Powering { record, revision }) => {
+                    let now = mark();
+                    if self.powering.is_none_or(|(known, _)| known != revision) {
+                        tracing::warn!(by = %record.by, because = record.because, "somebody takes this node's power away; no session before that is over");
+                        self.powering = Some((revision, now));
+                    }
+                    let (_, since) = self.powering.unwrap_or((revision, now));
+                    let over = now.waited_for(since) >= observer_wait(record.bound);
+                    self.past_fencer = over.then_some(revision);
+                    self.tell(HolderEvent::OpenFailed { attempt });
+                }
                 Ok(Opened::Taken(session)) => {
                     self.news(News::Taken(Box::new(session)));
                     self.tell(HolderEvent::OpenTaken { attempt });
@@ -478,8 +498,10 @@ impl Keeper {
         // An answer that was lost is found by the record: it is the same for each attempt of this agent.
         let record = self.setup.record.clone();
         let (answers, timeout) = (self.answers.clone(), self.setup.timing.request_timeout.duration());
+        let past = self.past_fencer;
         tokio::spawn(async move {
-            let result = tokio::time::timeout(timeout, session::open(store.as_ref(), &node, &record)).await;
+            let open = session::open_past(store.as_ref(), &node, &record, past);
+            let result = tokio::time::timeout(timeout, open).await;
             let result = result.unwrap_or_else(|_| Err(timed_out()));
             let _ = answers.send(Answer::Opened { attempt, result });
         });

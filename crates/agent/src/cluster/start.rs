@@ -258,6 +258,7 @@ pub(crate) async fn join(
         awaited: BTreeMap::new(),
         next_ask: clock::mark().boot_ns,
         papers: Troubles::default(),
+        power: super::power::Power::new(node.node.clone()),
         leaving: None,
         node: node.clone(),
     };
@@ -307,6 +308,13 @@ impl Joined {
                     node,
                     session: Some(entry.create),
                 });
+            } else if let Some(node) = node(store::fence::FENCES) {
+                if let Ok(record) = store::fence::read(entry) {
+                    first.push(ClusterEvent::Proven {
+                        node,
+                        session: record.proven,
+                    });
+                }
             } else if let Some(node) = node(record::MEMBERS) {
                 if let Ok(member) = serde_json::from_slice::<record::Member>(&entry.value) {
                     first.push(ClusterEvent::Member {

@@ -55,7 +55,7 @@ impl Agent {
         };
         let silent = |cluster: &super::Clustered| cluster.observer.is_anyone_silent(super::clock::mark());
         let fast = self.core.holds_slots() || self.clustered.as_ref().is_some_and(silent);
-        let empty = self.core.acting_exclusive().is_empty();
+        let empty = self.is_written_back(self.core.acting_exclusive().is_empty());
         let Some(cluster) = &mut self.clustered else { return };
         cluster.upkeep.send_if_modified(|before| {
             let changed = *before != wanted;
@@ -224,6 +224,7 @@ impl Agent {
                 now,
             );
         }
+        problems.extend(self.power_problems());
         problems.extend(clock_problems);
         problems
     }
@@ -233,7 +234,8 @@ impl Agent {
         let cluster = self.clustered.as_ref()?;
         let look = cluster.look_at.map(|at| Timestamp(at.boot_ns / 1_000 + 1));
         let leaving = cluster.leaving.as_ref().map(super::leave::Leaving::wakeup);
-        let others = [cluster.elect_at, Some(cluster.beat_at), leaving];
+        let power = cluster.power.wakeup();
+        let others = [cluster.elect_at, Some(cluster.beat_at), leaving, power];
         look.into_iter().chain(others.into_iter().flatten()).min()
     }
 

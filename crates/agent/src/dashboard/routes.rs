@@ -262,6 +262,9 @@ pub(crate) enum Intent {
         slot: Option<String>,
         node: String,
     },
+    Fence {
+        name: String,
+    },
     Pause,
     Resume,
 }
@@ -271,7 +274,7 @@ pub(crate) enum Intent {
     get,
     path = "/v1/preview",
     params(
-        ("action" = String, Query, description = "`switchover`, `drain`, `undrain`, `drill-node`, `drill-instance`, `retry`, `park`, `unpark`, `force`, `pause` or `resume`"),
+        ("action" = String, Query, description = "`switchover`, `drain`, `undrain`, `drill-node`, `drill-instance`, `retry`, `park`, `unpark`, `force`, `fence`, `pause` or `resume`"),
         ("name" = Option<String>, Query, description = "Of the service, node or instance"),
         ("slot" = Option<u32>, Query, description = "Of a switchover: which slot; the first if not given. To park, unpark, force: must be given where there are several"),
         ("to" = Option<String>, Query, description = "Of a switchover: who shall take over"),

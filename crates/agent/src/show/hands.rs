@@ -5,7 +5,7 @@ use super::preview::{blank, severity_of};
 use super::{Known, names};
 use api::{Effect, Preview, Severity};
 use decisions::lease::{self, Forcing};
-use decisions::{ServiceView, SlotPhase, SlotView};
+use decisions::{NodeState, NodeView, ServiceView, SlotPhase, SlotView};
 use model::{NodeName, ServiceState};
 
 /// A slot shall have no holder.
@@ -88,9 +88,13 @@ pub(super) fn force(service: &ServiceView, known: &Known<'_>) -> Preview {
     let Some(lease) = lease else {
         return refused(preview, lease::NotForced::OneMachine.to_string());
     };
-    preview.lines.push(format!(
-        "{forcing}. Its session is ended at once, at your word, and not when its lease of {lease} has run out"
-    ));
+    let gone = forcing.unproven && forcing.sessions.1.is_none();
+    preview.lines.push(match gone {
+        true => format!("the session of node {node} has ended; at your word it is noted that the node writes no more"),
+        false => format!(
+            "{forcing}. Its session is ended at once, at your word, and not when its lease of {lease} has run out"
+        ),
+    });
     for service in &known.view.services {
         if let Some(effect) = loss_of(service, node) {
             preview.lines.push(sentence(
@@ -100,10 +104,61 @@ pub(super) fn force(service: &ServiceView, known: &Known<'_>) -> Preview {
             preview.effects.push(effect);
         }
     }
-    preview.lines.push(danger(forcing, lease));
+    preview.lines.push(match gone {
+        true => format!("if host {node} is NOT off, it may go on writing beside the new active, and data may be lost"),
+        false => danger(forcing, lease),
+    });
     preview
         .lines
         .push("who stated it is written to the store: `understudy history --deeds`".into());
+    preview
+}
+
+/// A node's power is taken away.
+pub(super) fn fence(node: &NodeView, known: &Known<'_>) -> Preview {
+    let name = &node.name;
+    let mut preview = blank(format!("Take the power of node {name} away"));
+    preview.severity = Severity::Error;
+    let lives = node.state != NodeState::Offline;
+    let mut last = Vec::new();
+    for service in &known.view.services {
+        let Some(effect) = loss_of(service, name) else { continue };
+        if lives && effect.state != "down" && effect.state_after == "down" {
+            last.push(effect.service.clone());
+        }
+        let hold = service.declared.listen.map(|_| service.declared.hold_timeout);
+        preview.lines.push(sentence(&effect, hold));
+        preview.effects.push(effect);
+    }
+    let left = known
+        .voters
+        .iter()
+        .filter(|(node, there)| *there && node != name)
+        .count();
+    let no_majority = lives && !known.voters.is_empty() && left < known.voters.len() / 2 + 1;
+    if let Some(line) = super::loss::of_voters(&known.voters, name.as_str()) {
+        preview.lines.push(line);
+    }
+    preview.lines.push(match lives {
+        true => "it is online: nothing on it is stopped in order, as `understudy drain` would do".into(),
+        false => "it is offline: what it holds is taken as soon as every device of it says that it is off".to_owned(),
+    });
+    preview
+        .lines
+        .push("who wanted it is written to the store: `understudy history --deeds`".into());
+    if no_majority {
+        return refused(
+            preview,
+            "without it the store has no majority, and nobody could see that it is off".into(),
+        );
+    }
+    if !last.is_empty() {
+        let last = names(&last);
+        return refused(
+            preview,
+            format!("{last} would be down: nobody else could take over; move it first, or give it another standby"),
+        );
+    }
     preview
 }
 

@@ -24,6 +24,7 @@ pub(crate) fn preview(intent: &Intent, known: &Known<'_>) -> Result<Preview, Out
             super::hands::unpark(service(known, name)?, slot.as_deref(), known.view.paused.is_some())
         }
         Intent::Force { name, .. } => super::hands::force(service(known, name)?, known),
+        Intent::Fence { name } => super::hands::fence(node(known, name)?, known),
         Intent::Pause => pause(known),
         Intent::Resume => resume(known),
     };

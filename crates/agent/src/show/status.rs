@@ -5,7 +5,7 @@ use crate::executor::Executor;
 use crate::fronts::Fronts;
 use api::{InstanceStatus, NodeState, NodeStatus, Problem, ServiceStatus, Severity, SlotStatus, Status, Traffic};
 use decisions::{InstancePhase, InstanceView, Reason, RolloutState, ServiceView, SlotPhase, View};
-use model::{ServiceState, Timestamp, Timing};
+use model::{FenceBy, Millis, ServiceState, Site, Timestamp, Timing};
 use std::time::Duration;
 
 /// A write of the store takes no longer than this where its timing fits.
@@ -19,7 +19,7 @@ pub(crate) fn status(
     executor: &Executor,
     fronts: &Fronts,
     extra: Vec<Problem>,
-    timing: Option<&Timing>,
+    (timing, site): (Option<&Timing>, &Site),
 ) -> Status {
     let mut problems: Vec<Problem> = view
         .services
@@ -37,7 +37,7 @@ pub(crate) fn status(
         services: view
             .services
             .iter()
-            .map(|service| service_status(service, view, executor, fronts, timing))
+            .map(|service| service_status(service, view, executor, fronts, (timing, site)))
             .collect(),
         nodes: view.nodes.iter().map(node_status).collect(),
         problems,
@@ -87,7 +87,7 @@ fn service_status(
     view: &View,
     executor: &Executor,
     fronts: &Fronts,
-    timing: Option<&Timing>,
+    (timing, site): (Option<&Timing>, &Site),
 ) -> ServiceStatus {
     let node_of = |slot: &decisions::SlotView| {
         let holder = slot.instance.as_ref()?;
@@ -123,7 +123,7 @@ fn service_status(
         // Of instances alone: the rest is added by who has reckoned it.
         distance_to_outage: service.distance,
         outage: None,
-        protection: protection(service, view, timing),
+        protection: protection(service, view, timing, site),
         listen: service.declared.listen.map(|listen| listen.to_string()),
         floating: service
             .declared
@@ -305,7 +305,7 @@ fn heir_elsewhere(service: &ServiceView) -> bool {
 
 /// Which class of failure is noticed how fast (design, rule 4), and what follows as things stand: a standby that could not take over, or a
 /// pause, protects from nothing.
-fn protection(service: &ServiceView, view: &View, timing: Option<&Timing>) -> String {
+fn protection(service: &ServiceView, view: &View, timing: Option<&Timing>, site: &Site) -> String {
     let declared = &service.declared;
     let heir = !service.failover_order.is_empty();
     let found = declared
@@ -334,7 +334,9 @@ fn protection(service: &ServiceView, view: &View, timing: Option<&Timing>) -> St
         Some(timing) => {
             let worst = timing.node_loss_worst(COMMIT, true).as_millis();
             let lease = timing.lease;
-            let fence = if declared.exclusive {
+            let fence = if declared.fence == FenceBy::Power {
+                by_power(service, site, lease)
+            } else if declared.exclusive {
                 format!(
                     "; never two: a lease of {lease}, kept by this node's guard. A pause of a whole virtual machine leaves a window of at most {lease}: \
                      use the epoch as a token, or power fencing, to close it"
@@ -361,6 +363,20 @@ fn protection(service: &ServiceView, view: &View, timing: Option<&Timing>) -> St
         )
     });
     format!("{paused}{death}; {hang}; {machine}")
+}
+
+/// What power fencing costs and gives: how long the devices of the nodes that it may be on take at most.
+fn by_power(service: &ServiceView, site: &Site, lease: Millis) -> String {
+    let nodes = site
+        .nodes
+        .iter()
+        .filter(|(node, place)| service.declared.may_be_on(node) && !place.fence.is_empty());
+    let longest = nodes.map(|(_, place)| model::attempt_bound(&place.fence)).max();
+    let longest = longest.map_or_else(String::new, |longest| format!(", at most {longest} for an attempt"));
+    format!(
+        ", but not before every fence device of the node says that it is off{longest}; never two, and nothing is written late: a power switch on top \
+         of a lease of {lease}, which closes the window of a paused virtual machine and of what its kernel still writes"
+    )
 }
 
 /// Why its standbys could not take over: at most three of them.

@@ -1,4 +1,4 @@
-//! What an operator does by hand: `park`, `unpark`, `force`. Each says first what it will do.
+//! What an operator does by hand: `park`, `unpark`, `force`, `fence`. Each says first what it will do.
 
 use super::{Done, Error, Session, act};
 use crate::args;
@@ -7,7 +7,7 @@ use crate::names::{Kind, find};
 use crate::output::Said;
 use crate::render::{clean, hanging};
 use crate::who;
-use api::{ForceRequest, ParkRequest, Preview, Severity};
+use api::{FenceRequest, ForceRequest, ParkRequest, Preview, Severity};
 
 /// `park`
 pub(super) async fn park(session: &Session, args: &args::Park) -> Result<Done, Error> {
@@ -49,7 +49,12 @@ pub(super) async fn force(session: &Session, args: &args::Force) -> Result<Done,
     let client = session.client().await?;
     let (service, slot) = named(&client, &args.slot).await?;
     let node = &args.node_is_off;
-    find(&client.status().await?, node, &[Kind::Node])?;
+    let status = client.status().await?;
+    // One that was removed may still be waited for.
+    let waited_for = |problem: &api::Problem| problem.code == "not-known-off" && problem.about == *node;
+    if !status.problems.iter().any(waited_for) {
+        find(&status, node, &[Kind::Node])?;
+    }
     let preview = look(&client, "force", &service, slot, Some(node)).await?;
     let mut statement = args.statement.clone().unwrap_or_default();
     if preview.refused.is_none() {
@@ -76,6 +81,30 @@ pub(super) async fn force(session: &Session, args: &args::Force) -> Result<Done,
         by: who::caller(),
     };
     act::post(session, &client, "/v1/force", &request, args.json).await
+}
+
+/// `fence`
+pub(super) async fn fence(session: &Session, args: &args::Fence) -> Result<Done, Error> {
+    let client = session.client().await?;
+    let node = &args.node;
+    find(&client.status().await?, node, &[Kind::Node])?;
+    if !args.test {
+        let preview = look(&client, "fence", node, None, None).await?;
+        tell(session, &preview);
+        if let Some(why) = preview.refused {
+            return Err(Error::BadArgument {
+                what: format!("node {node} is not fenced: {why}"),
+                hint: "`understudy drain NODE` moves what it holds in order",
+            });
+        }
+        session.consent(args.yes, "taking the power of a node away", "Take its power away?")?;
+    }
+    let request = FenceRequest {
+        node: node.clone(),
+        test: args.test,
+        by: who::caller(),
+    };
+    act::post(session, &client, "/v1/fence", &request, args.json).await
 }
 
 /// `SERVICE` or `SERVICE/SLOT`; the service is there.

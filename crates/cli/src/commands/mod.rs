@@ -240,6 +240,7 @@ async fn speak(session: &Session, command: Command) -> Result<Done, Error> {
         Command::Park(args) => hands::park(session, &args).await,
         Command::Unpark(args) => hands::unpark(session, &args).await,
         Command::Force(args) => hands::force(session, &args).await,
+        Command::Fence(args) => hands::fence(session, &args).await,
         Command::Pause(args) => act::pause(session, "pause", args.because.as_deref(), args.json).await,
         Command::Resume(args) => act::pause(session, "resume", None, args.json).await,
         Command::Retry(args) => act::retry(session, &args).await,

@@ -10,6 +10,7 @@ mod harm;
 mod leave;
 mod many;
 mod papers;
+mod power;
 mod refuse;
 mod save;
 mod shop;

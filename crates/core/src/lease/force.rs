@@ -20,6 +20,8 @@ pub struct Forcing {
     pub sessions: (Revision, Option<Revision>),
     /// How long no renewal of the node's session was seen, at least; nothing if it was never seen.
     pub silent: Option<Duration>,
+    /// The session has ended, but whether its node still writes is not known, and the service shares storage: nobody takes the slot.
+    pub unproven: bool,
     /// Whether the store answers.
     pub store_answers: bool,
 }
@@ -129,6 +131,9 @@ pub fn may_force(forcing: &Forcing, timing: &Timing) -> Result<(), NotForced> {
         return Err(NotForced::NoStore);
     }
     let (held, now) = forcing.sessions;
+    if now.is_none() && forcing.unproven {
+        return Ok(());
+    }
     if now != Some(held) {
         return Err(NotForced::Ended { node });
     }
@@ -175,6 +180,7 @@ mod tests {
             holder: Some(("db-1".parse().unwrap(), node("c"))),
             sessions: (Revision(7), Some(Revision(7))),
             silent: Some(Duration::from_secs(1)),
+            unproven: false,
             store_answers: true,
         }
     }
@@ -214,6 +220,16 @@ mod tests {
         assert!(of(|forcing| forcing.store_answers = false).contains("store does not answer"));
         assert!(of(|forcing| forcing.sessions.1 = None).contains("ended already"));
         assert!(of(|forcing| forcing.sessions.1 = Some(Revision(9))).contains("ended already"));
+    }
+
+    #[test]
+    fn one_whose_session_is_gone_may_be_taken_while_nobody_knows_whether_it_writes() {
+        let mut forcing = silent();
+        (forcing.sessions.1, forcing.silent, forcing.unproven) = (None, None, true);
+        assert_eq!(may_force(&forcing, &Profile::Lan.timing()), Ok(()));
+        // It is back: whoever is first in line takes it.
+        forcing.sessions.1 = Some(Revision(9));
+        assert!(refused(&forcing).contains("ended already"));
     }
 
     #[test]

@@ -266,7 +266,10 @@ impl Service {
         let mut free = self.ready_standbys();
         for index in 0..self.slots.len() {
             let hold = self.hold(index, cx);
-            if hold == Hold::Theirs || self.slots[index].marking.is_some() || self.slots[index].kept.is_some() {
+            if matches!(hold, Hold::Theirs | Hold::Unproven)
+                || self.slots[index].marking.is_some()
+                || self.slots[index].kept.is_some()
+            {
                 continue;
             }
             if let Some(because) = self.emptied(index) {

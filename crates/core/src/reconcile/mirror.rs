@@ -6,7 +6,7 @@ use crate::service::Service;
 use crate::slot::{self, REPORT_AFTER};
 use crate::view::InstancePhase;
 use crate::{Context, Reason, Report};
-use model::{Health, HookKind, NodeName, Timestamp};
+use model::{FenceBy, Health, HookKind, NodeName, Timestamp};
 
 impl Service {
     /// How we stand to a slot.
@@ -15,7 +15,13 @@ impl Service {
             return Hold::Ours;
         };
         match self.slots[index].record.as_ref().filter(|record| record.held) {
-            Some(record) => peers.hold(&record.node, record.session.unwrap_or_default()),
+            Some(record) => {
+                let session = record.session.unwrap_or_default();
+                match self.declared.fence {
+                    FenceBy::Lease => peers.hold(&record.node, session),
+                    FenceBy::Power => peers.hold_proven(&record.node, session),
+                }
+            }
             None => Hold::Open(None),
         }
     }
@@ -47,6 +53,7 @@ impl Service {
                 _ if !record.held => self.slot_is_open(index, Reason::Released, cx.now),
                 Hold::Ours => self.slot_is_ours(index, cx.now),
                 Hold::Theirs => self.slot_is_theirs(index, cx.now),
+                Hold::Unproven => self.slot_is_unproven(index, record.node, cx.now),
                 Hold::Open(_) => {
                     let since = peers.silent_since(&record.node, record.session);
                     if let Some(since) = since.filter(|_| index == 0 && self.slots[index].phase != slot::Phase::Vacant)
@@ -179,6 +186,23 @@ impl Service {
             && (demotes || !exclusive)
         {
             old.stands_by(demotes.then_some(old_epoch));
+        }
+    }
+
+    /// Its holder is lost with its node, which may still write: clients wait, and so do we.
+    fn slot_is_unproven(&mut self, index: usize, node: NodeName, now: Timestamp) {
+        let slot = &mut self.slots[index];
+        let because = Reason::AwaitsPowerOff { node };
+        slot.driven = None;
+        slot.planned = None;
+        slot.turn_at = None;
+        slot.routed = None;
+        let Some(holder) = slot.record.as_ref().map(|record| record.holder.clone()) else {
+            return;
+        };
+        if slot.because != because {
+            slot.begin_takeover(false, because.clone(), now);
+            slot.set(slot::Phase::Promoting { holder }, now, because);
         }
     }
 

@@ -78,7 +78,7 @@ impl Service {
         let ours = match &hold {
             Hold::Ours => true,
             Hold::Open(_) => cx.is_controller() && record.held,
-            Hold::Theirs => false,
+            Hold::Theirs | Hold::Unproven => false,
         };
         if !ours || cx.peers.is_some_and(|peers| peers.session.is_none()) {
             return;

@@ -214,6 +214,7 @@ fn undeclared() -> model::Service {
         hold_timeout: Millis(5_000),
         hold_max: 0,
         objective: None,
+        fence: model::FenceBy::default(),
         reliability: model::Reliability::default(),
     }
 }

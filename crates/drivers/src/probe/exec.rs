@@ -20,6 +20,7 @@ pub(super) async fn run(
         env: &exec_env.env,
         dir: exec_env.dir.as_deref(),
         user: exec_env.user.as_deref(),
+        input: None,
         keep_bytes: OUTPUT_BYTES,
         // Run every second, a check that leaves something behind would fill the machine.
         kill_leftovers: true,

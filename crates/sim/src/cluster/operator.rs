@@ -217,6 +217,7 @@ impl World {
             holder: known.held.then(|| (known.holder.clone(), known.node.clone())),
             sessions: (known.session.unwrap_or_default(), seen.map(|seen| seen.id)),
             silent: agent.clustered.observer.silent_for(&node, self.mark(ix)),
+            unproven: false,
             store_answers: agent.watch.open.is_some() && self.now >= self.server.away_until,
         };
         may_force(&forcing, &self.timing)?;

@@ -88,9 +88,9 @@ pub(super) async fn are_opened_renewed_and_closed(store: Arc<dyn Store>) {
 pub(super) async fn end_only_on_their_ground(store: Arc<dyn Store>) {
     let seen = open(&store, "one").await;
     let renewed = renew(&store, &seen, Millis(3000)).await.expect("it is ours");
-    let confirmed = put(&store, "fence/a", "off").await.revision;
+    let confirmed = put(&store, "proof/a", "off").await.revision;
     let fenced = |confirmed| Ground::Fenced {
-        key: "fence/a".into(),
+        key: "proof/a".into(),
         confirmed,
     };
 
@@ -223,9 +223,9 @@ async fn condemn_as_seen(store: Arc<dyn Store>, opened: Session) {
             ended @ Ending::AlreadyEnded(_) => panic!("somebody else ended it: {ended:?}"),
         }
     }
-    let confirmed = put(&store, "fence/a", "off").await.revision;
+    let confirmed = put(&store, "proof/a", "off").await.revision;
     let ground = Ground::Fenced {
-        key: "fence/a".into(),
+        key: "proof/a".into(),
         confirmed,
     };
     assert!(matches!(condemn(&store, &seen, &ground).await, Ending::Ended(_)));
@@ -237,7 +237,7 @@ async fn open(store: &Arc<dyn Store>, agent: &str) -> Session {
         .expect("the store answers")
     {
         Opened::Open(session) => session,
-        Opened::Taken(session) => panic!("the session is another's: {session:?}"),
+        other => panic!("the session is not ours: {other:?}"),
     }
 }
 
