@@ -24,7 +24,7 @@ pub fn reference() -> String {
     page
 }
 
-const HEAD: &str = r#"<!-- Made from crates/spec/src/keys.rs by `UPDATE_DOCS=1 cargo nextest run -p understudy-spec`; change it there. -->
+const HEAD: &str = r#"<!-- Made from crates/spec/src/keys/ by `UPDATE_DOCS=1 cargo nextest run -p understudy-spec`; change it there. -->
 # The file
 
 A cluster is declared in one TOML file. `understudy check FILE` says all that is wrong with one, line by line. Editors that
