@@ -299,7 +299,7 @@ fn is_checked_in(name: &str, generated: &str) {
     let checked_in = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         checked_in == generated,
-        "docs/{name} is not what crates/spec/src/keys.rs says; write it anew: UPDATE_DOCS=1 cargo nextest run -p understudy-spec"
+        "docs/{name} is not what crates/spec/src/keys/ says; write it anew: UPDATE_DOCS=1 cargo nextest run -p understudy-spec"
     );
 }
 
