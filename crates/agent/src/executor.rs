@@ -658,6 +658,7 @@ impl Executor {
             launch: launch_digest(&service),
             started_active: role == Role::Active,
             promoted: epoch.filter(|_| role == Role::Active),
+            served: epoch.is_some() && role == Role::Active,
             acts: epoch.filter(|_| role == Role::Active),
             since: Some(clock::wall_now()),
             floating: epoch.zip(service.address.clone()).filter(|_| role == Role::Active),
@@ -1007,7 +1008,7 @@ impl Executor {
         let before = live.memo.clone();
         match kind {
             HookKind::Promote => {
-                live.memo.promoted = Some(epoch);
+                live.memo.promoted_at(epoch);
                 live.memo.since = Some(clock::wall_now());
             }
             HookKind::Follow => live.memo.followed = Some(epoch),
@@ -1020,6 +1021,7 @@ impl Executor {
         if kind == HookKind::Promote {
             // Counts only when the hook is through; see `hook_done`.
             live.memo.promoted = None;
+            live.memo.served = before.served;
         }
         if kind == HookKind::Follow {
             live.memo.followed = None;
@@ -1134,7 +1136,7 @@ impl Executor {
             return;
         };
         match hook {
-            HookKind::Promote => live.memo.promoted = Some(*epoch),
+            HookKind::Promote => live.memo.promoted_at(*epoch),
             HookKind::Demote => {
                 live.memo.promoted = None;
                 live.memo.acts = None;
@@ -1175,7 +1177,7 @@ impl Executor {
         else {
             return;
         };
-        live.memo.promoted = Some(epoch);
+        live.memo.promoted_at(epoch);
         live.memo.acts = Some(epoch);
         live.memo.since = Some(clock::wall_now());
         live.memo.healthy = true;

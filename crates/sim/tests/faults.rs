@@ -38,6 +38,25 @@ fn a_seed_gives_the_same_run_each_time() {
     }
 }
 
+/// Seeds that found something once: what it was is in the words beside them.
+#[test]
+fn what_was_broken_once_stays_mended() {
+    let found = [(
+        2_000_326,
+        600,
+        "who was unhealthy before the agent stood still was ended for it afterwards",
+    )];
+    for (seed, faults, what) in found {
+        let options = Options {
+            faults,
+            ..Options::default()
+        };
+        let report = sim::run(seed, &options);
+        assert_eq!(report.violation, None, "seed {seed}, {faults} faults ({what})");
+        assert!(!report.faults.is_empty());
+    }
+}
+
 fn holds(seeds: std::ops::Range<u64>, faults: usize, at_least: u64) {
     let simulation = Simulation {
         seeds: seeds.clone(),

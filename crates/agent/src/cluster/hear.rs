@@ -860,6 +860,7 @@ pub(super) fn report_of(id: &InstanceId, live: &Live) -> Report {
         health: live.health,
         acts: live.acts,
         promoted: live.promoted,
+        served: live.served,
         followed: live.followed,
         stands_by: live
             .stands_by

@@ -392,9 +392,9 @@ impl Service {
         let held = slot.record.as_ref().filter(|record| record.held);
         // Proxies of other nodes may still send clients to who served last, and one that heard of nothing for long to whoever served before:
         // once such a process is let through again it may have what nobody else has, whatever becomes of its promotion.
-        let served_before = |instance: &Instance| instance.served_as == Some(instance.run);
         let served_last = slot.data.as_ref().is_some_and(|(holder, _)| *holder == to);
-        let serves_again = cx.peers.is_some() && (served_last || self.instances.get(&to).is_some_and(served_before));
+        let serves_again =
+            cx.peers.is_some() && (served_last || self.instances.get(&to).is_some_and(Instance::has_served));
         let data = match serves_again {
             true => Some((to.clone(), epoch)),
             false => slot.data.clone(),

@@ -222,9 +222,16 @@ impl Service {
             Phase::Prepared { again } if !self.bound.contains_key(&instance.id) => Some(again),
             Phase::Starting { deadline, .. } => Some(deadline),
             Phase::Failed { retry } => Some(retry),
-            Phase::Running if instance.health == Health::Unhealthy => self
-                .unhealthy_restart_at(&instance.id)
-                .map(|at| at.max(cx.now + Duration::from_secs(1))),
+            // One that is due and could not be restarted is looked at again.
+            Phase::Running if instance.health == Health::Unhealthy => {
+                self.unhealthy_restart_at(&instance.id).map(|at| {
+                    if at > cx.now {
+                        at
+                    } else {
+                        cx.now + Duration::from_secs(1)
+                    }
+                })
+            }
             Phase::Running => Some(instance.follow_again),
             _ => None,
         }

@@ -86,6 +86,10 @@ impl Service {
             let Some(record) = slot.record.clone().filter(|record| record.held && record.holder == id) else {
                 continue;
             };
+            if running && record.served {
+                // Others were sent to it when that was written, whatever the earlier agent noted.
+                instance.served_as = Some(instance.run);
+            }
             if !running {
                 slot.begin_takeover(false, Reason::HolderGone { instance: id.clone() }, now);
                 slot.confirm_dead(now);
