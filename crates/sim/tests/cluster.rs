@@ -113,6 +113,11 @@ fn what_was_broken_once_stays_mended() {
             1_500,
             "who took a slot ended its last holder, which had another one by then",
         ),
+        (
+            52_363,
+            1_500,
+            "who could not go on was said to be unhealthy, which nobody had seen",
+        ),
     ];
     for (seed, faults, what) in found {
         // As they were found, and with operators at work.

@@ -104,8 +104,8 @@ impl Service {
             } else if promoted == Some(record.epoch) {
                 holds = true;
                 slot.routed = Some((id.clone(), record.epoch));
-                // As it was written: since then, and because of that. That it was free is no reason to serve.
-                let vacant = Reason::SlotVacant { slot: slot.id.slot }.to_string();
+                // As it was written: since then, and because of that. Agents of before wrote only that it was free.
+                let vacant = format!("slot {} is vacant", slot.id.slot);
                 let told = slot.told.as_ref().map(|(what, _)| what.clone());
                 let because = match told.filter(|what| !what.is_empty() && *what != vacant) {
                     Some(what) => Reason::Told { what },
