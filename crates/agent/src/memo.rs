@@ -14,6 +14,9 @@ pub(crate) struct Memo {
     /// Epoch at which it may act: noted before its promote hook begins, until a demotion went through.
     #[serde(default)]
     pub(crate) acts: Option<Epoch>,
+    /// It was active once since its start, also if it was demoted since.
+    #[serde(default)]
+    pub(crate) served: bool,
     /// The floating address that it was given, and at which epoch.
     #[serde(default)]
     pub(crate) floating: Option<(Epoch, FloatingAddress)>,
@@ -32,6 +35,21 @@ pub(crate) struct Memo {
     pub(crate) launch: String,
     /// Started as active.
     pub(crate) started_active: bool,
+}
+
+impl Memo {
+    /// What an earlier agent kept. One that cannot be read says nothing, and one of a program that did not note who served says who does.
+    pub(crate) fn read(kept: serde_json::Value) -> Self {
+        let memo: Self = serde_json::from_value(kept).unwrap_or_default();
+        let served = memo.served || memo.promoted.is_some();
+        Self { served, ..memo }
+    }
+
+    /// It is active at this epoch.
+    pub(crate) fn promoted_at(&mut self, epoch: Epoch) {
+        self.promoted = Some(epoch);
+        self.served = true;
+    }
 }
 
 /// Whether a process that was started from `noted` is what `service` declares. A program that knows more settings than the one
@@ -97,5 +115,27 @@ mod tests {
         assert!(is_launched_from(&older, &declared));
         assert!(!is_launched_from(&older, &service("other")));
         assert!(!is_launched_from("", &declared));
+    }
+
+    #[test]
+    fn who_was_active_once_is_known_after_its_demotion_and_from_notes_of_before() {
+        let mut memo = Memo::default();
+        memo.promoted_at(Epoch(3));
+        let without_served = |memo: &Memo| {
+            let mut kept = serde_json::to_value(memo).unwrap();
+            kept.as_object_mut().unwrap().remove("served").unwrap();
+            Memo::read(kept)
+        };
+        assert_eq!(
+            without_served(&memo),
+            memo,
+            "who is active has served, whoever noted it"
+        );
+
+        memo.promoted = None;
+        let kept = serde_json::to_value(&memo).unwrap();
+        assert!(Memo::read(kept).served, "it stands by");
+        assert!(!without_served(&memo).served, "nobody noted it");
+        assert_eq!(Memo::read(serde_json::Value::Null), Memo::default());
     }
 }

@@ -683,6 +683,7 @@ async fn adopt(
             current: true,
             promoted: None,
             acts: None,
+            served: false,
             followed: None,
             stands_by: None,
             healthy: true,
@@ -695,7 +696,7 @@ async fn adopt(
         match driver.adopt(&path).await {
             Ok(process::Adopted::Running(process)) => {
                 let (id, run) = (process.instance(), process.run());
-                let memo: Memo = serde_json::from_value(process.memo()).unwrap_or_default();
+                let memo = Memo::read(process.memo());
                 let Some(service) = cluster.services.get(id.service()) else {
                     // The file in force does not declare it: it should have been stopped.
                     if let Err(error) = process.kill().await {
@@ -718,6 +719,7 @@ async fn adopt(
                     current: true,
                     promoted: None,
                     acts: None,
+                    served: false,
                     followed: None,
                     stands_by: None,
                     healthy: true,
@@ -728,6 +730,7 @@ async fn adopt(
                 entry.current = is_launched_from(&memo.launch, service);
                 entry.promoted = memo.promoted;
                 entry.acts = memo.acts;
+                entry.served = memo.served;
                 entry.followed = memo.followed;
                 entry.stands_by = memo.stands_by.map(|(passed, at)| passed && is_fresh(service, at));
                 entry.healthy = service.check.is_none() || memo.healthy;
@@ -738,7 +741,7 @@ async fn adopt(
             }
             Ok(process::Adopted::Gone(gone)) => {
                 tracing::info!(instance = %gone.instance, because = ?gone.because, "an instance is gone");
-                let memo: Memo = serde_json::from_value(gone.memo).unwrap_or_default();
+                let memo = Memo::read(gone.memo);
                 let service = cluster.services.get(gone.instance.service());
                 // What it ran from matters while nobody knows whether the file in force works.
                 if let (Some(entry), Some(service)) = (instances.get_mut(&gone.instance), service) {

@@ -113,6 +113,9 @@ pub struct Live {
     pub acts: bool,
     /// At which epoch it was promoted.
     pub promoted: Option<Epoch>,
+    /// This process served a slot once, also if it was demoted since.
+    #[serde(default)]
+    pub served: bool,
     /// It follows the active of that epoch.
     pub followed: Option<Epoch>,
     /// What its `standby_check` says; an empty text: it passes.

@@ -354,6 +354,8 @@ pub struct Adopted {
     /// Epoch at which this process may act as an active: its promote hook was begun, or it is active, and no demotion went through since.
     /// An agent that died within a hook cannot know how far that came.
     pub acts: Option<Epoch>,
+    /// Whether this process was active once, also if it was demoted since: a proxy that heard of nothing since still sends clients to it.
+    pub served: bool,
     /// Epoch of the active that this process follows: its follow hook went through.
     pub followed: Option<Epoch>,
     /// What its standby check said last, not long before the earlier agent died.

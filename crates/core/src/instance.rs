@@ -73,7 +73,7 @@ pub(crate) struct Instance {
     pub(crate) because: Reason,
     /// When a check last failed, and whether its start was already given more time because none did of late.
     pub(crate) last_fail: Option<Timestamp>,
-    /// The process that was seen to serve a slot: a proxy that heard of nothing since still sends clients to it.
+    /// The process that served a slot: a proxy that heard of nothing since still sends clients to it.
     pub(crate) served_as: Option<RunId>,
     pub(crate) start_extended: bool,
     /// Checks failed and passed in a row.
@@ -222,6 +222,7 @@ impl Instance {
             instance.health = Health::Healthy;
             instance.since = adopted.since.map_or(now, |since| since.min(now));
             instance.promoted = adopted.promoted;
+            instance.served_as = (adopted.served || adopted.promoted.is_some()).then_some(adopted.run);
             instance.followed = adopted.followed;
             instance.standby_check = adopted.stands_by.map(|stands_by| match stands_by {
                 true => Ok(()),
@@ -239,6 +240,11 @@ impl Instance {
     /// Its process runs and is not being ended.
     pub(crate) fn is_alive(&self) -> bool {
         matches!(self.phase, Phase::Starting { .. } | Phase::Running)
+    }
+
+    /// The process that it has served a slot before, or does.
+    pub(crate) fn has_served(&self) -> bool {
+        self.served_as == Some(self.run)
     }
 
     /// Its process runs, was healthy and passes its checks.
@@ -358,7 +364,14 @@ impl Instance {
                 self.fails = self.fails.saturating_add(1);
                 let last = what.clone();
                 self.last_failure = Some(what);
-                if self.phase != Phase::Running || self.health == Health::Unhealthy || self.fails < fail_after {
+                if self.phase != Phase::Running {
+                    return false;
+                }
+                if self.health == Health::Unhealthy {
+                    // It is ended for what is so now: it may have passed meanwhile, or nothing was heard of it.
+                    return true;
+                }
+                if self.fails < fail_after {
                     return false;
                 }
                 self.health = Health::Unhealthy;

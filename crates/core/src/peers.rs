@@ -160,6 +160,8 @@ pub struct Report {
     pub acts: bool,
     /// At which epoch it was promoted.
     pub promoted: Option<Epoch>,
+    /// This process served a slot once, also if it was demoted since.
+    pub served: bool,
     /// Whom it follows: the active of that epoch.
     pub followed: Option<Epoch>,
     /// What its `standby_check` says.

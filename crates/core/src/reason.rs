@@ -60,8 +60,20 @@ pub enum Reason {
         need: ServiceName,
     },
     NeedsAreUp,
-    SlotVacant {
+    FirstActive {
         slot: u32,
+    },
+    SlotReleased {
+        slot: u32,
+    },
+    /// It takes it anew: at which epoch it acted, if it did, is not known.
+    HadSlot {
+        instance: InstanceId,
+    },
+    /// It has, or had, the slot, and somebody else takes it.
+    CannotGoOn {
+        instance: InstanceId,
+        what: String,
     },
     Released,
     HolderGone {
@@ -260,7 +272,12 @@ impl fmt::Display for Reason {
                 write!(f, "waits for {need}, which it needs and which is not up")
             }
             Reason::NeedsAreUp => f.write_str("all that it needs is up"),
-            Reason::SlotVacant { slot } => write!(f, "slot {slot} is vacant"),
+            Reason::FirstActive { slot } => write!(f, "it is the first active of slot {slot}"),
+            Reason::SlotReleased { slot } => write!(f, "slot {slot} had been released and was free"),
+            Reason::HadSlot { instance } => write!(f, "{instance} had the slot already and takes it anew"),
+            Reason::CannotGoOn { instance, what } => {
+                write!(f, "{instance} had the slot and does not take it again: {what}")
+            }
             Reason::Released => f.write_str("it was released"),
             Reason::HolderGone { instance } => write!(f, "nothing of {instance} runs any more"),
             Reason::HolderUnhealthy { instance, last } => {
@@ -386,6 +403,7 @@ impl Reason {
                 format!("not healthy within {limit}{}", last.unwrap_or_default())
             }
             Reason::HolderUnhealthy { last, .. } => format!("unhealthy: {last}"),
+            Reason::CannotGoOn { what, .. } => format!("it had the slot and does not take it again: {what}"),
             Reason::HookFailed { hook, error, .. } => format!("{hook} failed: {error}"),
             Reason::NotFenced { error, .. } => format!("it may not act on its node: {error}"),
             other => other.to_string(),

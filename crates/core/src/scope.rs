@@ -293,6 +293,7 @@ mod tests {
             current: true,
             promoted: None,
             acts: None,
+            served: false,
             followed: None,
             stands_by: None,
             healthy: true,

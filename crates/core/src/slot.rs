@@ -98,6 +98,8 @@ pub(crate) struct Slot {
     pub(crate) marking: Option<u64>,
     /// In a cluster: why the record says it is so, and how long before it was written that was first seen.
     pub(crate) told: Option<(String, Millis)>,
+    /// Why it was claimed by us, at which epoch.
+    pub(crate) taken: Option<(Epoch, Reason)>,
     /// Who held it until the record that we know: nobody, if it had been released.
     pub(crate) before: Option<InstanceId>,
     /// In a cluster: the epoch of the holder on our node that we decide for.
@@ -153,6 +155,7 @@ impl Slot {
             claiming_at: None,
             marking: None,
             told: None,
+            taken: None,
             before: None,
             driven: None,
             spent: None,
@@ -238,6 +241,13 @@ impl Slot {
 
     pub(crate) fn epoch(&self) -> Epoch {
         self.record.as_ref().map(|record| record.epoch).unwrap_or_default()
+    }
+
+    /// Why its holder took it, if that is known: what led to it, rather than that it holds it.
+    pub(crate) fn taken_because(&self) -> Option<&Reason> {
+        let ours = self.taken.as_ref().filter(|(epoch, _)| *epoch == self.epoch());
+        let noticed = || self.takeover.as_ref().map(|takeover| &takeover.because);
+        ours.map(|(_, because)| because).or_else(noticed)
     }
 
     pub(crate) fn last_holder(&self) -> Option<&InstanceId> {

@@ -78,6 +78,7 @@ fn back(stood: ServiceState) -> Core {
         current: true,
         promoted,
         acts: promoted,
+        served: promoted.is_some(),
         followed: None,
         stands_by: None,
         healthy: true,

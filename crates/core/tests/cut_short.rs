@@ -82,6 +82,7 @@ fn agent_that_comes_back(with_demote: bool, session: Option<Revision>, acts: Opt
             current: true,
             promoted: None,
             acts,
+            served: acts.is_some(),
             followed: None,
             stands_by: None,
             healthy: true,

@@ -65,6 +65,7 @@ fn runs_here(name: &str, promoted: Option<u64>) -> Adopted {
         current: true,
         promoted: promoted.map(Epoch),
         acts: promoted.map(Epoch),
+        served: promoted.is_some(),
         followed: None,
         stands_by: None,
         healthy: true,

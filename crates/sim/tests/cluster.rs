@@ -103,6 +103,21 @@ fn what_was_broken_once_stays_mended() {
             1_500,
             "who still served did not take his slot again under the next session",
         ),
+        (
+            55_407,
+            1_500,
+            "who had served before and was let through again was told what nobody else knew, and counted as an old copy",
+        ),
+        (
+            55_248,
+            1_500,
+            "who took a slot ended its last holder, which had another one by then",
+        ),
+        (
+            52_363,
+            1_500,
+            "who could not go on was said to be unhealthy, which nobody had seen",
+        ),
     ];
     for (seed, faults, what) in found {
         // As they were found, and with operators at work.

@@ -38,6 +38,34 @@ fn a_seed_gives_the_same_run_each_time() {
     }
 }
 
+/// Seeds that found something once: what it was is in the words beside them.
+#[test]
+fn what_was_broken_once_stays_mended() {
+    let becomes_cold =
+        "who had ended before its service became one of cold standbys was never tried with the new version";
+    let found = [
+        (
+            2_000_326,
+            "who was unhealthy before the agent stood still was ended for it afterwards",
+        ),
+        (337, becomes_cold),
+        (1_011, becomes_cold),
+        (1_709, becomes_cold),
+        (3_142, becomes_cold),
+        (6_460, becomes_cold),
+    ];
+    for (seed, what) in found {
+        let faults = 600;
+        let options = Options {
+            faults,
+            ..Options::default()
+        };
+        let report = sim::run(seed, &options);
+        assert_eq!(report.violation, None, "seed {seed}, {faults} faults ({what})");
+        assert!(!report.faults.is_empty());
+    }
+}
+
 fn holds(seeds: std::ops::Range<u64>, faults: usize, at_least: u64) {
     let simulation = Simulation {
         seeds: seeds.clone(),

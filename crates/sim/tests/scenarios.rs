@@ -352,12 +352,12 @@ fn services_start_in_the_order_of_their_needs() {
     0.000s     create web-1 on a  because 0 of 1 declared instances exist
     0.000s     hold the clients of web  because 0 of 1 actives serve, 0 of 0 standbys are ready
     0.022s     db-1 is healthy  because db-1 passes its checks
-    0.022s     claim db/0 for db-1, epoch 1  because slot 0 is vacant
+    0.022s     claim db/0 for db-1, epoch 1  because it is the first active of slot 0
     0.023s     send the clients of db to db-1  because 1 of 1 actives serve, 0 of 0 standbys are ready
     0.023s     db is redundant  because 1 of 1 actives serve, 0 of 0 standbys are ready
     0.023s     start web-1 on a  because all that it needs is up
     0.045s     web-1 is healthy  because web-1 passes its checks
-    0.045s     claim web/0 for web-1, epoch 1  because slot 0 is vacant
+    0.045s     claim web/0 for web-1, epoch 1  because it is the first active of slot 0
     0.046s     send the clients of web to web-1  because 1 of 1 actives serve, 0 of 0 standbys are ready
     0.046s     web is redundant  because 1 of 1 actives serve, 0 of 0 standbys are ready
     ");
@@ -971,7 +971,7 @@ fn a_surplus_active_ends_when_its_clients_have_finished_and_no_standby_in_its_pl
     5.000s   = web is redundant; web-1 holds slot 0 at epoch 1; web-2 holds slot 1 at epoch 2; web-1 on a is active, ready; web-2 on a is active, ready; web-4 on a is standby, ready
     5.000s   * the operator applies another file
     5.000s     create web-5 on a  because 3 of 4 declared instances exist
-    5.000s     claim web/2 for web-4, epoch 4  because slot 2 is vacant
+    5.000s     claim web/2 for web-4, epoch 4  because slot 2 had been released and was free
     5.000s     start web-5 on a  because 3 of 4 declared instances exist
     5.000s     web is degraded  because 2 of 3 actives serve, 0 of 1 standbys are ready
     5.001s     send the clients of web to web-1 web-2 web-4  because 3 of 3 actives serve, 0 of 1 standbys are ready
@@ -1016,7 +1016,7 @@ fn more_actives_are_started_and_surplus_ones_demoted() {
     insta::assert_snapshot!(transcript, @r"
     0.000s   * the operator applies another file
     0.000s     create web-3 on a  because 2 of 3 declared instances exist
-    0.000s     claim web/1 for web-2, epoch 2  because slot 1 is vacant
+    0.000s     claim web/1 for web-2, epoch 2  because it is the first active of slot 1
     0.000s     start web-3 on a  because 2 of 3 declared instances exist
     0.000s     web is degraded  because 1 of 2 actives serve, 0 of 1 standbys are ready
     0.001s     promote web-2, epoch 2  because it holds the slot at epoch 2

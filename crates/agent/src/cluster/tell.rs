@@ -308,6 +308,7 @@ impl Agent {
             health: report.health,
             acts: report.acts,
             promoted: report.promoted,
+            served: report.served,
             followed: report.followed,
             stands_by: report.stands_by.map(|result| result.err().unwrap_or_default()),
             proved: report

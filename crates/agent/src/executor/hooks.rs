@@ -94,7 +94,7 @@ impl Executor {
         let before = live.memo.clone();
         match kind {
             HookKind::Promote => {
-                live.memo.promoted = Some(epoch);
+                live.memo.promoted_at(epoch);
                 live.memo.since = Some(clock::wall_now());
             }
             HookKind::Follow => live.memo.followed = Some(epoch),
@@ -107,6 +107,7 @@ impl Executor {
         if kind == HookKind::Promote {
             // Counts only when the hook is through; see `hook_done`.
             live.memo.promoted = None;
+            live.memo.served = before.served;
         }
         if kind == HookKind::Follow {
             live.memo.followed = None;
@@ -221,7 +222,7 @@ impl Executor {
             return;
         };
         match hook {
-            HookKind::Promote => live.memo.promoted = Some(*epoch),
+            HookKind::Promote => live.memo.promoted_at(*epoch),
             HookKind::Demote => {
                 live.memo.promoted = None;
                 live.memo.acts = None;
@@ -262,7 +263,7 @@ impl Executor {
         else {
             return;
         };
-        live.memo.promoted = Some(epoch);
+        live.memo.promoted_at(epoch);
         live.memo.acts = Some(epoch);
         live.memo.since = Some(clock::wall_now());
         live.memo.healthy = true;

@@ -121,6 +121,7 @@ impl Executor {
             launch: launch_digest(&service),
             started_active: role == Role::Active,
             promoted: epoch.filter(|_| role == Role::Active),
+            served: epoch.is_some() && role == Role::Active,
             acts: epoch.filter(|_| role == Role::Active),
             since: Some(clock::wall_now()),
             floating: epoch.zip(service.address.clone()).filter(|_| role == Role::Active),

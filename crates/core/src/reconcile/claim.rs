@@ -254,7 +254,7 @@ impl Service {
     }
 
     /// The store says that it holds another slot, which is vacant: it takes that one again, or it is released first (I7).
-    fn is_held_for_another(&self, index: usize, id: &InstanceId) -> bool {
+    pub(super) fn is_held_for_another(&self, index: usize, id: &InstanceId) -> bool {
         self.held
             .get(id)
             .is_some_and(|slots| slots.iter().any(|other| *other != index))
@@ -307,14 +307,7 @@ impl Service {
                     {
                         continue;
                     }
-                    let last = self
-                        .instances
-                        .get(&holder)
-                        .and_then(|holder| holder.last_failure.clone());
-                    let because = Reason::HolderUnhealthy {
-                        instance: holder.clone(),
-                        last: last.unwrap_or_default(),
-                    };
+                    let because = self.why_not_again(index, &holder, cx);
                     self.slots[index].set(slot::Phase::Releasing, cx.now, because.clone());
                     self.kill(&holder, because, cx.now, cx.out);
                 } else {
@@ -375,14 +368,12 @@ impl Service {
         let terms = Terms::of(cx.peers, &node, &hold, self.slots[index].record.as_ref());
         // Nothing has to be done to it: whoever hears of the claim sends clients there.
         let served = cx.peers.is_some() && fit && self.declared.on_promote.is_none() && !self.is_cold();
+        let because = self.why_taken(index, &to, &hold, cx);
         let attempt = cx.next_attempt();
         let epoch = epoch_after(self.epoch, cx.generation);
         self.epoch = epoch;
         let slot = &mut self.slots[index];
-        let because = match &slot.takeover {
-            Some(takeover) => takeover.because.clone(),
-            None => Reason::SlotVacant { slot: slot.id.slot },
-        };
+        slot.taken = Some((epoch, because.clone()));
         if let Some(takeover) = &mut slot.takeover {
             takeover.to = to.clone();
             takeover.epoch = epoch;
@@ -395,9 +386,9 @@ impl Service {
         let held = slot.record.as_ref().filter(|record| record.held);
         // Proxies of other nodes may still send clients to who served last, and one that heard of nothing for long to whoever served before:
         // once such a process is let through again it may have what nobody else has, whatever becomes of its promotion.
-        let served_before = |instance: &Instance| instance.served_as == Some(instance.run);
         let served_last = slot.data.as_ref().is_some_and(|(holder, _)| *holder == to);
-        let serves_again = cx.peers.is_some() && (served_last || self.instances.get(&to).is_some_and(served_before));
+        let serves_again =
+            cx.peers.is_some() && (served_last || self.instances.get(&to).is_some_and(Instance::has_served));
         let data = match serves_again {
             true => Some((to.clone(), epoch)),
             false => slot.data.clone(),

@@ -280,6 +280,9 @@ fn hear(instance: &mut Instance, told: &Report) {
     instance.health = told.health;
     instance.acts = told.acts;
     instance.promoted = told.promoted;
+    if told.served {
+        instance.served_as = Some(told.run);
+    }
     instance.followed = told.followed;
     instance.standby_check = told.stands_by.clone();
     instance.proved = told.proved.clone();

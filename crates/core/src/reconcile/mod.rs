@@ -12,6 +12,7 @@ mod rebind;
 mod rollout;
 mod route;
 mod start;
+mod why;
 mod wind_down;
 mod worked;
 
@@ -47,7 +48,7 @@ impl Service {
         for slot in &mut self.slots {
             slot.park_as(cx.parks);
         }
-        self.others_heard = self.declared_until().is_none_or(|at| cx.now >= at);
+        self.others_know_the_file = self.declared_until().is_none_or(|at| cx.now >= at);
         self.refresh_bound();
         self.mirror(cx);
         self.rebind(cx);
@@ -75,8 +76,10 @@ impl Service {
     }
 
     fn note_who_serves(&mut self) {
-        for holder in self.slots.iter().filter_map(|slot| slot.serving()) {
-            if let Some(instance) = self.instances.get_mut(holder) {
+        for (holder, epoch) in self.slots.iter().filter_map(|slot| slot.active()) {
+            // Of another node's it may be its next process that we were told of already.
+            let serves = |instance: &&mut Instance| instance.promoted == Some(epoch);
+            if let Some(instance) = self.instances.get_mut(holder).filter(serves) {
                 instance.served_as = Some(instance.run);
             }
         }
@@ -222,9 +225,16 @@ impl Service {
             Phase::Prepared { again } if !self.bound.contains_key(&instance.id) => Some(again),
             Phase::Starting { deadline, .. } => Some(deadline),
             Phase::Failed { retry } => Some(retry),
-            Phase::Running if instance.health == Health::Unhealthy => self
-                .unhealthy_restart_at(&instance.id)
-                .map(|at| at.max(cx.now + Duration::from_secs(1))),
+            // One that is due and could not be restarted is looked at again.
+            Phase::Running if instance.health == Health::Unhealthy => {
+                self.unhealthy_restart_at(&instance.id).map(|at| {
+                    if at > cx.now {
+                        at
+                    } else {
+                        cx.now + Duration::from_secs(1)
+                    }
+                })
+            }
             Phase::Running => Some(instance.follow_again),
             _ => None,
         }

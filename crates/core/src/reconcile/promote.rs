@@ -168,7 +168,7 @@ impl Service {
             condemn: None,
             detected_ago: slot.told.as_ref().map(|(_, ago)| *ago),
         };
-        let because = slot.because.clone();
+        let because = slot.taken_because().unwrap_or(&slot.because).clone();
         cx.decide(Action::Write(write), because);
         false
     }
@@ -179,10 +179,7 @@ impl Service {
         let old = slot.routed.replace((holder.clone(), epoch));
         slot.planned = None;
         slot.data = Some((holder.clone(), epoch));
-        let because = match &slot.takeover {
-            Some(takeover) => takeover.because.clone(),
-            None => Reason::PromotedAt { epoch },
-        };
+        let because = slot.taken_because().cloned().unwrap_or(Reason::PromotedAt { epoch });
         slot.set(slot::Phase::Serving { holder: holder.clone() }, cx.now, because);
         if let Some(takeover) = &mut slot.takeover {
             takeover.promoted = Some(cx.now);

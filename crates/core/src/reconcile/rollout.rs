@@ -299,7 +299,7 @@ impl Service {
         let outdated = |instance: &Instance| !instance.current && !instance.retiring;
         // Who failed with the declaration before says nothing of the one that mends it.
         let given_up = |instance: &&Instance| {
-            let is_known = self.others_heard || self.is_mine(instance);
+            let is_known = self.others_know_the_file || self.is_mine(instance);
             is_known && instance.current && matches!(instance.phase, Phase::Failed { .. })
         };
         let tried = self.instances.values().find(given_up)?;

@@ -18,8 +18,8 @@ const HEARD_WITHIN: Duration = Duration::from_secs(2);
 impl Service {
     /// Takes in whether everything runs as declared.
     pub(super) fn note_worked(&mut self, cx: &Context<'_>) {
-        self.works = !cx.stopping && self.others_heard && self.runs_as_declared();
-        self.served |= self.serves_as_declared(self.others_heard);
+        self.works = !cx.stopping && self.others_know_the_file && self.runs_as_declared();
+        self.served |= self.serves_as_declared(self.others_know_the_file);
         if self.works && self.worked.as_ref().is_none_or(|worked| *worked != self.declared) {
             self.worked = Some(Arc::clone(&self.declared));
         }
@@ -59,19 +59,19 @@ impl Service {
     /// What worked last, if processes of it are other ones than those of what is declared, and none of those serves yet.
     pub(crate) fn unproven(&self) -> Option<&Arc<model::Service>> {
         let worked = self.worked.as_ref()?;
-        // Of other nodes `served` tells, once they were heard.
-        let others_are_heard = self.declared_at.is_none();
-        let serves = || self.served || self.serves_as_declared(others_are_heard);
+        // Since another file was declared here, `served` tells of other nodes: once they can have heard of it.
+        let never_redeclared = self.declared_at.is_none();
+        let serves = || self.served || self.serves_as_declared(never_redeclared);
         // Who served for a moment, and not well, proves nothing.
         let proven = worked.launch() == self.declared.launch() || (!self.is_given_up() && serves());
         (!proven).then_some(worked)
     }
 
-    /// Whether a process serves that runs from what is declared: one of ours, or, if others were heard since, of another node.
-    fn serves_as_declared(&self, others_are_heard: bool) -> bool {
+    /// Whether a process serves that runs from what is declared: one of ours, or, if what others tell counts, of another node.
+    fn serves_as_declared(&self, others_count: bool) -> bool {
         let serves = |slot: &Slot| {
             let holder = slot.serving().and_then(|holder| self.instances.get(holder));
-            let is_known = |holder: &Instance| self.is_mine(holder) || others_are_heard;
+            let is_known = |holder: &Instance| self.is_mine(holder) || others_count;
             holder.is_some_and(|holder| holder.current && holder.is_fit() && is_known(holder))
         };
         self.slots.iter().any(serves)

@@ -314,6 +314,7 @@ impl Service {
             health: instance.health,
             acts: instance.acts,
             promoted: instance.promoted,
+            served: instance.has_served(),
             followed: instance.followed,
             stands_by: instance.standby_check.clone(),
             proved: instance.proved.clone(),

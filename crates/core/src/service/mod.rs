@@ -28,7 +28,7 @@ pub(crate) struct Service {
     /// When what is declared was declared; of what was there when we came up that is not known.
     pub(crate) declared_at: Option<Timestamp>,
     /// What other nodes tell of their processes is of what is declared now, and not of the declaration before.
-    pub(crate) others_heard: bool,
+    pub(crate) others_know_the_file: bool,
     /// A process of it served and was well.
     pub(crate) served: bool,
     /// Some process here passed the check that is declared.
@@ -150,7 +150,7 @@ impl Service {
             declared: Arc::new(declared),
             worked: None,
             declared_at: None,
-            others_heard: true,
+            others_know_the_file: true,
             served: false,
             check_is_proven: false,
             works: false,
@@ -212,7 +212,7 @@ impl Service {
         let check_ends = declared.check.is_none();
         let check_changes = self.declared.check != declared.check;
         self.declared_at = Some(now);
-        self.others_heard = false;
+        self.others_know_the_file = false;
         self.served = false;
         self.check_is_proven &= !check_changes;
         self.declared = Arc::new(declared);
@@ -240,6 +240,8 @@ impl Service {
                 (instance.fails, instance.passes) = (0, 0);
             }
             instance.current = match &instance.launched_from {
+                // What a cold one is started from is decided when it takes a slot, whatever it was started from while it was a warm one.
+                _ if self.declared.standby_mode == StandbyMode::Cold && !instance.has_process() => true,
                 Some(from) if instance.has_process() || instance.ran_earlier => from.launch() == self.declared.launch(),
                 _ if !instance.has_process() => true,
                 _ => instance.current,

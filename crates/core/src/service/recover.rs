@@ -86,6 +86,10 @@ impl Service {
             let Some(record) = slot.record.clone().filter(|record| record.held && record.holder == id) else {
                 continue;
             };
+            if running && record.served {
+                // Others were sent to it when that was written, whatever the earlier agent noted.
+                instance.served_as = Some(instance.run);
+            }
             if !running {
                 slot.begin_takeover(false, Reason::HolderGone { instance: id.clone() }, now);
                 slot.confirm_dead(now);
@@ -100,8 +104,8 @@ impl Service {
             } else if promoted == Some(record.epoch) {
                 holds = true;
                 slot.routed = Some((id.clone(), record.epoch));
-                // As it was written: since then, and because of that. That it was free is no reason to serve.
-                let vacant = Reason::SlotVacant { slot: slot.id.slot }.to_string();
+                // As it was written: since then, and because of that. Agents of before wrote only that it was free.
+                let vacant = format!("slot {} is vacant", slot.id.slot);
                 let told = slot.told.as_ref().map(|(what, _)| what.clone());
                 let because = match told.filter(|what| !what.is_empty() && *what != vacant) {
                     Some(what) => Reason::Told { what },

@@ -46,9 +46,17 @@ impl Inst {
 struct Memo {
     promoted: Option<Epoch>,
     acts: Option<Epoch>,
+    served: bool,
     followed: Option<Epoch>,
     stands_by: Option<bool>,
     was_fit: bool,
+}
+
+impl Memo {
+    fn promoted_at(&mut self, epoch: Epoch) {
+        self.promoted = Some(epoch);
+        self.served = true;
+    }
 }
 
 #[derive(Debug)]
@@ -275,6 +283,7 @@ impl World {
         inst.memo = Memo {
             promoted: active_at.as_ref().map(|(_, epoch)| *epoch),
             acts: active_at.as_ref().map(|(_, epoch)| *epoch),
+            served: active_at.is_some(),
             ..Memo::default()
         };
         inst.last_from = Some(Arc::clone(&from));
@@ -597,7 +606,7 @@ impl World {
         let now_runs = |inst: &&mut Inst| inst.process.as_ref().is_some_and(|process| process.run == hook.run);
         if let Some(inst) = self.instances.get_mut(id).filter(now_runs) {
             match hook.hook {
-                HookKind::Promote if done => inst.memo.promoted = Some(hook.epoch),
+                HookKind::Promote if done => inst.memo.promoted_at(hook.epoch),
                 HookKind::Demote if done => inst.memo.acts = None,
                 HookKind::Follow if done => inst.memo.followed = Some(hook.epoch),
                 _ => {}
@@ -656,7 +665,7 @@ impl World {
 
     pub(crate) fn note_serving(&mut self, ix: NodeIx, id: &InstanceId, epoch: Epoch) {
         if let Some(inst) = self.instances.get_mut(id).filter(|inst| inst.node == ix) {
-            inst.memo.promoted = Some(epoch);
+            inst.memo.promoted_at(epoch);
             inst.memo.acts = Some(epoch);
             inst.memo.was_fit = true;
         }
@@ -1014,6 +1023,7 @@ impl World {
                                 current: self.is_current(id),
                                 promoted: None,
                                 acts: None,
+                                served: false,
                                 followed: None,
                                 stands_by: None,
                                 healthy: true,
@@ -1048,6 +1058,7 @@ impl World {
             adopted.current = self.is_current(id);
             adopted.promoted = inst.memo.promoted;
             adopted.acts = inst.memo.acts;
+            adopted.served = inst.memo.served;
             adopted.followed = inst.memo.followed;
             adopted.stands_by = inst.memo.stands_by;
             adopted.healthy = unchecked || process.evidence.passed_once || inst.memo.was_fit;

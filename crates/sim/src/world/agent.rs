@@ -220,7 +220,7 @@ impl World {
                 // Noted, for the day the agent comes back: who serves, and who does no more.
                 for target in targets {
                     if let Some(instance) = self.truth.instances.get_mut(&target.instance) {
-                        instance.memo.promoted = Some(target.epoch);
+                        instance.memo.promoted_at(target.epoch);
                         instance.memo.acts = Some(target.epoch);
                         instance.memo.was_fit = true;
                     }

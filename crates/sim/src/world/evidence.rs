@@ -30,7 +30,7 @@ impl World {
                     return;
                 };
                 match (hook, outcome) {
-                    (HookKind::Promote, HookOutcome::Done) => instance.memo.promoted = Some(*epoch),
+                    (HookKind::Promote, HookOutcome::Done) => instance.memo.promoted_at(*epoch),
                     (HookKind::Follow, HookOutcome::Done) => instance.memo.followed = Some(*epoch),
                     (HookKind::Demote, HookOutcome::Done) => instance.memo.acts = None,
                     (HookKind::Follow, HookOutcome::Failed(_)) => {}

@@ -59,6 +59,7 @@ impl World {
         instance.memo = Memo {
             promoted: spawn.active_at,
             acts: spawn.active_at,
+            served: spawn.active_at.is_some(),
             followed: None,
             stands_by: None,
             was_fit: false,

@@ -101,6 +101,7 @@ impl World {
                     .is_none_or(|(process, declared)| process.from.launch() == declared.launch()),
                 promoted: instance.memo.promoted.filter(|_| process.is_some()),
                 acts: instance.memo.acts.filter(|_| process.is_some()),
+                served: process.is_some() && instance.memo.served,
                 followed: instance.memo.followed.filter(|_| process.is_some()),
                 healthy: process.is_some_and(|process| {
                     let unchecked = declared.is_none_or(|declared| declared.check.is_none());

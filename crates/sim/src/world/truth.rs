@@ -65,11 +65,20 @@ pub(crate) struct Instance {
 pub(crate) struct Memo {
     pub(crate) promoted: Option<Epoch>,
     pub(crate) acts: Option<Epoch>,
+    /// It was active once since its start.
+    pub(crate) served: bool,
     pub(crate) followed: Option<Epoch>,
     /// What its standby check said last.
     pub(crate) stands_by: Option<bool>,
     /// It was fit once since its start: a hook was run for it, or clients were sent to it.
     pub(crate) was_fit: bool,
+}
+
+impl Memo {
+    pub(crate) fn promoted_at(&mut self, epoch: Epoch) {
+        self.promoted = Some(epoch);
+        self.served = true;
+    }
 }
 
 /// A process tree.

@@ -208,6 +208,7 @@ pub(crate) fn report_of(id: &InstanceId, live: &Live) -> Report {
         health: live.health,
         acts: live.acts,
         promoted: live.promoted,
+        served: live.served,
         followed: live.followed,
         stands_by: live
             .stands_by

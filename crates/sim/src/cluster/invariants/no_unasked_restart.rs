@@ -44,15 +44,13 @@ fn justified(world: &World, ix: NodeIx, decision: &Decision, id: &InstanceId, pr
     };
     let evidence = &process.evidence;
     match &decision.because {
-        // An agent that comes back does not know how far the promotion of a holder was, and prefers one that has all data for sure.
-        Reason::HolderUnhealthy { .. } => {
-            evidence.unhealthy
-                || world
-                    .held(id.service())
-                    .iter()
-                    .any(|slot| slot.holder == *id && !slot.served)
-        }
-        Reason::ChecksFailed { .. } => evidence.unhealthy,
+        Reason::HolderUnhealthy { .. } | Reason::ChecksFailed { .. } => evidence.unhealthy,
+        // An agent that comes back does not know how far the promotion of a holder was, and prefers one that has all data for sure. Who
+        // serves is not ended for that.
+        Reason::CannotGoOn { .. } => !world
+            .held(id.service())
+            .iter()
+            .any(|slot| slot.holder == *id && slot.served),
         Reason::NotHealthyInTime { .. } => {
             let limit = declared.start_timeout.duration().mul_f64(0.85);
             !evidence.passed_once && world.now.since(process.since) + Duration::from_millis(500) >= limit

@@ -1,0 +1,329 @@
+//! A process that was active before and takes a slot again: a proxy that heard of nothing meanwhile still sends clients to it. From its
+//! claim on it counts as the one with the newest data, whatever becomes of its promotion.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot do its part has failed")]
+
+mod pair;
+
+use decisions::{
+    Action, Adopted, ClusterEvent, Commit, Core, Event, HookOutcome, ProbeOutcome, Recovered, Report, SlotKnown,
+    SlotWrite,
+};
+use model::{Epoch, HookKind, InstanceId, Revision, RunId, SlotId, Timestamp};
+use pair::{holder_and_standby, id, node, says, slot};
+use std::time::Duration;
+
+const FILE: &str = r#"
+[service.db]
+command = ["db"]
+exclusive = true
+active = 1
+standby = 1
+standby_mode = "warm"
+on_promote = ["promote"]
+on_demote = ["demote"]
+"#;
+
+const NOW: Timestamp = Timestamp(1_000_000);
+
+#[test]
+fn who_served_before_has_the_newest_data_from_its_claim_on() {
+    let mut core = holder_and_standby(FILE, NOW);
+    decided(&mut core);
+    hear(&mut core, ClusterEvent::Slot(slot(20, 7, "db-2", "b", 2, true)));
+    core.handle(says(Some(2)), NOW);
+    let demoted = decided(&mut core);
+    assert!(
+        demoted.iter().any(|action| matches!(
+            action,
+            Action::RunHook {
+                hook: HookKind::Demote,
+                ..
+            }
+        )),
+        "{demoted:?}"
+    );
+    core.handle(
+        Event::HookDone {
+            instance: id("db-1"),
+            run: RunId(1),
+            hook: HookKind::Demote,
+            epoch: Epoch(1),
+            outcome: HookOutcome::Done,
+        },
+        NOW,
+    );
+    decided(&mut core);
+    let claim = claim_when_b_is_lost(&mut core);
+    assert_eq!(claim.data, Some((id("db-1"), claim.epoch)));
+}
+
+#[test]
+fn an_agent_that_came_back_knows_who_served_before() {
+    let mut core = back(true);
+    let claim = claim_when_b_is_lost(&mut core);
+    assert_eq!(claim.data, Some((id("db-1"), claim.epoch)));
+}
+
+#[test]
+fn who_never_served_has_no_newer_data_for_having_claimed() {
+    let mut core = back(false);
+    let claim = claim_when_b_is_lost(&mut core);
+    assert_eq!(
+        claim.data,
+        Some((id("db-2"), Epoch(2))),
+        "it stays with who served last"
+    );
+}
+
+/// The holder's node gives the slot to an instance of another node, which alone knows what that did in earlier epochs.
+#[test]
+fn other_nodes_are_told_who_served_before() {
+    for (served, data) in [(true, (id("db-2"), Epoch(2))), (false, (id("db-1"), Epoch(1)))] {
+        let mut core = holder_and_standby(FILE, NOW);
+        let Event::Cluster(ClusterEvent::Reported(report)) = says(None) else {
+            unreachable!("b says something")
+        };
+        hear(&mut core, ClusterEvent::Reported(Report { served, ..report }));
+        decided(&mut core);
+        ends(&mut core, "db-1");
+        let claim = claim_of(&decided(&mut core), 0).expect("its standby takes over");
+        assert_eq!((claim.holder, claim.data), (id("db-2"), Some(data)), "{served}");
+    }
+}
+
+#[test]
+fn what_is_told_of_an_instance_says_whether_its_process_served() {
+    let mut core = back(true);
+    let told = |core: &Core| core.report_of(&id("db-1"), NOW).unwrap();
+    assert!(told(&core).served);
+    ends(&mut core, "db-1");
+    assert!(started(&mut core, "db-1"));
+    assert!(!told(&core).served, "the next process has not");
+}
+
+/// A claim for another one is not answered, and is tried again when the last holder has another slot.
+#[test]
+fn who_takes_a_slot_does_not_end_its_last_holder_which_has_another_one() {
+    let mut core = with_two_slots();
+    decided(&mut core);
+    ends(&mut core, "db-1");
+    let first = claim_of(&decided(&mut core), 0).expect("a standby takes slot 0");
+    assert_eq!(first.holder, id("db-3"));
+    started(&mut core, "db-1");
+    let run = RunId(2);
+    probed(&mut core, "db-1", run);
+
+    // Meanwhile b gives slot 1 to who held slot 0, and is a standby by now.
+    let given = slot(30, 8, "db-1", "a", 5, false);
+    hear(&mut core, ClusterEvent::Slot(of_slot_1(given)));
+    let armed = Event::Armed {
+        instance: id("db-1"),
+        epoch: Epoch(5),
+        result: Ok(()),
+    };
+    core.handle(armed, NOW);
+    let hook = |action: &Action| matches!(action, Action::RunHook { instance, .. } if *instance == id("db-1"));
+    assert!(decided(&mut core).iter().any(hook), "it is promoted for slot 1");
+    core.handle(
+        Event::HookDone {
+            instance: id("db-1"),
+            run,
+            hook: HookKind::Promote,
+            epoch: Epoch(5),
+            outcome: HookOutcome::Done,
+        },
+        NOW,
+    );
+    decided(&mut core);
+
+    core.handle(
+        Event::Committed {
+            slot: first.slot,
+            attempt: first.attempt,
+            result: Commit::Failed("nobody knows".into()),
+        },
+        NOW,
+    );
+    let mut actions = decided(&mut core);
+    core.handle(Event::Tick, NOW + Duration::from_secs(10));
+    actions.extend(decided(&mut core));
+    let again = claim_of(&actions, 0).expect("the claim is tried again");
+    assert_eq!(again.holder, id("db-3"));
+    let stop = |action: &Action| matches!(action, Action::Stop { .. });
+    assert!(!actions.iter().any(stop), "{actions:?}");
+}
+
+/// An agent on `a` that finds a standby of which it was noted whether it served before; the active is on `b`.
+fn back(served: bool) -> Core {
+    let adopted = Adopted {
+        since: None,
+        instance: id("db-1"),
+        node: node("a"),
+        run: RunId(7),
+        running: true,
+        current: true,
+        promoted: None,
+        acts: None,
+        served,
+        followed: None,
+        stands_by: None,
+        healthy: true,
+    };
+    let mut core = recovered(FILE, vec![slot(20, 7, "db-2", "b", 2, true)], adopted, &["db-2"]);
+    core.handle(says(Some(2)), NOW);
+    decided(&mut core);
+    core
+}
+
+/// `db-1` on `a` has slot 0, `db-2` on `b` slot 1, and `db-3` on `b` stands by.
+fn with_two_slots() -> Core {
+    let file = FILE
+        .replace("active = 1", "active = 2")
+        .replace("[service.db]", "[service.db]\nport = true\ncheck = { tcp = true }");
+    let adopted = Adopted {
+        since: None,
+        instance: id("db-1"),
+        node: node("a"),
+        run: RunId(1),
+        running: true,
+        current: true,
+        promoted: Some(Epoch(1)),
+        acts: Some(Epoch(1)),
+        served: true,
+        followed: None,
+        stands_by: None,
+        healthy: true,
+    };
+    let slots = vec![
+        slot(10, 1, "db-1", "a", 1, true),
+        of_slot_1(slot(11, 2, "db-2", "b", 2, true)),
+    ];
+    let mut core = recovered(&file, slots, adopted, &["db-2", "db-3"]);
+    core.handle(says(Some(2)), NOW);
+    let Event::Cluster(ClusterEvent::Reported(report)) = says(None) else {
+        unreachable!("b says something")
+    };
+    let instance = id("db-3");
+    hear(&mut core, ClusterEvent::Reported(Report { instance, ..report }));
+    let armed = Event::Armed {
+        instance: id("db-1"),
+        epoch: Epoch(1),
+        result: Ok(()),
+    };
+    core.handle(armed, NOW);
+    core
+}
+
+fn recovered(file: &str, slots: Vec<SlotKnown>, adopted: Adopted, on_b: &[&str]) -> Core {
+    let mut core = Core::clustered(1, 1_000, 0, node("a"), Duration::from_millis(80));
+    let member = |name| ClusterEvent::Member {
+        node: node(name),
+        runs_services: true,
+        member: true,
+        place: decisions::Place::default(),
+    };
+    let assigned = |name: &str, on| ClusterEvent::Assigned {
+        instance: id(name),
+        node: node(on),
+        retiring: false,
+    };
+    let mut elsewhere = vec![
+        ClusterEvent::OwnSession(Some(Revision(1))),
+        ClusterEvent::Session {
+            node: node("b"),
+            session: Some(Revision(2)),
+        },
+        member("a"),
+        member("b"),
+        assigned("db-1", "a"),
+    ];
+    elsewhere.extend(on_b.iter().map(|name| assigned(name, "b")));
+    core.handle(Event::Cluster(ClusterEvent::OwnSession(Some(Revision(1)))), NOW);
+    let recovered = Recovered {
+        worked: None,
+        cluster: spec::parse(file, "shop.toml").unwrap().cluster,
+        slots,
+        instances: vec![adopted],
+        numbers: Vec::new(),
+        routes: Vec::new(),
+        elsewhere,
+    };
+    core.handle(Event::Recovered(recovered), NOW);
+    core.handle(Event::Cluster(ClusterEvent::OwnSession(Some(Revision(1)))), NOW);
+    core
+}
+
+fn claim_when_b_is_lost(core: &mut Core) -> SlotWrite {
+    hear(
+        core,
+        ClusterEvent::Session {
+            node: node("b"),
+            session: None,
+        },
+    );
+    let claim = claim_of(&decided(core), 0).expect("the slot is claimed");
+    assert_eq!(claim.holder, id("db-1"));
+    claim
+}
+
+fn of_slot_1(known: SlotKnown) -> SlotKnown {
+    let service = known.slot.service.clone();
+    SlotKnown {
+        slot: SlotId { service, slot: 1 },
+        ..known
+    }
+}
+
+/// The process of an instance dies with all that belongs to it.
+fn ends(core: &mut Core, name: &str) {
+    let (instance, run) = (id(name), core.report_of(&id(name), NOW).unwrap().run);
+    let how = "killed by SIGKILL".into();
+    core.handle(
+        Event::Exited {
+            instance: instance.clone(),
+            run,
+            how,
+        },
+        NOW,
+    );
+    core.handle(Event::Gone { instance, run }, NOW);
+}
+
+/// Whether it is started again; then it runs.
+fn started(core: &mut Core, name: &str) -> bool {
+    let instance: InstanceId = id(name);
+    let run = core.report_of(&instance, NOW).unwrap().run;
+    let start = |action: &Action| matches!(action, Action::Start { instance, .. } if *instance == id(name));
+    let starts = decided(core).iter().any(start);
+    core.handle(Event::Started { instance, run }, NOW);
+    starts
+}
+
+fn probed(core: &mut Core, name: &str, run: RunId) {
+    let probed = Event::Probed {
+        instance: id(name),
+        run,
+        standby: false,
+        began: NOW,
+        outcome: ProbeOutcome::Pass,
+    };
+    core.handle(probed, NOW);
+}
+
+fn hear(core: &mut Core, event: ClusterEvent) {
+    core.handle(Event::Cluster(event), NOW);
+}
+
+fn decided(core: &mut Core) -> Vec<Action> {
+    std::iter::from_fn(|| core.poll_decision())
+        .map(|decision| decision.action)
+        .collect()
+}
+
+fn claim_of(actions: &[Action], slot: u32) -> Option<SlotWrite> {
+    actions.iter().find_map(|action| match action {
+        Action::Write(write) if write.slot.slot == slot && write.claims => Some(write.clone()),
+        _ => None,
+    })
+}
