@@ -9,6 +9,7 @@ use api::{Outcome, Severity};
 use model::{InstanceId, NodeName, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The dashboard calls nothing old before this, whatever the timing: a busy machine is late now and then.
 const STALE_AFTER_MS_MIN: u64 = 2_500;
@@ -104,13 +105,24 @@ impl Agent {
         }
         self.outlook.tell(&mut status);
         if let Some(cluster) = &self.clustered
-            && let Some(since) = cluster.answering.unheard()
+            && let Some((silence, since)) = cluster.answering.silence()
         {
+            // A node that lives renews its session several times within its lease.
+            let fresh = Duration::from_millis(cluster.timing.lease.0.max(STALE_AFTER_MS_MIN));
+            let lately = |node: &NodeName| cluster.heard.get(node).is_some_and(|at| now.since(*at) < fresh);
+            let others = || cluster.members.keys().filter(|node| **node != cluster.me);
+            let heard = |name: &str| match NodeName::new(name) {
+                Ok(node) if cluster.scoped.scope().has(&node) => lately(&node),
+                // Its renewals are not told to this node: it goes by those that are.
+                _ => others().any(lately),
+            };
+            let frozen = cluster.frozen.is_some();
             show::tell_unheard(
                 &mut status,
                 cluster.me.as_str(),
-                &clock::shown(since),
-                cluster.frozen.is_some(),
+                (silence, &clock::shown(since)),
+                frozen,
+                heard,
             );
         }
         status

@@ -11,6 +11,7 @@
 //! same: what counts from renewals goes on as if nothing had come.
 
 use crate::executor::chain;
+use crate::show::Silence;
 use model::{Millis, Timestamp};
 use std::time::Duration;
 use store::session::SessionError;
@@ -106,6 +107,12 @@ impl Answering {
     /// Since when nothing is heard of what others do, whether it is silent or refuses to tell.
     pub(crate) fn unheard(&self) -> Option<Timestamp> {
         self.lost.as_ref().map(|(since, _)| *since)
+    }
+
+    /// Why others may not be heard of, and since when; `None` while the store does all that it is asked to.
+    pub(crate) fn silence(&self) -> Option<(Silence, Timestamp)> {
+        let refuses = self.refuses.as_ref().map(|(since, _)| (Silence::Refuses, *since));
+        refuses.or_else(|| self.unheard().map(|since| (Silence::Lost, since)))
     }
 
     /// Since when this node can neither decide nor tell anything by it.

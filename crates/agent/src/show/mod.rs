@@ -17,7 +17,7 @@ pub(crate) use plan::plan;
 pub(crate) use preview::preview;
 pub(crate) use slots::way_on;
 pub(crate) use status::status;
-pub(crate) use unheard::tell as tell_unheard;
+pub(crate) use unheard::{Silence, tell as tell_unheard};
 
 use crate::executor::Executor;
 use crate::fronts::Fronts;

@@ -488,11 +488,9 @@ fn problems(service: &ServiceView) -> Vec<Problem> {
                 "instance-failing",
                 Severity::Warning,
                 id.clone(),
-                format!(
-                    "{id} does not run: {}",
-                    instance.last_failure.clone().unwrap_or_default()
-                ),
-                format!("`understudy logs {id}` shows its output"),
+                // Its last failure may be of long ago, where its node was lost since.
+                format!("{id} does not run: {}", instance.because),
+                format!("`understudy explain {id}` says what it waits for, `understudy logs {id}` shows its output"),
                 instance.since,
             );
         }

@@ -1,53 +1,86 @@
-//! What is shown when the store does not answer: what was known of the others is old, and is not shown as if it were so now.
+//! What is shown when the store does not answer, or refuses what nodes write: what was known of the others is old, and is not shown as if it were
+//! so now.
 
 use api::{NodeState, Status};
 
 /// The word for what cannot be known now.
 const UNKNOWN: &str = "unknown";
 
-/// Nothing was heard of other nodes `since`, as the store does not answer `me`. Here, what is `frozen` stands still.
-pub(crate) fn tell(status: &mut Status, me: &str, since: &str, frozen: bool) {
+/// Why others are not heard of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// The store does not answer this node: of no other is anything known.
+    Lost,
+    /// It refuses this node's renewals. Where it does so to all, nobody is heard of; where to this one alone, the others still are.
+    Refuses,
+}
+
+/// What `me` knows is old `since`, for all nodes that are not `heard`. Here, what is `frozen` stands still.
+pub(crate) fn tell(
+    status: &mut Status,
+    me: &str,
+    (silence, since): (Silence, &str),
+    frozen: bool,
+    heard: impl Fn(&str) -> bool,
+) {
+    let known = |node: &str| node == me || (silence == Silence::Refuses && heard(node));
+    let told = match silence {
+        Silence::Lost => format!("the store has not answered node {me} since {since}"),
+        Silence::Refuses => format!("the store refuses what nodes write since {since}"),
+    };
     for service in &mut status.services {
+        let old = match silence {
+            Silence::Lost => true,
+            // An alarm that was true stays one.
+            Silence::Refuses => service.state != "down" && service.instances.iter().any(|one| !known(&one.node)),
+        };
         for slot in service.slots.iter_mut().filter(|slot| slot.instance.is_some()) {
-            let here = slot.node.as_deref() == Some(me);
+            let node = slot.node.as_deref().unwrap_or_default();
+            let here = node == me;
             let state = match (here, service.exclusive) {
                 // Of its own processes a node knows better.
                 (true, false) => continue,
                 (true, true) if !frozen => continue,
                 (true, true) => "frozen",
+                (false, _) if known(node) => continue,
                 (false, _) => UNKNOWN,
             };
             slot.because = match here {
                 true => {
-                    "it stands still until the store answers: nobody can say now that it is the only one".to_owned()
+                    "it stands still until the store acknowledges a renewal: nobody can say now that it is the only one"
+                        .to_owned()
                 }
-                false => format!(
-                    "the store has not answered node {me} since {since}; then it was {}: {}",
-                    slot.state, slot.because
-                ),
+                false => format!("{told}; then it was {}: {}", slot.state, slot.because),
             };
             slot.state = state.to_owned();
             since.clone_into(&mut slot.since);
         }
-        service.because = format!(
-            "the store has not answered node {me} since {since}; then it was {}: {}",
-            service.state, service.because
-        );
-        UNKNOWN.clone_into(&mut service.state);
-        since.clone_into(&mut service.since);
+        for instance in service.instances.iter_mut().filter(|one| !known(&one.node)) {
+            let word = match instance.state.as_str() {
+                "running" => &instance.health,
+                state => state,
+            };
+            instance.because = format!("{told}; then it was {word}: {}", instance.because);
+            UNKNOWN.clone_into(&mut instance.state);
+            UNKNOWN.clone_into(&mut instance.health);
+            instance.ready = false;
+            since.clone_into(&mut instance.since);
+        }
+        if old {
+            service.because = format!("{told}; then it was {}: {}", service.state, service.because);
+            UNKNOWN.clone_into(&mut service.state);
+            since.clone_into(&mut service.since);
+        }
     }
-    for node in status
-        .nodes
-        .iter_mut()
-        .filter(|node| node.name != me && node.state == NodeState::Online)
-    {
-        node.because = format!("as was heard last; the store has not answered node {me} since {since}");
+    let online = |node: &&mut api::NodeStatus| node.state == NodeState::Online;
+    for node in status.nodes.iter_mut().filter(online).filter(|node| !known(&node.name)) {
+        node.because = format!("as was heard last; {told}");
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::tell;
+    use super::{Silence, tell};
     use api::{NodeState, NodeStatus, SlotStatus, Status};
 
     fn slot(slot: u32, node: &str) -> SlotStatus {
@@ -63,11 +96,18 @@ mod tests {
         }
     }
 
+    fn instance(id: &str, node: &str) -> serde_json::Value {
+        serde_json::json!({
+            "id": id, "node": node, "role": "active", "health": "healthy", "state": "running", "ready": true, "since": "12:00",
+            "because": "it was promoted", "pid": 7, "address": null, "restarts": 0, "last_failure": null,
+        })
+    }
+
     fn status(exclusive: bool) -> Status {
         let service = serde_json::json!({
             "name": "x", "state": "redundant", "since": "12:00", "because": "2 of 2 actives serve", "active": 2, "standby": 0, "need": 1,
             "exclusive": exclusive, "distance_to_outage": 2, "protection": "", "listen": null, "slots": [slot(0, "a"), slot(1, "b")],
-            "instances": [], "failover_order": [], "traffic": null,
+            "instances": [instance("x-0", "a"), instance("x-1", "b")], "failover_order": [], "traffic": null,
         });
         let node = |name: &str| NodeStatus {
             name: name.into(),
@@ -92,7 +132,7 @@ mod tests {
 
     fn told(exclusive: bool, frozen: bool) -> (Status, Vec<String>) {
         let mut status = status(exclusive);
-        tell(&mut status, "a", "12:05", frozen);
+        tell(&mut status, "a", (Silence::Lost, "12:05"), frozen, |_| true);
         let slots = status.services[0].slots.iter().map(|slot| slot.state.clone()).collect();
         (status, slots)
     }
@@ -107,8 +147,38 @@ mod tests {
             service.because,
             "the store has not answered node a since 12:05; then it was redundant: 2 of 2 actives serve"
         );
+        let health: Vec<&str> = service.instances.iter().map(|one| one.health.as_str()).collect();
+        assert_eq!(health, ["healthy", "unknown"]);
         assert_eq!(status.nodes[0].because, "its session lives");
         assert!(status.nodes[1].because.starts_with("as was heard last"));
+    }
+
+    #[test]
+    fn where_the_store_refuses_what_all_write_nothing_old_is_shown_as_if_it_were_so_now() {
+        let refused = |heard: bool, state: &str| {
+            let mut status = status(true);
+            status.services[0].state = state.into();
+            tell(&mut status, "a", (Silence::Refuses, "12:05"), true, |_| heard);
+            status.services.remove(0)
+        };
+        let service = refused(false, "redundant");
+        assert_eq!(service.state, "unknown");
+        assert_eq!(
+            service.because,
+            "the store refuses what nodes write since 12:05; then it was redundant: 2 of 2 actives serve"
+        );
+        let instance = &service.instances[1];
+        assert_eq!((instance.state.as_str(), instance.ready), ("unknown", false));
+        assert!(instance.because.ends_with("then it was healthy: it was promoted"));
+        assert_eq!(
+            (service.slots[0].state.as_str(), service.slots[1].state.as_str()),
+            ("frozen", "unknown")
+        );
+
+        let others_may_write = refused(true, "redundant");
+        assert_eq!(others_may_write.state, "redundant", "they tell how they stand");
+        assert_eq!(others_may_write.slots[1].state, "serving");
+        assert_eq!(refused(false, "down").state, "down", "an alarm is not taken back");
     }
 
     #[test]

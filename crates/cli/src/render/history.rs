@@ -16,6 +16,8 @@ pub(crate) fn list(entries: &[HistoryEntry], view: &View) -> String {
             let (tone, state) = match (in_force, entry.worked.is_some(), entry.never_worked) {
                 (true, _, true) => (Tone::Warn, "in force, not healthy yet"),
                 (true, _, false) => (Tone::Good, "in force"),
+                // Nobody waited until it was: another file took its place first.
+                (false, _, true) if entry.given_up.is_empty() => (Tone::Warn, "replaced before all of it was healthy"),
                 (false, _, true) => (Tone::Bad, "never became healthy"),
                 (false, true, false) if entry.back => (Tone::Plain, "worked; `rollback` goes here"),
                 (false, true, false) => (Tone::Quiet, "worked"),
@@ -98,6 +100,7 @@ mod tests {
             entry(2, "apply", &["web: active: 2 -> 3"]),
             entry(3, "apply", &["web: command changed"]),
             entry(4, "apply", &["web: command changed"]),
+            entry(5, "apply", &["web: command changed"]),
         ];
         entries[2].given_up = vec![api::GivenUpVersion {
             service: "web".into(),
@@ -117,7 +120,9 @@ mod tests {
             web: command changed
             web was given up 2026-01-01 12:02:00 UTC: web-3 never became healthy with
             the new version: exit code 2; 5 starts in a row never became healthy
-        revision 4  2026-01-01 12:00:00 UTC  apply by ann  in force, not healthy yet
+        revision 4  2026-01-01 12:00:00 UTC  apply by ann  replaced before all of it was healthy
+            web: command changed
+        revision 5  2026-01-01 12:00:00 UTC  apply by ann  in force, not healthy yet
             web: command changed
         "#);
     }

@@ -137,7 +137,8 @@ fn summary(status: &Status, services: &[ServiceStatus], view: &View) -> String {
         out.push_str(&line);
         out.push('\n');
         out.push_str(&hanging("  because ", &service.because, view.width));
-        if let Some(outage) = service.outage.as_ref().filter(|outage| !outage.by.is_empty()) {
+        let outage = service.outage.as_ref().filter(|_| service.state != "unknown");
+        if let Some(outage) = outage.filter(|outage| !outage.by.is_empty()) {
             let text = format!(
                 "{}; of its instances alone {}",
                 outage.by.join(" and "),
@@ -218,6 +219,7 @@ fn row(status: &Status, service: &ServiceStatus, instance: &InstanceStatus) -> V
         ("healthy", "standby") if is_next => (Tone::Good, "●", ", next".to_owned()),
         ("healthy" | "prepared", _) => (Tone::Good, "●", String::new()),
         ("starting" | "waiting" | "stopping", _) => (Tone::Warn, "◌", String::new()),
+        ("unknown", _) => (Tone::Warn, "?", String::new()),
         _ => (Tone::Bad, "○", String::new()),
     };
     vec![

@@ -138,7 +138,9 @@ pub fn judge(facts: &Facts<'_>) -> Vec<Wrong> {
         let text = format!("node {} is lost: {}", node.name, node.because);
         wrong.push(plain(Code::NodeLost, &node.name, text));
     }
-    if facts.store_lost {
+    // One that answers and refuses is a problem of its own, which says in the store's words what is to be done.
+    let refuses = status.problems.iter().any(|problem| problem.code == "store-refuses");
+    if facts.store_lost && !refuses {
         let text = "the store does not answer: nothing is decided".to_owned();
         wrong.push(plain(Code::QuorumLost, &status.cluster, text));
     }
@@ -582,5 +584,29 @@ mod tests {
             (Code::DiskNearlyFull, "a"),
         ];
         assert_eq!(found, expected.map(|(code, about)| (code, about.to_owned())));
+    }
+
+    #[test]
+    fn a_store_that_refuses_is_not_told_as_one_that_is_silent() {
+        let (mut status, declared) = (status(Vec::new()), cluster());
+        status.problems.push(api::Problem {
+            code: "store-refuses".into(),
+            severity: api::Severity::Error,
+            about: "a".into(),
+            text: "the store answers node a and refuses its renewals".into(),
+            hint: "delete what fills it".into(),
+            since: String::new(),
+        });
+        let burns = BTreeMap::new();
+        let facts = Facts {
+            store_lost: true,
+            ..facts(&status, &declared, &burns)
+        };
+        let found: Vec<Code> = codes(&facts).into_iter().map(|(code, ..)| code).collect();
+        assert_eq!(
+            found,
+            [Code::OtherProblem],
+            "its members are there: nobody has to bring them back"
+        );
     }
 }

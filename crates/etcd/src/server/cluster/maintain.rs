@@ -2,7 +2,7 @@
 //!
 //! | when | step |
 //! |---|---|
-//! | a database is full (NOSPACE) | compact to now, defragment each member, then end the alarm |
+//! | a database is full (NOSPACE) | compact to now, defragment each member once, then end the alarm |
 //! | history is older than it has to be | compact to what was current then (etcd does so itself; this notices if it does not) |
 //! | half of a database is holes, and every member is well | defragment one follower; a leader first hands over |
 //!
@@ -13,7 +13,7 @@ use super::judge::{Choice, choose_leader};
 use super::view::{Seen, View};
 use crate::client::Alarm;
 use model::{Revision, Timestamp};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
@@ -59,6 +59,8 @@ pub struct Memory {
     defragmented: Option<Timestamp>,
     /// To where it was compacted because the database was full.
     emptied: Option<Revision>,
+    /// Who was defragmented since then. A small database always has some holes: without this, one would be defragmented for ever, and the alarm never ended.
+    given_back: BTreeSet<String>,
 }
 
 /// What to do next.
@@ -126,6 +128,7 @@ impl Memory {
         }
         if !view.is_full() {
             self.emptied = None;
+            self.given_back.clear();
         }
     }
 
@@ -138,7 +141,12 @@ impl Memory {
                 }
                 self.revisions.retain(|(_, revision)| revision > oldest);
             }
-            Step::Defragment { .. } => self.defragmented = Some(now),
+            Step::Defragment { name, .. } => {
+                self.defragmented = Some(now);
+                if self.emptied.is_some() {
+                    self.given_back.insert(name.clone());
+                }
+            }
             _ => {}
         }
     }
@@ -191,8 +199,11 @@ fn make_room(view: &View, policy: &Policy, memory: &Memory) -> Step {
     );
     let answering = || view.members.iter().filter(|seen| seen.healthy());
     let size = |seen: &Seen| seen.status.as_ref().map_or(0, |status| status.db_bytes);
-    let worth =
-        |seen: &&Seen| seen.reclaimable() * 100 >= size(seen) * HOLES_PERCENT_WHEN_FULL && seen.reclaimable() > 0;
+    let worth = |seen: &&Seen| {
+        seen.reclaimable() > 0
+            && seen.reclaimable() * 100 >= size(seen) * HOLES_PERCENT_WHEN_FULL
+            && !memory.given_back.contains(seen.name())
+    };
     match defragment(view, answering().filter(worth)) {
         Step::Rest => {}
         step => return step,
@@ -326,6 +337,38 @@ mod tests {
         assert!(matches!(play(&sizes(21, 21, 20)), Step::Disarm { .. }));
         assert_eq!(play(&sizes(98, 98, 97)), Step::Full, "nothing to give back");
         assert_eq!(play(&view("a* b c!")), Step::Rest, "and it is over");
+    }
+
+    #[test]
+    fn a_full_database_with_little_in_use_is_in_use_again_although_each_member_keeps_some_holes() {
+        let policy = Policy::default();
+        let mut memory = Memory::default();
+        // 56 KiB, of which 12 KiB are holes however often it is defragmented: seen with etcd 3.4.
+        let holes = |view: View, name: &str| {
+            view.change(name, |status| {
+                (status.db_bytes, status.db_used_bytes) = (56 * 1024, 44 * 1024)
+            })
+        };
+        let full = |leader: &str| holes(holes(holes(view(leader), "a"), "b"), "c").full("b");
+        let mut play = |view: &View| {
+            memory.note(view, &policy, at(1));
+            let step = next_step(view, &policy, &memory, at(1));
+            memory.done(&step, at(1));
+            step.to_string()
+        };
+        assert_eq!(play(&full("a b* c")), "forget revisions before 900");
+        assert_eq!(play(&full("a b* c")), "defragment `a`");
+        assert_eq!(play(&full("a b* c")), "defragment `c`");
+        assert!(play(&full("a b* c")).starts_with("let `"), "the leader hands over");
+        assert_eq!(play(&full("a* b c")), "defragment `b`");
+        assert_eq!(play(&full("a* b c")), "end the alarm, there is room again");
+        assert_eq!(play(&holes(view("a* b c"), "a")), "nothing has to be done");
+        assert_eq!(
+            play(&full("a* b c")),
+            "forget revisions before 900",
+            "the next time anew"
+        );
+        assert_eq!(play(&full("a* b c")), "defragment `b`");
     }
 
     fn compact(oldest: u64, physical: bool) -> Step {
