@@ -6,6 +6,7 @@ use decisions::{Action, Decision, NoteKind, Takeover};
 use model::{ServiceName, ServiceState, Timestamp, WallTime};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 
@@ -13,6 +14,9 @@ use tokio::sync::mpsc;
 const KEPT: usize = 10_000;
 /// The file begins anew past this size; the one before is kept beside it.
 const FILE_BYTES_MAX: u64 = 8 << 20;
+
+/// As logs of instances: what happened is told to whoever may ask the agent, not to every user of the machine.
+const LOG_MODE: u32 = 0o640;
 
 /// The events of a cluster.
 pub(crate) struct Journal {
@@ -419,7 +423,10 @@ fn previous(path: &Path) -> PathBuf {
 }
 
 fn write_lines(path: &Path, lines: &std::sync::mpsc::Receiver<Vec<u8>>) {
-    let open = || std::fs::OpenOptions::new().create(true).append(true).open(path);
+    let open = || {
+        let mut options = std::fs::OpenOptions::new();
+        options.create(true).append(true).mode(LOG_MODE).open(path)
+    };
     let mut told = false;
     let mut file = open().ok();
     while let Ok(line) = lines.recv() {

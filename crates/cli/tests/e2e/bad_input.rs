@@ -2,6 +2,7 @@
 
 use super::{HEAL, PROGRAM, text};
 use bench::rig::{self, Rig};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -223,6 +224,39 @@ fn a_full_disk_is_told_and_nothing_is_lost() {
     let applied = run(&["apply", other.path().to_str().unwrap(), "--yes"]);
     assert!(applied.status.success(), "{}", text(&applied.stderr));
     assert!(run(&["down", "--yes"]).status.success());
+}
+
+/// A file's `env` may hold a password: other users of the machine may pass through the folder to their data, and read none of it.
+#[test]
+fn other_users_of_the_machine_read_no_secret_of_a_file() {
+    const SECRET: &str = "pa55-of-the-database";
+    let file = format!(
+        "name = \"private\"\n[service.sleeper]\ncommand = [\"sleep\", \"1000\"]\nenv = {{ PASSWORD = \"{SECRET}\" }}\n"
+    );
+    let rig = Rig::up(Path::new(PROGRAM), "private", &file).unwrap();
+    let (mut told, mut seen) = (Vec::new(), 0);
+    let mut folders = vec![rig.folder().join("private")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            let (path, meta) = (entry.path(), entry.metadata().unwrap());
+            if meta.is_dir() {
+                folders.push(path);
+            } else if meta.is_file() {
+                let has_it = std::fs::read(&path)
+                    .unwrap()
+                    .windows(SECRET.len())
+                    .any(|window| window == SECRET.as_bytes());
+                seen += usize::from(has_it);
+                if has_it && meta.permissions().mode() & 0o077 != 0 {
+                    told.push(format!("{} has mode {:o}", path.display(), meta.permissions().mode()));
+                }
+            }
+        }
+    }
+    assert!(seen >= 2, "it is at least in the store and in the record of the process");
+    assert_eq!(told, Vec::<String>::new());
+    rig.down().unwrap();
 }
 
 struct Unmount<'a>(&'a Path);
