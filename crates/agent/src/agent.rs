@@ -712,10 +712,13 @@ impl Agent {
             &self.name,
             revision,
             &self.core.view(now),
-            &self.executor,
-            &self.fronts,
+            &show::Beside {
+                executor: &self.executor,
+                fronts: &self.fronts,
+                timing: self.clustered.as_ref().map(|cluster| &cluster.timing),
+                journal: &self.journal,
+            },
             self.own_problems(),
-            self.clustered.as_ref().map(|cluster| &cluster.timing),
         )
     }
 

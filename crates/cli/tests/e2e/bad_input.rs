@@ -233,7 +233,17 @@ fn other_users_of_the_machine_read_no_secret_of_a_file() {
     let file = format!(
         "name = \"private\"\n[service.sleeper]\ncommand = [\"sleep\", \"1000\"]\nenv = {{ PASSWORD = \"{SECRET}\" }}\n"
     );
-    let rig = Rig::up(Path::new(PROGRAM), "private", &file).unwrap();
+    let api = rig::free_address().unwrap();
+    let rig = Rig::up_with(Path::new(PROGRAM), "private", &file, &["--api", &api.to_string()]).unwrap();
+    for (path, answer) in [
+        ("/v1/status", "200"),
+        ("/v1/history", "403"),
+        ("/v1/logs/sleeper-1", "403"),
+    ] {
+        let said = get(api, path);
+        assert!(said.starts_with(&format!("HTTP/1.1 {answer} ")), "{path}: {said}");
+        assert!(!said.contains(SECRET), "{path}: {said}");
+    }
     let (mut told, mut seen) = (Vec::new(), 0);
     let mut folders = vec![rig.folder().join("private")];
     while let Some(folder) = folders.pop() {
@@ -254,9 +264,21 @@ fn other_users_of_the_machine_read_no_secret_of_a_file() {
             }
         }
     }
-    assert!(seen >= 2, "it is at least in the store and in the record of the process");
+    assert!(
+        seen >= 2,
+        "it is at least in the store and in the record of the process"
+    );
     assert_eq!(told, Vec::<String>::new());
     rig.down().unwrap();
+}
+
+fn get(at: std::net::SocketAddr, path: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(at).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 struct Unmount<'a>(&'a Path);

@@ -141,10 +141,12 @@ impl Medium for FileMedium {
 
 /// Versions of before made it readable for everybody. Whoever owns the file may change that, and nobody else could have opened it to write.
 fn keep_private(file: &File, path: &Path) {
-    let narrowed = file.metadata().and_then(|meta| match meta.permissions().mode() & 0o077 {
-        0 => Ok(()),
-        _ => file.set_permissions(std::fs::Permissions::from_mode(MODE)),
-    });
+    let narrowed = file
+        .metadata()
+        .and_then(|meta| match meta.permissions().mode() & 0o077 {
+            0 => Ok(()),
+            _ => file.set_permissions(std::fs::Permissions::from_mode(MODE)),
+        });
     if let Err(error) = narrowed {
         tracing::warn!(path = %path.display(), %error, "others on this machine may read the store");
     }
