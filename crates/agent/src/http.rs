@@ -229,6 +229,9 @@ pub(crate) fn app(door: Door) -> axum::Router {
         .merge(appstate::admin_routes(state))
 }
 
+/// Files have secrets of services in their environment, and what services say may be confidential: for the owner of the socket.
+const CONFIDENTIAL: [&str; 2] = ["/v1/history", "/v1/logs/"];
+
 /// A browser that was lured to a name that resolves to this machine still says that name: it gets nothing.
 async fn reading_from_here(request: HttpRequest, next: Next) -> Response {
     let host = request
@@ -241,6 +244,14 @@ async fn reading_from_here(request: HttpRequest, next: Next) -> Response {
         let outcome = refused(
             format!("this API answers to 127.0.0.1 and localhost, not to `{name}`"),
             None,
+        );
+        return Refused(StatusCode::FORBIDDEN, outcome).into_response();
+    }
+    if CONFIDENTIAL.iter().any(|path| request.uri().path().starts_with(path)) {
+        let hint = "use the command line, which asks over the Unix socket of this machine".to_owned();
+        let outcome = refused(
+            "over TCP nobody proves who he is, so files and the output of services are not told",
+            Some(hint),
         );
         return Refused(StatusCode::FORBIDDEN, outcome).into_response();
     }

@@ -1,11 +1,13 @@
 //! What happened, for people: the latest events in memory, and a file that outlives the agent.
 
 use crate::clock;
+use crate::took::{Took, span};
 use api::{Event, EventPage, Failover, FailoverStep, Severity, Step};
 use decisions::{Action, Decision, NoteKind, Takeover};
 use model::{ServiceName, ServiceState, Timestamp, WallTime};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 
@@ -14,9 +16,13 @@ const KEPT: usize = 10_000;
 /// The file begins anew past this size; the one before is kept beside it.
 const FILE_BYTES_MAX: u64 = 8 << 20;
 
+/// As logs of instances: what happened is told to whoever may ask the agent, not to every user of the machine.
+const LOG_MODE: u32 = 0o640;
+
 /// The events of a cluster.
 pub(crate) struct Journal {
     events: VecDeque<Event>,
+    took: Took,
     next_seq: u64,
     to_file: std::sync::mpsc::Sender<Vec<u8>>,
     news: tokio::sync::watch::Sender<u64>,
@@ -27,6 +33,8 @@ impl Journal {
     pub(crate) fn open(path: PathBuf) -> Self {
         let events = read(&path);
         let next_seq = events.back().map_or(1, |event| event.seq + 1);
+        let mut took = Took::default();
+        events.iter().for_each(|event| took.note(event));
         let (to_file, lines) = std::sync::mpsc::channel();
         let spawned = std::thread::Builder::new()
             .name("journal".into())
@@ -36,10 +44,16 @@ impl Journal {
         }
         Self {
             events,
+            took,
             next_seq,
             to_file,
             news: tokio::sync::watch::Sender::new(next_seq),
         }
+    }
+
+    /// How long its failovers took, in words; `None` if none is known.
+    pub(crate) fn took(&self, service: &str) -> Option<String> {
+        self.took.words(service)
     }
 
     /// Tells when there are new events: the number that the next one will have.
@@ -262,6 +276,7 @@ impl Journal {
         if self.events.len() == KEPT {
             self.events.pop_front();
         }
+        self.took.note(&event);
         self.events.push_back(event);
         self.news.send_replace(self.next_seq);
     }
@@ -297,14 +312,6 @@ pub(crate) fn timeline(takeover: &Takeover) -> Failover {
         planned: takeover.planned,
         total_us: steps.iter().map(|step| step.at_us).max().unwrap_or(0),
         steps,
-    }
-}
-
-fn span(us: u64) -> String {
-    match us {
-        0..1_000 => format!("{us} µs"),
-        1_000..1_000_000 => format!("{:.1} ms", us as f64 / 1e3),
-        _ => format!("{:.2} s", us as f64 / 1e6),
     }
 }
 
@@ -419,7 +426,10 @@ fn previous(path: &Path) -> PathBuf {
 }
 
 fn write_lines(path: &Path, lines: &std::sync::mpsc::Receiver<Vec<u8>>) {
-    let open = || std::fs::OpenOptions::new().create(true).append(true).open(path);
+    let open = || {
+        let mut options = std::fs::OpenOptions::new();
+        options.create(true).append(true).mode(LOG_MODE).open(path)
+    };
     let mut told = false;
     let mut file = open().ok();
     while let Ok(line) = lines.recv() {

@@ -4,6 +4,7 @@ use crate::input::Input;
 use crate::journal::Inputs;
 use crate::recover::make_folder;
 use api::layout::Layout;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -65,6 +66,7 @@ impl Keeper {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
+            .mode(0o640)
             .open(self.layout.own_log("guard"))?;
         let mut command = std::process::Command::new(&self.exe);
         command

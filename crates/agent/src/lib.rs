@@ -39,6 +39,7 @@ mod recover;
 mod revisions;
 mod show;
 mod slots;
+mod took;
 mod wishes;
 mod words;
 

@@ -10,6 +10,7 @@ use api::proxy::{FromProxy, ToProxy};
 use proxy::client::{ConnectError, ProxyClient};
 use std::net::TcpListener;
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -150,6 +151,7 @@ impl Keeper {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
+            .mode(0o640)
             .open(self.layout.own_log("proxy"))?;
         let mut command = std::process::Command::new(&self.exe);
         command

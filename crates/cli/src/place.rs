@@ -230,14 +230,26 @@ fn program(global: &Global, base: &Path) -> String {
 ///
 /// Only looked at: taking the lock to try it could keep the rightful owner from it at that very moment.
 pub(crate) fn holder(path: &Path) -> Option<u32> {
-    let inode = std::fs::metadata(path).ok()?.ino();
+    let file = std::fs::metadata(path).ok()?;
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    holder_in(&locks, inode)
+    holders_in(&locks, file.ino()).find(|pid| has_open(*pid, &file))
+}
+
+/// Whether a process has this very file open. Inodes have the same numbers on other file systems, whose holders are none of ours: they must
+/// neither be waited for nor ended. The device that the kernel lists beside the inode is not the one of the file on all file systems.
+fn has_open(pid: u32, file: &std::fs::Metadata) -> bool {
+    let Ok(open) = std::fs::read_dir(format!("/proc/{pid}/fd")) else {
+        // Of another user: it cannot be looked at, and cannot be ended by us either.
+        return true;
+    };
+    open.flatten()
+        .filter_map(|fd| std::fs::metadata(fd.path()).ok())
+        .any(|other| (other.dev(), other.ino()) == (file.dev(), file.ino()))
 }
 
 /// `1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF`: who, and the inode at the end of the third number.
-fn holder_in(locks: &str, inode: u64) -> Option<u32> {
-    locks.lines().find_map(|line| {
+fn holders_in(locks: &str, inode: u64) -> impl Iterator<Item = u32> {
+    locks.lines().filter_map(move |line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         // A line with `->` is somebody who waits for the lock.
         let [_, "FLOCK", _, "WRITE", pid, file, ..] = fields.as_slice() else {
@@ -293,9 +305,23 @@ mod tests {
                      2: FLOCK  ADVISORY  WRITE 12 08:01:77 0 EOF\n\
                      2: -> FLOCK  ADVISORY  WRITE 13 08:01:77 0 EOF\n\
                      3: FLOCK  ADVISORY  READ 14 08:01:78 0 EOF\n";
-        assert_eq!(holder_in(locks, 77), Some(12));
-        assert_eq!(holder_in(locks, 78), None);
-        assert_eq!(holder_in("nonsense\n", 77), None);
+        let holders = |locks: &str, inode| holders_in(locks, inode).collect::<Vec<u32>>();
+        assert_eq!(holders(locks, 77), [12]);
+        assert!(holders(locks, 78).is_empty());
+        assert!(holders("nonsense\n", 77).is_empty());
+    }
+
+    #[test]
+    fn who_holds_a_file_of_the_same_number_elsewhere_is_not_taken_for_the_holder() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ours, other) = (folder.path().join("ours"), folder.path().join("other"));
+        let held = std::fs::File::create(&ours).unwrap();
+        std::fs::File::create(&other).unwrap();
+        let me = std::process::id();
+        assert!(has_open(me, &std::fs::metadata(&ours).unwrap()));
+        assert!(!has_open(me, &std::fs::metadata(&other).unwrap()));
+        drop(held);
+        assert!(!has_open(me, &std::fs::metadata(&ours).unwrap()));
     }
 
     #[test]

@@ -436,6 +436,9 @@ fn wrong_usage_is_exit_code_two_and_help_is_not() {
         vec!["up", "--nodes", "0"],
         vec!["up", "--api", "0.0.0.0:1"],
         vec!["drill", "node", "a", "--for", "soon"],
+        vec!["simulate", "--seed", "18446744073709551615", "--runs", "5"],
+        vec!["load", "web", "--rate", "1e-300"],
+        vec!["load", "web", "--rate", "inf"],
     ] {
         assert_eq!(run_in(folder.path(), &args).code, Some(2), "{args:?}");
     }

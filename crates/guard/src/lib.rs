@@ -25,6 +25,7 @@ use rustix::process::{WaitOptions, set_child_subreaper, setsid};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -228,6 +229,7 @@ fn start(config: &Config) -> Result<u32, Error> {
     let log = OpenOptions::new()
         .create(true)
         .append(true)
+        .mode(0o640)
         .open(&config.agent_log)
         .and_then(|log| Ok((log.try_clone()?, log)));
     let (stdout, stderr) = log.map_err(failed(&config.agent_log))?;

@@ -10,6 +10,10 @@ use std::time::Duration;
 pub const CLOCK_DRIFT: f64 = 0.001;
 /// Shortest lease that is offered: below it, schedulers and disks decide rather than failures.
 pub const LEASE_MIN: Millis = Millis(700);
+/// What a rank of the failover order waits beyond two commits of the one before it (rule 6).
+const STAGGER_REST: Millis = Millis(50);
+/// No store on a disk commits sooner.
+const COMMIT_LEAST: Duration = Duration::from_millis(5);
 
 /// The timing of one node's session and of those who watch it. All in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,7 +186,14 @@ impl Timing {
         }
     }
 
-    /// Refuses a timing that is not safe (2, 4) or that would fail without a fault (1, 3, 6).
+    /// c: a commit of the store may take this long for rule 6 to hold, δ ≥ 2c + 50 ms. While it takes longer, who is second in line may claim
+    /// together with the first; the store lets one of them in.
+    pub const fn commit_max(&self) -> Duration {
+        Duration::from_millis(self.rank_stagger.0.saturating_sub(STAGGER_REST.0) / 2)
+    }
+
+    /// Refuses a timing that is not safe (2, 4), that would fail without a fault (1, 3), or whose order of failover is none (6). Rule 5 is
+    /// [`hold_off`](Self::hold_off); rule 7 is of hardware watchdogs, which nothing here relies on.
     pub fn check(&self) -> Result<(), Unsafe> {
         let broken = |rule, what: String| Err(Unsafe { rule, what });
         let (renew, timeout) = (self.renew, self.request_timeout);
@@ -223,6 +234,16 @@ impl Timing {
                 format!(
                     "hard deadline {hard} and a kill of {kill} (at least 100ms) go past the lease {}",
                     self.lease
+                ),
+            );
+        }
+        if self.commit_max() < COMMIT_LEAST {
+            return broken(
+                6,
+                format!(
+                    "a stagger of {} leaves {:?} for a commit of the store, and {STAGGER_REST} on top of two: less than {COMMIT_LEAST:?} is too little",
+                    self.rank_stagger,
+                    self.commit_max()
                 ),
             );
         }
@@ -288,5 +309,18 @@ mod tests {
             }),
             4
         );
+        assert_eq!(
+            rule(Timing {
+                rank_stagger: Millis(59),
+                ..fast
+            }),
+            6
+        );
+    }
+
+    #[test]
+    fn the_stagger_of_each_profile_is_good_for_commits_of_so_long() {
+        let commit = |profile: Profile| profile.timing().commit_max().as_millis();
+        assert_eq!(Profile::ALL.map(commit), [5, 15, 25, 325]);
     }
 }

@@ -134,13 +134,14 @@ impl Agent {
             &self.name,
             revision,
             &self.core.view(now),
-            &self.executor,
-            &self.fronts,
+            &show::Beside {
+                executor: &self.executor,
+                fronts: &self.fronts,
+                timing: self.clustered.as_ref().map(|cluster| &cluster.timing),
+                site: &self.cluster.site,
+                journal: &self.journal,
+            },
             self.own_problems(),
-            (
-                self.clustered.as_ref().map(|cluster| &cluster.timing),
-                &self.cluster.site,
-            ),
         )
     }
 

@@ -1,5 +1,6 @@
 //! The API for others: over TLS, for nodes and operators of this cluster; and the one call of a machine that wants to become a node.
 
+use super::guests::{Guest, Guests, IDLE_MAX, Patient};
 use super::reach::Ways;
 use crate::http::Door;
 use crate::input::refused;
@@ -17,7 +18,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -30,6 +31,8 @@ const HANDSHAKES: usize = 64;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// After a failed accept (no file descriptors left) this long.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Refusals are told this often: who is refused comes again at once.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Begins to answer at the node's address.
 pub(crate) async fn open(
@@ -171,6 +174,8 @@ impl TlsListener {
             .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
         let (done, ready) = mpsc::channel(HANDSHAKES);
         let permits = Arc::new(Semaphore::new(HANDSHAKES));
+        let guests = Guests::default();
+        let mut told: Option<Instant> = None;
         tokio::spawn(async move {
             // Ends with the listener: permits are never closed.
             while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
@@ -182,13 +187,22 @@ impl TlsListener {
                         continue;
                     }
                 };
+                // Whoever it is, it is a guest until it has shown a certificate.
+                let Some(guest) = guests.let_in(from.ip()) else {
+                    if told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
+                        tracing::warn!(%from, "too many connections without a certificate: they are refused");
+                        told = Some(Instant::now());
+                    }
+                    continue;
+                };
                 let (acceptor, done, tls) = (acceptor.clone(), done.clone(), tls.clone());
                 tokio::spawn(async move {
                     let _permit = permit;
                     match tokio::time::timeout(HANDSHAKE, acceptor.accept(tcp)).await {
                         Ok(Ok(stream)) => {
                             let peer = Peer::of_connection(stream.get_ref().1.peer_certificates());
-                            let _ = done.send((Allowed { stream, peer, tls }, from)).await;
+                            let allowed = Allowed::new(stream, peer, tls, guest);
+                            let _ = done.send((allowed, from)).await;
                         }
                         Ok(Err(error)) => match identity::Refused::from_io(&error) {
                             Some(refused) => tracing::warn!(%from, %refused, "refused a connection"),
@@ -221,12 +235,24 @@ impl Listener for TlsListener {
 
 /// A connection for as long as nobody revokes the certificate at its other end.
 struct Allowed {
-    stream: TlsStream<TcpStream>,
+    stream: Patient<TlsStream<TcpStream>>,
     peer: Option<Peer>,
     tls: Tls,
+    /// Of those who showed none.
+    _guest: Option<Guest>,
 }
 
 impl Allowed {
+    fn new(stream: TlsStream<TcpStream>, peer: Option<Peer>, tls: Tls, guest: Guest) -> Self {
+        let is_guest = peer.is_none();
+        Self {
+            stream: Patient::new(stream, is_guest.then_some(IDLE_MAX)),
+            peer,
+            tls,
+            _guest: is_guest.then_some(guest),
+        }
+    }
+
     fn still(&self) -> io::Result<()> {
         match &self.peer {
             Some(peer) if !self.tls.still_allowed(peer) => Err(io::Error::new(

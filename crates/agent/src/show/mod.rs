@@ -16,7 +16,7 @@ pub(crate) use explain::explain;
 pub(crate) use plan::plan;
 pub(crate) use preview::preview;
 pub(crate) use slots::way_on;
-pub(crate) use status::status;
+pub(crate) use status::{Beside, status};
 pub(crate) use unheard::{Silence, tell as tell_unheard};
 
 use crate::executor::Executor;

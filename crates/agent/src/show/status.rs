@@ -3,6 +3,7 @@
 use crate::clock::{self, shown};
 use crate::executor::Executor;
 use crate::fronts::Fronts;
+use crate::journal::Journal;
 use api::{InstanceStatus, NodeState, NodeStatus, Problem, ServiceStatus, Severity, SlotStatus, Status, Traffic};
 use decisions::{InstancePhase, InstanceView, Reason, RolloutState, ServiceView, SlotPhase, View};
 use model::{FenceBy, Millis, ServiceState, Site, Timestamp, Timing};
@@ -11,16 +12,19 @@ use std::time::Duration;
 /// A write of the store takes no longer than this where its timing fits.
 pub(super) const COMMIT: Duration = Duration::from_millis(20);
 
+/// What is told beside what was decided.
+#[derive(Clone, Copy)]
+pub(crate) struct Beside<'a> {
+    pub(crate) executor: &'a Executor,
+    pub(crate) fronts: &'a Fronts,
+    /// Absent on a single machine.
+    pub(crate) timing: Option<&'a Timing>,
+    pub(crate) site: &'a Site,
+    pub(crate) journal: &'a Journal,
+}
+
 /// Everything as it is.
-pub(crate) fn status(
-    name: &str,
-    revision: u64,
-    view: &View,
-    executor: &Executor,
-    fronts: &Fronts,
-    extra: Vec<Problem>,
-    (timing, site): (Option<&Timing>, &Site),
-) -> Status {
+pub(crate) fn status(name: &str, revision: u64, view: &View, beside: &Beside<'_>, extra: Vec<Problem>) -> Status {
     let mut problems: Vec<Problem> = view
         .services
         .iter()
@@ -37,7 +41,7 @@ pub(crate) fn status(
         services: view
             .services
             .iter()
-            .map(|service| service_status(service, view, executor, fronts, (timing, site)))
+            .map(|service| service_status(service, view, beside))
             .collect(),
         nodes: view.nodes.iter().map(node_status).collect(),
         problems,
@@ -82,13 +86,8 @@ fn paused(view: &View) -> Option<Problem> {
     })
 }
 
-fn service_status(
-    service: &ServiceView,
-    view: &View,
-    executor: &Executor,
-    fronts: &Fronts,
-    (timing, site): (Option<&Timing>, &Site),
-) -> ServiceStatus {
+fn service_status(service: &ServiceView, view: &View, beside: &Beside<'_>) -> ServiceStatus {
+    let Beside { executor, fronts, .. } = *beside;
     let node_of = |slot: &decisions::SlotView| {
         let holder = slot.instance.as_ref()?;
         service
@@ -123,7 +122,7 @@ fn service_status(
         // Of instances alone: the rest is added by who has reckoned it.
         distance_to_outage: service.distance,
         outage: None,
-        protection: protection(service, view, timing, site),
+        protection: protection(service, view, beside),
         listen: service.declared.listen.map(|listen| listen.to_string()),
         floating: service
             .declared
@@ -305,7 +304,10 @@ fn heir_elsewhere(service: &ServiceView) -> bool {
 
 /// Which class of failure is noticed how fast (design, rule 4), and what follows as things stand: a standby that could not take over, or a
 /// pause, protects from nothing.
-fn protection(service: &ServiceView, view: &View, timing: Option<&Timing>, site: &Site) -> String {
+fn protection(service: &ServiceView, view: &View, beside: &Beside<'_>) -> String {
+    let Beside {
+        timing, site, journal, ..
+    } = *beside;
     let declared = &service.declared;
     let heir = !service.failover_order.is_empty();
     let found = declared
@@ -362,7 +364,9 @@ fn protection(service: &ServiceView, view: &View, timing: Option<&Timing>, site:
             paused.reason()
         )
     });
-    format!("{paused}{death}; {hang}; {machine}")
+    let took = journal.took(service.name.as_str());
+    let took = took.map_or_else(String::new, |took| format!("; {took}"));
+    format!("{paused}{death}; {hang}; {machine}{took}")
 }
 
 /// What power fencing costs and gives: how long the devices of the nodes that it may be on take at most.

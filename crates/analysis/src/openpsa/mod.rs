@@ -8,6 +8,7 @@ mod ccf;
 mod expression;
 mod formula;
 mod names;
+mod places;
 mod scan;
 mod write;
 

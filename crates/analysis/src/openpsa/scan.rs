@@ -1,6 +1,7 @@
 //! From XML to what a model defines: definitions with their places and the paths under which they are known.
 
 use super::expression::Expression;
+use super::places::Places;
 use super::{BYTES_MAX, Mistake, Source};
 use roxmltree::{Document, Node, ParsingOptions};
 use std::collections::BTreeMap;
@@ -159,6 +160,7 @@ pub(super) fn scan(
     let root = document.root_element();
     let mut scanner = Scanner {
         source,
+        places: Places::of(&source.text),
         include,
         scanned,
     };
@@ -174,17 +176,18 @@ pub(super) fn scan(
 
 struct Scanner<'a> {
     source: &'a Source,
+    places: Places<'a>,
     include: &'a mut dyn FnMut(&str) -> Result<String, String>,
     scanned: &'a mut Scanned,
 }
 
 impl Scanner<'_> {
     fn place(&self, node: Node<'_, '_>) -> Place {
-        let at = node.document().text_pos_at(node.range().start);
+        let (line, column) = self.places.of_byte(node.range().start);
         Place {
             path: self.source.path.clone(),
-            line: at.row,
-            column: at.col,
+            line,
+            column,
         }
     }
 

@@ -257,3 +257,37 @@ fn no_cut_or_twisted_file_panics() {
         }
     }
 }
+
+/// Generated models are one long line, and every event has a place in it that a mistake could name.
+#[test]
+fn a_model_of_fifty_thousand_events_in_one_line_is_read_in_seconds() {
+    use std::fmt::Write as _;
+    let mut text = String::from("<opsa-mef><define-fault-tree name=\"f\"><define-gate name=\"top\"><or>");
+    for number in 0..50_000 {
+        let _ = write!(text, "<basic-event name=\"e{number}\"/>");
+    }
+    text.push_str("</or></define-gate>");
+    for number in 0..50_000 {
+        let _ = write!(
+            text,
+            "<define-basic-event name=\"e{number}\"><float value=\"1e-6\"/></define-basic-event>"
+        );
+    }
+    let begun = std::time::Instant::now();
+    let whole = model(&format!("{text}</define-fault-tree></opsa-mef>")).unwrap();
+    assert_eq!(whole.names.len(), 50_000);
+    // Its last mistake is told with its place all the same.
+    let at = text.chars().count() + 1;
+    let mistake = model(&format!(
+        "{text}<define-gate name=\"top\"><not-a-gate/></define-gate></define-fault-tree></opsa-mef>"
+    ))
+    .unwrap_err();
+    assert_eq!(mistake.line, 1);
+    assert!(mistake.column as usize >= at, "{mistake}");
+    // Counting the characters before each of them took minutes.
+    assert!(
+        begun.elapsed() < std::time::Duration::from_secs(30),
+        "{:?}",
+        begun.elapsed()
+    );
+}

@@ -11,6 +11,7 @@ pub(crate) use self::hands::*;
 pub(crate) use self::sample::*;
 use crate::parse::{loopback, span};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use load::generator::{RATE_MAX, RATE_MIN};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -339,8 +340,8 @@ pub(crate) struct Load {
 /// Requests a second.
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse() {
-        Ok(rate) if rate > 0.0 && rate <= load::generator::RATE_MAX => Ok(rate),
-        _ => Err("a number of requests a second, more than 0 and at most 100000".into()),
+        Ok(rate) if (RATE_MIN..=RATE_MAX).contains(&rate) => Ok(rate),
+        _ => Err(format!("a number of requests a second, from {RATE_MIN} to {RATE_MAX}")),
     }
 }
 
@@ -453,7 +454,7 @@ pub(crate) struct Simulate {
     #[arg(conflicts_with_all = ["seed", "runs", "faults", "only", "threads", "events", "json"])]
     pub(crate) script: Option<PathBuf>,
     /// The run to begin with, or to replay [default: 1 with --runs, else a random one]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=SEED_MAX))]
     pub(crate) seed: Option<u64>,
     /// How many runs, each of the next seed
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
@@ -483,6 +484,9 @@ pub(crate) struct Simulate {
     #[arg(long)]
     pub(crate) json: bool,
 }
+
+/// The largest seed: with all the runs that one can ask for after it, seeds can still be counted.
+pub(crate) const SEED_MAX: u64 = i64::MAX as u64;
 
 /// A number of faults that a run can bear.
 fn faults(text: &str) -> Result<usize, String> {

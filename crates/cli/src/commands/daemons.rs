@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -87,6 +87,7 @@ impl Guard {
         let log = OpenOptions::new()
             .create(true)
             .append(true)
+            .mode(0o640)
             .open(session.place.layout(cluster).own_log("guard"))?;
         let pid = guard::spawn_detached(&own_command(session, cluster, "guard", nodes, api, dashboard)?, &log)?;
         Ok(Self { pid })
@@ -276,7 +277,7 @@ fn open_log(path: &Path) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::DirBuilder::new().recursive(true).mode(0o711).create(folder)?;
     }
-    let log = OpenOptions::new().create(true).append(true).open(path)?;
+    let log = OpenOptions::new().create(true).append(true).mode(0o640).open(path)?;
     rustix::stdio::dup2_stdout(&log)?;
     rustix::stdio::dup2_stderr(&log)?;
     tracing::warn!(log = %path.display(), "the log was removed; this is another one");

@@ -10,7 +10,9 @@ use ::load::outcome::Outcome;
 use ::load::test::{Plan, Surroundings, Told};
 use ::load::{html, words};
 use api::{Status, WindowPage};
-use std::io::{IsTerminal, Write};
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::time::Duration;
 
 /// Of a step, what does not count, at most.
@@ -21,6 +23,7 @@ pub(super) async fn run(session: &Session, args: &args::Load) -> Result<Done, Er
     let status = client.status().await?;
     find(&status, &args.service, &[Kind::Service])?;
     let plan = plan(args, &client).await?;
+    let mut report = args.report.as_deref().map(Page::at).transpose()?;
     let mut screen = Screen::new(session, args.objective.to_string());
     let mut agent = Agent(client);
     let test = ::load::test::run(&plan, &mut agent, |told| screen.show(&told));
@@ -31,12 +34,8 @@ pub(super) async fn run(session: &Session, args: &args::Load) -> Result<Done, Er
             return Ok(Done::No);
         }
     };
-    if let Some(path) = &args.report {
-        let page = html::page(&outcome);
-        std::fs::write(path, page).map_err(|source| Error::WriteReport {
-            path: path.clone(),
-            source,
-        })?;
+    if let Some(report) = &mut report {
+        report.write(&html::page(&outcome))?;
     }
     if args.json {
         session.output.answer_line(&super::to_json(&outcome));
@@ -48,6 +47,58 @@ pub(super) async fn run(session: &Session, args: &args::Load) -> Result<Done, Er
     } else {
         Done::Yes
     })
+}
+
+/// The report of a test. That it can be written is known before anything is sent: a test takes minutes, and harms.
+struct Page<'a> {
+    path: &'a Path,
+    file: File,
+    /// There was nothing before.
+    is_new: bool,
+    written: bool,
+}
+
+impl<'a> Page<'a> {
+    fn at(path: &'a Path) -> Result<Self, Error> {
+        let is_new = !path.exists();
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(|source| Self::failed(path, source))?;
+        Ok(Self {
+            path,
+            file,
+            is_new,
+            written: false,
+        })
+    }
+
+    fn write(&mut self, page: &str) -> Result<(), Error> {
+        self.file
+            .set_len(0)
+            .and_then(|()| self.file.write_all(page.as_bytes()))
+            .map_err(|source| Self::failed(self.path, source))?;
+        self.written = true;
+        Ok(())
+    }
+
+    fn failed(path: &Path, source: io::Error) -> Error {
+        Error::WriteReport {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+impl Drop for Page<'_> {
+    fn drop(&mut self) {
+        if self.is_new && !self.written {
+            // An empty page that stays behind does no harm.
+            let _ = std::fs::remove_file(self.path);
+        }
+    }
 }
 
 async fn plan(args: &args::Load, client: &Client) -> Result<Plan, Error> {

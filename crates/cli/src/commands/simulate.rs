@@ -204,5 +204,5 @@ fn verdict(session: &Session, broken: Option<String>) -> Done {
 /// Another run each time; its seed is printed, so that it can be replayed.
 fn random() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::from(since.subsec_nanos()) ^ since.as_secs().rotate_left(20)
+    (u64::from(since.subsec_nanos()) ^ since.as_secs().rotate_left(20)) % (args::SEED_MAX + 1)
 }

@@ -2,6 +2,7 @@
 
 use super::{HEAL, PROGRAM, text};
 use bench::rig::{self, Rig};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -223,6 +224,61 @@ fn a_full_disk_is_told_and_nothing_is_lost() {
     let applied = run(&["apply", other.path().to_str().unwrap(), "--yes"]);
     assert!(applied.status.success(), "{}", text(&applied.stderr));
     assert!(run(&["down", "--yes"]).status.success());
+}
+
+/// A file's `env` may hold a password: other users of the machine may pass through the folder to their data, and read none of it.
+#[test]
+fn other_users_of_the_machine_read_no_secret_of_a_file() {
+    const SECRET: &str = "pa55-of-the-database";
+    let file = format!(
+        "name = \"private\"\n[service.sleeper]\ncommand = [\"sleep\", \"1000\"]\nenv = {{ PASSWORD = \"{SECRET}\" }}\n"
+    );
+    let api = rig::free_address().unwrap();
+    let rig = Rig::up_with(Path::new(PROGRAM), "private", &file, &["--api", &api.to_string()]).unwrap();
+    for (path, answer) in [
+        ("/v1/status", "200"),
+        ("/v1/history", "403"),
+        ("/v1/logs/sleeper-1", "403"),
+    ] {
+        let said = get(api, path);
+        assert!(said.starts_with(&format!("HTTP/1.1 {answer} ")), "{path}: {said}");
+        assert!(!said.contains(SECRET), "{path}: {said}");
+    }
+    let (mut told, mut seen) = (Vec::new(), 0);
+    let mut folders = vec![rig.folder().join("private")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            let (path, meta) = (entry.path(), entry.metadata().unwrap());
+            if meta.is_dir() {
+                folders.push(path);
+            } else if meta.is_file() {
+                let has_it = std::fs::read(&path)
+                    .unwrap()
+                    .windows(SECRET.len())
+                    .any(|window| window == SECRET.as_bytes());
+                seen += usize::from(has_it);
+                if has_it && meta.permissions().mode() & 0o077 != 0 {
+                    told.push(format!("{} has mode {:o}", path.display(), meta.permissions().mode()));
+                }
+            }
+        }
+    }
+    assert!(
+        seen >= 2,
+        "it is at least in the store and in the record of the process"
+    );
+    assert_eq!(told, Vec::<String>::new());
+    rig.down().unwrap();
+}
+
+fn get(at: std::net::SocketAddr, path: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(at).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 struct Unmount<'a>(&'a Path);

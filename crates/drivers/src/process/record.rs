@@ -7,8 +7,8 @@ use super::scan::{MARKER, Root};
 use model::{InstanceId, RunId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Version of the record; another one is not understood.
@@ -124,7 +124,7 @@ impl Record {
         let new = folder.join(format!(".{}.new", self.instance));
         let bytes = serde_json::to_vec(self).map_err(io::Error::other)?;
         let written = fs::create_dir_all(folder)
-            .and_then(|()| fs::write(&new, &bytes))
+            .and_then(|()| write_private(&new, &bytes))
             .and_then(|()| fs::rename(&new, path));
         if let Err(error) = written {
             let _ = fs::remove_file(&new);
@@ -144,6 +144,17 @@ impl Record {
             marker: marker.into(),
         }
     }
+}
+
+/// The owner's alone: the memo tells what the process was started from, secrets in its environment included.
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?
+        .write_all(bytes)
 }
 
 /// Writes into the blocks that a file has already: a full disk has no room for another file. The process that it tells of is lost with

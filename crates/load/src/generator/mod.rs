@@ -20,6 +20,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// Requests a second that may be asked for.
 pub const RATE_MAX: f64 = 100_000.0;
+/// Of fewer requests a second hardly one is due in the longest step.
+pub const RATE_MIN: f64 = 0.01;
 /// Requests under way at once: more are not sent, and the step is distrusted. Each is an open file here and in the proxy.
 pub const IN_FLIGHT_MAX: usize = 4_000;
 /// A request that takes longer has failed.
@@ -62,7 +64,7 @@ pub enum Spacing {
 /// A stretch at one rate.
 #[derive(Debug, Clone, Copy)]
 pub struct Stretch {
-    /// Requests a second, more than 0 and at most [`RATE_MAX`].
+    /// Requests a second, from [`RATE_MIN`] to [`RATE_MAX`].
     pub rate: f64,
     /// Until it is settled, nothing counts.
     pub settle: Duration,
@@ -78,7 +80,7 @@ pub struct Stretch {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No such rate.
-    #[error("{0} requests a second cannot be sent: more than 0 and at most {RATE_MAX} can")]
+    #[error("{0} requests a second cannot be sent: from {RATE_MIN} to {RATE_MAX} can")]
     Rate(f64),
     /// The request makes no sense.
     #[error("`{path}` is no path: it begins with a slash, as in /search?q=x")]
@@ -163,7 +165,7 @@ pub struct Progress {
 
 /// Begins to send.
 pub fn start(target: &Target, stretch: Stretch) -> Result<Running, Error> {
-    if !(stretch.rate > 0.0 && stretch.rate <= RATE_MAX) {
+    if !(RATE_MIN..=RATE_MAX).contains(&stretch.rate) {
         return Err(Error::Rate(stretch.rate));
     }
     let client = Client::new(target)?;

@@ -6,9 +6,12 @@ use crate::state::State;
 use redb::StorageBackend;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// The owner's alone: what operators declare lies in it, secrets of their services' environment included.
+const MODE: u32 = 0o600;
 
 /// What the store is kept on; a file, or in tests something that fails.
 pub(super) trait Medium: Send + std::fmt::Debug {
@@ -41,6 +44,7 @@ impl FileMedium {
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(MODE)
             .open(&lock_path)
             .map_err(failed)?;
         match lock.try_lock() {
@@ -98,6 +102,7 @@ impl Medium for FileMedium {
             .write(true)
             .open(&self.path)
             .map_err(|error| FileError::from_io(&self.path, "open", error))?;
+        keep_private(&file, &self.path);
         // Our own lock file keeps other agents out; this one is for other programs that open redb files.
         match file.try_lock() {
             Ok(()) => Ok(Arc::new(Handle { file })),
@@ -118,6 +123,7 @@ impl Medium for FileMedium {
                 .write(true)
                 .create(true)
                 .truncate(true)
+                .mode(MODE)
                 .open(&new)
                 .map_err(failed)?;
             let handle = Arc::new(Handle { file });
@@ -130,6 +136,19 @@ impl Medium for FileMedium {
             // It may be what fills the disk.
             let _ = std::fs::remove_file(&new);
         })
+    }
+}
+
+/// Versions of before made it readable for everybody. Whoever owns the file may change that, and nobody else could have opened it to write.
+fn keep_private(file: &File, path: &Path) {
+    let narrowed = file
+        .metadata()
+        .and_then(|meta| match meta.permissions().mode() & 0o077 {
+            0 => Ok(()),
+            _ => file.set_permissions(std::fs::Permissions::from_mode(MODE)),
+        });
+    if let Err(error) = narrowed {
+        tracing::warn!(path = %path.display(), %error, "others on this machine may read the store");
     }
 }
 

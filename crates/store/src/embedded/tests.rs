@@ -96,6 +96,19 @@ fn a_second_one_is_refused_and_told_by_whom() {
 }
 
 #[test]
+fn it_is_its_owners_alone_also_where_a_version_of_before_made_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    drop(Embedded::open(&path, &Options::default()).unwrap());
+    assert_eq!(mode(), 0o600);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    drop(Embedded::open(&path, &Options::default()).unwrap());
+    assert_eq!(mode(), 0o600);
+}
+
+#[test]
 fn what_is_not_there_is_made_only_if_asked() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.redb");
