@@ -357,7 +357,7 @@ mod tests {
         // 56 KiB, of which 12 KiB are holes however often it is defragmented: seen with etcd 3.4.
         let holes = |view: View, name: &str| {
             view.change(name, |status| {
-                (status.db_bytes, status.db_used_bytes) = (56 * 1024, 44 * 1024)
+                (status.db_bytes, status.db_used_bytes) = (56 * 1024, 44 * 1024);
             })
         };
         let full = |leader: &str| holes(holes(holes(view(leader), "a"), "b"), "c").full("b");
