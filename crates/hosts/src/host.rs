@@ -141,9 +141,12 @@ impl Host {
     /// The command that enters it.
     pub fn enter_with(&self) -> Option<String> {
         let pid = self.init_pid()?;
-        // The folder is the host's, so it is changed to in there.
+        // The folder is the host's, so it is changed to in there. Who stays in a cgroup of the machine could make none on the host: a guard that
+        // is started by hand could not fence.
         let spaces = "--mount --uts --ipc --net --pid --cgroup";
-        Some(format!("nsenter --target {pid} {spaces} sh -c 'cd; exec bash'"))
+        let procs = self.cgroup.join("cgroup.procs");
+        let enter = format!("exec nsenter --target {pid} {spaces} sh -c \"cd; exec bash\"");
+        Some(format!("sh -c 'echo $$ > {} && {enter}'", procs.display()))
     }
 
     /// Switches it on: a new boot id, an empty `/run`, no address but its own; its disk as it was.

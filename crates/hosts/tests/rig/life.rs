@@ -38,9 +38,12 @@ fn a_host_is_a_machine_of_its_own() {
         assert!(!PathBuf::from(place).exists(), "{place} of a is seen on the machine");
     }
     // Who enters it by hand finds himself in it.
-    let line = a.enter_with().unwrap().replace("exec bash", "hostname; pwd");
+    let line = a
+        .enter_with()
+        .unwrap()
+        .replace("exec bash", "hostname; pwd; grep ^0: /proc/self/cgroup");
     let inside = process::Command::new("sh").args(["-c", &line]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&inside.stdout), "a\n/root\n", "{line}");
+    assert_eq!(String::from_utf8_lossy(&inside.stdout), "a\n/root\n0::/\n", "{line}");
     // Its own network.
     assert_eq!(a.shell("ls /sys/class/net").unwrap(), "eth0\nlo\n");
     assert_ne!(
