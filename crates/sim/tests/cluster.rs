@@ -118,6 +118,11 @@ fn what_was_broken_once_stays_mended() {
             1_500,
             "who could not go on was said to be unhealthy, which nobody had seen",
         ),
+        (
+            60_161,
+            1_500,
+            "who had gone was said to have the newest data, by who took the next process for the one that had served",
+        ),
     ];
     for (seed, faults, what) in found {
         // As they were found, and with operators at work.
