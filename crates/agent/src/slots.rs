@@ -239,6 +239,7 @@ async fn write_on(store: &dyn Store, write: SlotWrite, because: String, terms: T
         session: write.session,
         served: write.served,
         data: write.data.filter(|_| write.session.is_some()),
+        served_before: write.served_before.filter(|_| write.session.is_some()),
         detected_ago_ms: write.detected_ago.filter(|_| write.session.is_some()),
     };
     let value = match serde_json::to_vec(&slot) {
@@ -295,6 +296,7 @@ pub(crate) fn known_slot(slot: &SlotId, entry: &store::Entry) -> Option<SlotKnow
         session: record.session,
         served: record.served,
         data: record.data,
+        served_before: record.served_before,
         because: record.because,
         detected_ago: record.detected_ago_ms,
         since: clock::ago(record.since),

@@ -44,6 +44,9 @@ pub struct Slot {
     /// Who served last before, and at which epoch, several machines only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<(InstanceId, Epoch)>,
+    /// The process of the holder, if it had served before: let through again, it may be told what nobody else knows. Several machines only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served_before: Option<RunId>,
     /// How long before this was written the takeover was first seen to be needed, several machines only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detected_ago_ms: Option<Millis>,

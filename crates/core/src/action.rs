@@ -251,6 +251,8 @@ pub struct SlotWrite {
     pub served: bool,
     /// Who served last before, and at which epoch.
     pub data: Option<(InstanceId, Epoch)>,
+    /// The process of the holder, if it had served before: let through again, it may be told what nobody else knows.
+    pub served_before: Option<RunId>,
     /// Who held it until now, if somebody did.
     pub previous: Option<InstanceId>,
     /// Somebody is to act at a new epoch: not while the slot is parked.

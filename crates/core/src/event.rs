@@ -308,6 +308,8 @@ pub struct SlotKnown {
     pub served: bool,
     /// Who served last before, and at which epoch, if that is written.
     pub data: Option<(InstanceId, Epoch)>,
+    /// The process of the holder when it was given the slot, if it had served before.
+    pub served_before: Option<RunId>,
     /// Why it is held.
     pub because: String,
     /// How long before it was written the takeover was first seen to be needed.

@@ -244,6 +244,7 @@ mod tests {
             session: Some(Revision(u64::from(at.as_bytes()[0] - b'a') + 10)),
             served: true,
             data: None,
+            served_before: None,
             because: String::new(),
             detected_ago: None,
             since: Timestamp(0),

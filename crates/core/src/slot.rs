@@ -35,6 +35,8 @@ pub(crate) struct Record {
     pub(crate) node: NodeName,
     pub(crate) session: Option<Revision>,
     pub(crate) served: bool,
+    /// The process that it was given to, if that had served before.
+    pub(crate) served_before: Option<RunId>,
     /// When it was written.
     pub(crate) since: Timestamp,
 }
@@ -86,14 +88,17 @@ pub(crate) struct Slot {
     pub(crate) record: Option<Record>,
     /// Who served last, and at which epoch: nobody has newer data. A holder that was never promoted does not count.
     pub(crate) data: Option<(InstanceId, Epoch)>,
+    /// The same before somebody was given the slot who counts as having the newest data from that on, for its process served before; as long as
+    /// it does not serve. It may have ended by then, unheard: then what is written here counts again.
+    pub(crate) data_earlier: Option<(InstanceId, Epoch)>,
     /// Claims for them were not answered clearly: one of them may hold the slot, and none may take another (I7).
     pub(crate) unclear: BTreeSet<InstanceId>,
     /// Epoch of the write under way.
     pub(crate) claiming: Epoch,
     /// And the revision of its record that it expects.
     pub(crate) claiming_on: Revision,
-    /// For which node and session it is, and whether its holder needs no promotion.
-    pub(crate) claiming_at: Option<(NodeName, Option<Revision>, bool)>,
+    /// Where the write under way puts it, under which session, whether its holder serves with it, and the process if that served before.
+    pub(crate) claiming_at: Option<(NodeName, Option<Revision>, bool, Option<RunId>)>,
     /// Attempt of the write that says that the holder was promoted.
     pub(crate) marking: Option<u64>,
     /// In a cluster: why the record says it is so, and how long before it was written that was first seen.
@@ -149,6 +154,7 @@ impl Slot {
             because: Reason::Declared,
             record: None,
             data: None,
+            data_earlier: None,
             unclear: BTreeSet::new(),
             claiming_on: Revision(0),
             claiming: Epoch::default(),
@@ -182,11 +188,18 @@ impl Slot {
 
     /// Takes in what the store has.
     pub(crate) fn know(&mut self, known: SlotKnown) {
+        self.data_earlier = None;
         // While this agent lives nobody else promotes: what it knows of the data stands, whatever an unclear write left behind.
         if known.session.is_some() {
             // In a cluster it is written who served last.
-            let served = known.served.then(|| (known.holder.clone(), known.epoch));
-            self.data = served.or_else(|| known.data.clone()).or_else(|| self.data.take());
+            let holder = (known.holder.clone(), known.epoch);
+            let written = known.data.clone().or_else(|| self.data.take());
+            // A proxy that heard of nothing for long still sends clients to the process that served before.
+            (self.data, self.data_earlier) = match (known.served, known.served_before) {
+                (true, _) => (Some(holder), None),
+                (false, Some(_)) => (Some(holder), written),
+                (false, None) => (written, None),
+            };
         } else if self.data.is_none() {
             self.data = Some((known.holder.clone(), known.epoch));
         }
@@ -198,6 +211,7 @@ impl Slot {
             node: known.node,
             session: known.session,
             served: known.served,
+            served_before: known.served_before,
             since: known.since,
         });
     }
@@ -334,7 +348,7 @@ impl Slot {
         match (&self.record, self.unclear.first()) {
             (Some(record), unclear) => (record.held || unclear.is_some()).then(|| record.clone()),
             (None, Some(claimant)) => {
-                let (node, session, _) = self.claiming_at.clone()?;
+                let (node, session, ..) = self.claiming_at.clone()?;
                 Some(Record {
                     held: false,
                     holder: claimant.clone(),
@@ -343,6 +357,7 @@ impl Slot {
                     node,
                     session,
                     served: false,
+                    served_before: None,
                     since: self.since,
                 })
             }
@@ -357,6 +372,11 @@ impl Slot {
             || matches!(&self.phase, Phase::Claiming { to, .. } if to == id)
             || self.unclear.contains(id)
             || self.data.as_ref().is_some_and(|(holder, _)| holder == id)
+    }
+
+    /// Whether it served before somebody was given the slot who is not known to have the newest data.
+    pub(crate) fn served_earlier(&self, id: &InstanceId) -> bool {
+        self.data_earlier.as_ref().is_some_and(|(holder, _)| holder == id)
     }
 
     /// Whether an instance is or may be about to be its holder.

@@ -98,6 +98,7 @@ fn back(stood: ServiceState) -> Core {
         session: None,
         served: true,
         data: None,
+        served_before: None,
         because: "web-2 died".into(),
         detected_ago: None,
     };

@@ -49,6 +49,7 @@ fn taken_by_b() -> SlotKnown {
         session: Some(Revision(2)),
         served: true,
         data: None,
+        served_before: None,
         because: "it was told so".into(),
         detected_ago: None,
     }

@@ -98,6 +98,7 @@ fn active_with(standbys: u32) -> Core {
         session: None,
         served: true,
         data: None,
+        served_before: None,
         because: "it was told so".into(),
         detected_ago: None,
     };

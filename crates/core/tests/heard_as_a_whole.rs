@@ -50,6 +50,7 @@ fn slot(revision: u64, holder: &str, epoch: u64, served: bool) -> SlotKnown {
         session: Some(Revision(1)),
         served,
         data: None,
+        served_before: None,
         because: "it was told so".into(),
         detected_ago: None,
     }

@@ -55,31 +55,32 @@ fn who_served_before_has_the_newest_data_from_its_claim_on() {
     );
     decided(&mut core);
     let claim = claim_when_b_is_lost(&mut core);
-    assert_eq!(claim.data, Some((id("db-1"), claim.epoch)));
+    assert_eq!(claim.served_before, Some(RunId(1)));
+    assert_eq!(
+        claim.data,
+        Some((id("db-2"), Epoch(2))),
+        "who served last stays written down: the process may be gone by then"
+    );
 }
 
 #[test]
 fn an_agent_that_came_back_knows_who_served_before() {
     let mut core = back(true);
     let claim = claim_when_b_is_lost(&mut core);
-    assert_eq!(claim.data, Some((id("db-1"), claim.epoch)));
+    assert_eq!(claim.served_before, Some(RunId(7)));
 }
 
 #[test]
 fn who_never_served_has_no_newer_data_for_having_claimed() {
     let mut core = back(false);
     let claim = claim_when_b_is_lost(&mut core);
-    assert_eq!(
-        claim.data,
-        Some((id("db-2"), Epoch(2))),
-        "it stays with who served last"
-    );
+    assert_eq!(claim.served_before, None);
 }
 
 /// The holder's node gives the slot to an instance of another node, which alone knows what that did in earlier epochs.
 #[test]
 fn other_nodes_are_told_who_served_before() {
-    for (served, data) in [(true, (id("db-2"), Epoch(2))), (false, (id("db-1"), Epoch(1)))] {
+    for served in [true, false] {
         let mut core = holder_and_standby(FILE, NOW);
         let Event::Cluster(ClusterEvent::Reported(report)) = says(None) else {
             unreachable!("b says something")
@@ -88,8 +89,114 @@ fn other_nodes_are_told_who_served_before() {
         decided(&mut core);
         ends(&mut core, "db-1");
         let claim = claim_of(&decided(&mut core), 0).expect("its standby takes over");
-        assert_eq!((claim.holder, claim.data), (id("db-2"), Some(data)), "{served}");
+        assert_eq!((claim.holder, claim.served_before.is_some()), (id("db-2"), served));
     }
+}
+
+/// The promotion that follows fails: what it was told meanwhile is known to be there.
+#[test]
+fn who_served_before_has_the_newest_data_also_if_its_promotion_fails() {
+    let mut core = back(true);
+    let claim = claim_when_b_is_lost(&mut core);
+    let (run, epoch) = (RunId(7), claim.epoch);
+    let done = Event::Committed {
+        slot: claim.slot,
+        attempt: claim.attempt,
+        result: Commit::Done(Revision(30)),
+    };
+    core.handle(done, NOW);
+    let armed = Event::Armed {
+        instance: id("db-1"),
+        epoch,
+        result: Ok(()),
+    };
+    core.handle(armed, NOW);
+    core.handle(
+        Event::HookDone {
+            instance: id("db-1"),
+            run,
+            hook: HookKind::Promote,
+            epoch,
+            outcome: HookOutcome::Failed("exit code 1".into()),
+        },
+        NOW,
+    );
+    decided(&mut core);
+    ends(&mut core, "db-1");
+    started(&mut core, "db-1");
+    core.handle(Event::Tick, NOW + Duration::from_secs(10));
+    let again = claim_of(&decided(&mut core), 0).expect("its next process takes the slot");
+    assert_eq!(
+        (again.holder, again.data.map(|(holder, _)| holder)),
+        (id("db-1"), Some(id("db-1")))
+    );
+}
+
+/// Who gives it the slot has not heard that its process ended.
+#[test]
+fn the_next_process_of_who_served_before_is_not_taken_for_it() {
+    let file = format!("{FILE}on_follow = [\"follow\"]\n");
+    let told = SlotKnown {
+        data: Some((id("db-2"), Epoch(2))),
+        served_before: Some(RunId(7)),
+        ..slot(30, 9, "db-1", "a", 3, false)
+    };
+    let arms = |core: &mut Core| decided(core).iter().any(|action| matches!(action, Action::Arm { .. }));
+
+    let mut core = back_with(&file, true);
+    hear(&mut core, ClusterEvent::Slot(told.clone()));
+    assert!(arms(&mut core), "the process that follows is promoted");
+
+    let mut core = back_with(&file, true);
+    ends(&mut core, "db-1");
+    assert!(started(&mut core, "db-1"));
+    core.handle(Event::Tick, NOW + Duration::from_secs(1));
+    decided(&mut core);
+    hear(&mut core, ClusterEvent::Slot(told));
+    let actions = decided(&mut core);
+    let arms = |action: &Action| matches!(action, Action::Arm { .. });
+    assert!(
+        !actions.iter().any(arms),
+        "nobody knows what the next one has: {actions:?}"
+    );
+    let back = claim_of(&actions, 0).expect("it is given back");
+    assert_eq!(back.holder, id("db-2"));
+}
+
+/// Nobody could take it at once: the others hear all the same who has the newest data, and do not end it.
+#[test]
+fn a_slot_that_was_given_to_a_process_that_is_gone_is_given_up_with_who_served_last() {
+    let file = format!("{FILE}on_follow = [\"follow\"]\n");
+    let mut core = back_with(&file, true);
+    ends(&mut core, "db-1");
+    assert!(started(&mut core, "db-1"));
+    core.handle(Event::Tick, NOW + Duration::from_secs(1));
+    let gone = ClusterEvent::Session {
+        node: node("b"),
+        session: None,
+    };
+    hear(&mut core, gone);
+    decided(&mut core);
+    hear(
+        &mut core,
+        ClusterEvent::Slot(SlotKnown {
+            data: Some((id("db-2"), Epoch(2))),
+            served_before: Some(RunId(7)),
+            ..slot(30, 9, "db-1", "a", 3, false)
+        }),
+    );
+    let written: Vec<SlotWrite> = decided(&mut core)
+        .into_iter()
+        .filter_map(|action| match action {
+            Action::Write(write) => Some(write),
+            _ => None,
+        })
+        .collect();
+    let [release] = written.as_slice() else {
+        panic!("one write: {written:?}")
+    };
+    assert!(!release.held);
+    assert_eq!(release.data, Some((id("db-2"), Epoch(2))));
 }
 
 #[test]
@@ -156,6 +263,10 @@ fn who_takes_a_slot_does_not_end_its_last_holder_which_has_another_one() {
 
 /// An agent on `a` that finds a standby of which it was noted whether it served before; the active is on `b`.
 fn back(served: bool) -> Core {
+    back_with(FILE, served)
+}
+
+fn back_with(file: &str, served: bool) -> Core {
     let adopted = Adopted {
         since: None,
         instance: id("db-1"),
@@ -166,11 +277,11 @@ fn back(served: bool) -> Core {
         promoted: None,
         acts: None,
         served,
-        followed: None,
+        followed: Some(Epoch(2)),
         stands_by: None,
         healthy: true,
     };
-    let mut core = recovered(FILE, vec![slot(20, 7, "db-2", "b", 2, true)], adopted, &["db-2"]);
+    let mut core = recovered(file, vec![slot(20, 7, "db-2", "b", 2, true)], adopted, &["db-2"]);
     core.handle(says(Some(2)), NOW);
     decided(&mut core);
     core

@@ -321,10 +321,21 @@ impl Service {
                 if self.instances.get(&old).is_some_and(serves) {
                     self.write_claim(index, old, cx);
                 }
+            } else if let Some(what) = self.given_to_another_process(index) {
+                self.release_if_held(index, Reason::NotReady { what }, cx);
             } else {
                 self.tell_held_back(index, cx);
             }
         }
+    }
+
+    /// Who gave the slot to an instance of ours meant a process that had ended by then, and wrote that it has the newest data: the others must
+    /// hear that it has not, or they end who has. Returns why the present process cannot have it.
+    fn given_to_another_process(&self, index: usize) -> Option<String> {
+        let slot = &self.slots[index];
+        let record = slot.record.as_ref().filter(|record| record.held && !record.served)?;
+        let not_it = record.served_before.is_some() && slot.data.as_ref().is_some_and(|(it, _)| *it != record.holder);
+        not_it.then(|| format!("{} was started anew before it had the slot", record.holder))
     }
 
     /// Gives a vacant slot up that nobody shall hold.
@@ -387,9 +398,9 @@ impl Service {
         // Proxies of other nodes may still send clients to who served last, and one that heard of nothing for long to whoever served before:
         // once such a process is let through again it may have what nobody else has, whatever becomes of its promotion.
         let served_last = slot.data.as_ref().is_some_and(|(holder, _)| *holder == to);
-        let serves_again =
-            cx.peers.is_some() && (served_last || self.instances.get(&to).is_some_and(Instance::has_served));
-        let data = match serves_again {
+        let served_before = self.instances.get(&to).is_some_and(Instance::has_served) && !served_last;
+        let served_before = (cx.peers.is_some() && served_before).then_some(run);
+        let data = match cx.peers.is_some() && served_last {
             true => Some((to.clone(), epoch)),
             false => slot.data.clone(),
         };
@@ -403,6 +414,7 @@ impl Service {
             epoch,
             served,
             data,
+            served_before,
             previous: held.map(|record| record.holder.clone()),
             claims: true,
             session: terms.session,
@@ -412,7 +424,7 @@ impl Service {
         };
         slot.claiming = epoch;
         slot.claiming_on = write.expect;
-        slot.claiming_at = Some((node, terms.session, served));
+        slot.claiming_at = Some((node, terms.session, served, served_before));
         slot.turn_at = None;
         slot.told_held_back = false;
         slot.set(

@@ -247,13 +247,13 @@ impl Service {
         }
     }
 
-    /// It served last and nobody serves now: it stays until another one does, for it has all the data.
+    /// It served last and nobody serves now: it stays until another one does, for it has all the data, or may have.
     pub(super) fn data_only_with(&self, id: &InstanceId) -> bool {
         (self.declared.on_follow.is_some() || self.declared.standby_check.is_some())
             && self
                 .slots
                 .iter()
-                .any(|slot| slot.held_last(id) && slot.serving().is_none())
+                .any(|slot| (slot.held_last(id) || slot.served_earlier(id)) && slot.serving().is_none())
     }
 
     /// The store says that it holds a slot that nobody serves: it is the first to ask.

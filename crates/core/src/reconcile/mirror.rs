@@ -105,6 +105,10 @@ impl Service {
             return;
         }
         // Who gave it to us went by what it had heard: since then our instance may have been started anew, without the data.
+        let process = self.instances.get(&record.holder).map(|holder| holder.run);
+        if record.served_before.is_some() && record.served_before != process {
+            slot.data = slot.data_earlier.take();
+        }
         let had = slot.data.as_ref().is_some_and(|(holder, _)| *holder == record.holder) || record.served;
         let follows = self.declared.on_follow.is_some() || self.declared.standby_check.is_some();
         if follows && !had && !self.is_cold() {

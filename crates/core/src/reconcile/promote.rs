@@ -161,6 +161,7 @@ impl Service {
             epoch: record.epoch,
             served: true,
             data: slot.data.clone(),
+            served_before: None,
             previous: Some(record.holder),
             claims: false,
             session: record.session,

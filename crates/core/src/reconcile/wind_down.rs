@@ -103,6 +103,7 @@ impl Service {
             epoch: record.epoch,
             served: record.served,
             data: self.slots[index].data.clone(),
+            served_before: None,
             previous: Some(record.holder.clone()),
             claims: false,
             session: record.session,

@@ -89,15 +89,19 @@ impl Service {
                     slot.set(slot::Phase::Vacant, now, Reason::Claimed { epoch });
                     return true;
                 }
-                let Some((node, session, served)) = slot.claiming_at.clone() else {
+                let Some((node, session, served, served_before)) = slot.claiming_at.clone() else {
                     return false;
                 };
                 let mine = self.me.as_ref().is_none_or(|me| *me == node);
                 slot.driven = (self.me.is_some() && mine).then_some(epoch);
                 let held = slot.record.as_ref().filter(|record| record.held);
                 slot.before = held.map(|record| record.holder.clone());
-                let serves_again = self.me.is_some() && slot.data.as_ref().is_some_and(|(holder, _)| *holder == to);
-                if served || serves_again {
+                let served_last = self.me.is_some() && slot.data.as_ref().is_some_and(|(holder, _)| *holder == to);
+                // Of our own we know whether that process is there still; of others their node says it.
+                let process = self.instances.get(&to).map(|instance| instance.run);
+                let let_through = served_before.is_some() && (!mine || served_before == process);
+                slot.data_earlier = slot.data.clone().filter(|_| let_through);
+                if served || served_last || let_through {
                     slot.data = Some((to.clone(), epoch));
                 }
                 slot.record = Some(slot::Record {
@@ -108,6 +112,7 @@ impl Service {
                     node,
                     session,
                     served,
+                    served_before,
                     since: now,
                 });
                 if let Some(takeover) = &mut slot.takeover {

@@ -28,6 +28,7 @@ pub(crate) fn slot(revision: u64, attempt: u64, holder: &str, on: &str, epoch: u
         session: Some(Revision(if on == "a" { 1 } else { 2 })),
         served,
         data: None,
+        served_before: None,
         because: "it was told so".into(),
         detected_ago: None,
     }

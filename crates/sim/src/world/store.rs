@@ -39,6 +39,7 @@ impl Records {
             session: write.session,
             served: write.served,
             data: write.data.clone(),
+            served_before: write.served_before,
             because: String::new(),
             detected_ago: write.detected_ago,
             since: model::Timestamp(0),
