@@ -14,7 +14,7 @@ mod deeds;
 pub(crate) mod door;
 pub(crate) mod fence;
 mod force;
-mod guests;
+pub(crate) mod guests;
 mod hear;
 pub(crate) mod leave;
 pub(crate) mod mirror;
