@@ -94,14 +94,15 @@ pub fn first_line(program: &str, arguments: &[&str]) -> String {
         // nginx and wrk tell their version on stderr.
         Ok(output) => {
             let said = [output.stdout, output.stderr].concat();
-            String::from_utf8_lossy(&said)
-                .lines()
-                .next()
-                .unwrap_or("unknown")
-                .trim()
-                .to_owned()
+            first_of(&String::from_utf8_lossy(&said))
         }
     }
+}
+
+/// The first line, without the brackets that a program leaves empty where it was built from no known commit.
+fn first_of(said: &str) -> String {
+    let line = said.lines().next().unwrap_or("unknown");
+    line.replace(" ()", "").trim().to_owned()
 }
 
 /// How long the disk takes to confirm 4 KiB appended to a file in this folder, in microseconds.
@@ -152,6 +153,13 @@ fn commit() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_is_told_without_empty_brackets() {
+        assert_eq!(first_of("SCRAM 0.16.2 ()\n\nDependencies:\n"), "SCRAM 0.16.2");
+        assert_eq!(first_of("wrk 4.1.0 [epoll] (C) 2012\n"), "wrk 4.1.0 [epoll] (C) 2012");
+        assert_eq!(first_of(""), "unknown");
+    }
 
     #[test]
     fn a_page_tells_machine_and_table_and_is_written() {

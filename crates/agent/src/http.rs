@@ -7,6 +7,7 @@ use crate::dashboard::{Desk, Feed};
 use crate::executor::chain;
 use crate::input::{Input, LogSource, Request, done, refused};
 use crate::journal::{Inputs, timeline};
+use crate::loopback::{Bounded, Room};
 use crate::measure::watch as measured;
 use crate::recover::StartError;
 use crate::revisions;
@@ -166,7 +167,7 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
 }
 
 /// Begins to answer. Over TCP only reading is answered, and only to those who address this machine's loopback by name.
-pub(crate) fn listen(tcp: Option<SocketAddr>, door: Door) -> Result<(), StartError> {
+pub(crate) fn listen(room: Room, tcp: Option<SocketAddr>, door: Door) -> Result<(), StartError> {
     let Some(address) = tcp else { return Ok(()) };
     let failed = |source| StartError::Listen {
         at: address.to_string(),
@@ -174,7 +175,7 @@ pub(crate) fn listen(tcp: Option<SocketAddr>, door: Door) -> Result<(), StartErr
     };
     let listener = std::net::TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
-    let listener = TcpListener::from_std(listener).map_err(failed)?;
+    let listener = Bounded::new(TcpListener::from_std(listener).map_err(failed)?, room);
     let app = app(door).layer(middleware::from_fn(reading_from_here));
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, app).await {

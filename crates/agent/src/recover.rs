@@ -389,7 +389,9 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     };
     waiting.start(door.clone());
     tokio::spawn(crate::outlook::keep(door.clone()));
+    let room = crate::loopback::Room::default();
     crate::dashboard::listen(
+        room.clone(),
         config.dashboard,
         &layout.dashboard_address(),
         &desk,
@@ -399,7 +401,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         cluster::start::open_door(connected, door.clone(), Arc::clone(&joined.cluster.papers)).await?;
     }
     folder::keep(&layout, &door).await?;
-    http::listen(config.api, door)?;
+    http::listen(room, config.api, door)?;
     let link = ProxyLink::start(&layout, &exe, inputs.clone());
     watch_signals(&inputs)?;
     let (clustered, started) = joined.map(cluster::start::Joined::split).unzip();

@@ -451,6 +451,39 @@ fn wrong_usage_is_exit_code_two_and_help_is_not() {
 }
 
 #[test]
+fn a_fault_that_a_simulated_run_does_not_have_is_refused_with_the_last_it_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |words: &str| run_in(folder.path(), &words.split(' ').collect::<Vec<_>>());
+    for of in [
+        "simulate --seed 7 --faults 12",
+        "simulate --machines --seed 7 --faults 12",
+    ] {
+        let refused = run(&format!("{of} --only 0,4000"));
+        assert_eq!(refused.code, Some(1), "{of}: {}", refused.stderr);
+        assert!(
+            refused.stderr.contains("the run of seed 7 has no fault 4000") && refused.stdout.is_empty(),
+            "{}",
+            refused.stderr
+        );
+        // The number that it names is the last one.
+        let (_, rest) = refused.stderr.split_once("numbered 0 to ").unwrap();
+        let last = rest.split_whitespace().next().unwrap().parse::<usize>().unwrap();
+        assert!(
+            run(&format!("{of} --only {last}"))
+                .ok()
+                .contains("no promise was broken")
+        );
+        assert_eq!(run(&format!("{of} --only {}", last + 1)).code, Some(1));
+    }
+    let none = run("simulate --machines --store-outage --seed 7 --only 0");
+    assert!(
+        none.code == Some(1) && none.stderr.contains("has no faults to choose from"),
+        "{}",
+        none.stderr
+    );
+}
+
+#[test]
 fn a_reader_that_has_enough_is_no_failure() {
     let fake = Fake::shop();
     let mut child = common::command(fake.folder.path())

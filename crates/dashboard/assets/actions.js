@@ -4,25 +4,37 @@ import { model, onChange } from "./model.js";
 
 const enc = encodeURIComponent;
 
+const park = (service, slot) => post("/v1/park", { service, slot, by: "the dashboard", why: "" });
+const unpark = (service, slot) => post("/v1/unpark", { service, slot, by: "the dashboard" });
+
 /** What can be done to a thing: name for the preview, words, request, and what takes it back. */
 const ACTIONS = {
-  switchover: { word: "Switch over", key: "s", send: (name) => post("/v1/switchover", { service: name, slot: null, to: null }), undo: (name, preview) => { const held = preview.effects[0] && preview.effects[0].actives[0]; return held ? { word: `Switch back to ${held}`, send: () => post("/v1/switchover", { service: name, slot: 0, to: held }) } : null; } },
+  switchover: { word: "Switch over", key: "s", send: (name, slot) => post("/v1/switchover", { service: name, slot, to: null }), undo: (name, preview, slot) => { const held = preview.effects[0] && preview.effects[0].actives[0]; return held ? { word: `Switch back to ${held}`, send: () => post("/v1/switchover", { service: name, slot, to: held }) } : null; } },
   drain: { word: "Drain", key: "d", send: (name) => post(`/v1/drain/${enc(name)}`), undo: (name) => ({ word: `Let node ${name} back`, send: () => post(`/v1/undrain/${enc(name)}`) }) },
   undrain: { word: "Let back", key: "d", send: (name) => post(`/v1/undrain/${enc(name)}`), undo: (name) => ({ word: `Drain node ${name} again`, send: () => post(`/v1/drain/${enc(name)}`) }) },
   "drill-node": { word: "Drill its loss", key: "x", send: (name) => post("/v1/drill", { what: "node", name, back_after_ms: null }), undo: (name) => ({ word: `Let node ${name} back`, send: () => post(`/v1/undrain/${enc(name)}`) }) },
   "drill-instance": { word: "Drill its death", key: "x", send: (name) => post("/v1/drill", { what: "instance", name, back_after_ms: null }) },
-  park: { word: "Park", send: (name) => post("/v1/park", { service: name, slot: null, by: "the dashboard", why: "" }), undo: (name) => ({ word: `Unpark ${name}`, send: () => post("/v1/unpark", { service: name, slot: null, by: "the dashboard" }) }) },
-  unpark: { word: "Unpark", send: (name) => post("/v1/unpark", { service: name, slot: null, by: "the dashboard" }), undo: (name) => ({ word: `Park ${name} again`, send: () => post("/v1/park", { service: name, slot: null, by: "the dashboard", why: "" }) }) },
+  park: { word: "Park", send: (name, slot) => park(name, slot), undo: (name, preview, slot) => ({ word: `Unpark ${name}/${slot}`, send: () => unpark(name, slot) }) },
+  unpark: { word: "Unpark", send: (name, slot) => unpark(name, slot), undo: (name, preview, slot) => ({ word: `Park ${name}/${slot} again`, send: () => park(name, slot) }) },
   retry: { word: "Try again now", send: (name) => post(`/v1/retry/${enc(name)}`) },
   pause: { word: "Pause", key: "p", send: () => post("/v1/pause", { by: "the dashboard", why: "" }), undo: () => ({ word: "Resume", send: () => post("/v1/resume", { by: "the dashboard" }) }) },
   resume: { word: "Resume", key: "p", send: () => post("/v1/resume", { by: "the dashboard" }), undo: () => ({ word: "Pause again", send: () => post("/v1/pause", { by: "the dashboard", why: "" }) }) },
 };
 
-/** The buttons of a thing's page. */
+/** The buttons of a thing's page. Of a service with several slots each slot has its own, beside it. */
 export function buttons(what, name) {
   if (!model.viewer.may_act) return [h("span", { class: "soft" }, "sign in to act")];
-  const of = { service: () => { const known = model.services.get(name); return known && known.slots.some((slot) => slot.parked) ? ["unpark"] : ["switchover", "park"]; }, instance: () => { const known = model.instances.get(name); return known && known.instance.state !== "running" ? ["retry"] : ["drill-instance"]; }, node: () => { const node = model.nodes.get(name); return node && node.state === "online" ? ["drain", "drill-node"] : ["undrain"]; } };
-  return of[what]().map((action) => h("button", { type: "button", "data-action": action, "aria-keyshortcuts": ACTIONS[action].key || null, onclick: () => begin(action, name) }, ACTIONS[action].word + "…"));
+  const of = { service: () => { const known = model.services.get(name); return known && known.slots.length === 1 ? slotButtons(known, known.slots[0]) : []; }, instance: () => { const known = model.instances.get(name); return buttonsOf(known && known.instance.state !== "running" ? ["retry"] : ["drill-instance"], name); }, node: () => { const node = model.nodes.get(name); return buttonsOf(node && node.state === "online" ? ["drain", "drill-node"] : ["undrain"], name); } };
+  return of[what]();
+}
+
+/** The buttons of one slot. A key stands for the first that has such a button. */
+export function slotButtons(service, slot) {
+  return buttonsOf(slot.parked ? ["unpark"] : ["switchover", "park"], service.name, slot.slot, slot === service.slots.find((one) => !one.parked));
+}
+
+function buttonsOf(actions, name, slot = null, keys = true) {
+  return actions.map((action) => h("button", { type: "button", "data-action": action, "data-slot": slot, "aria-keyshortcuts": (keys && ACTIONS[action].key) || null, "aria-label": slot === null ? null : `${ACTIONS[action].word} slot ${slot}…`, onclick: () => begin(action, name, slot) }, ACTIONS[action].word + "…"));
 }
 
 /** The action that a key stands for on a page. */
@@ -36,9 +48,9 @@ export function byKey(key, what, name) {
 let open = null;
 
 /** Shows what an action would do, and takes it only after that. */
-export async function begin(action, name) {
+export async function begin(action, name, slot = null) {
   const dialog = $("ask");
-  open = { action, name, preview: null, busy: false };
+  open = { action, name, slot, preview: null, busy: false };
   const mine = open;
   put(dialog, h("h2", { id: "ask-title" }, ACTIONS[action].word), h("p", { class: "soft" }, "asking what it would do…"), h("form", { method: "dialog" }, h("button", { value: "no" }, "Cancel"), confirm(null)));
   if (!dialog.open) dialog.showModal();
@@ -51,7 +63,7 @@ function confirm(preview) {
 }
 
 async function look(mine) {
-  const query = `/v1/preview?action=${mine.action}${mine.name ? `&name=${enc(mine.name)}` : ""}`;
+  const query = `/v1/preview?action=${mine.action}${mine.name ? `&name=${enc(mine.name)}` : ""}${mine.slot === null ? "" : `&slot=${mine.slot}`}`;
   let preview;
   try { preview = await ask(query); } catch (error) {
     if (mine === open) put($("ask"), h("h2", { id: "ask-title" }, ACTIONS[mine.action].word), h("p", null, `What it would do is not known: ${error.message}. So it cannot be done from here.`), h("form", { method: "dialog" }, h("button", null, "Close")));
@@ -87,7 +99,7 @@ async function go(mine) {
   const dialog = $("ask"), action = ACTIONS[mine.action];
   $("ask-yes").disabled = true;
   text($("ask-yes"), "doing it…");
-  try { ended(mine, await action.send(mine.name), action.undo && action.undo(mine.name, mine.preview)); } catch (error) {
+  try { ended(mine, await action.send(mine.name, mine.slot), action.undo && action.undo(mine.name, mine.preview, mine.slot)); } catch (error) {
     put(dialog, h("h2", { id: "ask-title" }, "It was not done"), h("p", null, error.message), error.hint ? h("p", { class: "soft" }, error.hint) : null, h("form", { method: "dialog" }, h("button", null, "Close")));
   }
 }

@@ -63,7 +63,7 @@ function blend(old, wanted) {
 /** Of the same kind and for the same: only its words differ. */
 function isSame(old, wanted) {
   if (old.nodeType !== wanted.nodeType || old.nodeName !== wanted.nodeName) return false;
-  return old.nodeType === 3 || ["data-action", "data-seq", "id"].every((name) => old.getAttribute(name) === wanted.getAttribute(name));
+  return old.nodeType === 3 || ["data-action", "data-slot", "data-seq", "id"].every((name) => old.getAttribute(name) === wanted.getAttribute(name));
 }
 
 /** Sets an attribute if it is another one: what does not change costs nothing. */

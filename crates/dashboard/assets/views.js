@@ -2,7 +2,7 @@
 import { $, ask, attr, clock, figure, flag, h, morph, plural, put, s, span, text, us } from "./dom.js";
 import { age, cutOff, distanceAge, isServiceStale, isStale, model, nodeAge, now as clockNow, rate } from "./model.js";
 import { charts, newest, want } from "./charts.js";
-import { buttons } from "./actions.js";
+import { buttons, slotButtons } from "./actions.js";
 import { kind, word } from "./picture.js";
 
 const TONES = { redundant: "ok", degraded: "warn", down: "bad", online: "ok", drained: "warn", offline: "bad", serving: "ok", vacant: "bad", parked: "warn", frozen: "warn", unknown: "old" };
@@ -246,7 +246,8 @@ function ofService(name) {
   const service = model.services.get(name);
   if (!service) return null;
   const stale = isServiceStale(service);
-  const slots = h("table", { class: "slots" }, h("thead", null, h("tr", null, ["Slot", "State", "Held by", "Epoch", "Since, because"].map((one) => h("th", { scope: "col" }, one)))), h("tbody", null, service.slots.map((slot) => h("tr", null, h("td", null, slot.slot), h("td", null, tag(slot.state, stale, TONES[slot.state] || "warn")), h("td", null, slot.instance ? [link("instance", slot.instance), slot.node ? ` on ${slot.node}` : ""] : "nobody"), h("td", { class: "n" }, slot.epoch), h("td", null, slot.because, h("br"), h("span", { class: "since" }, since(slot.since)))))));
+  const acts = model.viewer.may_act && service.slots.length > 1;
+  const slots = h("table", { class: "slots" }, h("thead", null, h("tr", null, ["Slot", "State", "Held by", "Epoch", "Since, because"].map((one) => h("th", { scope: "col" }, one)), acts ? h("td") : null)), h("tbody", null, service.slots.map((slot) => h("tr", null, h("td", null, slot.slot), h("td", null, tag(slot.state, stale, TONES[slot.state] || "warn")), h("td", null, slot.instance ? [link("instance", slot.instance), slot.node ? ` on ${slot.node}` : ""] : "nobody"), h("td", { class: "n" }, slot.epoch), h("td", null, slot.because, h("br"), h("span", { class: "since" }, since(slot.since))), acts ? h("td", null, h("div", { class: "actions" }, slotButtons(service, slot))) : null))));
   const counted = (model.traffic.get(name) || {}).now || service.traffic;
   return { stale, tag: tag(service.state, stale), since: since(service.since), facts: [
     h("p", null, service.because),

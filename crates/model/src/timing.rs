@@ -176,14 +176,25 @@ impl Timing {
     }
 
     /// From the loss of a node to the claim of its slot by the first in line, at worst, for a commit that takes `commit`; the promotion comes
-    /// on top. With the store's leader on the lost node its election comes into it.
+    /// on top. Others wait from the commit of its last renewal, which may have been sent just before. With the store's leader on the lost node
+    /// its election comes into it.
     pub fn node_loss_worst(&self, commit: Duration, with_leader: bool) -> Duration {
-        let wait = self.observer_wait();
-        if with_leader {
-            wait.max(self.election.duration() + self.hold_off()) + commit
-        } else {
-            wait + commit
-        }
+        let silence = commit + self.observer_wait();
+        let until = match with_leader {
+            true => silence.max(self.after_election()),
+            false => silence,
+        };
+        until + commit
+    }
+
+    /// E + H: from the loss of the store's leader until others may condemn who fell silent.
+    pub fn after_election(&self) -> Duration {
+        self.election.duration() + self.hold_off()
+    }
+
+    /// How much later than the first in line somebody with `rank` others before it may claim: k δ.
+    pub fn turn_of(&self, rank: u32) -> Duration {
+        self.rank_stagger.duration() * rank
     }
 
     /// c: a commit of the store may take this long for rule 6 to hold, δ ≥ 2c + 50 ms. While it takes longer, who is second in line may claim
@@ -268,6 +279,22 @@ mod tests {
         assert_eq!(wait(Profile::Fast), 706);
         assert_eq!(wait(Profile::Lan), 3_011);
         assert_eq!(Profile::Fast.timing().hold_off(), Duration::from_millis(240));
+    }
+
+    #[test]
+    fn the_worst_of_a_takeover_is_two_commits_and_the_longer_of_silence_and_election() {
+        let fast = Profile::Fast.timing();
+        let ms = Duration::from_millis;
+        let worst = |timing: &Timing, commit: u64| timing.node_loss_worst(ms(commit), true).as_millis();
+        assert_eq!(worst(&fast, 0), 706);
+        assert_eq!(worst(&fast, 20), 20 + 706 + 20);
+        let slow = Timing {
+            election: Millis(1_000),
+            ..fast
+        };
+        assert_eq!(worst(&slow, 20), 1_000 + 240 + 20);
+        assert_eq!(slow.node_loss_worst(ms(20), false).as_millis(), 20 + 706 + 20);
+        assert_eq!((fast.turn_of(0), fast.turn_of(3)), (ms(0), ms(180)));
     }
 
     #[test]

@@ -24,7 +24,7 @@ mod transcript;
 mod world;
 
 pub use fault::FaultKind;
-pub use run::{FAULTS, Options, Report, run};
+pub use run::{FAULTS, Options, Report, drawn, run};
 pub use sabotage::BrokenRule;
 pub use script::{Played, ScriptError, play};
 pub use simulate::{Failure, Outcome, Simulation, simulate};

@@ -107,6 +107,13 @@ pub fn run(seed: u64, options: &Options) -> Report {
     report(seed, &world)
 }
 
+/// How many faults are drawn for a run: those of [`Options::only`] are numbered from 0 to one less.
+pub fn drawn(seed: u64, options: &Options) -> usize {
+    let mut rng = Rng::with_seed(seed);
+    let _ = blueprint::random(&mut rng);
+    schedule::random(&mut rng, options.faults).len()
+}
+
 fn only(schedule: Vec<Draw>, only: Option<&[usize]>) -> Vec<Draw> {
     let Some(only) = only else {
         return schedule;

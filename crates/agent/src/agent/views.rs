@@ -47,11 +47,19 @@ impl Agent {
             executor: &self.executor,
             fronts: &self.fronts,
             journal: &self.journal,
-            timing: self.clustered.as_ref().map(|cluster| &cluster.timing),
+            pace: self.pace(),
             voters: voters.unwrap_or_default(),
             amiss: self.clocks_amiss(),
             forcing: None,
         }
+    }
+
+    /// What the takeover of a lost node's slots is reckoned from. Absent on a single machine.
+    fn pace(&self) -> Option<show::Pace<'_>> {
+        self.clustered.as_ref().map(|cluster| show::Pace {
+            timing: &cluster.timing,
+            commit: cluster.commits.longest(),
+        })
     }
 
     /// Everything at once, for the dashboard.
@@ -137,7 +145,7 @@ impl Agent {
             &show::Beside {
                 executor: &self.executor,
                 fronts: &self.fronts,
-                timing: self.clustered.as_ref().map(|cluster| &cluster.timing),
+                pace: self.pace(),
                 site: &self.cluster.site,
                 journal: &self.journal,
             },

@@ -71,8 +71,10 @@ impl Drop for Guest {
 
 /// A stream that breaks when nothing is said on it for too long.
 #[derive(Debug)]
-pub(super) struct Patient<S> {
+pub(crate) struct Patient<S, H = ()> {
     stream: S,
+    /// Let go of when it ends.
+    _held: H,
     /// Absent for those who may be silent.
     until: Option<(Duration, Pin<Box<Sleep>>)>,
 }
@@ -80,8 +82,16 @@ pub(super) struct Patient<S> {
 impl<S> Patient<S> {
     /// With a bound on silence, or without.
     pub(super) fn new(stream: S, patience: Option<Duration>) -> Self {
+        Self::holding(stream, patience, ())
+    }
+}
+
+impl<S, H> Patient<S, H> {
+    /// The same, with something that is held for as long as it lives.
+    pub(crate) fn holding(stream: S, patience: Option<Duration>, held: H) -> Self {
         Self {
             stream,
+            _held: held,
             until: patience.map(|patience| (patience, Box::pin(tokio::time::sleep(patience)))),
         }
     }
@@ -104,7 +114,7 @@ impl<S> Patient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin, H: Unpin> AsyncRead for Patient<S, H> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -120,7 +130,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin, H: Unpin> AsyncWrite for Patient<S, H> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match Pin::new(&mut self.stream).poll_write(context, bytes) {
             // Somebody who asks and does not read the answer is as silent as one who does not ask.

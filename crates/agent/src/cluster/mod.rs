@@ -10,11 +10,12 @@
 pub(crate) mod asks;
 pub(crate) mod clock;
 pub(crate) mod clocks;
+mod commits;
 mod deeds;
 pub(crate) mod door;
 pub(crate) mod fence;
 mod force;
-mod guests;
+pub(crate) mod guests;
 mod hear;
 pub(crate) mod leave;
 pub(crate) mod mirror;
@@ -104,6 +105,8 @@ pub(crate) struct Clustered {
     pub(crate) thawed_at: Option<Timestamp>,
     /// Whether the store answers.
     pub(crate) answering: silence::Answering,
+    /// How long its writes take.
+    pub(crate) commits: commits::Commits,
     /// The node has a session that is not ours.
     pub(crate) taken: Option<Session>,
     pub(crate) told_fast: Option<bool>,

@@ -67,8 +67,12 @@ pub(crate) enum Order {
 /// What the main loop hears of it.
 #[derive(Debug)]
 pub(crate) enum News {
-    /// A renewal was acknowledged: under this session, at its revision.
-    Renewed { session: Revision, sent: Mark },
+    /// A renewal was acknowledged under this session, so long after its send.
+    Renewed {
+        session: Revision,
+        sent: Mark,
+        took: Duration,
+    },
     /// A write was not answered, or refused.
     Failed(Missing),
     /// After that, what came of something that only reads.
@@ -417,7 +421,12 @@ impl Keeper {
                         self.session = Some(session);
                     }
                     self.tell(HolderEvent::Renewed { attempt, sent });
-                    self.news(News::Renewed { session: id, sent });
+                    let took = mark().held_for(sent);
+                    self.news(News::Renewed {
+                        session: id,
+                        sent,
+                        took,
+                    });
                     self.note();
                 }
                 Ok(Renewal::Fenced(grave)) => {

@@ -250,6 +250,7 @@ pub(crate) async fn join(
         frozen: None,
         thawed_at: None,
         answering: super::silence::Answering::new(crate::clock::now()),
+        commits: super::commits::Commits::default(),
         taken: None,
         told_fast: None,
         told_empty: None,

@@ -3,6 +3,7 @@
 use super::Place;
 use super::desk::Desk;
 use crate::input::refused;
+use crate::loopback::{Bounded, Room};
 use crate::recover::StartError;
 use axum::Json;
 use axum::extract::Request;
@@ -30,7 +31,13 @@ pub(crate) struct Way {
 }
 
 /// Answers on loopback. That the usual port is taken keeps no agent from its work.
-pub(crate) fn listen(place: Place, noted: &Path, desk: &Arc<Desk>, app: axum::Router) -> Result<(), StartError> {
+pub(crate) fn listen(
+    room: Room,
+    place: Place,
+    noted: &Path,
+    desk: &Arc<Desk>,
+    app: axum::Router,
+) -> Result<(), StartError> {
     let listener = match place {
         Place::Off => {
             let _ = std::fs::remove_file(noted);
@@ -54,7 +61,7 @@ pub(crate) fn listen(place: Place, noted: &Path, desk: &Arc<Desk>, app: axum::Ro
     };
     let address = listener.local_addr().map_err(at)?;
     listener.set_nonblocking(true).map_err(at)?;
-    let listener = TcpListener::from_std(listener).map_err(at)?;
+    let listener = Bounded::new(TcpListener::from_std(listener).map_err(at)?, room);
     // The next agent takes the same one, so that pages that are open find it again.
     if let Err(error) = std::fs::write(noted, address.to_string()) {
         tracing::warn!(%error, "the next agent may have its dashboard at another port");

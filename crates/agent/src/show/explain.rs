@@ -126,10 +126,9 @@ fn if_node_dies(node: &str, services: Vec<&ServiceView>, known: &Known<'_>) -> O
 
 /// When the loss of a node is noticed.
 fn noticed(known: &Known<'_>) -> Option<String> {
-    let timing = known.timing?;
+    let within = super::takeover::within(known.pace?, 1);
     Some(format!(
-        "it is noticed when its session is not renewed: its slots are taken elsewhere within {} ms, promotion on top",
-        timing.node_loss_worst(super::status::COMMIT, true).as_millis()
+        "it is noticed when its session is not renewed: its slots are taken elsewhere {within}"
     ))
 }
 

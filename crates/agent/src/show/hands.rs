@@ -79,9 +79,9 @@ pub(super) fn force(service: &ServiceView, known: &Known<'_>) -> Preview {
     };
     let node = &forcing.node;
     preview.title = format!("Take slot {slot} from node {node} by force");
-    let lease = known.timing.map(|timing| timing.lease);
-    if let Some(timing) = known.timing
-        && let Err(why) = lease::may_force(forcing, timing)
+    let lease = known.pace.map(|pace| pace.timing.lease);
+    if let Some(pace) = known.pace
+        && let Err(why) = lease::may_force(forcing, pace.timing)
     {
         return refused(preview, why.to_string());
     }

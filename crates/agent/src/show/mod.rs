@@ -10,6 +10,7 @@ mod preview;
 mod slots;
 mod slow;
 mod status;
+mod takeover;
 mod unheard;
 
 pub(crate) use explain::explain;
@@ -17,6 +18,7 @@ pub(crate) use plan::plan;
 pub(crate) use preview::preview;
 pub(crate) use slots::way_on;
 pub(crate) use status::{Beside, status};
+pub(crate) use takeover::Pace;
 pub(crate) use unheard::{Silence, tell as tell_unheard};
 
 use crate::executor::Executor;
@@ -24,7 +26,7 @@ use crate::fronts::Fronts;
 use crate::journal::Journal;
 use decisions::View;
 use decisions::lease::Forcing;
-use model::{NodeName, SlotId, Timing};
+use model::{NodeName, SlotId};
 
 /// All that explanations draw on.
 pub(crate) struct Known<'a> {
@@ -37,7 +39,7 @@ pub(crate) struct Known<'a> {
     pub(crate) fronts: &'a Fronts,
     pub(crate) journal: &'a Journal,
     /// Absent on a single machine.
-    pub(crate) timing: Option<&'a Timing>,
+    pub(crate) pace: Option<Pace<'a>>,
     /// Who votes in the store, and whether it has a session now. Empty on a single machine.
     pub(crate) voters: Vec<(NodeName, bool)>,
     /// What else is amiss with nodes, in plain words.

@@ -40,7 +40,7 @@ pub(crate) fn answers(service: &ServiceView, instance: &InstanceView, known: &Kn
     }];
     let others = nodes.iter().filter(|node| node.name != instance.node);
     let lines: Vec<String> = others.map(|node| not_there(service, node, instance, known)).collect();
-    let only = vec![match known.timing {
+    let only = vec![match known.pace {
         Some(_) => "there is no other node; `understudy cluster token` lets one in".to_owned(),
         None => "there is no other node: all is on this machine. `understudy up --nodes 3` pretends three, a cluster has them".to_owned(),
     }];

@@ -145,7 +145,7 @@ fn node_away(node: &NodeView, known: &Known<'_>, lost: bool) -> Preview {
         return preview;
     }
     let online = |other: &&NodeView| other.state == NodeState::Online && other.name != node.name;
-    if lost && known.timing.is_some() {
+    if lost && known.pace.is_some() {
         preview.refused = Some(
             "the loss of a machine of several cannot be played by its own agent: take its power or its network away"
                 .into(),

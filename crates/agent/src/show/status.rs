@@ -4,13 +4,12 @@ use crate::clock::{self, shown};
 use crate::executor::Executor;
 use crate::fronts::Fronts;
 use crate::journal::Journal;
+use crate::show::Pace;
 use api::{InstanceStatus, NodeState, NodeStatus, Problem, ServiceStatus, Severity, SlotStatus, Status, Traffic};
 use decisions::{InstancePhase, InstanceView, Reason, RolloutState, ServiceView, SlotPhase, View};
-use model::{FenceBy, Millis, ServiceState, Site, Timestamp, Timing};
+use model::{FenceBy, Millis, ServiceState, Site, Timestamp};
+use std::collections::BTreeSet;
 use std::time::Duration;
-
-/// A write of the store takes no longer than this where its timing fits.
-pub(super) const COMMIT: Duration = Duration::from_millis(20);
 
 /// What is told beside what was decided.
 #[derive(Clone, Copy)]
@@ -18,7 +17,7 @@ pub(crate) struct Beside<'a> {
     pub(crate) executor: &'a Executor,
     pub(crate) fronts: &'a Fronts,
     /// Absent on a single machine.
-    pub(crate) timing: Option<&'a Timing>,
+    pub(crate) pace: Option<Pace<'a>>,
     pub(crate) site: &'a Site,
     pub(crate) journal: &'a Journal,
 }
@@ -289,24 +288,26 @@ pub(crate) fn slot_state(phase: SlotPhase) -> &'static str {
     }
 }
 
-/// Whether, whichever active's node is lost, somebody on another one could take over.
-fn heir_elsewhere(service: &ServiceView) -> bool {
+/// Of how many nodes somebody could take over, whichever active's node is lost: the fewest, and the most.
+fn nodes_in_line(service: &ServiceView) -> (u32, u32) {
     let node = |id: &model::InstanceId| {
         let instance = service.instances.iter().find(|instance| instance.id == *id);
         instance.map(|instance| &instance.node)
     };
-    let heirs: Vec<_> = service.failover_order.iter().filter_map(node).collect();
+    let heirs: BTreeSet<_> = service.failover_order.iter().filter_map(node).collect();
     let holders = service.slots.iter().filter_map(|slot| slot.instance.as_ref());
-    holders
-        .filter_map(node)
-        .all(|lost| heirs.iter().any(|heir| *heir != lost))
+    let others = |lost| u32::try_from(heirs.iter().filter(|heir| **heir != lost).count()).unwrap_or(u32::MAX);
+    let all = u32::try_from(heirs.len()).unwrap_or(u32::MAX);
+    let mut of_each = holders.filter_map(node).map(others);
+    let first = of_each.next().unwrap_or(all);
+    of_each.fold((first, first), |(fewest, most), n| (fewest.min(n), most.max(n)))
 }
 
 /// Which class of failure is noticed how fast (design, rule 4), and what follows as things stand: a standby that could not take over, or a
 /// pause, protects from nothing.
 fn protection(service: &ServiceView, view: &View, beside: &Beside<'_>) -> String {
     let Beside {
-        timing, site, journal, ..
+        pace, site, journal, ..
     } = *beside;
     let declared = &service.declared;
     let heir = !service.failover_order.is_empty();
@@ -331,11 +332,10 @@ fn protection(service: &ServiceView, view: &View, beside: &Beside<'_>) -> String
         ),
         (None, _) => "a hang is not noticed: no check is declared".into(),
     };
-    let machine = match timing {
+    let machine = match pace {
         None => "loss of this machine: nothing, all nodes are on it".to_owned(),
-        Some(timing) => {
-            let worst = timing.node_loss_worst(COMMIT, true).as_millis();
-            let lease = timing.lease;
+        Some(pace) => {
+            let lease = pace.timing.lease;
             let fence = if declared.fence == FenceBy::Power {
                 by_power(service, site, lease)
             } else if declared.exclusive {
@@ -346,12 +346,11 @@ fn protection(service: &ServiceView, view: &View, beside: &Beside<'_>) -> String
             } else {
                 String::new()
             };
-            match (heir, heir_elsewhere(service)) {
-                (true, true) => {
-                    format!("loss of its node: its session, taken elsewhere within {worst}ms, promotion on top{fence}")
-                }
-                (true, false) => {
-                    format!("loss of its node: who could take over is on the same node{fence}")
+            match (heir, nodes_in_line(service)) {
+                (true, (0, _)) => format!("loss of its node: who could take over is on the same node{fence}"),
+                (true, (_, most)) => {
+                    let within = super::takeover::within(pace, most);
+                    format!("loss of its node: its session, taken elsewhere {within}{fence}")
                 }
                 (false, _) => format!("loss of its node: no standby could take over now{fence}"),
             }

@@ -39,7 +39,7 @@ pub(super) fn run(session: &Session, args: &args::Simulate) -> Result<Done, Erro
     }
     let first = args.seed.unwrap_or_else(|| if args.runs > 1 { 1 } else { random() });
     if args.machines {
-        return Ok(several(session, args, first));
+        return several(session, args, first);
     }
     let options = Options {
         faults: args.faults,
@@ -47,6 +47,7 @@ pub(super) fn run(session: &Session, args: &args::Simulate) -> Result<Done, Erro
         events: args.events,
         ..Options::default()
     };
+    there_are(args, first, || sim::drawn(first, &options))?;
     if args.events {
         let report = sim::run(first, &options);
         session.output.answer_line(&report.transcript.join("\n"));
@@ -101,7 +102,7 @@ pub(super) fn run(session: &Session, args: &args::Simulate) -> Result<Done, Erro
 }
 
 /// The same of several machines.
-fn several(session: &Session, args: &args::Simulate, first: u64) -> Done {
+fn several(session: &Session, args: &args::Simulate, first: u64) -> Result<Done, Error> {
     let options = ClusterOptions {
         mode: if args.store_outage {
             ClusterMode::StoreOutage
@@ -115,10 +116,14 @@ fn several(session: &Session, args: &args::Simulate, first: u64) -> Done {
         events: args.events,
         ..ClusterOptions::default()
     };
+    there_are(args, first, || sim::cluster::cluster_drawn(first, &options))?;
     if args.events {
         let report = run_cluster(first, &options);
         session.output.answer_line(&report.transcript.join("\n"));
-        return verdict(session, report.violation.map(|violation| violation.to_string()));
+        return Ok(verdict(
+            session,
+            report.violation.map(|violation| violation.to_string()),
+        ));
     }
     let simulation = ClusterSimulation {
         seeds: first..first.saturating_add(args.runs),
@@ -156,12 +161,34 @@ fn several(session: &Session, args: &args::Simulate, first: u64) -> Done {
             }),
         };
         session.output.answer_line(&to_json(&report));
-        return if outcome.failure.is_none() { Done::Yes } else { Done::No };
+        return Ok(if outcome.failure.is_none() { Done::Yes } else { Done::No });
     }
     session
         .output
         .answer_line(&format!("seeds {first} to {}: {outcome}", first + args.runs - 1));
-    verdict(session, outcome.failure.map(|failure| failure.to_string()))
+    Ok(verdict(session, outcome.failure.map(|failure| failure.to_string())))
+}
+
+/// Refuses numbers of faults that the run does not have: it would be judged without them.
+fn there_are(args: &args::Simulate, seed: u64, drawn: impl FnOnce() -> usize) -> Result<(), Error> {
+    let Some(asked) = args.only.iter().flatten().max() else {
+        return Ok(());
+    };
+    let drawn = drawn();
+    if *asked < drawn {
+        return Ok(());
+    }
+    let (what, hint) = match drawn.checked_sub(1) {
+        None => (
+            format!("the run of seed {seed} has no faults to choose from, so there is no number {asked}"),
+            "leave `--only` out",
+        ),
+        Some(last) => (
+            format!("the run of seed {seed} has no fault {asked}: its faults are numbered 0 to {last}"),
+            "give the seed and all options of the run that the numbers are of",
+        ),
+    };
+    Err(Error::BadArgument { what, hint })
 }
 
 /// Plays a script and prints what was decided, line by line.

@@ -7,8 +7,18 @@ use std::time::{Duration, Instant};
 
 /// Begins an action on a thing's page, and waits until it may be confirmed. The preview's words.
 fn begin(page: &Page, at: &str, action: &str) -> String {
+    begin_with(page, at, &format!("[data-action=\"{action}\"]"))
+}
+
+/// The same of one slot of a service.
+fn begin_of_slot(page: &Page, service: &str, slot: u32, action: &str) -> String {
+    let button = format!("[data-action=\"{action}\"][data-slot=\"{slot}\"]");
+    begin_with(page, &format!("service/{service}"), &button)
+}
+
+fn begin_with(page: &Page, at: &str, button: &str) -> String {
     page.eval(&format!("location.hash = '#/{at}'")).unwrap();
-    let button = format!("#detail [data-action=\"{action}\"]");
+    let button = format!("#detail {button}");
     page.until(
         &format!("document.querySelector('{button}') && document.querySelector('{button}').offsetParent"),
         SHOWN,
@@ -143,6 +153,104 @@ fn drills_say_how_far_the_outage_is_before_and_after() {
     .unwrap();
     take_back(&page);
     shop.until_redundant();
+    assert_quiet(&page);
+}
+
+#[test]
+fn one_slot_of_two_is_parked_and_unparked() {
+    let shop = Shop::up();
+    shop.until_redundant();
+    let of_web = |slot: usize| service(&shop.rig.status().unwrap(), "web").unwrap().slots[slot].clone();
+    let (first, holder) = (of_web(0), of_web(1).instance.unwrap());
+    let page = shop.sign_in();
+    // What falls: that slot, by who holds it, and web is as far from an outage as one active alone.
+    let would = begin_of_slot(&page, "web", 1, "park");
+    assert!(would.contains("Park slot web/1") && would.contains(&holder), "{would}");
+    assert!(would.contains("redundant → degraded"), "{would}");
+    assert!(of_web(1).parked.is_none(), "asking changes nothing");
+    let did = confirm(&page);
+    assert!(did.contains("slot web/1 is parked"), "{did}");
+    let parked = |parked: bool| {
+        let as_asked = move |status: &api::Status| {
+            let slots = &service(status, "web").unwrap().slots;
+            slots[0].parked.is_none() && slots[1].parked.is_some() == parked
+        };
+        shop.rig.wait_for("the slot as asked", HEAL, as_asked).unwrap();
+    };
+    parked(true);
+    page.until(
+        "document.querySelector('#detail .slots').innerText.includes('parked')",
+        SHOWN,
+    )
+    .unwrap();
+    assert_eq!(of_web(0).instance, first.instance, "the other slot is left alone");
+    close(&page);
+    // The page offers to unpark that slot only.
+    let offered =
+        "[...document.querySelectorAll('#detail [data-action]')].map(b => b.dataset.action + b.dataset.slot).join()";
+    page.until(&format!("{offered} === 'switchover0,park0,unpark1'"), SHOWN)
+        .unwrap();
+
+    let would = begin_of_slot(&page, "web", 1, "unpark");
+    assert!(would.contains("Unpark slot web/1"), "{would}");
+    confirm(&page);
+    parked(false);
+    shop.until_redundant();
+    page.until(
+        "document.querySelector('#ask-undo').textContent === 'Park web/1 again'",
+        SHOWN,
+    )
+    .unwrap();
+    close(&page);
+    page.until(&format!("{offered} === 'switchover0,park0,switchover1,park1'"), SHOWN)
+        .unwrap();
+
+    // Of two that are parked, one is unparked; and what was done to slot 1 is taken back there.
+    begin_of_slot(&page, "web", 0, "park");
+    confirm(&page);
+    close(&page);
+    begin_of_slot(&page, "web", 1, "park");
+    confirm(&page);
+    take_back(&page);
+    parked_are(&shop, &[0]);
+    begin_of_slot(&page, "web", 0, "unpark");
+    confirm(&page);
+    close(&page);
+    parked_are(&shop, &[]);
+    shop.until_redundant();
+    assert_quiet(&page);
+}
+
+fn parked_are(shop: &Shop, expected: &[u32]) {
+    let as_expected = |status: &api::Status| {
+        let slots = service(status, "web").unwrap().slots.iter();
+        slots
+            .filter(|slot| slot.parked.is_some())
+            .map(|slot| slot.slot)
+            .eq(expected.iter().copied())
+    };
+    shop.rig.wait_for("the slots parked", HEAL, as_expected).unwrap();
+}
+
+#[test]
+fn the_second_slot_is_switched_over_and_back() {
+    let shop = Shop::up();
+    shop.until_redundant();
+    let held = |slot: usize| {
+        service(&shop.rig.status().unwrap(), "web").unwrap().slots[slot]
+            .instance
+            .clone()
+    };
+    let (first, second) = (held(0), held(1));
+    let page = shop.sign_in();
+    let would = begin_of_slot(&page, "web", 1, "switchover");
+    assert!(would.contains("slot 1 goes from"), "{would}");
+    confirm(&page);
+    assert_eq!(held(0), first);
+    assert_ne!(held(1), second);
+    shop.until_redundant();
+    take_back(&page);
+    assert_eq!((held(0), held(1)), (first, second));
     assert_quiet(&page);
 }
 

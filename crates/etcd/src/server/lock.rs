@@ -90,17 +90,30 @@ pub(super) fn etcd_behind(lock: &Path) -> Option<(Identity, Vec<String>)> {
     is_etcd.then_some((identity, arguments))
 }
 
-/// Who holds a lock on this file, as the kernel lists it; of a lock that was handed on, who took it.
+/// Who holds a lock on this file, as the kernel lists it; of a lock that was handed on, who took it, as long as it has the file open.
 fn owner(path: &Path) -> Option<u32> {
-    let inode = fs::metadata(path).ok()?.ino().to_string();
+    let file = fs::metadata(path).ok()?;
     let locks = fs::read_to_string("/proc/locks").ok()?;
-    locks.lines().find_map(|line| {
+    owners_in(&locks, file.ino()).find(|pid| has_open(*pid, &file))
+}
+
+/// `1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF`: who, and the inode at the end of the third number. Of another file system it is
+/// another file, and the device beside it is not the one of the file on all file systems.
+fn owners_in(locks: &str, inode: u64) -> impl Iterator<Item = u32> {
+    locks.lines().filter_map(move |line| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         let [_, "FLOCK", _, _, pid, place, ..] = fields[..] else {
             return None;
         };
-        (place.rsplit(':').next() == Some(&inode)).then(|| pid.parse().ok())?
+        (place.rsplit(':').next()?.parse() == Ok(inode)).then(|| pid.parse().ok())?
     })
+}
+
+/// Whether a process has this very file open. Of one that cannot be looked at that is not known: then nobody is named.
+fn has_open(pid: u32, file: &fs::Metadata) -> bool {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    open.filter_map(|fd| fs::metadata(fd.path()).ok())
+        .any(|other| (other.dev(), other.ino()) == (file.dev(), file.ino()))
 }
 
 fn pids() -> impl Iterator<Item = u32> {
@@ -140,5 +153,24 @@ mod tests {
         );
         drop(database);
         take(&lock, &data).unwrap();
+    }
+    #[test]
+    fn who_locks_a_file_of_the_same_number_elsewhere_is_not_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, other) = (dir.path().join("ours"), dir.path().join("other"));
+        let held = File::create(&ours).unwrap();
+        flock(&held, FlockOperation::LockExclusive).unwrap();
+        File::create(&other).unwrap();
+        let (ours, other) = (fs::metadata(ours).unwrap(), fs::metadata(other).unwrap());
+        let pid = std::process::id();
+        let locks = format!(
+            "1: FLOCK  ADVISORY  WRITE 1 00:2a:77 0 EOF\n1: -> FLOCK  ADVISORY  WRITE 2 08:01:78 0 EOF\n2: FLOCK  ADVISORY  WRITE {pid} 08:01:77 0 EOF\n\
+             3: POSIX  ADVISORY  WRITE 3 08:01:77 0 EOF\n"
+        );
+        assert_eq!(owners_in(&locks, 77).collect::<Vec<_>>(), [1, pid]);
+        // This process has ours open, and of the other no more than its number could be the same.
+        assert!(has_open(pid, &ours));
+        assert!(!has_open(pid, &other));
+        assert_eq!(owners_in(&locks, 77).find(|pid| has_open(*pid, &other)), None);
     }
 }

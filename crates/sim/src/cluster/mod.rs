@@ -37,7 +37,7 @@ pub use cut_off::{CutOff, cut_off};
 pub use faults::ClusterFault;
 pub use given_up::{Broken, BrokenVersion, broken_version};
 pub use measure::{Loss, Measured, Scale, core_alone, measure, scale};
-pub use run::{ClusterMode, ClusterOptions, ClusterReport, run_cluster};
+pub use run::{ClusterMode, ClusterOptions, ClusterReport, cluster_drawn, run_cluster};
 pub use sabotage::ClusterRule;
 pub use simulate::{ClusterFailure, ClusterOutcome, ClusterSimulation, simulate_cluster};
 

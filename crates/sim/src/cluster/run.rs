@@ -109,17 +109,7 @@ pub fn run_cluster(seed: u64, options: &ClusterOptions) -> ClusterReport {
         true => blueprint::places(seed, &mut cluster, nodes),
         false => Vec::new(),
     };
-    let schedule = match options.mode {
-        ClusterMode::Storm => {
-            let mut faults = faults::random(&mut rng, options.faults);
-            if options.operated {
-                faults.extend(faults::by_hand(seed, &faults));
-            }
-            faults
-        }
-        ClusterMode::StoreOutage => Vec::new(),
-    };
-    let schedule = only(schedule, options.only.as_deref());
+    let schedule = only(schedule(seed, &mut rng, options), options.only.as_deref());
     let ends = schedule.iter().map(|draw| draw.at).max().unwrap_or(Timestamp(1));
     let mut world = World::new(Setup {
         seed,
@@ -181,6 +171,26 @@ pub fn run_cluster(seed: u64, options: &ClusterOptions) -> ClusterReport {
         lasted: world.now.since(Timestamp(0)),
         violation: world.violation.clone(),
         transcript: world.transcript.take().unwrap_or_default().into(),
+    }
+}
+
+/// How many faults and acts of operators are drawn for a run: those of [`ClusterOptions::only`] are numbered from 0 to one less.
+pub fn cluster_drawn(seed: u64, options: &ClusterOptions) -> usize {
+    let mut rng = Rng::with_seed(seed);
+    let _ = blueprint::random(&mut rng);
+    schedule(seed, &mut rng, options).len()
+}
+
+fn schedule(seed: u64, rng: &mut Rng, options: &ClusterOptions) -> Vec<Draw> {
+    match options.mode {
+        ClusterMode::Storm => {
+            let mut faults = faults::random(rng, options.faults);
+            if options.operated {
+                faults.extend(faults::by_hand(seed, &faults));
+            }
+            faults
+        }
+        ClusterMode::StoreOutage => Vec::new(),
     }
 }
 

@@ -25,7 +25,8 @@ impl Agent {
     pub(crate) fn hear_session(&mut self, news: News, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
         match news {
-            News::Renewed { session, sent } => {
+            News::Renewed { session, sent, took } => {
+                cluster.commits.took(took, now);
                 cluster.observer.write_ok(sent, clock::mark());
                 cluster.taken = None;
                 tell_return(cluster.answering.answered(now));
