@@ -26,6 +26,7 @@ mod http;
 mod input;
 mod journal;
 mod keeper;
+mod last_words;
 mod measure;
 mod memo;
 mod outlook;
