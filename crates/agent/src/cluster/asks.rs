@@ -153,7 +153,7 @@ impl Agent {
                 }
                 Ok(false) => tracing::info!(number, "a request of another node was withdrawn"),
                 Err(error) => {
-                    tracing::warn!(%error, number, "a request of another node cannot be taken, and is not carried out")
+                    tracing::warn!(%error, number, "a request of another node cannot be taken, and is not carried out");
                 }
             }
         });
