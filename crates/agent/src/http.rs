@@ -440,6 +440,9 @@ async fn get_explain(
         lines.extend(crate::measure::slow::lines(&explanation.about, &samples));
         slow.lines.splice(0..0, lines);
     }
+    if let Some(last) = crate::last_words::of(&door, &explanation.about).await {
+        explanation.facts.push(last);
+    }
     Ok(Json(explanation))
 }
 
@@ -516,7 +519,7 @@ async fn stream_logs(
     Ok(Sse::new(stream).keep_alive(KeepAlive::default()))
 }
 
-async fn log_source(door: &Door, instance: &str) -> Result<LogSource, Refused> {
+pub(crate) async fn log_source(door: &Door, instance: &str) -> Result<LogSource, Refused> {
     let instance = instance.to_owned();
     door.ask(|answer| Request::LogFile { instance, answer })
         .await?

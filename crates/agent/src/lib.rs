@@ -27,6 +27,7 @@ mod input;
 mod journal;
 mod keeper;
 mod loopback;
+mod last_words;
 mod measure;
 mod memo;
 mod outlook;

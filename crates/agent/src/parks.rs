@@ -3,7 +3,7 @@
 use crate::agent::Agent;
 use crate::clock;
 use crate::input::{Input, done, refused};
-use crate::wishes::{self, Wish, no_store};
+use crate::wishes::{self, Wish};
 use api::record::{self, Parked};
 use api::{Outcome, ParkRequest, Severity};
 use decisions::Event;
@@ -122,14 +122,10 @@ impl Agent {
             );
             return Err(refused(text, Some(format!("`understudy unpark {slot}` ends that"))));
         }
-        if self
-            .clustered
-            .as_ref()
-            .is_some_and(|cluster| cluster.answering.lost().is_some())
-        {
-            return Err(no_store());
+        match self.not_begun() {
+            Some(refused) => Err(refused),
+            None => Ok(slot),
         }
-        Ok(slot)
     }
 
     /// The store says that a slot is parked, or not any more.

@@ -4,7 +4,7 @@
 use crate::agent::Agent;
 use crate::clock;
 use crate::input::{Input, done, refused};
-use crate::wishes::{self, Wish, no_store};
+use crate::wishes::{self, Wish};
 use api::record::{self, Paused};
 use api::{Outcome, PauseRequest, Severity};
 use decisions::Event;
@@ -31,14 +31,7 @@ impl Agent {
                 Some("`understudy resume` ends that".into()),
             ))),
             (None, false) => Some(Ok(done("nothing to do: automatic actions are not paused"))),
-            _ if self
-                .clustered
-                .as_ref()
-                .is_some_and(|cluster| cluster.answering.lost().is_some()) =>
-            {
-                Some(Err(no_store()))
-            }
-            _ => None,
+            _ => self.not_begun().map(Err),
         };
         if let Some(answered) = answered {
             return drop(answer.send(answered));

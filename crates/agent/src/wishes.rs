@@ -2,6 +2,7 @@
 
 use crate::agent::Agent;
 use crate::clock;
+use crate::cluster::silence::Answering;
 use crate::executor::chain;
 use crate::input::{Input, done, refused};
 use api::Outcome;
@@ -60,6 +61,39 @@ impl Agent {
         });
     }
 
+    /// Why nothing that has to be written is begun now, if that is so.
+    pub(crate) fn not_begun(&self) -> Option<Outcome> {
+        not_begun(&self.clustered.as_ref()?.answering)
+    }
+
+    /// Keeps something that is so for as long as a key is there, or ends it, and answers when it is written: among several nodes the watch tells
+    /// all of them, this one too. On one machine the caller has told the core.
+    pub(crate) fn keep_wish(
+        &self,
+        key: String,
+        kept: Option<&str>,
+        outcome: Outcome,
+        answer: oneshot::Sender<Result<Outcome, Outcome>>,
+    ) {
+        if self.clustered.is_none() {
+            self.wish(&key, kept);
+            return drop(answer.send(Ok(outcome)));
+        }
+        let txn = Txn::new().then(match kept {
+            Some(kept) => Op::put(key, kept),
+            None => Op::delete(key),
+        });
+        let store = Arc::clone(&self.store);
+        tokio::spawn(async move {
+            let written = match tokio::time::timeout(ANSWER_WITHIN, store.txn(txn)).await {
+                Ok(Ok(_)) => Ok(outcome),
+                Ok(Err(error)) => Err(not_written(&chain(&error))),
+                Err(_) => Err(not_written("the store does not answer")),
+            };
+            let _ = answer.send(written);
+        });
+    }
+
     /// What an operator does through this agent.
     pub(crate) fn deed(&self, at: WallTime, by: &str, what: &str, about: &str, text: String) -> Deed {
         let node = self.core.view(clock::now()).nodes.into_iter().next();
@@ -94,6 +128,18 @@ pub(crate) fn no_store() -> Outcome {
     )
 }
 
+/// Why nothing that has to be written is begun, if the store is known to take no writes.
+pub(crate) fn not_begun(answering: &Answering) -> Option<Outcome> {
+    if let Some((_, refusal)) = answering.refuses() {
+        let text = format!(
+            "nothing was begun, for the store refuses writes (store-refuses): {}",
+            refusal.why
+        );
+        return Some(refused(text, Some(refusal.hint.clone())));
+    }
+    answering.lost().map(|_| no_store())
+}
+
 /// Writes something with a note of who did it; says whether it was as expected.
 pub(crate) async fn write_with(store: &dyn Store, txn: Txn, deed: &Deed) -> Result<bool, String> {
     let value = serde_json::to_vec(deed).map_err(|error| error.to_string())?;
@@ -117,4 +163,37 @@ pub(crate) fn not_written(error: &str) -> Outcome {
         format!("it could not be written: {error}"),
         Some("nothing was changed, unless the store carries it out late; `understudy status` shows it then".into()),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::not_begun;
+    use crate::cluster::silence::{Answering, Refusal};
+    use model::Timestamp;
+    use std::time::Duration;
+
+    #[test]
+    fn nothing_is_begun_that_a_store_would_refuse_or_not_answer_and_why_is_said() {
+        let at = |seconds: u64| Timestamp(seconds * 1_000_000);
+        let mut store = Answering::new(at(0));
+        assert_eq!(not_begun(&store), None);
+        let refusal = Refusal {
+            why: "it has reached its quota".into(),
+            hint: "make room".into(),
+        };
+        store.refused(at(1), refusal);
+        let outcome = not_begun(&store).expect("it is known to refuse");
+        assert!(!outcome.done);
+        assert!(
+            outcome.text.contains("store-refuses") && outcome.text.contains("its quota"),
+            "{}",
+            outcome.text
+        );
+        assert_eq!(outcome.hint.as_deref(), Some("make room"));
+        assert!(store.unanswered(at(9), Duration::from_secs(2)));
+        let outcome = not_begun(&store).expect("it does not answer any more");
+        assert!(outcome.text.contains("does not answer"), "{}", outcome.text);
+        store.answered(at(10));
+        assert_eq!(not_begun(&store), None);
+    }
 }

@@ -536,6 +536,7 @@ impl Core {
                 needed,
                 peers: self.peers.as_ref(),
             };
+            service.withdraw(now, context.out);
             service.reconcile(&mut context);
             if std::mem::take(&mut service.wants_load) {
                 wants_load = true;

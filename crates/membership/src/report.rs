@@ -43,6 +43,9 @@ pub struct Report {
     pub node_loss_with_leader_worst_ms: u64,
     /// Whether the store answers.
     pub store_answers: bool,
+    /// Whether it is known to refuse writes, for a database is full.
+    #[serde(default)]
+    pub store_refuses: bool,
     /// Members that answer and follow the leader (or are it), and members that are needed.
     pub votes: (usize, usize),
     /// In plain words: what is so, and what to do.
@@ -149,6 +152,9 @@ pub async fn report(place: &Place) -> Result<Report, Error> {
         }
         stores.insert(voter.name.clone(), (state.to_owned(), found));
     }
+    let alarms = tokio::time::timeout(ASK, admin.alarms()).await;
+    let full = |alarm: &etcd::client::Alarm| alarm.kind == etcd::client::AlarmKind::NoSpace;
+    let refuses = matches!(alarms, Ok(Ok(alarms)) if alarms.iter().any(full));
     let votes = voters.iter().filter(|voter| !voter.learner).count();
     let needed = votes / 2 + 1;
     let store = etcd::Etcd::on(client.clone());
@@ -253,6 +259,7 @@ pub async fn report(place: &Place) -> Result<Report, Error> {
         node_loss_worst_ms: ms(timing.node_loss_worst(commit, false)),
         node_loss_with_leader_worst_ms: ms(timing.node_loss_worst(commit, true)),
         store_answers: answers,
+        store_refuses: refuses,
         votes: (answering, needed),
         says,
         members: reports,

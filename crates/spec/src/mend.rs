@@ -84,7 +84,7 @@ pub(crate) fn truth_meant_by(word: &str) -> Option<&'static str> {
 }
 
 /// The same value as TOML of the right type, where it is clear what was meant.
-pub(crate) fn value_meant_by(kind: &Kind, value: &DeValue<'_>) -> Option<String> {
+pub(crate) fn value_meant_by(kind: &Kind, value: &DeValue<'_>, example: Option<&str>) -> Option<String> {
     let number = match value {
         DeValue::Integer(_) | DeValue::Float(_) => Some(bare(value)?),
         _ => None,
@@ -112,9 +112,7 @@ pub(crate) fn value_meant_by(kind: &Kind, value: &DeValue<'_>) -> Option<String>
             (*min..=*max).contains(&number).then(|| number.to_string())
         }
         Kind::Duration { min, max } => {
-            let text = format!("{}s", number?);
-            let span = units::duration(&text).ok()?;
-            (*min..=*max).contains(&span).then(|| quoted(&text))
+            units::with_likely_unit(&number?, example, *min..=*max).map(|text| quoted(&text))
         }
         Kind::Size { min, max } => {
             let text = format!("{}B", number?);
@@ -129,7 +127,7 @@ pub(crate) fn value_meant_by(kind: &Kind, value: &DeValue<'_>) -> Option<String>
         Kind::Array(of) => {
             let one = match (of, value) {
                 (Kind::Text(_), DeValue::String(text)) => quoted(text),
-                _ => value_meant_by(of, value)?,
+                _ => value_meant_by(of, value, None)?,
             };
             Some(format!("[{one}]"))
         }
@@ -140,7 +138,7 @@ pub(crate) fn value_meant_by(kind: &Kind, value: &DeValue<'_>) -> Option<String>
             path if path.starts_with('/') => Some(format!("{{ http = {} }}", quoted(path))),
             _ => None,
         },
-        Kind::Either(kinds) => kinds.iter().find_map(|kind| value_meant_by(kind, value)),
+        Kind::Either(kinds) => kinds.iter().find_map(|kind| value_meant_by(kind, value, example)),
         Kind::Text(_) | Kind::Choice { .. } | Kind::Map { .. } | Kind::Table(_) => None,
     }
 }

@@ -1,6 +1,7 @@
 //! Durations and sizes as people write them: `200ms`, `1h30m`, `512MiB`.
 
 use model::Millis;
+use std::ops::RangeInclusive;
 
 /// Units of time, longest first, in milliseconds.
 const TIME: [(&str, u64); 5] = [
@@ -100,6 +101,24 @@ pub(crate) fn duration(text: &str) -> Result<Millis, Unreadable> {
         rest = after;
     }
     Ok(Millis(total))
+}
+
+/// A bare number with the unit that the example of its key has, or else another one in which the key allows it; seconds first. `None` if the text
+/// is no bare number.
+pub(crate) fn with_likely_unit(text: &str, example: Option<&str>, allowed: RangeInclusive<Millis>) -> Option<String> {
+    let (number, rest) = split_number(text);
+    if number.is_empty() || !rest.is_empty() {
+        return None;
+    }
+    let example = example.map(|example| example.trim_matches('"'));
+    let unit = example.map(|example| example.trim_start_matches(|c: char| !c.is_alphabetic()));
+    // Of `1h30m` no single unit is the usual one.
+    let usual = TIME.iter().map(|(name, _)| *name).find(|name| Some(*name) == unit);
+    usual
+        .into_iter()
+        .chain(["s", "ms", "m", "h", "d"])
+        .map(|unit| format!("{number}{unit}"))
+        .find(|text| duration(text).is_ok_and(|span| allowed.contains(&span)))
 }
 
 /// Reads `512MiB`: a number and a unit.
@@ -226,7 +245,8 @@ fn size_unit_meant_by(unit: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{duration, show_size, size};
+    use super::{duration, show_size, size, with_likely_unit};
+    use model::Millis;
 
     #[test]
     fn durations_as_people_write_them() {
@@ -243,6 +263,29 @@ mod tests {
         ] {
             assert_eq!(duration(text).unwrap().0, millis, "{text}");
         }
+    }
+
+    #[test]
+    fn a_bare_number_is_given_the_unit_that_is_likely_for_its_key() {
+        let within = |min, max| Millis(min)..=Millis(max);
+        let told = |text, example, allowed| with_likely_unit(text, example, allowed);
+        let hour = || within(10, 3_600_000);
+        assert_eq!(told("300", Some(r#""200ms""#), hour()).as_deref(), Some("300ms"));
+        assert_eq!(told("300", Some(r#""10s""#), hour()).as_deref(), Some("300s"));
+        assert_eq!(
+            told("5", Some(r#""200ms""#), hour()).as_deref(),
+            Some("5s"),
+            "5ms is too short there"
+        );
+        assert_eq!(
+            told("9000", Some(r#""10s""#), hour()).as_deref(),
+            Some("9000ms"),
+            "9000s are too long there"
+        );
+        assert_eq!(told("300", None, hour()).as_deref(), Some("300s"));
+        assert_eq!(told("300", Some(r#""1h30m""#), hour()).as_deref(), Some("300s"));
+        assert_eq!(told("300s", None, hour()), None);
+        assert_eq!(told("0", None, hour()), None, "in no unit");
     }
 
     #[test]

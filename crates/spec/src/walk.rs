@@ -196,7 +196,14 @@ impl<'a> Walker<'a> {
             (Kind::Duration { min, max }, DeValue::String(text)) => match units::duration(text) {
                 Ok(span) if (min..=max).contains(&&span) => Data::Duration(span),
                 Ok(_) => return self.out_of_range(label, kind, &span),
-                Err(error) => return self.unreadable(label, text, error, &span),
+                Err(mut error) => {
+                    if error.instead.is_some()
+                        && let Some(likely) = units::with_likely_unit(text, label.example, *min..=*max)
+                    {
+                        error.instead = Some(likely);
+                    }
+                    return self.unreadable(label, text, error, &span);
+                }
             },
             (Kind::Size { min, max }, DeValue::String(text)) => match units::size(text) {
                 Ok(size) if (min..=max).contains(&&size) => Data::Size(size),
@@ -434,7 +441,7 @@ impl<'a> Walker<'a> {
         );
         let in_quotes = if is_text { " in quotes" } else { "" };
         let problem = format!("`{}` must be {}{in_quotes}, not {found}", label.name, kind.expected());
-        let help = match (mend::value_meant_by(kind, value.get_ref()), kind) {
+        let help = match (mend::value_meant_by(kind, value.get_ref(), label.example), kind) {
             (Some(meant), _) => Some(assignment("write", label.name, &meant)),
             (None, Kind::Map { of: Kind::Table(_), .. }) => {
                 Some("write `[service.NAME]` for each service, with a name of your choice".into())

@@ -466,6 +466,10 @@ impl Agent {
             }
             Request::Apply { request, how, answer } => apply::begin(self, &request, how, answer),
             Request::Switchover { request, answer } => {
+                if let Some(refused) = self.not_begun() {
+                    let _ = answer.send(refused);
+                    return;
+                }
                 if let Some((node, from)) = self.held_elsewhere(&request) {
                     self.forward(&node, &record::Ask::Switchover { request, from }, answer);
                     return;
@@ -490,10 +494,10 @@ impl Agent {
                 let _ = answer.send(self.drill(&request, now));
             }
             Request::Drain { node, back, answer } => {
-                let _ = answer.send(self.drain(&node, back, now));
+                self.drain(&node, back, answer, now);
             }
             Request::Rebalance { service, answer } => {
-                let _ = answer.send(self.rebalance(&service, now));
+                self.rebalance(&service, answer, now);
             }
             Request::Park { request, parks, answer } => self.park(&request, parks, answer, now),
             Request::Force { request, answer } => self.force(&request, answer, now),

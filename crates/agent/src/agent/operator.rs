@@ -127,41 +127,80 @@ impl Agent {
         }
     }
 
-    pub(super) fn drain(&mut self, name: &str, back: bool, now: Timestamp) -> Result<Outcome, Outcome> {
-        let unknown = || {
-            refused(
-                format!("there is no node `{name}`"),
-                Some("`understudy status` lists them".into()),
-            )
-        };
-        let node = self.known_node(name).ok_or_else(unknown)?;
-        if back {
-            self.wish(&node_key(&node), None);
-            let view = self.core.view(now);
-            let mut nodes = view.nodes.iter();
-            if nodes.any(|known| known.name == node && known.state == decisions::NodeState::Online) {
-                return Ok(done(format!("nothing to do: node {name} is not drained")));
+    pub(super) fn drain(
+        &mut self,
+        name: &str,
+        back: bool,
+        answer: oneshot::Sender<Result<Outcome, Outcome>>,
+        now: Timestamp,
+    ) {
+        match self.judge_drain(name, back, now) {
+            Err(answered) => drop(answer.send(answered)),
+            Ok((node, outcome)) => {
+                self.keep_wish(node_key(&node), (!back).then_some("drained"), outcome, answer);
+                if self.clustered.is_some() {
+                    return;
+                }
+                let event = match back {
+                    true => Event::NodeBack {
+                        node,
+                        because: Reason::BackAsked,
+                    },
+                    false => Event::NodeDrained { node },
+                };
+                self.core.handle(event, now);
             }
-            self.core.handle(
-                Event::NodeBack {
-                    node,
-                    because: Reason::BackAsked,
-                },
-                now,
-            );
-            return Ok(done(format!(
-                "node {name} may run instances again; nothing moves back by itself"
-            )));
         }
-        self.leave_others(&node, "drained")?;
-        self.wish(&node_key(&node), Some("drained"));
-        self.core.handle(Event::NodeDrained { node }, now);
-        Ok(done(format!(
-            "node {name} is being drained: its actives move first, then its standbys"
-        )))
     }
 
-    pub(super) fn rebalance(&mut self, name: &str, now: Timestamp) -> Result<Outcome, Outcome> {
+    /// The node that is meant and what is answered when that is written, or what is answered at once.
+    fn judge_drain(
+        &self,
+        name: &str,
+        back: bool,
+        now: Timestamp,
+    ) -> Result<(NodeName, Outcome), Result<Outcome, Outcome>> {
+        let unknown = || {
+            Err(refused(
+                format!("there is no node `{name}`"),
+                Some("`understudy status` lists them".into()),
+            ))
+        };
+        let node = self.known_node(name).ok_or_else(unknown)?;
+        if let Some(refused) = self.not_begun() {
+            return Err(Err(refused));
+        }
+        let text = match back {
+            true => {
+                let view = self.core.view(now);
+                let mut nodes = view.nodes.iter();
+                let online = |known: &decisions::NodeView| known.state == decisions::NodeState::Online;
+                match nodes.any(|known| known.name == node && online(known)) {
+                    true => format!("nothing to do: node {name} is not drained"),
+                    false => format!("node {name} may run instances again; nothing moves back by itself"),
+                }
+            }
+            false => {
+                self.leave_others(&node, "drained").map_err(Err)?;
+                format!("node {name} is being drained: its actives move first, then its standbys")
+            }
+        };
+        Ok((node, done(text)))
+    }
+
+    pub(super) fn rebalance(&mut self, name: &str, answer: oneshot::Sender<Result<Outcome, Outcome>>, now: Timestamp) {
+        match self.judge_rebalance(name, now) {
+            Err(refused) => drop(answer.send(Err(refused))),
+            Ok((service, outcome)) => {
+                self.keep_wish(rebalance_key(&service), Some("1"), outcome, answer);
+                if self.clustered.is_none() {
+                    self.core.handle(Event::Rebalance { service, asked: true }, now);
+                }
+            }
+        }
+    }
+
+    fn judge_rebalance(&self, name: &str, now: Timestamp) -> Result<(ServiceName, Outcome), Outcome> {
         let known = model::ServiceName::new(name).ok();
         let known = known.filter(|service| self.core.service_view(service, now).is_some_and(|view| !view.removed));
         let Some(service) = known else {
@@ -174,8 +213,9 @@ impl Agent {
             let parked = view.slots.into_iter().filter(|slot| slot.parked.is_some());
             parked.map(|slot| format!("{name}/{}", slot.slot)).collect()
         });
-        self.wish(&rebalance_key(&service), Some("1"));
-        self.core.handle(Event::Rebalance { service, asked: true }, now);
+        if let Some(refused) = self.not_begun() {
+            return Err(refused);
+        }
         let mut text = format!(
             "those instances of {name} that would be put elsewhere today move there, one by one: standbys first, actives by a switchover"
         );
@@ -189,7 +229,7 @@ impl Agent {
                 clock::shown(paused.since)
             ));
         }
-        Ok(done(text))
+        Ok((service, done(text)))
     }
 
     /// Keeps a wish of the operator's over the life of this agent, or forgets it.

@@ -109,6 +109,15 @@ impl Agent {
                 if let Some(member) = member.filter(|member| !member.zone.is_empty()) {
                     node.zone.clone_from(&member.zone);
                 }
+                if node.name == cluster.me.as_str() && cluster.session.is_none() && cluster.answering.takes_writes() {
+                    // To itself it lives; no other node sees it, and nothing is placed here.
+                    node.state = api::NodeState::Offline;
+                    node.since = clock::shown(cluster.session_lost);
+                    node.because = match &cluster.fencing {
+                        Err(why) => format!("it has no session, for it cannot fence: {why}"),
+                        Ok(_) => "it has no session".into(),
+                    };
+                }
             }
         }
         self.outlook.tell(&mut status);

@@ -1,18 +1,21 @@
 //! What one agent asks of another, through the store: whoever reaches the store reaches every node.
 
 use crate::agent::Agent;
-use crate::input::refused;
+use crate::executor::chain;
+use crate::input::{Input, refused};
 use api::Outcome;
 use api::record::{self, Ask};
 use decisions::{ClusterEvent, Event};
 use model::{NodeName, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
-use store::{Entry, Op, Txn};
+use store::{Compare, Entry, Op, Store, Txn};
 use tokio::sync::oneshot;
 
 /// Who asked is told after this long that there was no answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(35);
+/// And so long it is tried to withdraw it.
+const WITHDRAW_WITHIN: Duration = Duration::from_secs(5);
 
 impl Agent {
     /// Asks another node for something that nobody waits for.
@@ -24,6 +27,10 @@ impl Agent {
     /// Asks another node, and answers the operator when that did.
     pub(crate) fn forward(&mut self, node: &NodeName, ask: &Ask, answer: oneshot::Sender<Outcome>) {
         let number = self.ask_number();
+        if let Some(refused) = self.not_begun() {
+            let _ = answer.send(refused);
+            return;
+        }
         if let Some(cluster) = &mut self.clustered {
             if !cluster.sessions.contains_key(node) {
                 let text = format!("node {node} is not there to do it");
@@ -35,16 +42,28 @@ impl Agent {
             }
             cluster.awaited.insert(number.clone(), answer);
         }
-        self.write_ask(node, &number, ask);
-        let (inputs, node) = (self.inputs.clone(), node.clone());
+        let key = format!("{}{node}/{number}", record::ASKS);
+        let Ok(value) = serde_json::to_vec(ask) else { return };
+        let (store, inputs, node) = (Arc::clone(&self.store), self.inputs.clone(), node.clone());
         tokio::spawn(async move {
-            tokio::time::sleep(ANSWER_WITHIN).await;
-            let text = format!("node {node} did not answer within {} s", ANSWER_WITHIN.as_secs());
-            let outcome = refused(
-                text,
-                Some("look at `understudy events` there; it may still be doing it".into()),
-            );
-            let _ = inputs.send(crate::input::Input::Answered { number, outcome });
+            let outcome = match store.txn(Txn::new().then(Op::put(&*key, value))).await {
+                // Surely not written.
+                Err(error @ (store::Error::Invalid(_) | store::Error::Server(_))) => {
+                    let hint = error.hint().map(ToOwned::to_owned);
+                    refused(
+                        format!(
+                            "node {node} could not be asked, and nothing was begun: {}",
+                            chain(&error)
+                        ),
+                        hint,
+                    )
+                }
+                _ => {
+                    tokio::time::sleep(ANSWER_WITHIN).await;
+                    unanswered(&node, withdraw(store.as_ref(), &key).await)
+                }
+            };
+            let _ = inputs.send(Input::Answered { number, outcome });
         });
     }
 
@@ -111,15 +130,37 @@ impl Agent {
         {
             return;
         }
-        self.write_down("that a request was taken", Txn::new().then(Op::delete(&*entry.key)));
         let ask: Ask = match serde_json::from_slice(&entry.value) {
             Ok(ask) => ask,
             Err(error) => {
                 tracing::error!(%error, "a request of another node cannot be read");
+                self.write_down("that a request was taken", Txn::new().then(Op::delete(&*entry.key)));
                 return;
             }
         };
         let number = number.to_owned();
+        if !matches!(ask, Ask::Switchover { .. } | Ask::Drill { .. } | Ask::Retry { .. }) {
+            self.write_down("that a request was taken", Txn::new().then(Op::delete(&*entry.key)));
+            return self.do_ask(ask, number, now);
+        }
+        // Who asked may have been told that nothing came of it, and have withdrawn it: whoever takes it out of the store first is right.
+        let (store, inputs, entry) = (Arc::clone(&self.store), self.inputs.clone(), entry.clone());
+        tokio::spawn(async move {
+            match take(store.as_ref(), &entry).await {
+                Ok(true) => {
+                    let ask = Box::new(ask);
+                    let _ = inputs.send(Input::Later(super::Later::Took { number, ask }));
+                }
+                Ok(false) => tracing::info!(number, "a request of another node was withdrawn"),
+                Err(error) => {
+                    tracing::warn!(%error, number, "a request of another node cannot be taken, and is not carried out");
+                }
+            }
+        });
+    }
+
+    /// Does what another node asks.
+    pub(super) fn do_ask(&mut self, ask: Ask, number: String, now: Timestamp) {
         match ask {
             Ask::Renew { instance } => self
                 .core
@@ -196,5 +237,70 @@ impl Agent {
                 .unwrap_or_else(|error| refused(format!("the answer cannot be read: {error}"), None));
             let _ = waiting.send(outcome);
         }
+    }
+}
+
+/// Takes a request out of the store, to carry it out. Whether it was still there.
+async fn take(store: &dyn Store, entry: &Entry) -> Result<bool, store::Error> {
+    let txn = Txn::new()
+        .when(Compare::modified(&*entry.key, entry.modified))
+        .then(Op::delete(&*entry.key));
+    Ok(store.txn(txn).await?.succeeded)
+}
+
+/// Takes a request out of the store that nobody answered. Whether nobody had taken it; nothing if that cannot be known.
+async fn withdraw(store: &dyn Store, key: &str) -> Option<bool> {
+    let txn = Txn::new().when(Compare::absent(key)).otherwise(Op::delete(key));
+    let result = tokio::time::timeout(WITHDRAW_WITHIN, store.txn(txn)).await;
+    Some(!result.ok()?.ok()?.succeeded)
+}
+
+/// What is known of a request that was not answered in time.
+fn unanswered(node: &NodeName, withdrawn: Option<bool>) -> Outcome {
+    let text = format!("node {node} did not answer within {} s", ANSWER_WITHIN.as_secs());
+    let hint = "`understudy status` and `understudy events` show whether it does it";
+    match withdrawn {
+        Some(true) => refused(
+            format!("{text} and had not begun: the request is withdrawn, and nothing was changed"),
+            Some("`understudy status` shows which nodes are online".into()),
+        ),
+        Some(false) => refused(
+            format!("{text}: it may have begun, and what becomes of it is not known"),
+            Some(hint.into()),
+        ),
+        None => refused(
+            format!("{text}, nor does the store: whether it begins, and what becomes of it, is not known"),
+            Some(hint.into()),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{take, unanswered, withdraw};
+    use model::NodeName;
+    use store::{Memory, Op, Store, Txn};
+
+    #[tokio::test]
+    async fn a_request_is_either_carried_out_or_withdrawn() {
+        let store = Memory::default();
+        let put = || Txn::new().then(Op::put("ask/b/a-1", "{}"));
+        store.txn(put()).await.expect("it is written");
+        let seen = store.list("ask/").await.expect("it is read").0.remove(0);
+        assert_eq!(withdraw(&store, "ask/b/a-1").await, Some(true));
+        assert!(
+            !take(&store, &seen).await.expect("an answer"),
+            "nobody waits for it any more"
+        );
+
+        store.txn(put()).await.expect("it is written");
+        let seen = store.list("ask/").await.expect("it is read").0.remove(0);
+        assert!(take(&store, &seen).await.expect("an answer"));
+        assert!(!take(&store, &seen).await.expect("an answer"), "once");
+        assert_eq!(withdraw(&store, "ask/b/a-1").await, Some(false));
+        let node = NodeName::new("b").expect("a name");
+        let told = |withdrawn| unanswered(&node, withdrawn).text;
+        assert!(told(Some(true)).contains("withdrawn") && told(Some(false)).contains("not known"));
+        assert!(told(None).contains("not known"));
     }
 }

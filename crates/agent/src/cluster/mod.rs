@@ -26,7 +26,7 @@ pub(crate) mod publish;
 pub(crate) mod reach;
 pub(crate) mod renewals;
 pub(crate) mod session;
-mod silence;
+pub(crate) mod silence;
 pub(crate) mod start;
 mod tell;
 pub(crate) mod upkeep;
@@ -64,6 +64,8 @@ pub(crate) struct Clustered {
     pub(crate) look_at: Option<Mark>,
     pub(crate) publisher: mpsc::UnboundedSender<Publish>,
     pub(crate) session: Option<Revision>,
+    /// Since when it has none; since the agent came up, if it never had one.
+    pub(crate) session_lost: Timestamp,
     /// Sessions of all nodes, as they were seen last.
     pub(crate) sessions: BTreeMap<NodeName, Session>,
     /// When each other node was last seen to renew its session.
@@ -97,6 +99,8 @@ pub(crate) struct Clustered {
     pub(crate) elect_at: Option<Timestamp>,
     /// Whether the guard can fence, or why not.
     pub(crate) fencing: Result<String, String>,
+    /// Since when that is so.
+    pub(crate) fencing_since: Timestamp,
     /// Whether the wall clocks of the nodes agree.
     pub(crate) clocks: clocks::Clocks,
     /// Everything exclusive of ours stands still, and since when.
@@ -146,6 +150,8 @@ pub(crate) fn controls(cluster: &Clustered) -> Option<crate::slots::Controls> {
 pub(crate) enum Later {
     /// A write of ours succeeded or failed: the controller's record, say.
     Wrote { what: &'static str, error: Option<String> },
+    /// What another node asks of us for an operator was taken, and is not withdrawn any more.
+    Took { number: String, ask: Box<record::Ask> },
     /// A session that had run out may be ended now.
     Condemn(NodeName),
     /// News of somebody's power.

@@ -24,6 +24,11 @@ const TELL_AGAIN: Duration = Duration::from_secs(1);
 /// The guard replaces an agent that says nothing for five seconds.
 const BEAT_EVERY: Duration = Duration::from_millis(500);
 
+/// What is missing where a guard cannot fence, and how that is put right.
+const CANNOT_FENCE: &str = "the guard needs root, cgroup v2 (`stat -fc %T /sys/fs/cgroup` says `cgroup2fs`; else boot with \
+                            `systemd.unified_cgroup_hierarchy=1`, and in a container give it a cgroup to write to) and Linux 5.14 or later: end this \
+                            node with `understudy down` and start it as root with `understudy cluster start`; `run/guard.log` says more";
+
 impl Agent {
     /// Tells others of our instances, and the session thread what depends on it, if that changed.
     pub(crate) fn tell_others(&mut self, now: Timestamp) {
@@ -166,7 +171,6 @@ impl Agent {
                 since: clock::shown(since),
             });
         };
-        let now = clock::now();
         for (node, wrong) in cluster.clocks.wrong() {
             clock_problems.push(clock_problem(node, wrong));
         }
@@ -205,24 +209,18 @@ impl Agent {
                 Some(_) => format!("an earlier session of node {} has to run out first", cluster.me),
                 None => format!("node {} has no session: it may hold nothing", cluster.me),
             };
-            add(
-                "no-session",
-                text,
-                "it opens one by itself within seconds; `run/agent.log` says what keeps it from that",
-                now,
-            );
+            let hint = match &cluster.fencing {
+                Err(_) => "it opens one when its guard can fence: see `cannot-fence`",
+                Ok(_) => "it opens one by itself within seconds; `run/agent.log` says what keeps it from that",
+            };
+            add("no-session", text, hint, cluster.session_lost);
         }
         if let Err(why) = &cluster.fencing {
             let text = format!(
-                "node {} cannot fence: {why}; no exclusive active may run here",
+                "node {} cannot fence: {why}; it is a member and cannot take part: it opens no session, and nothing runs here",
                 cluster.me
             );
-            add(
-                "cannot-fence",
-                text,
-                "run it as root on Linux 5.14 or later with cgroup v2",
-                now,
-            );
+            add("cannot-fence", text, CANNOT_FENCE, cluster.fencing_since);
         }
         problems.extend(self.power_problems());
         problems.extend(clock_problems);

@@ -146,10 +146,21 @@ async fn join(session: &Session, args: ClusterJoin) -> Result<Done, Error> {
     };
     let place = membership::join(&join, &|what| session.output.say(what)).await?;
     start_agent(session, &place).await?;
-    await_session(session, &place).await;
-    let text = format!("node {} belongs to cluster {}", place.node.node, place.node.cluster);
+    let lacking = await_session(session, &place).await;
+    let (text, done) = belongs(&place.node.node, &place.node.cluster, lacking.as_deref());
     session.output.answer_line(&text);
-    Ok(Done::Yes)
+    Ok(done)
+}
+
+/// What is said of a node that was let in, given why it has no session, and whether that is what was wanted.
+fn belongs(node: &NodeName, cluster: &str, lacking: Option<&str>) -> (String, Done) {
+    match lacking {
+        None => (format!("node {node} belongs to cluster {cluster}"), Done::Yes),
+        Some(why) => (
+            format!("node {node} is a member of cluster {cluster}, and cannot take part yet: {why}"),
+            Done::No,
+        ),
+    }
 }
 
 async fn token(session: &Session, args: &ClusterToken) -> Result<Done, Error> {
@@ -201,11 +212,7 @@ fn page(report: &Report) -> String {
          a lost node's slot is held elsewhere within {} ms, within {} ms if the store's leader is lost with it; the promotion comes on top\n\n",
         report.cluster,
         report.node,
-        if report.store_answers {
-            "answers"
-        } else {
-            "DOES NOT ANSWER"
-        },
+        store_in_words(report.store_answers, report.store_refuses),
         report.authority,
         report.profile,
         report.because,
@@ -250,6 +257,14 @@ fn page(report: &Report) -> String {
         }
     }
     page
+}
+
+fn store_in_words(answers: bool, refuses: bool) -> &'static str {
+    match (answers, refuses) {
+        (true, false) => "answers",
+        (true, true) => "answers and REFUSES WRITES",
+        (false, _) => "DOES NOT ANSWER",
+    }
 }
 
 async fn backup(session: &Session, args: &ClusterBackup) -> Result<Done, Error> {
@@ -394,25 +409,35 @@ async fn start_agent(session: &Session, place: &Place) -> Result<Up, Error> {
 }
 
 /// An agent that answers holds nothing yet: it opens its session when its guard is ready, and the others see it by that. Whoever is told that the
-/// node is there may look at once.
-async fn await_session(session: &Session, place: &Place) {
+/// node is there may look at once. Returns why it has none, if it was waited for in vain.
+async fn await_session(session: &Session, place: &Place) -> Option<String> {
     let client = Client::new(&place.node.cluster, &place.layout);
     let until = Instant::now() + SESSION_WITHIN;
     loop {
         // Without an answer of the store there is none to wait for, and `cluster status` says that.
-        let lacks = |status: &api::Status| status.problems.iter().any(|problem| problem.code == "no-session");
-        if client.status().await.is_ok_and(|status| !lacks(&status)) {
-            return;
-        }
+        let lacking = match client.status().await {
+            Ok(status) => lacks_session(&status),
+            Err(error) => Some((error.to_string(), "`understudy cluster status` says more".to_owned())),
+        };
+        let (why, hint) = lacking?;
         if Instant::now() >= until {
             session.output.say(&format!(
-                "its agent runs, and has no session after {} s: until it opens one this node holds nothing. `understudy status` says what keeps it",
+                "its agent runs, and has no session after {} s: until it opens one this node holds nothing",
                 SESSION_WITHIN.as_secs()
             ));
-            return;
+            session.output.say(&format!("hint: {hint}"));
+            return Some(why);
         }
         tokio::time::sleep(SESSION_LOOK).await;
     }
+}
+
+/// Why a node has no session, and what to do about it; nothing if it has one.
+fn lacks_session(status: &api::Status) -> Option<(String, String)> {
+    let find = |code: &str| status.problems.iter().find(|problem| problem.code == code);
+    let lacking = find("no-session")?;
+    let told = find("cannot-fence").unwrap_or(lacking);
+    Some((told.text.clone(), told.hint.clone()))
 }
 
 /// What an agent waits for that came up without the store.
@@ -440,4 +465,57 @@ fn node_name(given: Option<&str>) -> Result<NodeName, Error> {
 
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{belongs, lacks_session, store_in_words};
+    use crate::commands::Done;
+    use model::NodeName;
+
+    fn problem(code: &str, text: &str) -> api::Problem {
+        api::Problem {
+            code: code.into(),
+            severity: api::Severity::Error,
+            about: "b".into(),
+            text: text.into(),
+            hint: format!("what to do about {code}"),
+            since: String::new(),
+        }
+    }
+
+    #[test]
+    fn who_joins_and_cannot_fence_is_told_so_with_the_way_out_and_fails() {
+        let mut status: api::Status = serde_json::from_value(serde_json::json!({
+            "version": 1, "cluster": "shop", "at": "", "revision": 1, "services": [], "nodes": [], "problems": [],
+        }))
+        .expect("a status");
+        assert_eq!(lacks_session(&status), None);
+        status.problems = vec![problem("cannot-fence", "there is no cgroup v2")];
+        assert_eq!(lacks_session(&status), None, "it has its session");
+        status.problems.push(problem("no-session", "it has no session"));
+        let (why, hint) = lacks_session(&status).expect("it lacks one");
+        assert_eq!(
+            (&*why, &*hint),
+            ("there is no cgroup v2", "what to do about cannot-fence")
+        );
+        status.problems.remove(0);
+        assert_eq!(lacks_session(&status).expect("likewise").0, "it has no session");
+
+        let node = NodeName::new("b").expect("a name");
+        let (text, done) = belongs(&node, "shop", Some(&why));
+        assert_eq!(
+            text,
+            "node b is a member of cluster shop, and cannot take part yet: there is no cgroup v2"
+        );
+        assert!(matches!(done, Done::No));
+        assert!(matches!(belongs(&node, "shop", None).1, Done::Yes));
+    }
+
+    #[test]
+    fn a_store_that_answers_and_is_full_is_said_to_refuse_writes() {
+        assert_eq!(store_in_words(true, true), "answers and REFUSES WRITES");
+        assert_eq!(store_in_words(true, false), "answers");
+        assert_eq!(store_in_words(false, true), "DOES NOT ANSWER");
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::Service;
 use crate::slot::{self, Planned, Stage};
-use crate::{Action, Decision, Reason, Refusal};
+use crate::{Action, Decision, Reason, Refusal, Takeover};
 use model::{InstanceId, Millis, NodeName, Timestamp};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -13,6 +13,9 @@ const PART_WITHIN: Millis = Millis(1_000);
 /// And so long new connections are kept back before requests that are still under way are waited for as behind any address: a client
 /// asks again for a connection after a second.
 const SHUT_WITHIN: Millis = Millis(500);
+/// An operator who asked for a switchover hears within this what became of it.
+const SWITCHOVER_WITHIN: Duration = Duration::from_secs(30);
+const WITHDRAWN: &str = "the switchover is withdrawn";
 
 /// A slot shall change hands.
 pub(crate) struct Change {
@@ -66,12 +69,11 @@ impl Service {
         }
         let slot = &self.slots[index];
         if slot.serving().is_none() || slot.planned.is_some() {
-            let state = if slot.planned.is_some() {
-                "changing hands already"
-            } else {
-                slot.state_name()
+            let state = match slot.planned {
+                Some(_) => "changing hands already".to_owned(),
+                None => self.why_not_serving(slot),
             };
-            return Err(Refusal::SlotNotServing { state: state.into() });
+            return Err(Refusal::SlotNotServing { state });
         }
         let Some(to) = to.or_else(|| self.failover_order(None, now).into_iter().next()) else {
             return Err(Refusal::NobodyReady {
@@ -85,6 +87,23 @@ impl Service {
         };
         self.begin_planned(index, change, now, out);
         Ok(())
+    }
+
+    /// How a slot is that nobody serves, why, and who could not take it.
+    fn why_not_serving(&self, slot: &slot::Slot) -> String {
+        let state = slot.state_name();
+        if slot.is_parked() {
+            return state.into();
+        }
+        let unready = match slot.phase {
+            slot::Phase::Vacant => self.unready_standbys(),
+            _ => Vec::new(),
+        };
+        let nobody = match unready.is_empty() {
+            true => String::new(),
+            false => format!("; nobody can take it: {}", unready.join("; ")),
+        };
+        format!("{state}: {}{nobody}", slot.because)
     }
 
     /// Begins to move a slot on. Clients are kept away from an exclusive holder first; a shared one serves until the next does.
@@ -213,6 +232,74 @@ impl Service {
         slot.routed = slot.active().map(|(holder, epoch)| (holder.clone(), epoch));
         slot.abort(format!("{who} is not ready any more; nothing was changed"), out);
         self.look_again = true;
+    }
+
+    /// A switchover of which the operator hears now that it did not come about is not carried out later, when nobody waits for it any more: who
+    /// held the slot keeps it, or takes it again. What the store was asked for and has not answered may be so all the same, and that is said.
+    pub(crate) fn withdraw(&mut self, now: Timestamp, out: &mut VecDeque<Decision>) {
+        for index in 0..self.slots.len() {
+            let slot = &self.slots[index];
+            let late =
+                |takeover: &Takeover| takeover.promoted.is_none() && now >= takeover.detected + SWITCHOVER_WITHIN;
+            if slot.request.is_none() || !slot.takeover.as_ref().is_some_and(late) {
+                continue;
+            }
+            let Some(planned) = &slot.planned else { continue };
+            let stage = planned.stage.clone();
+            let to = planned
+                .to
+                .as_ref()
+                .map_or_else(|| "the target".to_owned(), ToString::to_string);
+            let stands = format!("the slot is still {}: {}", slot.state_name(), slot.because);
+            // Each of these has its time by what is declared, which may be longer: nothing has failed.
+            let under_way = matches!(
+                stage,
+                Stage::Parting { .. } | Stage::Draining { .. } | Stage::Demoting | Stage::Stopping
+            );
+            if under_way {
+                let what = format!("{stands}; the switchover to {to} has not ended and goes on");
+                self.answer_late(index, what, out);
+            } else if matches!(slot.phase, slot::Phase::Promoting { .. }) {
+                self.answer_late(index, format!("{stands}; {to} has it already, so this goes on"), out);
+            } else {
+                self.hand_back_late(index, &to, &stands, now, out);
+            }
+        }
+    }
+
+    /// From now on the old holder is who shall have the slot.
+    fn hand_back_late(&mut self, index: usize, to: &str, stands: &str, now: Timestamp, out: &mut VecDeque<Decision>) {
+        let slot = &mut self.slots[index];
+        let Some(old) = slot.last_holder().cloned() else { return };
+        let asked = slot.attempt().is_some() || !slot.unclear.is_empty();
+        let unknown = match asked {
+            true => format!(
+                "the store was asked to give it to {to} and has not said whether it did, so that may still show; if it did not, "
+            ),
+            false => String::new(),
+        };
+        let what = format!("{stands}; {WITHDRAWN}: {unknown}{old} takes it again if it can, else who is first in line");
+        if let Some(planned) = &mut slot.planned {
+            planned.to = Some(old);
+            // Whoever serves on is asked for no proof.
+            if matches!(planned.stage, Stage::Demoted | Stage::Proving { .. }) {
+                planned.stage = Stage::Clear;
+            }
+        }
+        self.answer_late(index, what, out);
+        let slot = &mut self.slots[index];
+        // Told as what it is from now on, and not as a switchover.
+        if slot.phase == slot::Phase::Vacant {
+            slot.takeover = None;
+            slot.begin_takeover(false, slot.because.clone(), now);
+            slot.confirm_dead(now);
+        }
+    }
+
+    fn answer_late(&mut self, index: usize, what: String, out: &mut VecDeque<Decision>) {
+        if let Some(request) = self.slots[index].request.take() {
+            out.push_back(Decision::answer(request, Err(Refusal::Failed { what })));
+        }
     }
 
     /// The holder of a planned change cannot act any more.

@@ -267,9 +267,9 @@ pub const CATALOGUE: [Entry; 20] = [
         title: "something needs attention",
         severity: Severity::Error,
         after_s: 30,
-        meaning: "As the text says.",
-        manager: "As the text says.",
-        action: "As the text says.",
+        meaning: "A problem that has no entry of its own here; its text names what is wrong and what that does.",
+        manager: "It tells it for as long as it stands, and ends the alert when it is over.",
+        action: "The hint of the problem says what to do: `understudy status` shows it with its text.",
     },
 ];
 

@@ -303,6 +303,7 @@ impl Agent {
                 error: Some(error),
             } => tracing::warn!(what, error, "could not be written"),
             Later::Wrote { .. } | Later::Closed => {}
+            Later::Took { number, ask } => self.do_ask(*ask, number, crate::clock::now()),
             Later::Condemn(node) => self.condemn(&node),
             Later::Power(news) => self.hear_power(news, crate::clock::now()),
         }

@@ -97,6 +97,9 @@ impl Agent {
                     Ok(what) => tracing::info!(what, "the guard can fence"),
                     Err(why) => tracing::error!(why, "the guard cannot fence; nothing exclusive may act on this node"),
                 }
+                if cluster.fencing.is_ok() != result.is_ok() {
+                    cluster.fencing_since = now;
+                }
                 cluster.fencing = result;
             }
             News::AddressLost(instance) => {
@@ -166,6 +169,9 @@ impl Agent {
 
     pub(super) fn own_session(&mut self, session: Option<Revision>, event: ClusterEvent, now: Timestamp) {
         let Some(cluster) = &mut self.clustered else { return };
+        if cluster.session.is_some() && session.is_none() {
+            cluster.session_lost = now;
+        }
         cluster.session = session;
         if session.is_none() {
             cluster.power.session_lost();

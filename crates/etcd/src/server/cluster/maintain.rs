@@ -128,7 +128,9 @@ impl Memory {
         if self.revisions.back().is_none_or(|(at, _)| now.since(*at) >= between) {
             self.revisions.push_back((now, revision));
         }
-        if !view.is_full() {
+        // Without a majority nobody is asked for alarms: that none is known does not say that it is over. So it is for a moment whenever the
+        // leader hands over, and a round that began anew each time would have it hand over again.
+        if view.has_quorum() && !view.is_full() {
             self.emptied = None;
             self.given_back.clear();
             self.handed_over = false;
@@ -384,6 +386,33 @@ mod tests {
         assert!(play(&full("a* b c")).starts_with("let `"));
         assert_eq!(play(&full("a* b c")), "defragment `a`", "it leads all the same");
         assert_eq!(play(&full("a* b c")), "end the alarm, there is room again");
+    }
+
+    #[test]
+    fn a_leader_hands_over_once_although_there_is_no_majority_for_a_moment_meanwhile() {
+        let policy = Policy::default();
+        let mut memory = Memory::default();
+        let holes = |view: View, name: &str| {
+            view.change(name, |status| {
+                (status.db_bytes, status.db_used_bytes) = (56 * 1024, 44 * 1024);
+            })
+        };
+        let full = || holes(holes(holes(view("a b* c"), "a"), "b"), "c").full("b");
+        let mut play = |view: &View| {
+            memory.note(view, &policy, at(1));
+            let step = next_step(view, &policy, &memory, at(1));
+            memory.done(&step, at(1));
+            step.to_string()
+        };
+        for step in ["forget", "defragment `a`", "defragment `c`", "let `a` lead"] {
+            assert!(play(&full()).starts_with(step), "{step}");
+        }
+        // As it is seen then: who does not answer yet, and no alarm, for nobody was asked.
+        assert_eq!(play(&view("a! b* c!")), "nothing has to be done");
+        assert_eq!(play(&full()), "defragment `b`", "it was asked already");
+        assert_eq!(play(&full()), "end the alarm, there is room again");
+        assert_eq!(play(&view("a b* c")), "nothing has to be done");
+        assert!(play(&full()).starts_with("forget"), "the next time anew");
     }
 
     fn compact(oldest: u64, physical: bool) -> Step {
