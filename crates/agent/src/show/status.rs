@@ -117,7 +117,7 @@ fn service_status(service: &ServiceView, view: &View, beside: &Beside<'_>) -> Se
         because: because_of(service),
         active: service.declared.active,
         standby: service.declared.standby,
-        need: service.declared.need,
+        need: service.need,
         exclusive: service.declared.exclusive,
         // Of instances alone: the rest is added by who has reckoned it.
         distance_to_outage: service.distance,
