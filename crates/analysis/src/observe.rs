@@ -42,6 +42,8 @@ pub fn observed(observed: &Observed<'_>) -> System {
             .find(|(name, _)| name.as_str() == seen.name);
         let Some((_, declared)) = declared else { continue };
         let mut service = place::service(declared, &system, observed.timing);
+        // While it grows that is less than declared.
+        service.need = service.need.min(seen.need.max(1));
         for instance in &seen.instances {
             system.rate(Thing::Process(instance.id.clone()), service.rate);
             service.instances.push(Instance {

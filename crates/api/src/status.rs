@@ -56,7 +56,7 @@ pub struct ServiceStatus {
     pub active: u32,
     /// Declared number of standbys.
     pub standby: u32,
-    /// Actives that must serve.
+    /// Actives that must serve now: as declared, but fewer while it grows and some of the new slots were never held.
     pub need: u32,
     /// Whether old actives are fenced before a new one acts.
     pub exclusive: bool,

@@ -186,6 +186,14 @@ pub enum Reason {
         ready: u32,
         standby: u32,
     },
+    /// More actives are declared than it had, and some of the new slots were never held.
+    Grows {
+        from: u32,
+        serving: u32,
+        active: u32,
+        ready: u32,
+        standby: u32,
+    },
     NotAllowedThere {
         node: NodeName,
     },
@@ -353,6 +361,18 @@ impl fmt::Display for Reason {
                 write!(
                     f,
                     "{serving} of {active} actives serve, {ready} of {standby} standbys are ready"
+                )
+            }
+            Reason::Grows {
+                from,
+                serving,
+                active,
+                ready,
+                standby,
+            } => {
+                write!(
+                    f,
+                    "it grows from {from} to {active} actives: {serving} serve so far, {ready} of {standby} standbys are ready"
                 )
             }
             Reason::NotAllowedThere { node } => write!(f, "the file keeps it away from node {node}"),

@@ -139,6 +139,8 @@ pub(crate) struct Slot {
     /// Claims in a row that the store refused.
     pub(crate) conflicts: u32,
     pub(crate) told_held_back: bool,
+    /// Somebody served in it since it is declared.
+    pub(crate) was_held: bool,
     /// The operator wants nobody to hold it.
     pub(crate) parked: Option<Parked>,
     /// In a cluster: its holder stands still, frozen since before our session ended, and goes on under the next one if nobody took it.
@@ -181,6 +183,7 @@ impl Slot {
             write_after: Timestamp(0),
             conflicts: 0,
             told_held_back: false,
+            was_held: false,
             parked: None,
             kept: None,
         }
@@ -189,6 +192,10 @@ impl Slot {
     /// Takes in what the store has.
     pub(crate) fn know(&mut self, known: SlotKnown) {
         self.data_earlier = None;
+        // Of a slot that was declared once, and is again, the record is known already.
+        let is_first = self.record.is_none();
+        let was_served = known.session.is_none() || known.served || known.data.is_some();
+        self.was_held |= is_first && was_served;
         // While this agent lives nobody else promotes: what it knows of the data stands, whatever an unclear write left behind.
         if known.session.is_some() {
             // In a cluster it is written who served last.

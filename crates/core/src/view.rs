@@ -48,6 +48,9 @@ pub struct ServiceView {
     pub since: Timestamp,
     /// Why.
     pub because: Reason,
+    /// How many actives must serve now: as declared, but while it grows, as many as it had to have before and of those added who were there
+    /// once.
+    pub need: u32,
     /// Failures of instances until it is down.
     pub distance: u32,
     /// Its slots.
@@ -270,6 +273,7 @@ impl Service {
             state: self.state,
             since: self.state_since,
             because: self.state_because.clone(),
+            need: self.need(),
             distance: self.distance(),
             slots: self.slots.iter().map(slot).collect(),
             instances: instances.into_iter().map(instance).collect(),

@@ -973,7 +973,7 @@ fn a_surplus_active_ends_when_its_clients_have_finished_and_no_standby_in_its_pl
     5.000s     create web-5 on a  because 3 of 4 declared instances exist
     5.000s     claim web/2 for web-4, epoch 4  because slot 2 had been released and was free
     5.000s     start web-5 on a  because 3 of 4 declared instances exist
-    5.000s     web is degraded  because 2 of 3 actives serve, 0 of 1 standbys are ready
+    5.000s     web is degraded  because it grows from 2 to 3 actives: 2 serve so far, 0 of 1 standbys are ready
     5.001s     send the clients of web to web-1 web-2 web-4  because 3 of 3 actives serve, 0 of 1 standbys are ready
     5.022s     web-5 is healthy  because web-5 passes its checks
     5.022s     web is redundant  because 3 of 3 actives serve, 1 of 1 standbys are ready

@@ -177,7 +177,7 @@ fn loss_of(service: &ServiceView, node: &NodeName) -> Option<Effect> {
 
 fn without_a_slot(service: &ServiceView, slot: &SlotView) -> Effect {
     let serves = serving(service) - usize::from(slot.phase == SlotPhase::Serving);
-    let need = service.declared.need as usize;
+    let need = service.need as usize;
     let down = serves < need;
     // The one that gives it up stands by for the other slots.
     let ready = service.failover_order.len() + usize::from(slot.instance.is_some());

@@ -30,7 +30,7 @@ pub(crate) fn after_loss(service: &ServiceView, lost: impl Fn(&InstanceView) -> 
     let free = (service.declared.active as usize).saturating_sub(stay);
     let heirs: Vec<&InstanceId> = service.failover_order.iter().filter(|id| !is_gone(id)).collect();
     let take = free.min(heirs.len());
-    let need = service.declared.need as usize;
+    let need = service.need as usize;
     let (serve, wait) = (stay + take, heirs.len() - take);
     let distance_after = if serve < need { 0 } else { serve + wait - need + 1 };
     let wanted = service.declared.active as usize + service.declared.standby as usize;

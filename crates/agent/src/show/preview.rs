@@ -306,7 +306,7 @@ fn pause(known: &Known<'_>) -> Preview {
             .iter()
             .filter(|slot| slot.phase == SlotPhase::Serving)
             .count();
-        let left = serving.saturating_sub(service.declared.need as usize) + 1;
+        let left = serving.saturating_sub(service.need as usize) + 1;
         preview.effects.push(Effect {
             service: service.name.to_string(),
             state: service.state.to_string(),

@@ -116,7 +116,7 @@ fn service_status(service: &ServiceView, view: &View, beside: &Beside<'_>) -> Se
         because: because_of(service),
         active: service.declared.active,
         standby: service.declared.standby,
-        need: service.declared.need,
+        need: service.need,
         exclusive: service.declared.exclusive,
         // Of instances alone: the rest is added by who has reckoned it.
         distance_to_outage: service.distance,
@@ -401,6 +401,28 @@ fn millis(span: Duration) -> model::Millis {
     model::Millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// What becomes of one that is not redundant if nobody does anything, and otherwise. A place that tried a version in vain stays with it:
+/// only another file has it run what worked.
+fn way_back_to_redundancy(service: &ServiceView) -> String {
+    let name = &service.name;
+    let is_given_up = service
+        .rollout
+        .as_ref()
+        .is_some_and(|rollout| rollout.state == RolloutState::GivenUp);
+    let tried = service
+        .instances
+        .iter()
+        .find(|instance| instance.current && instance.phase == InstancePhase::Failed);
+    match tried.filter(|_| is_given_up) {
+        Some(tried) => format!(
+            "it does not heal by itself, unless {} starts after all with the version that was given up: `understudy rollback` has it run what \
+             worked before, or apply a mended file",
+            tried.id
+        ),
+        None => format!("it heals by itself if it can; `understudy explain {name}` says what is under way"),
+    }
+}
+
 /// What needs somebody's attention, from the catalogue.
 fn problems(service: &ServiceView) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -447,7 +469,7 @@ fn problems(service: &ServiceView) -> Vec<Problem> {
                 Severity::Warning,
                 name.clone(),
                 format!("{name} is not redundant: {}", service.because),
-                format!("it heals by itself if it can; `understudy explain {name}` says what is under way"),
+                way_back_to_redundancy(service),
                 service.since,
             ),
             ServiceState::Redundant => {}

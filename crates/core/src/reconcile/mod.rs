@@ -68,6 +68,7 @@ impl Service {
         }
         self.rejoin(cx.out);
         self.report(cx);
+        self.note_held();
         self.judge(cx);
         self.note_who_serves();
         self.note_worked(cx);
@@ -111,7 +112,7 @@ impl Service {
     fn judge(&mut self, cx: &mut Context<'_>) {
         let (serving, ready) = (self.serving(), self.ready_standbys());
         let declared = &self.declared;
-        let state = if serving < declared.need {
+        let state = if serving < self.need() {
             ServiceState::Down
         } else if serving >= declared.active && ready >= declared.standby {
             ServiceState::Redundant
@@ -123,12 +124,7 @@ impl Service {
             _ if state != ServiceState::Redundant && self.parked_slot().is_some() => {
                 self.parked_slot().unwrap_or(Reason::Declared)
             }
-            _ => Reason::Serving {
-                serving,
-                active: declared.active,
-                ready: ready.min(declared.standby),
-                standby: declared.standby,
-            },
+            _ => self.counted(serving, ready),
         };
         // That all is there was seen by an earlier agent: it is not claimed before it was looked at again.
         let unchecked = match state {

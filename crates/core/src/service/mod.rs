@@ -2,6 +2,7 @@
 
 mod commit;
 mod elsewhere;
+mod growth;
 mod hears;
 mod planned;
 mod ready;

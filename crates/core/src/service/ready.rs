@@ -164,10 +164,11 @@ impl Service {
     /// back does not count, but for one of those that serve: that they do not was not seen either.
     pub(crate) fn distance(&self) -> u32 {
         let serving = self.serving();
-        if serving < self.declared.need {
+        let need = self.need();
+        if serving < need {
             return 0;
         }
         let there = (serving + self.ready_standbys()).saturating_sub(self.unchecked());
-        there.saturating_sub(self.declared.need) + 1
+        there.saturating_sub(need) + 1
     }
 }

@@ -198,7 +198,7 @@ pub const CATALOGUE: [Entry; 20] = [
         after_s: 120,
         meaning: "Nothing yet; it can bear fewer failures.",
         manager: "It starts what is missing where there is room.",
-        action: "`understudy explain SERVICE` says what is under way.",
+        action: "`understudy explain SERVICE` says what is under way, and what waits for you.",
     },
     Entry {
         code: Code::Flapping,

@@ -250,11 +250,12 @@ fn of_service(facts: &Facts<'_>, service: &ServiceStatus, wrong: &mut Vec<Wrong>
         add(Code::DistanceBelowTarget, text, cause);
     }
     if service.state == "degraded" {
-        add(
-            Code::NotRedundant,
-            format!("{name} is not redundant: {}", service.because),
-            None,
+        let text = format!(
+            "{name} is not redundant: {}{}",
+            service.because,
+            waits_for_somebody(service)
         );
+        add(Code::NotRedundant, text, None);
     }
     let standbys: Vec<_> = service.instances.iter().filter(|one| one.role == "standby").collect();
     if service.standby > 0 && !standbys.is_empty() && standbys.iter().all(|one| !one.ready) && service.state != "down" {
@@ -288,6 +289,16 @@ fn of_service(facts: &Facts<'_>, service: &ServiceStatus, wrong: &mut Vec<Wrong>
             because_of: (service.state == "down").then(|| (Code::ServiceDown, name.clone())),
             ..of(code, &format!("{name}/{}", kind.name()), Some(name.clone()), text)
         });
+    }
+}
+
+/// What is missing tried a version that is given up, and stays with it: only a person has it run what worked.
+fn waits_for_somebody(service: &ServiceStatus) -> String {
+    let given_up = service.rollout.as_ref().filter(|rollout| rollout.state == "given-up");
+    let has_failed = service.instances.iter().any(|instance| instance.state == "failed");
+    match given_up.filter(|_| has_failed) {
+        Some(rollout) => format!("; this does not heal by itself: {}", rollout.hint),
+        None => String::new(),
     }
 }
 
@@ -378,7 +389,7 @@ fn failures(distance: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alert::testing::{cluster, service, status};
+    use crate::alert::testing::{cluster, instance, service, status};
     use crate::objective::RULES;
 
     #[test]
@@ -512,6 +523,36 @@ mod tests {
             "{}",
             none.action()
         );
+    }
+
+    #[test]
+    fn what_stays_with_a_version_that_was_given_up_does_not_heal_and_the_alert_says_the_way_out() {
+        let text_of = |rollout: &str, state: &str| {
+            let (mut status, declared) = (status(vec![service("db", "degraded", 1)]), cluster());
+            let db = &mut status.services[0];
+            db.rollout = Some(api::Rollout {
+                state: rollout.into(),
+                since: None,
+                because: String::new(),
+                hint: "`understudy rollback` goes back".into(),
+                instance: None,
+                tries: None,
+                by: None,
+            });
+            db.instances = vec![instance("db-2", "standby", state)];
+            let wrong = judge(&facts(&status, &declared, &BTreeMap::new()));
+            let one = wrong.into_iter().find(|one| one.code == Code::NotRedundant);
+            one.expect("it is degraded").text
+        };
+        let text = text_of("given-up", "failed");
+        assert!(
+            text.ends_with("; this does not heal by itself: `understudy rollback` goes back"),
+            "{text}"
+        );
+        for (rollout, state) in [("given-up", "starting"), ("under-way", "failed")] {
+            let text = text_of(rollout, state);
+            assert!(!text.contains("heal"), "{text}");
+        }
     }
 
     #[test]

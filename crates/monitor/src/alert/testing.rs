@@ -1,6 +1,6 @@
 //! A cluster for the tests of this module.
 
-use api::{NodeState, NodeStatus, ServiceStatus, Status};
+use api::{InstanceStatus, NodeState, NodeStatus, ServiceStatus, Status};
 use model::Cluster;
 
 pub(super) fn cluster() -> Cluster {
@@ -69,5 +69,22 @@ pub(super) fn service(name: &str, state: &str, distance: u32) -> ServiceStatus {
         waits_for: None,
         failover_order: Vec::new(),
         traffic: None,
+    }
+}
+
+pub(super) fn instance(id: &str, role: &str, state: &str) -> InstanceStatus {
+    InstanceStatus {
+        id: id.into(),
+        node: "a".into(),
+        role: role.into(),
+        health: "down".into(),
+        state: state.into(),
+        ready: false,
+        since: String::new(),
+        because: String::new(),
+        pid: None,
+        address: None,
+        restarts: 0,
+        last_failure: None,
     }
 }
