@@ -34,6 +34,7 @@ fn slot(index: u32, held: bool) -> SlotKnown {
         session: None,
         served: true,
         data: None,
+        served_before: None,
         because: "it was told so".into(),
         detected_ago: None,
     }
