@@ -1018,7 +1018,7 @@ fn more_actives_are_started_and_surplus_ones_demoted() {
     0.000s     create web-3 on a  because 2 of 3 declared instances exist
     0.000s     claim web/1 for web-2, epoch 2  because it is the first active of slot 1
     0.000s     start web-3 on a  because 2 of 3 declared instances exist
-    0.000s     web is degraded  because 1 of 2 actives serve, 0 of 1 standbys are ready
+    0.000s     web is degraded  because it grows from 1 to 2 actives: 1 serve so far, 0 of 1 standbys are ready
     0.001s     promote web-2, epoch 2  because it holds the slot at epoch 2
     0.006s     send the clients of web to web-1 web-2  because 2 of 2 actives serve, 0 of 1 standbys are ready
     0.022s     web-3 is healthy  because web-3 passes its checks
