@@ -1,5 +1,10 @@
 //! Three hosts out of namespaces, etcd on each, and forty faults: never two actives, and redundant again after each. Needs root, `etcd-server`,
-//! `iproute2`, `nftables`, `util-linux`, `e2fsprogs`.
+//! `iproute2`, `nftables`, `util-linux`, `e2fsprogs`, `faketime`.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+mod clock;
+
 use bench::chaos::{Means, Options, run};
 use bench::cluster::{Cluster, Settings};
 use std::path::{Path, PathBuf};
