@@ -28,6 +28,8 @@ const JOIN_WITHIN: Duration = Duration::from_secs(120);
 const UP_WITHIN: Duration = Duration::from_secs(120);
 /// As a service manager gives it to what it starts.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The code of the problem that a clock is wrong.
+const CLOCK_WRONG: &str = "clock-wrong";
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What a cluster is made of.
@@ -41,6 +43,9 @@ pub struct Settings {
     pub profile: Option<String>,
     /// A disk of its own for each host, of this size: slower than that of the machine, but it can be filled and stalled.
     pub disk_bytes: Option<u64>,
+    /// A wall clock of its own for each host, by which the program under test goes there: it can be stepped, and costs whoever asks for the time
+    /// microseconds.
+    pub own_wall_clocks: bool,
 }
 
 impl Settings {
@@ -57,6 +62,7 @@ impl Settings {
             tokenserver,
             profile: None,
             disk_bytes: None,
+            own_wall_clocks: false,
         })
     }
 }
@@ -123,6 +129,9 @@ impl Cluster {
         let mut spec = Spec::new(names.clone());
         if let Some(bytes) = settings.disk_bytes {
             spec = spec.disk_bytes(bytes);
+        }
+        if settings.own_wall_clocks {
+            spec = spec.own_wall_clocks();
         }
         let rig = Rig::create(&spec)?;
         // In memory that all hosts see: what is run must not depend on their disks.
@@ -228,7 +237,10 @@ check = {{ http = "/", every = "200ms", fail_after = 3 }}
     pub fn run(&self, host: &Host, words: &[&str], within: Duration) -> Result<Output> {
         let program = self.bin.join("understudy").display().to_string();
         let words = std::iter::once(program).chain(words.iter().map(|word| (*word).to_owned()));
-        let command = Command::new(words).env("PATH", PATH);
+        let mut command = Command::new(words).env("PATH", PATH);
+        for (name, value) in host.wall_clock_env() {
+            command = command.env(name, value);
+        }
         Ok(host.run_within(command, within)?)
     }
 
@@ -252,7 +264,14 @@ check = {{ http = "/", every = "200ms", fail_after = 3 }}
         let host = self.host(host)?;
         let program = self.bin.join("understudy").display().to_string();
         let ours = format!("--cluster {NAME} (agent|guard) ");
-        let line = format!("while :; do pgrep -f -- '{ours}' > /dev/null || {program} cluster start; sleep 0.5; done");
+        // Guard, agent and proxy inherit it from each other; the shell and its helpers go without.
+        let clock: String = host
+            .wall_clock_env()
+            .iter()
+            .map(|(name, value)| format!("{name}='{value}' "))
+            .collect();
+        let line =
+            format!("while :; do pgrep -f -- '{ours}' > /dev/null || {clock}{program} cluster start; sleep 0.5; done");
         host.start_daemon(Command::shell(line).env("PATH", PATH), "start")?;
         Ok(())
     }
@@ -338,8 +357,11 @@ check = {{ http = "/", every = "200ms", fail_after = 3 }}
                     service.name, service.state, service.because
                 )));
             }
-            let serious =
-                |problem: &&api::Problem| problem.severity == api::Severity::Error || problem.code == "store-member";
+            // Half a minute longer than a clock is wrong it is told to be, and nothing that is decided goes by it: `clocks_told_wrong` looks at that.
+            let serious = |problem: &&api::Problem| {
+                let grave = problem.severity == api::Severity::Error && problem.code != CLOCK_WRONG;
+                grave || problem.code == "store-member"
+            };
             if let Some(problem) = status.problems.iter().find(serious) {
                 return Ok(Some(format!("{name} says: {}", problem.text)));
             }
@@ -364,6 +386,35 @@ check = {{ http = "/", every = "200ms", fail_after = 3 }}
         let store = self.store(&self.names[0])?;
         let voting = self.names.len();
         Ok((store.votes.0 != voting).then(|| format!("{} of {voting} members of the store answer", store.votes.0)))
+    }
+
+    /// Whose clocks are told to be wrong: the host that tells, and its words.
+    pub fn clocks_told_wrong(&self) -> Result<Vec<(String, String)>> {
+        let mut told = Vec::new();
+        for name in &self.names {
+            let problems = self.status(name)?.problems;
+            let of_clocks = problems.into_iter().filter(|problem| problem.code == CLOCK_WRONG);
+            told.extend(of_clocks.map(|problem| (name.clone(), problem.text)));
+        }
+        Ok(told)
+    }
+
+    /// Waits until no host tells of a clock that is wrong.
+    pub fn wait_clocks_right(&self, within: Duration) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let told = self.clocks_told_wrong();
+            match told {
+                Ok(told) if told.is_empty() => return Ok(()),
+                told if began.elapsed() > within => {
+                    bail!(
+                        "after {:.1?} clocks are still told to be wrong: {told:?}",
+                        began.elapsed()
+                    )
+                }
+                _ => std::thread::sleep(LOOK_EVERY),
+            }
+        }
     }
 
     /// What the stamps of all actives prove.

@@ -21,12 +21,16 @@ pub(crate) struct Wanted {
     /// A disk of its own for each host, in MiB, that can be filled and stalled
     #[arg(long)]
     disk_mib: Option<u64>,
+    /// A wall clock of its own for each host, by libfaketime, that can be stepped
+    #[arg(long)]
+    own_wall_clocks: bool,
 }
 
 impl Wanted {
     pub(crate) fn settings(&self, program: PathBuf) -> Result<Settings> {
         let mut settings = Settings::beside(program)?;
         settings.profile.clone_from(&self.profile);
+        settings.own_wall_clocks = self.own_wall_clocks;
         settings.disk_bytes = self.disk_mib.map(|mib| mib << 20);
         Ok(settings)
     }
@@ -48,7 +52,9 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
     say(
         "troubles: kill HOST agent|guard|proxy|etcd|token, stop …, power-loss HOST, link-down HOST, path-cut HOST, one-way A B, apart A B,",
     );
-    say("          loss HOST PERMILLE, pause HOST, disk-full HOST, disk-stall HOST, hogs HOST N");
+    say(
+        "          loss HOST PERMILLE, pause HOST, disk-full HOST, disk-stall HOST, hogs HOST N, clock-step HOST SECONDS",
+    );
     say(
         "          try SECONDS TROUBLE + TROUBLE …: breaks, mends, says what a client saw; hosts may be called active, leader, second, third",
     );

@@ -2,7 +2,7 @@
 
 use crate::say;
 use anyhow::Result;
-use bench::chaos::{self, Options};
+use bench::chaos::{self, Means, Options};
 use bench::cluster::{Cluster, Settings};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -28,6 +28,9 @@ pub(crate) struct Wanted {
     /// A disk of its own for each host, in MiB, that can be filled and stalled; 0 for none
     #[arg(long, default_value_t = 512)]
     disk_mib: u64,
+    /// All hosts share the machine's wall clock, and none is stepped; else libfaketime gives each one of its own
+    #[arg(long)]
+    one_wall_clock: bool,
     /// Where logs go if it fails
     #[arg(long, default_value = "/var/tmp/understudy-chaos")]
     keep: PathBuf,
@@ -37,6 +40,7 @@ pub(crate) fn run(wanted: &Wanted, program: PathBuf) -> Result<()> {
     let mut settings = Settings::beside(program)?;
     settings.profile = Some(wanted.profile.clone());
     settings.disk_bytes = Some(wanted.disk_mib << 20).filter(|bytes| *bytes > 0);
+    settings.own_wall_clocks = !wanted.one_wall_clock;
     let seed = wanted.seed.unwrap_or_else(hosts::now_ns);
     say(&format!("seed {seed}"));
     let began = Instant::now();
@@ -50,7 +54,10 @@ pub(crate) fn run(wanted: &Wanted, program: PathBuf) -> Result<()> {
         seed,
         back_within: Duration::from_secs(wanted.back_within_s),
         hold_max: Duration::from_millis(wanted.hold_max_ms),
-        disks: settings.disk_bytes.is_some(),
+        means: Means {
+            disks: settings.disk_bytes.is_some(),
+            clocks: settings.own_wall_clocks,
+        },
         keep: wanted.keep.join(seed.to_string()),
     };
     let outcome = chaos::run(&cluster, &options, &say)?;

@@ -78,6 +78,13 @@ pub enum Trouble {
         /// Whose.
         host: String,
     },
+    /// Its wall clock is stepped, for agent, guard, proxy and commands there; mended, it is stepped back. Needs hosts with wall clocks of their own.
+    ClockStep {
+        /// Whose.
+        host: String,
+        /// Forward; back if negative.
+        seconds: i64,
+    },
     /// Processes that use up the processors.
     Hogs {
         /// Where.
@@ -144,6 +151,10 @@ impl Trouble {
                 free_bytes: FREE_BYTES,
             }],
             Trouble::DiskStall { host } => vec![Fault::DiskStall { host: host.clone() }],
+            Trouble::ClockStep { host, seconds } => vec![Fault::ClockStep {
+                host: host.clone(),
+                seconds: *seconds,
+            }],
             Trouble::Hogs { host, count } => vec![Fault::CpuHogs {
                 host: host.clone(),
                 count: *count,
@@ -172,6 +183,7 @@ impl Trouble {
             | Trouble::Pause { host }
             | Trouble::DiskFull { host }
             | Trouble::DiskStall { host }
+            | Trouble::ClockStep { host, .. }
             | Trouble::Hogs { host, .. } => vec![host],
         }
     }
@@ -225,6 +237,7 @@ impl fmt::Display for Trouble {
             Trouble::Pause { host } => write!(f, "pause {host}"),
             Trouble::DiskFull { host } => write!(f, "disk-full {host}"),
             Trouble::DiskStall { host } => write!(f, "disk-stall {host}"),
+            Trouble::ClockStep { host, seconds } => write!(f, "clock-step {host} {seconds:+}"),
             Trouble::Hogs { host, count } => write!(f, "hogs {host} {count}"),
         }
     }
@@ -262,6 +275,10 @@ impl FromStr for Trouble {
             ["pause", host] => Trouble::Pause { host: (*host).into() },
             ["disk-full", host] => Trouble::DiskFull { host: (*host).into() },
             ["disk-stall", host] => Trouble::DiskStall { host: (*host).into() },
+            ["clock-step", host, seconds] => Trouble::ClockStep {
+                host: (*host).into(),
+                seconds: seconds.parse()?,
+            },
             ["hogs", host, count] => Trouble::Hogs {
                 host: (*host).into(),
                 count: count.parse()?,
@@ -313,6 +330,8 @@ mod tests {
             "pause a",
             "disk-full a",
             "disk-stall a",
+            "clock-step a +3600",
+            "clock-step b -2",
             "hogs a 4",
         ];
         for line in lines {

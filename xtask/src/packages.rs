@@ -143,7 +143,7 @@ pub(crate) const FOR_TESTS: &[Program] = &[
     ALERTMANAGER,
 ];
 /// What `cargo xtask hosts` runs, and what runs on them.
-pub(crate) const FOR_HOSTS: &[Program] = &[IP, NFT, PGREP, FSFREEZE, MKFS, ETCD, SETPRIV, CURL];
+pub(crate) const FOR_HOSTS: &[Program] = &[IP, NFT, PGREP, FSFREEZE, MKFS, ETCD, SETPRIV, CURL, FAKETIME];
 /// The peers of `cargo xtask bench failover`.
 pub(crate) const FOR_FAILOVER: &[Program] = &[KEEPALIVED, PACEMAKER, PACEMAKER_CLI, COROSYNC, RESOURCE_AGENTS, CURL];
 /// What `cargo xtask bench` runs.

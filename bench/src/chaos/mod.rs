@@ -8,7 +8,7 @@
 mod draw;
 mod stamps;
 
-pub use draw::{Drawn, Who, draw};
+pub use draw::{Drawn, Means, Who, draw};
 
 use crate::cluster::{Cluster, Process, TOKEN_PORT};
 use crate::trouble::{Begun, Trouble, heal_all};
@@ -39,8 +39,8 @@ pub struct Options {
     pub back_within: Duration,
     /// A trouble lasts at most this long.
     pub hold_max: Duration,
-    /// Whether hosts have disks that can be filled and stalled.
-    pub disks: bool,
+    /// What the hosts have that can be harmed.
+    pub means: Means,
     /// Where logs are kept if it fails.
     pub keep: PathBuf,
 }
@@ -94,14 +94,21 @@ pub fn run(cluster: &Cluster, options: &Options, say: &dyn Fn(&str)) -> Result<O
         let round = round(cluster, options, &mut chance, &mut epoch, number, say);
         match round {
             Ok(round) => outcome.rounds.push(round),
-            Err(error) => {
-                let kept = cluster.keep_logs(&options.keep);
-                let kept = kept.map_or_else(|error| format!("{error:#}"), |()| options.keep.display().to_string());
-                return Err(error.context(format!("seed {}, round {number}; logs: {kept}", options.seed)));
-            }
+            Err(error) => return Err(kept(cluster, options, error, number)),
         }
     }
+    let right = cluster.wait_clocks_right(options.back_within);
+    right.map_err(|error| kept(cluster, options, error, outcome.rounds.len()))?;
     Ok(outcome)
+}
+
+/// A failure, with how to have it again and where its logs are.
+fn kept(cluster: &Cluster, options: &Options, error: anyhow::Error, round: usize) -> anyhow::Error {
+    let logs = match cluster.keep_logs(&options.keep) {
+        Ok(()) => options.keep.display().to_string(),
+        Err(error) => format!("{error:#}"),
+    };
+    error.context(format!("seed {}, round {round}; logs: {logs}", options.seed))
 }
 
 fn round(
@@ -113,7 +120,7 @@ fn round(
     say: &dyn Fn(&str),
 ) -> Result<Round> {
     let hosts = in_order(cluster)?;
-    let drawn = draw(chance, options.disks);
+    let drawn = draw(chance, options.means);
     let mut troubles: Vec<Trouble> = drawn.iter().map(|drawn| drawn.at(&hosts)).collect();
     troubles.sort();
     troubles.dedup();

@@ -141,6 +141,20 @@ pub enum Error {
         host: String,
     },
 
+    /// What gives hosts a wall clock of their own is not installed.
+    #[error("there is no `{}`\nhint: `apt-get install --no-install-recommends faketime`", library.display())]
+    NoFaketime {
+        /// Where it was looked for.
+        library: PathBuf,
+    },
+
+    /// This fault needs a wall clock of the host's own.
+    #[error("host `{host}` has no wall clock of its own to step\nhint: `Spec::own_wall_clocks`")]
+    NoClock {
+        /// Which.
+        host: String,
+    },
+
     /// A fault that is no fault.
     #[error("not a fault: {why}")]
     Fault {

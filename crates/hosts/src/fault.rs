@@ -5,6 +5,9 @@ use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::fmt;
 
+/// Ten years: what is further away is no clock that was set wrong.
+const STEP_MAX_S: u64 = 10 * 366 * 24 * 3_600;
+
 /// Something that breaks. Ends are hosts by name, or `client` where only frames are concerned.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -81,6 +84,14 @@ pub enum Fault {
         /// Which host.
         host: String,
     },
+    /// Its wall clock is stepped, and back to heal; also while it is switched off, and over a power loss. Several add up. Needs a wall clock of
+    /// its own, and is seen by programs that are started with it.
+    ClockStep {
+        /// Which host.
+        host: String,
+        /// Forward; back if negative. Not 0, at most ten years.
+        seconds: i64,
+    },
 }
 
 impl Fault {
@@ -106,7 +117,8 @@ impl Fault {
             | Fault::Pause { host }
             | Fault::CpuHogs { host, .. }
             | Fault::DiskFull { host, .. }
-            | Fault::DiskStall { host } => vec![host],
+            | Fault::DiskStall { host }
+            | Fault::ClockStep { host, .. } => vec![host],
             Fault::LinkDown { end } | Fault::PathCut { end } | Fault::Loss { end, .. } => vec![end],
             Fault::OneWayCut { from, to } => vec![from, to],
             Fault::Partition { parts } => parts.iter().flatten().map(String::as_str).collect(),
@@ -132,6 +144,9 @@ impl Fault {
             Fault::Loss { permille, .. } if !(1..=1_000).contains(permille) => {
                 Some(format!("{permille} of a thousand frames cannot be lost"))
             }
+            Fault::ClockStep { seconds, .. } if *seconds == 0 || seconds.unsigned_abs() > STEP_MAX_S => Some(format!(
+                "a clock cannot be stepped by {seconds} s; by 1 s to ten years it can, either way"
+            )),
             Fault::CpuHogs { count, .. } if !(1..=64).contains(count) => {
                 Some(format!("{count} hogs; 1 to 64 are possible"))
             }
@@ -198,6 +213,7 @@ impl fmt::Display for Fault {
             Fault::CpuHogs { host, count } => write!(f, "{count} processor hogs on {host}"),
             Fault::DiskFull { host, free_bytes } => write!(f, "disk of {host} full but for {free_bytes} bytes"),
             Fault::DiskStall { host } => write!(f, "disk of {host} stalled"),
+            Fault::ClockStep { host, seconds } => write!(f, "wall clock of {host} stepped by {seconds:+} s"),
         }
     }
 }

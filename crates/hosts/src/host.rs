@@ -6,8 +6,10 @@ use crate::disk::Disk;
 use crate::entry;
 use crate::error::{Error, io};
 use crate::net::{self, Namespace};
+use crate::wall::WallClock;
 use crate::wire::{self, Answer, Command, Ended, Output, Request};
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
@@ -32,6 +34,7 @@ pub struct Host {
     netns: Namespace,
     switch: Namespace,
     clock_offset_s: Option<i64>,
+    pub(crate) wall_clock: Option<WallClock>,
     running: Mutex<Option<Running>>,
 }
 
@@ -56,6 +59,7 @@ pub(crate) struct Making<'a> {
     pub(crate) netns: Namespace,
     pub(crate) switch: &'a Namespace,
     pub(crate) clock_offset_s: Option<i64>,
+    pub(crate) wall_clock: Option<WallClock>,
     /// The text of `/etc/hosts`.
     pub(crate) hosts: &'a str,
 }
@@ -93,6 +97,7 @@ impl Host {
             netns: making.netns,
             switch: making.switch.clone(),
             clock_offset_s: making.clock_offset_s,
+            wall_clock: making.wall_clock,
             running: Mutex::new(None),
         })
     }
@@ -136,6 +141,14 @@ impl Host {
     /// What `/proc/sys/kernel/random/boot_id` says on it.
     pub fn boot_id(&self) -> Option<String> {
         self.lock().as_ref().map(|running| running.boot_id.clone())
+    }
+
+    /// The environment of a program that is to go by the host's own wall clock; empty if it has none. What the program starts inherits it.
+    pub fn wall_clock_env(&self) -> BTreeMap<String, String> {
+        self.wall_clock
+            .as_ref()
+            .map(|clock| clock.env().clone())
+            .unwrap_or_default()
     }
 
     /// The command that enters it.

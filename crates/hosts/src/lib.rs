@@ -23,9 +23,11 @@
 //! # What a host shares with the machine
 //! - **The kernel and its processors.** A host under load slows the others; there is no crash of a kernel. Memory is not divided: a host
 //!   that runs out of it takes the machine along, so there is no such fault.
-//! - **The wall clock.** Time namespaces have no offset for CLOCK_REALTIME, and a step would move the clock of the machine: there is no
-//!   such fault. CLOCK_MONOTONIC and CLOCK_BOOTTIME can be moved when a host is made ([`Spec::clock_offset_s`]).
-//!   Clocks do not drift apart either: it is one clock.
+//! - **The wall clock.** Time namespaces have no offset for CLOCK_REALTIME, and a step would move the clock of the machine. With
+//!   [`Spec::own_wall_clocks`] each host has one for programs that are started with [`Host::wall_clock_env`] and ask the C library for the time,
+//!   and [`Fault::ClockStep`] steps it. etcd, which is in Go, asks the kernel and is not among them; nor is what a program starts
+//!   without its environment. CLOCK_MONOTONIC and CLOCK_BOOTTIME can be moved when a host is made ([`Spec::clock_offset_s`]).
+//!   Clocks do not drift apart: it is one oscillator.
 //! - **The disk's cache.** What a host wrote and did not sync survives its power loss, for the machine has kept its power.
 //! - **Files.** A host sees those of the machine's root file system through an overlay and changes only its own. Other file systems of
 //!   the machine are not seen. The machine's own root must not be an overlay itself.
@@ -49,6 +51,7 @@ pub mod outage;
 mod place;
 mod rig;
 pub mod token;
+mod wall;
 mod wire;
 pub mod witness;
 

@@ -7,6 +7,7 @@ use crate::fault::Fault;
 use crate::host::{Host, Making};
 use crate::net::{self, HOSTS_MAX, Namespace};
 use crate::place::{CLIENT, Place, SWITCH, sweep};
+use crate::wall::WallClock;
 use crate::wire::Command;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ pub struct Spec {
     hosts: Vec<String>,
     disk_bytes: Option<u64>,
     clock_offsets_s: BTreeMap<String, i64>,
+    own_wall_clocks: bool,
 }
 
 impl Spec {
@@ -39,8 +41,15 @@ impl Spec {
         self
     }
 
-    /// Moves CLOCK_MONOTONIC and CLOCK_BOOTTIME of a host by so many seconds, from its first boot on. The wall clock is one
-    /// for all. Stamps of a witness on such a host cannot be compared with those of others.
+    /// Gives each host a wall clock of its own, which can be stepped. It is for programs that are started with
+    /// [`Host::wall_clock_env`]; asking for the time costs them microseconds.
+    #[must_use]
+    pub fn own_wall_clocks(mut self) -> Self {
+        self.own_wall_clocks = true;
+        self
+    }
+
+    /// Moves CLOCK_MONOTONIC and CLOCK_BOOTTIME of a host by so many seconds, from its first boot on. Stamps of a witness on such a host cannot be compared with those of others.
     #[must_use]
     pub fn clock_offset_s(mut self, host: impl Into<String>, seconds: i64) -> Self {
         self.clock_offsets_s.insert(host.into(), seconds);
@@ -129,6 +138,10 @@ impl Rig {
         let lines = names.map(|(number, name)| format!("{} {name}\n", address(number)));
         let hosts = format!("127.0.0.1 localhost\n{}", lines.collect::<String>());
         for (number, name) in spec.hosts.iter().enumerate() {
+            let wall_clock = match spec.own_wall_clocks {
+                true => Some(WallClock::make(&shared.join("clocks"), name)?),
+                false => None,
+            };
             let host = Host::make(Making {
                 name,
                 address: address(number),
@@ -139,6 +152,7 @@ impl Rig {
                 netns: place.namespace(name),
                 switch: &switch,
                 clock_offset_s: spec.clock_offsets_s.get(name).copied(),
+                wall_clock,
                 hosts: &hosts,
             })?;
             host.boot()?;
@@ -211,6 +225,7 @@ impl Rig {
             }
             Fault::DiskFull { host, free_bytes } => self.with_disk(host)?.disk.fill(*free_bytes)?,
             Fault::DiskStall { host } => self.with_disk(host)?.disk.stall()?,
+            Fault::ClockStep { host, .. } => self.set_clock(host, faults.keys().chain([fault]))?,
         }
         faults.insert(fault.clone(), traces);
         Ok(())
@@ -254,6 +269,7 @@ impl Rig {
                 self.host(host)?.disk.go_on().ok();
                 Ok(())
             }
+            Fault::ClockStep { host, .. } => self.set_clock(host, faults.keys()),
         }
     }
 
@@ -308,6 +324,16 @@ impl Rig {
             Err(Error::Init { .. } | Error::Off { .. }) => Ok(()),
             other => other,
         }
+    }
+
+    fn set_clock<'a>(&self, name: &str, faults: impl Iterator<Item = &'a Fault>) -> Result<(), Error> {
+        let steps = faults.filter_map(|fault| match fault {
+            Fault::ClockStep { host, seconds } if host == name => Some(seconds),
+            _ => None,
+        });
+        let clock = self.host(name)?.wall_clock.as_ref();
+        let clock = clock.ok_or_else(|| Error::NoClock { host: name.to_owned() })?;
+        clock.set(steps.sum())
     }
 
     fn running(&self, name: &str) -> Result<&Host, Error> {

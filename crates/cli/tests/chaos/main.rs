@@ -1,6 +1,11 @@
 //! Three hosts out of namespaces, etcd on each, and forty faults: never two actives, and redundant again after each. Needs root, `etcd-server`,
-//! `iproute2`, `nftables`, `util-linux`, `e2fsprogs`.
-use bench::chaos::{Options, run};
+//! `iproute2`, `nftables`, `util-linux`, `e2fsprogs`, `faketime`.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+mod clock;
+
+use bench::chaos::{Means, Options, run};
 use bench::cluster::{Cluster, Settings};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,13 +27,17 @@ fn forty_faults_leave_never_two_actives_and_all_redundant_again() {
     let mut settings = Settings::beside(PathBuf::from(env!("CARGO_BIN_EXE_understudy"))).unwrap();
     settings.profile = Some("lan".into());
     settings.disk_bytes = Some(512 << 20);
+    settings.own_wall_clocks = true;
     let seed = std::env::var("UNDERSTUDY_CHAOS_SEED").map_or(SEED, |seed| seed.parse().unwrap());
     let options = Options {
         faults: FAULTS,
         seed,
         back_within: BACK_WITHIN,
         hold_max: Duration::from_secs(5),
-        disks: true,
+        means: Means {
+            disks: true,
+            clocks: true,
+        },
         keep: std::env::temp_dir().join(format!("understudy-chaos-{seed}")),
     };
     let cluster = Cluster::up(&settings).unwrap();

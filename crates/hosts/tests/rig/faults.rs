@@ -260,6 +260,14 @@ fn what_is_no_fault_is_refused() {
         rig.begin(&Fault::DiskStall { host: "a".into() }),
         Err(Error::NoDisk { .. })
     ));
+    let step = |seconds| Fault::ClockStep {
+        host: "a".into(),
+        seconds,
+    };
+    assert!(matches!(rig.begin(&step(1)), Err(Error::NoClock { .. })));
+    for far in [0, i64::MIN, i64::MAX] {
+        assert!(matches!(rig.begin(&step(far)), Err(Error::Fault { .. })), "{far}");
+    }
     assert!(matches!(rig.heal(&Fault::power_loss("a")), Err(Error::Fault { .. })));
     assert!(rig.faults().is_empty());
 }

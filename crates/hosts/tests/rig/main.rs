@@ -1,8 +1,9 @@
 //! Hosts out of namespaces, for real: they are made, broken, mended and removed. Needs root, `iproute2`, `nftables`, `util-linux`, `e2fsprogs`,
-//! `iputils-ping`, `procps`, `etcd-server`, `etcd-client`, `python3`.
+//! `iputils-ping`, `procps`, `faketime`, `etcd-server`, `etcd-client`, `python3`.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot do its part has failed")]
 
+mod clocks;
 mod etcd;
 mod faults;
 mod life;
