@@ -232,10 +232,11 @@ impl Slot {
         let Some(record) = self.record.as_ref().filter(|record| !record.served) else {
             return;
         };
-        if record.served_before.is_some() && record.served_before == process {
-            self.let_through = Some(record.epoch);
-        } else if record.served_before.is_some() && self.let_through != Some(record.epoch) {
-            self.data = self.data_earlier.take().or_else(|| self.data.take());
+        match record.served_before {
+            None => {}
+            meant if meant == process => self.let_through = Some(record.epoch),
+            _ if self.let_through == Some(record.epoch) => {}
+            _ => self.data = self.data_earlier.take().or_else(|| self.data.take()),
         }
     }
 

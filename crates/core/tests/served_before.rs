@@ -10,7 +10,7 @@ use decisions::{
     SlotWrite,
 };
 use model::{Epoch, HookKind, InstanceId, Revision, RunId, SlotId, Timestamp};
-use pair::{holder_and_standby, id, node, says, slot};
+use pair::{holder, holder_and_standby, id, node, says, slot};
 use std::time::Duration;
 
 const FILE: &str = r#"
@@ -334,25 +334,11 @@ fn with_two_slots() -> Core {
     let file = FILE
         .replace("active = 1", "active = 2")
         .replace("[service.db]", "[service.db]\nport = true\ncheck = { tcp = true }");
-    let adopted = Adopted {
-        since: None,
-        instance: id("db-1"),
-        node: node("a"),
-        run: RunId(1),
-        running: true,
-        current: true,
-        promoted: Some(Epoch(1)),
-        acts: Some(Epoch(1)),
-        served: true,
-        followed: None,
-        stands_by: None,
-        healthy: true,
-    };
     let slots = vec![
         slot(10, 1, "db-1", "a", 1, true),
         of_slot_1(slot(11, 2, "db-2", "b", 2, true)),
     ];
-    let mut core = recovered(&file, slots, adopted, &["db-2", "db-3"]);
+    let mut core = recovered(&file, slots, holder(), &["db-2", "db-3"]);
     core.handle(says(Some(2)), NOW);
     let Event::Cluster(ClusterEvent::Reported(report)) = says(None) else {
         unreachable!("b says something")

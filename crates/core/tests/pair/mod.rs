@@ -87,20 +87,7 @@ pub(crate) fn holder_and_standby(file: &str, now: Timestamp) -> Core {
             worked: None,
             cluster,
             slots: vec![slot(10, 1, "db-1", "a", 1, true)],
-            instances: vec![Adopted {
-                since: None,
-                instance: id("db-1"),
-                node: node("a"),
-                run: RunId(1),
-                running: true,
-                current: true,
-                promoted: Some(Epoch(1)),
-                acts: Some(Epoch(1)),
-                served: true,
-                followed: None,
-                stands_by: None,
-                healthy: true,
-            }],
+            instances: vec![holder()],
             numbers: Vec::new(),
             routes: Vec::new(),
             elsewhere: vec![
@@ -117,4 +104,22 @@ pub(crate) fn holder_and_standby(file: &str, now: Timestamp) -> Core {
     core.handle(Event::Cluster(ClusterEvent::OwnSession(Some(Revision(1)))), now);
     core.handle(says(None), now);
     core
+}
+
+/// `db-1` as the agent on `a` finds it: active at epoch 1.
+pub(crate) fn holder() -> Adopted {
+    Adopted {
+        since: None,
+        instance: id("db-1"),
+        node: node("a"),
+        run: RunId(1),
+        running: true,
+        current: true,
+        promoted: Some(Epoch(1)),
+        acts: Some(Epoch(1)),
+        served: true,
+        followed: None,
+        stands_by: None,
+        healthy: true,
+    }
 }
