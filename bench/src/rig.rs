@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use api::layout::Layout;
 use api::{Failover, ServiceStatus, Status};
 use rustix::process::Signal;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -266,9 +266,19 @@ pub fn pids(status: &Status) -> BTreeMap<String, u32> {
         .collect()
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and that was not given to anybody of this process before: nobody need have taken it yet.
 pub fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        if GIVEN
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(address.port())
+        {
+            return Ok(address);
+        }
+    }
 }
 
 /// The program to test: as given, or beside this one.

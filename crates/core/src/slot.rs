@@ -91,6 +91,8 @@ pub(crate) struct Slot {
     /// The same before somebody was given the slot who counts as having the newest data from that on, for its process served before; as long as
     /// it does not serve. It may have ended by then, unheard: then what is written here counts again.
     pub(crate) data_earlier: Option<(InstanceId, Epoch)>,
+    /// On its holder's node: the epoch at which the process that was meant was seen to be there.
+    pub(crate) let_through: Option<Epoch>,
     /// Claims for them were not answered clearly: one of them may hold the slot, and none may take another (I7).
     pub(crate) unclear: BTreeSet<InstanceId>,
     /// Epoch of the write under way.
@@ -157,6 +159,7 @@ impl Slot {
             record: None,
             data: None,
             data_earlier: None,
+            let_through: None,
             unclear: BTreeSet::new(),
             claiming_on: Revision(0),
             claiming: Epoch::default(),
@@ -221,6 +224,19 @@ impl Slot {
             served_before: known.served_before,
             since: known.since,
         });
+    }
+
+    /// Of a slot that was given to an instance of ours: `process` is the one that it has. Another than was meant, which was never seen with this
+    /// slot, has what it had followed and no more: who served last has the newest data.
+    pub(crate) fn compare_process(&mut self, process: Option<RunId>) {
+        let Some(record) = self.record.as_ref().filter(|record| !record.served) else {
+            return;
+        };
+        if record.served_before.is_some() && record.served_before == process {
+            self.let_through = Some(record.epoch);
+        } else if record.served_before.is_some() && self.let_through != Some(record.epoch) {
+            self.data = self.data_earlier.take().or_else(|| self.data.take());
+        }
     }
 
     pub(crate) fn set(&mut self, phase: Phase, now: Timestamp, because: Reason) {

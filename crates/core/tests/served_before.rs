@@ -163,6 +163,44 @@ fn the_next_process_of_who_served_before_is_not_taken_for_it() {
     assert_eq!(back.holder, id("db-2"));
 }
 
+/// Its node lost its power before it heard of the slot: the process that was meant had ended before, or after.
+#[test]
+fn a_node_that_comes_back_with_another_process_does_not_take_the_slot_for_it() {
+    let file = format!("{FILE}on_follow = [\"follow\"]\n");
+    let given = SlotKnown {
+        data: Some((id("db-2"), Epoch(2))),
+        served_before: Some(RunId(6)),
+        ..slot(30, 9, "db-1", "a", 3, false)
+    };
+    let anew = Adopted {
+        followed: None,
+        ..of_a(false)
+    };
+    let mut core = recovered(&file, vec![given], anew, &["db-2"]);
+    core.handle(says(None), NOW);
+    let mut actions = decided(&mut core);
+    let stops = |action: &Action| matches!(action, Action::Stop { instance, .. } if *instance == id("db-1"));
+    assert!(
+        actions.iter().any(stops),
+        "nothing of its holder runs when it is given on: {actions:?}"
+    );
+    ends(&mut core, "db-1");
+    core.handle(Event::Tick, NOW + Duration::from_secs(1));
+    actions.extend(decided(&mut core));
+    let writes: Vec<&SlotWrite> = actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Write(write) => Some(write),
+            _ => None,
+        })
+        .collect();
+    assert!(!writes.is_empty(), "{actions:?}");
+    for write in writes {
+        assert!(!write.held || write.holder == id("db-2"), "{write:?}");
+        assert_eq!(write.data.as_ref().map(|(holder, _)| holder), Some(&id("db-2")));
+    }
+}
+
 /// Nobody could take it at once: the others hear all the same who has the newest data, and do not end it.
 #[test]
 fn a_slot_that_was_given_to_a_process_that_is_gone_is_given_up_with_who_served_last() {
@@ -267,7 +305,15 @@ fn back(served: bool) -> Core {
 }
 
 fn back_with(file: &str, served: bool) -> Core {
-    let adopted = Adopted {
+    let mut core = recovered(file, vec![slot(20, 7, "db-2", "b", 2, true)], of_a(served), &["db-2"]);
+    core.handle(says(Some(2)), NOW);
+    decided(&mut core);
+    core
+}
+
+/// A standby that the agent on `a` finds.
+fn of_a(served: bool) -> Adopted {
+    Adopted {
         since: None,
         instance: id("db-1"),
         node: node("a"),
@@ -280,11 +326,7 @@ fn back_with(file: &str, served: bool) -> Core {
         followed: Some(Epoch(2)),
         stands_by: None,
         healthy: true,
-    };
-    let mut core = recovered(file, vec![slot(20, 7, "db-2", "b", 2, true)], adopted, &["db-2"]);
-    core.handle(says(Some(2)), NOW);
-    decided(&mut core);
-    core
+    }
 }
 
 /// `db-1` on `a` has slot 0, `db-2` on `b` slot 1, and `db-3` on `b` stands by.

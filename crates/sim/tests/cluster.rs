@@ -119,6 +119,11 @@ fn what_was_broken_once_stays_mended() {
             "who could not go on was said to be unhealthy, which nobody had seen",
         ),
         (
+            76_843,
+            1_500,
+            "who came back took a slot that was given to the process it had before, with older data",
+        ),
+        (
             60_161,
             1_500,
             "who had gone was said to have the newest data, by who took the next process for the one that had served",

@@ -39,6 +39,13 @@ impl Service {
         for instance in self.instances.values_mut().filter(|instance| instance.node != peers.me) {
             hear_of(instance, peers, cx.now);
         }
+        for slot in &mut self.slots {
+            let given = slot.record.as_ref().filter(|record| record.node == peers.me);
+            if let Some(holder) = given.map(|record| record.holder.clone()) {
+                let process = self.instances.get(&holder).filter(|holder| holder.has_process());
+                slot.compare_process(process.map(|holder| holder.run));
+            }
+        }
         for index in 0..self.slots.len() {
             if matches!(
                 self.slots[index].phase,
@@ -105,10 +112,6 @@ impl Service {
             return;
         }
         // Who gave it to us went by what it had heard: since then our instance may have been started anew, without the data.
-        let process = self.instances.get(&record.holder).map(|holder| holder.run);
-        if record.served_before.is_some() && record.served_before != process {
-            slot.data = slot.data_earlier.take();
-        }
         let had = slot.data.as_ref().is_some_and(|(holder, _)| *holder == record.holder) || record.served;
         let follows = self.declared.on_follow.is_some() || self.declared.standby_check.is_some();
         if follows && !had && !self.is_cold() {

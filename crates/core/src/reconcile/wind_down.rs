@@ -77,7 +77,11 @@ impl Service {
         let hold = self.hold(index, cx);
         let ours = match &hold {
             Hold::Ours => true,
-            Hold::Open(_) => cx.is_controller() && record.held,
+            // Its holder's node knows best that nobody has it.
+            Hold::Open(_) => {
+                let is_at_home = cx.peers.is_some_and(|peers| peers.me == record.node);
+                record.held && (cx.is_controller() || is_at_home)
+            }
             Hold::Theirs | Hold::Unproven => false,
         };
         if !ours || cx.peers.is_some_and(|peers| peers.session.is_none()) {

@@ -101,6 +101,7 @@ impl Service {
                 let process = self.instances.get(&to).map(|instance| instance.run);
                 let let_through = served_before.is_some() && (!mine || served_before == process);
                 slot.data_earlier = slot.data.clone().filter(|_| let_through);
+                slot.let_through = (let_through && mine).then_some(epoch);
                 if served || served_last || let_through {
                     slot.data = Some((to.clone(), epoch));
                 }
