@@ -95,8 +95,8 @@ fn a_node_that_began_under_a_clock_a_year_ahead_is_back_when_the_clock_is_right(
     settings.own_wall_clocks = true;
     let cluster = Cluster::up(&settings).unwrap();
     let before = cluster.active().unwrap();
-    let others = cluster.names().iter().filter(|name| **name != before.host);
-    let node = others.last().unwrap().clone();
+    let mut others = cluster.names().iter().filter(|name| **name != before.host);
+    let node = others.next_back().unwrap().clone();
     let step = Trouble::ClockStep {
         host: node.clone(),
         seconds: 400 * 24 * HOUR,
