@@ -222,6 +222,14 @@ impl Bundle {
         Ok(())
     }
 
+    /// From when on its certificates are valid; `None` if that cannot be read.
+    pub fn begins(&self) -> Option<WallTime> {
+        let certificate = crate::certificate::from_pem(&self.certificates.node_pem)?
+            .into_iter()
+            .next()?;
+        Some(Peer::of_certificate(&certificate)?.not_before)
+    }
+
     fn check_certificate(&self, pem: &str, key: &Secret, kind: &Kind) -> Result<(), BundleError> {
         let wrong = |what| Err(BundleError::Mismatch(what));
         let Some(certificate) = crate::certificate::from_pem(pem).and_then(|all| all.into_iter().next()) else {

@@ -2,7 +2,8 @@
 //!
 //! After two thirds of the lifetime the node makes new requests and has them signed by any member, over the connection that
 //! its present certificate authenticates; a member does it itself. Then it writes the files and calls
-//! [`crate::Tls::replace_own`]; the next handshake shows the new certificate. Another process that uses the same folder polls a [`Reloader`].
+//! [`crate::Tls::replace_own`]; the next handshake shows the new certificate. One that is not valid yet is made anew too: it was signed by a clock
+//! that was ahead, and nobody whose clock is right believes it. Another process that uses the same folder polls a [`Reloader`].
 
 use crate::authority::BACKDATED;
 use crate::bundle::{NODE_FILE, REVOKED_FILE, STORE_CLIENT_FILE, STORE_KEY_FILE, TRUST_FILE};
@@ -13,6 +14,8 @@ use std::time::Duration;
 /// When a certificate is to be renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
+    /// Before this nobody believes it.
+    pub begins: WallTime,
     /// When to begin: after two thirds of the lifetime, up to a twentieth earlier, so that nodes that joined together do
     /// not renew together.
     pub due: WallTime,
@@ -26,6 +29,12 @@ pub struct Plan {
 /// How a certificate stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
+    /// It is not valid yet: it was signed by a clock that was ahead, or ours is behind. Renew now, and again after [`Plan::retry`]. A member
+    /// signs for itself; other nodes are believed by no member whose clock is right.
+    Early {
+        /// How long until it is valid.
+        left: Duration,
+    },
     /// Nothing to do until then.
     Fresh {
         /// When to renew.
@@ -54,6 +63,7 @@ impl Plan {
         let spread = i64::from(peer.issue.serial(0)[14]);
         let early = life / 20 / 256 * spread;
         Self {
+            begins: peer.not_before,
             due: WallTime(issued.saturating_add(life / 3 * 2).saturating_sub(early)),
             ends: peer.not_after,
             retry: Duration::from_millis(life.unsigned_abs() / 60)
@@ -69,6 +79,11 @@ impl Plan {
         if now.0 > self.ends.0 {
             return Standing::Ended {
                 since: span(self.ends, now),
+            };
+        }
+        if now.0 < self.begins.0 {
+            return Standing::Early {
+                left: span(now, self.begins),
             };
         }
         if now.0 < self.due.0 {
@@ -143,6 +158,20 @@ mod tests {
             at(92),
             Standing::Ended {
                 since: Duration::from_secs(2 * 86_400)
+            }
+        );
+    }
+
+    #[test]
+    fn one_that_was_signed_by_a_clock_that_was_ahead_is_made_anew_and_not_waited_for() {
+        let plan = Plan::of(&peer(90 * DAY));
+        let begins = ISSUED - 3_600_000;
+        assert_eq!(plan.standing(WallTime(begins)), Standing::Fresh { due: plan.due });
+        let before = plan.standing(WallTime(begins - 400 * DAY));
+        assert_eq!(
+            before,
+            Standing::Early {
+                left: Duration::from_secs(400 * 86_400)
             }
         );
     }

@@ -52,6 +52,10 @@ pub async fn renew(place: &Place, store: &dyn Store, tls: &Tls, keys_of: Option<
         let mut got = None;
         for (name, address) in signers(store, &place.node.node).await? {
             match ask_to_renew(tls, &name, address, &request).await {
+                // With them this node could not even ask another one any more.
+                Ok(bundle) if bundle.begins().is_some_and(|begins| begins > now()) => tried.push(format!(
+                    "{name}: what it signs is not valid yet by this node's clock; set the clocks of both right"
+                )),
                 Ok(bundle) if keys_of.is_none_or(|wanted| brings(&bundle, wanted)) => {
                     got = Some(bundle);
                     break;
@@ -68,7 +72,7 @@ pub async fn renew(place: &Place, store: &dyn Store, tls: &Tls, keys_of: Option<
 }
 
 /// The same before the store answers, which it may not without: etcd's own certificates end, too. Only for a member whose certificates
-/// are due or have ended; says whether they were renewed. The issue is noted when the store answers.
+/// are due, have ended or are not valid yet; says whether they were renewed. The issue is noted when the store answers.
 pub fn renew_alone(place: &Place) -> Result<bool, Error> {
     let folder = place.folder()?;
     let tls = Tls::load(&folder)?;

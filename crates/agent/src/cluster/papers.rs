@@ -332,6 +332,17 @@ impl Papers {
                         ),
                         "see that a member is reachable and clocks are right; else take the node out and let it join again",
                     ),
+                    Standing::Early { left } => add(
+                        "certificates-early",
+                        api::Severity::Error,
+                        format!(
+                            "the certificates of node {me} are valid in {} only, for they were signed by a clock that was ahead, or ours is behind: \
+                             nobody else believes them. {}",
+                            model::Millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+                            why()
+                        ),
+                        "see that clocks are right: a member then makes its own anew; else take the node out and let it join again",
+                    ),
                     Standing::Due { left, late: true } => add(
                         "certificates-late",
                         api::Severity::Warning,

@@ -36,6 +36,7 @@ use tokio::sync::{mpsc, watch};
 const STORE_RETRY: Duration = Duration::from_millis(500);
 /// A store takes a moment to come up; after this long people are told.
 const TOLD_AFTER: Duration = Duration::from_secs(3);
+const RENEWED: &str = "the certificates of this node were due, or not valid yet, and were renewed";
 /// What an agent that comes up sees of its own earlier session within this decides whether what runs goes on.
 const SESSION_WAIT_MIN: Duration = Duration::from_secs(2);
 
@@ -63,7 +64,7 @@ pub(crate) async fn connect(node: &Node, layout: &Layout) -> Result<Connected, S
     are_ours(&place)?;
     // Without valid certificates etcd's members do not speak with each other, and there is no store to note it in.
     match membership::renew_alone(&place) {
-        Ok(true) => tracing::info!("the certificates of this node were due, and were renewed"),
+        Ok(true) => tracing::info!(RENEWED),
         Ok(false) => {}
         Err(error) => {
             tracing::warn!(error = %crate::executor::chain(&error), "the certificates of this node cannot be looked at");
@@ -73,12 +74,12 @@ pub(crate) async fn connect(node: &Node, layout: &Layout) -> Result<Connected, S
         Some(config) => Some(OwnEtcd::start(config, &place).await?),
         None => None,
     };
-    let options = options(node, layout)?;
+    let mut with = options(node, layout)?;
     let began = tokio::time::Instant::now();
     let mut waiting: Option<Waiting> = None;
     let mut told = false;
     loop {
-        let connected = match etcd::Etcd::connect(options.clone()).await {
+        let connected = match etcd::Etcd::connect(with.clone()).await {
             Ok(store) => store.revision().await.map(|_| store).map_err(|error| error.to_string()),
             Err(error) => Err(crate::executor::chain(&error)),
         };
@@ -115,6 +116,11 @@ pub(crate) async fn connect(node: &Node, layout: &Layout) -> Result<Connected, S
                 return Err(StartError::Down);
             }
             () = tokio::time::sleep(STORE_RETRY) => {}
+        }
+        // The clock may have been set right meanwhile by which they were renewed, or they ended.
+        if membership::renew_alone(&place).unwrap_or(false) {
+            tracing::info!(RENEWED);
+            with = options(node, layout)?;
         }
     }
 }

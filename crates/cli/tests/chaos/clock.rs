@@ -87,6 +87,38 @@ fn an_agent_that_is_killed_while_its_clock_is_an_hour_off_comes_back_and_nothing
     assert!(verdict.is_clean(), "{verdict}");
 }
 
+/// It makes certificates anew that have ended by its clock, and nobody else believes the new ones: they begin in a year.
+#[test]
+fn a_node_that_began_under_a_clock_a_year_ahead_is_back_when_the_clock_is_right() {
+    let mut settings = Settings::beside(PathBuf::from(env!("CARGO_BIN_EXE_understudy"))).unwrap();
+    settings.profile = Some("lan".into());
+    settings.own_wall_clocks = true;
+    let cluster = Cluster::up(&settings).unwrap();
+    let before = cluster.active().unwrap();
+    let mut others = cluster.names().iter().filter(|name| **name != before.host);
+    let node = others.next_back().unwrap().clone();
+    let step = Trouble::ClockStep {
+        host: node.clone(),
+        seconds: 400 * 24 * HOUR,
+    };
+    let begun = step.begin(&cluster).unwrap();
+    let kill = Trouble::Kill {
+        host: node.clone(),
+        process: Process::Agent,
+    };
+    assert!(kill.begin(&cluster).unwrap().did_something());
+    wait_for(&format!("{node} to be told offline"), || {
+        let status = cluster.status(&before.host).ok()?;
+        let seen = status.nodes.into_iter().find(|seen| seen.name.as_str() == node)?;
+        (seen.state == api::NodeState::Offline).then_some(())
+    });
+    begun.heal(&cluster).unwrap();
+    cluster.wait_redundant(TOLD_WITHIN).unwrap();
+    assert_eq!(cluster.active().unwrap(), before);
+    let verdict = cluster.verdict().unwrap();
+    assert!(verdict.is_clean(), "{verdict}");
+}
+
 /// Our processes have libfaketime with them; what proves who was active has not.
 fn assert_goes_by_its_clock(cluster: &Cluster, host: &str) {
     let has = |process: Process| {

@@ -150,6 +150,7 @@ async fn another_process_takes_renewed_files_over_and_keeps_the_old_ones_if_they
     assert!(reloader.poll().expect("poll"));
     assert_eq!(issue(), bundle.certificates.issue);
     assert_ne!(issue(), first);
+    assert!(bundle.begins().is_some_and(|begins| begins < now()));
 
     std::fs::write(folder.file("node.pem"), "half a fi").expect("damage");
     let error = reloader.poll().expect_err("damaged");
