@@ -105,18 +105,14 @@ fn one(chance: &mut Rng, means: Means) -> Drawn {
 }
 
 impl Drawn {
-    /// A host without power has no other trouble, nothing is broken twice, and agent and guard are not both harmed with one of them standing still: only
-    /// a watchdog of the machine ends an active then, which these hosts have not.
+    /// A host without power has no other trouble, nothing is broken twice, and no agent is killed beside a guard that stands still: only a watchdog of
+    /// the machine ends an active then, which these hosts have not.
     fn goes_with(self, other: Self) -> bool {
         if self.who != other.who {
             return true;
         }
-        let of_keepers = |what: What| {
-            let keeper = |process| matches!(process, Process::Agent | Process::Guard);
-            matches!(what, What::Stop(process) | What::Kill(process) if keeper(process))
-        };
-        let one_hangs = [self.what, other.what].iter().any(|what| matches!(what, What::Stop(_)));
-        if of_keepers(self.what) && of_keepers(other.what) && one_hangs {
+        let unkept = |one: What, two: What| one == What::Stop(Process::Guard) && two == What::Kill(Process::Agent);
+        if unkept(self.what, other.what) || unkept(other.what, self.what) {
             return false;
         }
         if matches!((self.what, other.what), (What::ClockStep(_), What::ClockStep(_))) {

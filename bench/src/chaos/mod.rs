@@ -211,21 +211,22 @@ pub fn play(
     })
 }
 
-/// Whether guard and agent of a host are both harmed, and one of them only stands still, so that its service manager sees nothing wrong. What ends
-/// an active then is the machine's watchdog, and these hosts have none.
+/// Whether an agent is killed beside a guard that stands still: its service manager sees nothing wrong, and the kernel's deadline went with the
+/// agent. What ends an active then is the machine's watchdog, and these hosts have none.
 fn nobody_left_to_fence(troubles: &[Trouble]) -> bool {
-    let harmed = |host: &str, of: Process, also_killed: bool| {
-        troubles.iter().any(|trouble| match trouble {
-            Trouble::Stop { host: at, process } => at == host && *process == of,
-            Trouble::Kill { host: at, process } => also_killed && at == host && *process == of,
-            _ => false,
-        })
+    let is_killed = |host: &str| {
+        let kills =
+            |trouble: &Trouble| matches!(trouble, Trouble::Kill { host: at, process: Process::Agent } if at == host);
+        troubles.iter().any(kills)
     };
-    let lost = |host: &str| {
-        harmed(host, Process::Agent, true) && harmed(host, Process::Guard, false)
-            || harmed(host, Process::Agent, false) && harmed(host, Process::Guard, true)
+    let stands = |trouble: &Trouble| match trouble {
+        Trouble::Stop {
+            host,
+            process: Process::Guard,
+        } => is_killed(host),
+        _ => false,
     };
-    troubles.iter().flat_map(Trouble::names).any(lost)
+    troubles.iter().any(stands)
 }
 
 fn in_words(troubles: &[Trouble]) -> String {

@@ -1,7 +1,7 @@
 //! The guard, as the session thread sees it: what is armed, what becomes of it, and that it is there at all.
 //!
 //! A thread of its own listens to the guard. The moment that ends, everything armed is frozen from here, and stays so until
-//! another guard has armed it anew.
+//! another guard has armed it anew. Should guard and agent both stand still, the kernel ends what runs past the hard deadline.
 
 use super::clock::mark;
 use api::layout::Layout;
@@ -9,11 +9,12 @@ use decisions::lease::{GUARD_ACTS, GuardAction, GuardEvent, GuardWatch, Hangs};
 use guard::client::{Client, Receiver};
 use guard::fence::protocol::{Armament, Floating, Reply, What};
 use guard::fence::words::Policy;
-use guard::fence::{freeze_now, kill_now};
+use guard::fence::{KernelDeadline, freeze_now, kill_now};
 use model::{Epoch, InstanceId, Mark, Millis, Revision, SlotId, Timing};
 use rustix::process::Pid;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -54,6 +55,8 @@ struct Armed {
     instance: InstanceId,
     armament: Armament,
     waiting: Option<oneshot::Sender<Result<(), String>>>,
+    /// When the kernel ends it by itself, where it can.
+    deadline: Option<KernelDeadline>,
     /// It is being ended, with the session that it was armed in: no other guard may arm it again.
     over: bool,
     /// Whoever waits does so for it to be bound to the present session, and not for it to be armed.
@@ -64,6 +67,8 @@ struct Armed {
 pub(crate) struct Fence {
     timing: Timing,
     heard: mpsc::UnboundedReceiver<Heard>,
+    /// Whether the kernel can end what runs past its hard deadline, or why not.
+    kernel: Arc<OnceLock<Result<(), String>>>,
     client: Option<Client>,
     told: VecDeque<Fenced>,
     armed: BTreeMap<SlotId, Armed>,
@@ -90,13 +95,20 @@ impl Fence {
     pub(crate) fn start(layout: &Layout, timing: &Timing) -> Result<Self, String> {
         let (tell, heard) = mpsc::unbounded_channel();
         let path = layout.guard_socket();
+        let kernel = Arc::new(OnceLock::new());
+        let kernel_too = kernel.clone();
         std::thread::Builder::new()
             .name("guard-link".into())
-            .spawn(move || listen(&path, &tell))
+            .spawn(move || {
+                // Before anything else is heard, for it is asked when the guard says that it stands ready.
+                let _ = kernel_too.set(KernelDeadline::probe().map_err(|error| error.to_string()));
+                listen(&path, &tell);
+            })
             .map_err(|error| format!("cannot listen to the guard: {error}"))?;
         Ok(Self {
             timing: *timing,
             heard,
+            kernel,
             client: None,
             told: VecDeque::new(),
             armed: BTreeMap::new(),
@@ -209,6 +221,7 @@ impl Fence {
         self.decide(GuardEvent::Armed(slot.clone()));
         self.frozen.remove(slot);
         self.kept.remove(slot);
+        let deadline = self.kernel_deadline(cgroup);
         self.send(|client| client.arm(armament.clone()));
         self.armed.insert(
             slot.clone(),
@@ -216,6 +229,7 @@ impl Fence {
                 instance: instance.clone(),
                 armament,
                 waiting: Some(answer),
+                deadline,
                 over: false,
                 rebinds: false,
             },
@@ -254,11 +268,36 @@ impl Fence {
 
     /// A renewal of `session` that was sent at `mark` was acknowledged.
     pub(crate) fn renewed(&mut self, session: Revision, mark: Mark) {
+        self.put_off(mark);
         if self.session.is_none_or(|(known, _)| known != session) {
             self.send(|client| client.session(session.0, mark));
         }
         self.session = Some((session, mark));
         self.send(|client| client.renewed(session.0, mark));
+    }
+
+    /// Has the kernel end what of a cgroup runs past the hard deadline. Whoever takes the slot does not wait for that.
+    fn kernel_deadline(&self, cgroup: &Path) -> Option<KernelDeadline> {
+        // Why there is none was said when the guard stood ready.
+        let deadline = self.kernel.get()?.is_ok().then(KernelDeadline::new)?.ok()?;
+        if let Some((_, mark)) = self.session {
+            deadline.set(self.hard_after(mark));
+        }
+        deadline.watch_soon(cgroup);
+        Some(deadline)
+    }
+
+    /// When the hard deadline of a renewal passes, on CLOCK_BOOTTIME.
+    fn hard_after(&self, renewed: Mark) -> u64 {
+        renewed.later(self.timing.hard_deadline.duration()).boot_ns
+    }
+
+    /// To be done before the guard hears of a renewal: it lets go on what stood still.
+    fn put_off(&self, renewed: Mark) {
+        let at = self.hard_after(renewed);
+        for deadline in self.armed.values().filter_map(|armed| armed.deadline.as_ref()) {
+            deadline.set(at);
+        }
     }
 
     /// The agent goes round; the guard answers. One that does not for a while hangs: it is ended, and another one started.
@@ -422,11 +461,9 @@ impl Fence {
         match reply {
             Reply::SelfTest(test) if test.ok => {
                 self.ready = true;
-                let gates = match &test.gates_unavailable {
-                    None => "kernel gates, freeze and kill".to_owned(),
-                    Some(why) => format!("freeze and kill; no kernel gates: {why}"),
-                };
-                self.told.push_back(Fenced::Ready(gates));
+                let no_deadline = self.kernel.get().and_then(|kernel| kernel.clone().err());
+                self.told
+                    .push_back(Fenced::Ready(in_words(test.gates_unavailable, no_deadline)));
             }
             Reply::SelfTest(test) => {
                 self.ready = false;
@@ -505,6 +542,20 @@ impl Fence {
             Reply::Registered { .. } | Reply::Done { slot: None } => {}
         }
     }
+}
+
+/// With what it is fenced here, and why not with the rest.
+fn in_words(no_gates: Option<String>, no_deadline: Option<String>) -> String {
+    let means = [("kernel gates", no_gates), ("kernel deadline", no_deadline)];
+    let had = means
+        .iter()
+        .filter(|(_, missing)| missing.is_none())
+        .map(|(name, _)| *name);
+    let had: Vec<&str> = had.chain(["freeze and kill"]).collect();
+    let lacks = means
+        .iter()
+        .filter_map(|(name, missing)| Some(format!("; no {name}: {}", missing.as_ref()?)));
+    had.join(", ") + &lacks.collect::<String>()
 }
 
 /// As soon as either clock gets there.

@@ -105,7 +105,8 @@ fn kill_some(folder: &Path, victims: &mut Vec<Child>, patience: Duration) -> Res
     }
 }
 
-fn own() -> Result<PathBuf, super::cgroup::Error> {
+/// The cgroup of this process.
+pub(super) fn own() -> Result<PathBuf, super::cgroup::Error> {
     let mount = mount_point()?;
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let relative = own

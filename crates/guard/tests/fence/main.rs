@@ -10,5 +10,6 @@ mod world;
 mod agents;
 mod deadlines;
 mod gates;
+mod kernel;
 mod latency;
 mod watchdog;

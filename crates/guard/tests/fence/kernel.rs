@@ -1,0 +1,95 @@
+//! The kernel's own deadline, with neither guard nor agent.
+
+use crate::bench::until;
+use crate::world::Group;
+use guard::fence::{KernelDeadline, freeze_now, mark};
+use std::time::Duration;
+
+/// Ends within this after the deadline, on a machine that does other things too.
+const SOON: Duration = Duration::from_millis(500);
+
+fn in_ms(span: u64) -> u64 {
+    mark().later(Duration::from_millis(span)).boot_ns
+}
+
+fn watched(group: &Group) -> KernelDeadline {
+    let deadline = KernelDeadline::new().unwrap();
+    deadline.watch(&group.path).unwrap();
+    deadline
+}
+
+fn is_there(group: &Group) -> bool {
+    group.events().populated
+}
+
+#[test]
+fn what_computes_is_ended_at_the_deadline_and_not_before() {
+    let mut group = Group::new();
+    group.run("while :; do :; done & while :; do :; done");
+    until("it runs", || group.processes() >= 2);
+    let deadline = watched(&group);
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(is_there(&group), "no deadline was set");
+    deadline.set(in_ms(300));
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(is_there(&group));
+    // Put off, as by a renewal.
+    deadline.set(in_ms(400));
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(is_there(&group));
+    std::thread::sleep(Duration::from_millis(200) + SOON);
+    assert!(!is_there(&group));
+}
+
+#[test]
+fn what_wakes_for_a_moment_is_ended_at_that_moment() {
+    let mut group = Group::new();
+    group.run("while :; do sleep 0.05; done");
+    until("it runs", || group.processes() >= 1);
+    let deadline = watched(&group);
+    deadline.set(in_ms(0));
+    std::thread::sleep(SOON);
+    assert!(!is_there(&group));
+}
+
+#[test]
+fn what_is_below_it_is_ended_too_and_what_is_beside_it_is_not() {
+    let (mut group, mut beside) = (Group::new(), Group::new());
+    let below = group.path.join("below");
+    std::fs::create_dir(&below).unwrap();
+    group.run(&format!(
+        "echo $$ > {}/cgroup.procs; while :; do sleep 0.01; done",
+        below.display()
+    ));
+    beside.run("while :; do sleep 0.01; done");
+    let runs = || std::fs::read_to_string(below.join("cgroup.procs")).is_ok_and(|processes| !processes.is_empty());
+    until("it runs", runs);
+    let deadline = watched(&group);
+    deadline.set(in_ms(0));
+    std::thread::sleep(SOON);
+    assert!(!is_there(&group));
+    assert!(is_there(&beside));
+    std::fs::remove_dir(below).unwrap();
+}
+
+#[test]
+fn what_stands_still_is_left_alone_and_goes_on_with_a_later_deadline() {
+    let mut group = Group::new();
+    group.run("while :; do sleep 0.01; done");
+    until("it runs", || group.processes() >= 1);
+    let deadline = watched(&group);
+    freeze_now([group.path.as_path()]).unwrap();
+    until("it stands still", || group.events().frozen);
+    deadline.set(in_ms(0));
+    std::thread::sleep(SOON);
+    assert!(is_there(&group));
+    deadline.set(in_ms(60_000));
+    std::fs::write(group.path.join("cgroup.freeze"), "0").unwrap();
+    std::thread::sleep(SOON);
+    assert!(is_there(&group));
+    // Nobody keeps it any more.
+    deadline.set(in_ms(100));
+    drop(deadline);
+    std::thread::sleep(SOON);
+    assert!(is_there(&group));
+}
