@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   Part ──► the proxy asks clients to come back on new connections ──── those of before are gone ──► Parted
+//!             (not where clients are connected to the service itself)
 //!   Part, shut ──► new connections are kept back, and who asks for one is noted ── none is left ──► Parted
 //!                     │  hold, demote, release, claim: another host has the address
 //!                     ▼
@@ -80,24 +81,25 @@ impl Partings {
 
     /// Begins to part, or goes on with keeping new connections back. Answered by `Parted`, once for each, if it comes about.
     pub(crate) fn part(&mut self, cluster: &str, instance: &InstanceId, address: FloatingAddress, shut: bool) {
-        if !shut {
-            let (orders, queue) = mpsc::unbounded_channel();
-            let parting = Parting {
-                inputs: self.inputs.clone(),
-                began_with: self.addresses.holding(instance.service()),
-                addresses: self.addresses.clone(),
-                gate: self.gate.clone(),
-                cluster: cluster.to_owned(),
-                instance: instance.clone(),
-                address,
-                orders: queue,
-            };
-            self.all.insert(instance.clone(), orders);
-            tokio::spawn(parting.run());
-        } else if let Some(orders) = self.all.get(instance) {
-            // Without a task nothing is kept back: its time was over, and that of the decisions will be.
-            let _ = orders.send(Order::Shut);
+        if shut
+            && let Some(orders) = self.all.get(instance)
+            && orders.send(Order::Shut).is_ok()
+        {
+            return;
         }
+        let (orders, queue) = mpsc::unbounded_channel();
+        let parting = Parting {
+            inputs: self.inputs.clone(),
+            began_with: self.addresses.holding(instance.service()),
+            addresses: self.addresses.clone(),
+            gate: self.gate.clone(),
+            cluster: cluster.to_owned(),
+            instance: instance.clone(),
+            address,
+            orders: queue,
+        };
+        self.all.insert(instance.clone(), orders);
+        tokio::spawn(parting.run(shut));
     }
 
     /// It is over, however it went.
@@ -129,14 +131,15 @@ enum Ended {
 }
 
 impl Parting {
-    async fn run(mut self) {
+    /// `shut`: nobody is seen off before.
+    async fn run(mut self, shut: bool) {
         // While clients are served still: both cost the kernel milliseconds.
         let gate = self.gate.open(&self.cluster).await;
         let latecomers = Latecomers::open(&self.address).await;
         let latecomers = latecomers
             .inspect_err(|error| tracing::warn!(instance = %self.instance, error = %chain(error), "who comes while its address moves has to ask again"))
             .ok();
-        if !self.see_off().await {
+        if !shut && !self.see_off().await {
             return;
         }
         if let Err(error) = gate.and(self.gate.keep_back(self.address.ip).await) {

@@ -168,3 +168,26 @@ fn clients_are_let_in_at_once_when_nobody_can_take_over_any_more() {
         assert!(!decided.contains(&"demote db-1".to_string()));
     }
 }
+
+/// Who answers at its address by itself has no proxy that would tell clients to come back: new ones are kept back at once, and not for long.
+#[test]
+fn where_there_is_no_proxy_new_clients_are_kept_back_at_once_and_a_tenth_of_a_second() {
+    let now = Timestamp(1_000_000);
+    let file = FILE.replace("listen = \"10.0.0.100:5000\"\n", "");
+    let mut core = holder_and_standby(&file, now);
+    decided(&mut core);
+    core.handle(
+        Event::Switchover {
+            request: 1,
+            service: ServiceName::new("db").unwrap(),
+            slot: None,
+            to: None,
+        },
+        now,
+    );
+    assert_eq!(decided(&mut core), ["keep new clients of db-1 back"]);
+    core.handle(Event::Tick, now + Duration::from_millis(99));
+    assert!(decided(&mut core).is_empty(), "somebody is connected still");
+    core.handle(Event::Tick, now + Duration::from_millis(100));
+    assert_eq!(decided(&mut core), ["demote db-1"]);
+}

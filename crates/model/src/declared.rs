@@ -317,6 +317,11 @@ impl Service {
         }
     }
 
+    /// Whether it answers at its floating address by itself, with no proxy in between.
+    pub fn answers_on_floating(&self) -> bool {
+        self.address.is_some() && self.listen.is_none()
+    }
+
     /// What a running process was started from. Two services that agree on it need no restart to become one another.
     pub fn launch(
         &self,

@@ -13,6 +13,8 @@ const PART_WITHIN: Millis = Millis(1_000);
 /// And so long new connections are kept back before requests that are still under way are waited for as behind any address: a client
 /// asks again for a connection after a second.
 const SHUT_WITHIN: Millis = Millis(500);
+/// Where clients are connected to the service itself nobody asks them to come back, and those who stay connected are not waited for longer.
+const SHUT_DIRECT_WITHIN: Millis = Millis(100);
 /// An operator who asked for a switchover hears within this what became of it.
 const SWITCHOVER_WITHIN: Duration = Duration::from_secs(30);
 const WITHDRAWN: &str = "the switchover is withdrawn";
@@ -109,7 +111,7 @@ impl Service {
     /// Begins to move a slot on. Clients are kept away from an exclusive holder first; a shared one serves until the next does.
     pub(crate) fn begin_planned(&mut self, index: usize, change: Change, now: Timestamp, out: &mut VecDeque<Decision>) {
         let Change { to, request, because } = change;
-        let parts = self.declared.listens_on_floating();
+        let (parts, shuts) = (self.declared.listens_on_floating(), self.declared.answers_on_floating());
         let waits = self.declared.exclusive || to.is_none();
         let slot = &mut self.slots[index];
         // The one before is over, even if nobody asked the new active anything yet.
@@ -123,8 +125,8 @@ impl Service {
             drained: false,
             left: BTreeSet::new(),
         });
-        if waits && parts {
-            self.part(index, false, now, out);
+        if waits && (parts || shuts) {
+            self.part(index, shuts, now, out);
         } else if waits {
             self.begin_draining(index, now);
         }
@@ -134,6 +136,7 @@ impl Service {
     /// Asks the node of the holder, which is ours, to part with the clients of its floating address.
     pub(crate) fn part(&mut self, index: usize, shut: bool, now: Timestamp, out: &mut VecDeque<Decision>) {
         let within = match shut {
+            true if self.declared.answers_on_floating() => SHUT_DIRECT_WITHIN,
             true => SHUT_WITHIN,
             false => Millis(PART_WITHIN.0.min(self.declared.drain_timeout.0)),
         };
