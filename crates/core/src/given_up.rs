@@ -191,8 +191,11 @@ impl Service {
         })
     }
 
-    /// When a start is tried again by itself, if who tried it last does not do so.
+    /// When a start is tried again by itself, if who tried it last does not do so: not after all have gone back to what worked.
     fn lapses_at(&self) -> Option<Timestamp> {
+        if self.goes_back() {
+            return None;
+        }
         let known = self.giving_up.known.as_ref()?;
         let retry_after = self.declared.restart.retry_after.duration();
         (known.trial == Trial::Start).then(|| known.since + retry_after)

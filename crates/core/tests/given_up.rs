@@ -8,8 +8,10 @@
 
 mod pair;
 
-use decisions::{Action, ClusterEvent, Core, Event, GivenUp, InstancePhase, NoteKind, Report, RolloutState, Trial};
-use model::{Health, ServiceName, Timestamp};
+use decisions::{
+    Action, ClusterEvent, Core, Event, GivenUp, InstancePhase, NoteKind, Reason, Report, RolloutState, Trial,
+};
+use model::{Health, InstanceId, ServiceName, Timestamp};
 use pair::{holder_and_standby, id, node, says};
 use std::time::Duration;
 
@@ -100,6 +102,32 @@ fn who_is_elected_tries_a_new_version_but_for_one_that_is_given_up() {
     assert!(tries(&decisions(&mut core)));
 }
 
+/// Whom the controller asks to go back to what worked.
+fn sent_back(core: &mut Core) -> Vec<InstanceId> {
+    let asked = std::iter::from_fn(|| core.poll_decision()).filter_map(|decision| match decision.action {
+        Action::AskRenew { instance, .. } if decision.because == Reason::GoesBack => Some(instance),
+        _ => None,
+    });
+    asked.collect()
+}
+
+#[test]
+fn who_took_a_slot_in_vain_goes_back_to_what_worked_and_who_never_started_does_so_by_itself() {
+    for (trial, back) in [(Trial::Slot, vec![id("db-2")]), (Trial::Start, Vec::new())] {
+        let mut core = another_version();
+        core.handle(says(None), NOW);
+        let trial = GivenUp { trial, ..given_up() };
+        hear(&mut core, Some(trial));
+        core.handle(
+            Event::Cluster(ClusterEvent::Controller(true)),
+            NOW + Duration::from_secs(10),
+        );
+        assert_eq!(sent_back(&mut core), back);
+        core.handle(runs_earlier(), NOW + Duration::from_secs(11));
+        assert!(sent_back(&mut core).is_empty(), "it has gone back");
+    }
+}
+
 #[test]
 fn every_node_tells_that_it_is_given_up_and_why() {
     let mut core = another_version();
@@ -169,20 +197,14 @@ fn it_is_written_again_until_the_store_says_so_and_by_the_controller_alone() {
 }
 
 #[test]
-fn a_version_that_did_not_start_is_tried_again_in_time_though_who_tried_it_is_gone() {
-    let mut core = another_version();
+fn a_version_that_did_not_start_is_tried_again_in_time_though_who_tried_it_is_gone_unless_all_went_back() {
     let since = NOW;
-    let (trial, instance) = (Trial::Start, id("db-7"));
-    hear(
-        &mut core,
-        Some(GivenUp {
-            since,
-            trial,
-            instance,
-            ..given_up()
-        }),
-    );
-    elected(&mut core);
+    let version = GivenUp {
+        since,
+        trial: Trial::Start,
+        instance: id("db-7"),
+        ..given_up()
+    };
     let retry_after = spec::parse(&broken(), "shop.toml").unwrap().cluster.services[&ServiceName::new("db").unwrap()]
         .restart
         .retry_after
@@ -193,6 +215,20 @@ fn a_version_that_did_not_start_is_tried_again_in_time_though_who_tried_it_is_go
             .iter()
             .any(|action| matches!(action, Action::TryAgain { .. }))
     };
+    let mut core = another_version();
+    hear(&mut core, Some(version.clone()));
+    elected(&mut core);
+    assert!(
+        !again(&mut core, since + retry_after),
+        "all run what worked, and nothing is tried by itself"
+    );
+
+    // A cold one is nobody's place: nobody goes back.
+    let cold = |file: &str| file.replace("warm", "cold");
+    let mut core = holder_and_standby(&cold(WORKS), NOW);
+    apply(&mut core, &cold(&broken()));
+    hear(&mut core, Some(version));
+    elected(&mut core);
     assert!(!again(&mut core, since + retry_after - Duration::from_secs(1)));
     assert!(core.next_wakeup().is_some_and(|at| at <= since + retry_after));
     assert!(again(&mut core, since + retry_after));

@@ -25,6 +25,7 @@ fn is_left_alone(broken: Broken) {
         assert_eq!(found.tried_after, 0, "it was tried again: {at}");
         assert_eq!(found.told_by, 3, "some nodes do not tell it: {at}");
         assert!(found.serves, "what ran before does not serve: {at}");
+        assert!(found.went_back, "who tried it does not stand by again: {at}");
     }
 }
 

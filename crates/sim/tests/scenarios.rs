@@ -484,14 +484,14 @@ fn a_rollout_of_what_does_not_work_leaves_the_active_alone() {
     let transcript = scenario(
         "
         service  web  active 1  standby 1  replace-after 2  give-up-after 1
-        ail      web  start-fails  1m
+        ail      web  start-fails  15s
         change   web  version 2
         advance  40s
         clients
         ",
     );
     insta::assert_snapshot!(transcript, @r"
-    0.000s   * web cannot be started for 1m
+    0.000s   * web cannot be started for 15s
     0.000s   * the operator applies another file
     0.000s     stop web-2  because it runs from an earlier declaration
     0.000s     web is degraded  because 1 of 1 actives serve, 0 of 1 standbys are ready
@@ -509,15 +509,24 @@ fn a_rollout_of_what_does_not_work_leaves_the_active_alone() {
     0.018s     web-3 is given up  because 1 replacement never became healthy either
     0.018s     write that this version of web is given up  because web-3 never became healthy with the new version: command not found; 1 replacement never became healthy either
     0.019s     web is rolled out no further  because web-3 never became healthy with the new version: command not found; 1 replacement never became healthy either
-    10.018s    start web-3 on a  because it was given up and the time for another try has come
-    10.020s    web-3 did not start  because web-3 could not be started: command not found
-    10.020s    web-3 is given up  because 1 replacement never became healthy either
-    20.020s    start web-3 on a  because it was given up and the time for another try has come
-    20.022s    web-3 did not start  because web-3 could not be started: command not found
-    20.022s    web-3 is given up  because 1 replacement never became healthy either
-    30.022s    start web-3 on a  because it was given up and the time for another try has come
-    30.024s    web-3 did not start  because web-3 could not be started: command not found
-    30.024s    web-3 is given up  because 1 replacement never became healthy either
+    0.019s     start web-3 on a as what worked last  because the new version was given up, and it goes back to what worked
+    0.021s     web-3 did not start  because web-3 could not be started: command not found
+    0.021s     start web-3 on a as what worked last  because web-3 could not be started: command not found
+    0.023s     web-3 did not start  because web-3 could not be started: command not found
+    0.023s     web-3 is replaced  because 2 starts in a row never became healthy
+    0.023s     forget web-3  because 2 starts in a row never became healthy
+    0.023s     create web-4 on a  because 1 of 2 declared instances exist
+    0.023s     start web-4 on a as what worked last  because 1 of 2 declared instances exist
+    0.025s     web-4 did not start  because web-4 could not be started: command not found
+    0.025s     start web-4 on a as what worked last  because web-4 could not be started: command not found
+    0.027s     web-4 did not start  because web-4 could not be started: command not found
+    0.027s     web-4 is given up  because 1 replacement never became healthy either
+    10.027s    start web-4 on a as what worked last  because it was given up and the time for another try has come
+    10.029s    web-4 did not start  because web-4 could not be started: command not found
+    10.029s    web-4 is given up  because 1 replacement never became healthy either
+    20.029s    start web-4 on a as what worked last  because it was given up and the time for another try has come
+    20.051s    web-4 is healthy  because web-4 passes its checks
+    20.051s    web is redundant  because 1 of 1 actives serve, 1 of 1 standbys are ready
     40.000s  = requests to web: 4000 answered, 0 held, 0 failed
     ");
 }

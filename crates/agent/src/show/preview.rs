@@ -274,6 +274,20 @@ fn no_drill_while_paused(known: &Known<'_>) -> Option<String> {
 }
 
 fn retry(name: &str, known: &Known<'_>) -> Result<Preview, Outcome> {
+    let tried = |service: &&ServiceView| {
+        let given_up = service.rollout.as_ref().and_then(|rollout| rollout.given_up.as_ref());
+        given_up.is_some_and(|given_up| given_up.instance.to_string() == name)
+    };
+    // Who tried it last may have been replaced since.
+    if let Some(service) = known.view.services.iter().find(tried) {
+        let mut preview = blank(format!("Try the new version of {} again", service.name));
+        preview.lines.push(format!(
+            "the rollout of {} goes on: one place after the other is stopped and started with the new version; if that is given up again, \
+             who tried it goes back to what worked",
+            service.name
+        ));
+        return Ok(preview);
+    }
     let (_, instance) = find(known, name)?;
     let mut preview = blank(format!("Try {name} again"));
     if instance.phase == InstancePhase::Running {

@@ -401,8 +401,8 @@ fn millis(span: Duration) -> model::Millis {
     model::Millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// What becomes of one that is not redundant if nobody does anything, and otherwise. A place that tried a version in vain stays with it:
-/// only another file has it run what worked.
+/// What becomes of one that is not redundant if nobody does anything, and otherwise. A place that tried a version in vain stays with it where
+/// nothing worked before, or where the version serves elsewhere.
 fn way_back_to_redundancy(service: &ServiceView) -> String {
     let name = &service.name;
     let is_given_up = service

@@ -61,7 +61,15 @@ pub(super) async fn pause(session: &Session, verb: &str, because: Option<&str>, 
 /// `retry`
 pub(super) async fn retry(session: &Session, args: &args::Retry) -> Result<Done, Error> {
     let client = session.client().await?;
-    find(&client.status().await?, &args.instance, &[Kind::Instance])?;
+    let status = client.status().await?;
+    // Who tried a version in vain may have been replaced since.
+    let tried = |service: &api::ServiceStatus| {
+        let rollout = service.rollout.as_ref();
+        rollout.is_some_and(|rollout| rollout.instance.as_ref() == Some(&args.instance))
+    };
+    if !status.services.iter().any(tried) {
+        find(&status, &args.instance, &[Kind::Instance])?;
+    }
     post(
         session,
         &client,

@@ -255,7 +255,8 @@ async fn a_rollback_never_goes_to_what_never_worked_and_a_killed_active_runs_as_
     );
 }
 
-/// What a program says as it ends is told, not that it does not answer; and that it is given up outlives the agent that found out.
+/// What a program says as it ends is told, not that it does not answer; that it is given up outlives the agent that found out, and who tried
+/// it stands by again with what worked.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_exits_at_once_is_given_up_with_its_exit_and_stays_so() {
     let rollout = Rollout::up();
@@ -287,19 +288,27 @@ async fn a_version_that_exits_at_once_is_given_up_with_its_exit_and_stays_so() {
         ("given-up", Some(2)),
         "{before:?}"
     );
-    crate::kill(rollout.rig.own().unwrap().agent);
-    let answers = |status: &api::Status| given_up(status).is_some_and(|rollout| rollout.state == "given-up");
-    let (after, _) = rollout.rig.wait_for("the next agent", HEAL, answers).unwrap();
-    assert_eq!(given_up(&after).unwrap().because, before.because);
-    let tried = before.instance.unwrap();
-    // It waits for its time, as it did before the agent died.
-    let state = |status: &api::Status| {
-        let web = rig::service(status, "web").unwrap();
-        let found = web.instances.iter().find(|instance| instance.id == tried);
-        found.map(|instance| instance.state.clone())
+    let went_back = |status: &api::Status| {
+        let is_redundant = rig::service(status, "web").unwrap().state == "redundant";
+        is_redundant && given_up(status).is_some_and(|rollout| rollout.state == "given-up")
     };
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-    assert_eq!(state(&rollout.rig.status().unwrap()).as_deref(), Some("failed"));
+    let (healed, _) = rollout
+        .rig
+        .wait_for("what worked to stand by again", HEAL, went_back)
+        .unwrap();
+    crate::kill(rollout.rig.own().unwrap().agent);
+    let (after, _) = rollout.rig.wait_for("the next agent", HEAL, went_back).unwrap();
+    assert_eq!(given_up(&after).unwrap().because, before.because);
+    assert_eq!(
+        rig::pids(&after),
+        rig::pids(&healed),
+        "the next agent started somebody anew"
+    );
+    for pid in rig::pids(&after).into_values() {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+        assert!(text(&environment).contains("MARKER=one"));
+    }
+    let tried = before.instance.unwrap();
     let entries = history(&rollout);
     let in_force = entries.first().unwrap();
     assert_eq!(in_force.given_up.len(), 1, "{in_force:?}");

@@ -97,6 +97,7 @@ impl Service {
         if !cx.stopping {
             self.cool_down(cx);
             self.move_on(cx);
+            self.go_back(cx);
             self.start(cx);
         }
     }

@@ -3,14 +3,15 @@
 //! ```text
 //! under way ──▶ stuck (nothing moved for half a minute; goes on by itself if it can) ──▶ under way … done
 //!     └──▶ in vain: who tries the new declaration was given up, or took a slot and did not keep it, twice ──▶ given up, once that
-//!          is written. What ran before serves on, until another file is applied or somebody asks for another try.
+//!          is written. What ran before serves on, and who tried the new one goes back to it, until another file is applied or somebody
+//!          asks for another try.
 //! ```
 
 use crate::instance::{Instance, Phase};
 use crate::peers::WRITE_AGAIN;
 use crate::service::{Change, Rolling, Service};
 use crate::view::{RolloutState, RolloutView};
-use crate::{Action, Context, Decision, Note, NoteKind, Reason, Trial};
+use crate::{Action, Context, Decision, GivenUp, Note, NoteKind, Reason, Trial};
 use model::{InstanceId, Timestamp};
 use std::time::Duration;
 
@@ -47,6 +48,7 @@ impl Service {
             .collect();
         self.tell_rolling(cx);
         self.judge_takeover();
+        self.send_back(cx);
         let misplaced = (0..self.slots.len()).find(|index| self.is_misplaced(*index, cx));
         if outdated.is_empty() && misplaced.is_none() {
             self.rebalance(cx);
@@ -62,7 +64,7 @@ impl Service {
             goes_on && !self.bound.contains_key(*id) && self.instances.get(*id).is_some_and(unfit)
         };
         if let Some(broken) = outdated.iter().find(broken) {
-            self.renew(broken, cx);
+            self.renew(broken, Reason::RolloutNeeds, cx);
             return;
         }
         if !self.is_settled(cx) {
@@ -80,25 +82,54 @@ impl Service {
             return;
         }
         if let Some(standby) = outdated.iter().find(|id| !self.bound.contains_key(id)) {
-            self.renew(standby, cx);
+            self.renew(standby, Reason::RolloutNeeds, cx);
         } else if let Some(active) = outdated.first() {
             self.renew_active(active, cx);
         }
     }
 
-    fn renew(&mut self, id: &InstanceId, cx: &mut Context<'_>) {
+    fn renew(&mut self, id: &InstanceId, because: Reason, cx: &mut Context<'_>) {
         let Some(instance) = self.instances.get_mut(id) else {
             return;
         };
         if self.me.as_ref().is_none_or(|me| *me == instance.node) {
             instance.renewing = true;
             self.rolls_on(cx.now);
-            self.stop(id, Reason::RolloutNeeds, cx.now, cx.out);
+            self.stop(id, because, cx.now, cx.out);
         } else if cx.now >= instance.ask_again {
             instance.ask_again = cx.now + ASK_AGAIN;
             let (instance, node) = (id.clone(), instance.node.clone());
             self.rolls_on(cx.now);
-            cx.decide(Action::AskRenew { instance, node }, Reason::RolloutNeeds);
+            cx.decide(Action::AskRenew { instance, node }, because);
+        }
+    }
+
+    /// Of a version that took slots and did not keep them nobody stands by: one after the other goes back to what worked, so that who could
+    /// take over can also serve.
+    fn send_back(&mut self, cx: &mut Context<'_>) {
+        let took_slots = |known: &GivenUp| known.trial == Trial::Slot;
+        let changes = |instance: &Instance| {
+            let phase = &instance.phase;
+            matches!(phase, Phase::Starting { .. } | Phase::Ended | Phase::Waiting { .. })
+        };
+        if !self.giving_up.known.as_ref().is_some_and(took_slots)
+            || !self.goes_back()
+            || !self.is_calm(cx)
+            || self.instances.values().any(changes)
+        {
+            return;
+        }
+        let stands_by = |instance: &&Instance| {
+            let free = !self.bound.contains_key(&instance.id) && !instance.retiring;
+            free && instance.current && instance.phase == Phase::Running && cx.online(&instance.node)
+        };
+        let id = self
+            .instances
+            .values()
+            .find(stands_by)
+            .map(|instance| instance.id.clone());
+        if let Some(id) = id {
+            self.renew(&id, Reason::GoesBack, cx);
         }
     }
 
@@ -140,7 +171,7 @@ impl Service {
             self.look_again = true;
         } else if self.told_unplaced && self.instances.keys().all(|id| self.bound.contains_key(id)) {
             // There is no room for another one: the only way is through a moment without it.
-            self.renew(id, cx);
+            self.renew(id, Reason::RolloutNeeds, cx);
         }
     }
 

@@ -1,14 +1,15 @@
 //! Which declaration is known to work, and from which one a process is started.
 //!
 //! A declaration worked when everything ran as it says and passed its checks. Until the one in force has, whoever ends unasked and ran from
-//! the one that worked last is started from that again: a rollout tries the new one on those that it chooses, and on nobody else.
+//! the one that worked last is started from that again: a rollout tries the new one on those that it chooses, and on nobody else. If that is
+//! given up, they go back to what worked, but for those that hold a slot.
 
 use super::ends::hear_within;
 use crate::instance::{Instance, Phase, Source};
 use crate::service::Service;
 use crate::slot::Slot;
 use crate::{Context, Reason};
-use model::{RunId, Timestamp};
+use model::{Health, RunId, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,6 +92,7 @@ impl Service {
     /// What the next process of an instance is started from.
     pub(super) fn source(&self, instance: &Instance, now: Timestamp) -> Source {
         // If what worked does not work any more either, the two take turns: the new one may be the remedy.
+        let takes_turns = !self.is_given_up();
         let turn = instance.failed_starts + u32::from(instance.is_flapping(now));
         // Whoever is added while another one tries what is declared does not try it too; nor who comes after it was given up.
         let tries = |other: &Instance| {
@@ -100,8 +102,37 @@ impl Service {
         let is_tried = || self.is_given_up() || self.instances.values().any(tries);
         let is_added = instance.run == RunId(0) && is_tried();
         match self.unproven() {
-            Some(worked) if (instance.ran_earlier || is_added) && turn.is_multiple_of(2) => Source::earlier_one(worked),
+            Some(worked) if (instance.ran_earlier || is_added) && !(takes_turns && turn % 2 == 1) => {
+                Source::earlier_one(worked)
+            }
             _ => Source::declared(&self.declared),
+        }
+    }
+
+    /// Whether who tried what is declared goes back to what worked: not if it serves elsewhere all the same. A cold one runs what worked by
+    /// itself, unless a rollout wants otherwise.
+    pub(crate) fn goes_back(&self) -> bool {
+        self.is_given_up() && !self.is_cold() && self.unproven().is_some() && !self.serves_as_declared(true)
+    }
+
+    /// A place whose tries of what is given up have ended is a standby again: from what worked.
+    pub(super) fn go_back(&mut self, cx: &mut Context<'_>) {
+        if !self.goes_back() {
+            return;
+        }
+        let me = self.me.clone();
+        let mine = |instance: &Instance| me.as_ref().is_none_or(|me| *me == instance.node);
+        let tried_in_vain = |instance: &&mut Instance| {
+            instance.current && matches!(instance.phase, Phase::Failed { .. }) && mine(instance)
+        };
+        for instance in self.instances.values_mut().filter(tried_in_vain) {
+            instance.ran_earlier = true;
+            instance.current = false;
+            instance.failed_starts = 0;
+            // Its replacements were those of what is given up.
+            self.replacements = 0;
+            let phase = Phase::Waiting { until: cx.now };
+            instance.set(phase, Health::Down, cx.now, Reason::GoesBack);
         }
     }
 
@@ -151,12 +182,13 @@ impl Source {
 }
 
 impl Instance {
-    /// Nothing of its process runs any more: remembers what that ran from, unless it was ended to be started from another. Of a cold one it
-    /// is decided when it takes a slot.
-    pub(crate) fn ended(&mut self, is_cold: bool) {
+    /// Nothing of its process runs any more: remembers what that ran from, unless it was ended to be started from another: what is declared,
+    /// or if it goes back, what worked. Of a cold one it is decided when it takes a slot.
+    pub(crate) fn ended(&mut self, is_cold: bool, goes_back: bool) {
         let never_healthy = !self.was_healthy;
-        self.ran_earlier = match (self.renewing || is_cold, self.current) {
-            (true, _) => false,
+        self.ran_earlier = match (self.renewing, self.current) {
+            _ if is_cold => false,
+            (true, _) => goes_back,
             (false, false) => true,
             // A try of what is declared, in turn with what worked.
             (false, true) => self.ran_earlier && never_healthy && self.phase != Phase::Running,

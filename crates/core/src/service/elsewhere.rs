@@ -151,16 +151,22 @@ impl Service {
     }
 
     pub(crate) fn renew_asked(&mut self, id: &InstanceId, now: Timestamp, out: &mut VecDeque<Decision>) -> bool {
-        let due = |instance: &Instance| self.is_mine(instance) && !instance.current && instance.is_alive();
-        // Asked before it was known not to work.
-        let late = self.is_given_up();
-        if late || !self.instances.get(id).is_some_and(due) || self.slots.iter().any(|slot| slot.concerns(id)) {
+        // Who runs what was given up goes back; whoever was asked to try it before that was known does not any more.
+        let (is_given_up, goes_back) = (self.is_given_up(), self.goes_back());
+        let wanted = |instance: &Instance| if instance.current { goes_back } else { !is_given_up };
+        let due = |instance: &Instance| self.is_mine(instance) && wanted(instance) && instance.is_alive();
+        if !self.instances.get(id).is_some_and(due) || self.slots.iter().any(|slot| slot.concerns(id)) {
             return false;
         }
         if let Some(instance) = self.instances.get_mut(id) {
             instance.renewing = true;
         }
-        self.stop(id, Reason::RolloutNeeds, now, out);
+        let because = if goes_back {
+            Reason::GoesBack
+        } else {
+            Reason::RolloutNeeds
+        };
+        self.stop(id, because, now, out);
         true
     }
 

@@ -481,7 +481,7 @@ impl Service {
 
     /// Nothing of an instance runs any more.
     fn gone(&mut self, id: &InstanceId, now: Timestamp, out: &mut VecDeque<Decision>) -> bool {
-        let is_cold = self.is_cold();
+        let (is_cold, goes_back) = (self.is_cold(), self.goes_back());
         let Some(instance) = self.instances.get_mut(id) else {
             return false;
         };
@@ -503,7 +503,7 @@ impl Service {
         instance.promoted = None;
         instance.acts = false;
         instance.demote = None;
-        instance.ended(is_cold);
+        instance.ended(is_cold, goes_back);
         instance.health = Health::Down;
         self.draining.remove(id);
         // What follows (restart, replacement, slot) is the reconciler's to decide.

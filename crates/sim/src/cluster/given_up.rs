@@ -33,6 +33,8 @@ pub struct BrokenVersion {
     pub told_by: usize,
     /// The version before it serves, in the end.
     pub serves: bool,
+    /// Every place runs the version before it again, in the end.
+    pub went_back: bool,
     /// A promise that was broken.
     pub violation: Option<crate::Violation>,
 }
@@ -103,8 +105,20 @@ pub fn broken_version(broken: Broken, seed: u64, dies_after: Option<u32>, forget
             let process = world.process(&slot.holder);
             slot.served && process.is_some_and(|process| process.main && !process.from.env.contains_key(VARIABLE))
         }),
+        went_back: runs_before(&world, &name),
         violation: world.violation.clone(),
     })
+}
+
+/// Whether as many processes as are declared run, all of the version before.
+fn runs_before(world: &World, name: &ServiceName) -> bool {
+    let processes: Vec<_> = world
+        .of(name)
+        .filter_map(|(_, instance)| instance.process.as_ref())
+        .collect();
+    let wanted = world.declared.get(name).map_or(0, |service| service.wanted() as usize);
+    processes.iter().filter(|process| process.main).count() == wanted
+        && processes.iter().all(|process| !process.from.env.contains_key(VARIABLE))
 }
 
 fn controller(world: &World) -> Option<NodeIx> {

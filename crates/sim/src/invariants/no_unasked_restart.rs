@@ -68,6 +68,10 @@ impl NoUnaskedRestart {
             Reason::HookFailed { .. } => evidence.hook_failed,
             Reason::TooMany { .. } => self.too_many(truth, id, process),
             Reason::RolloutNeeds => process.from.launch() != declared.launch(),
+            Reason::GoesBack => {
+                let is_given_up = truth.store.given_up.contains_key(id.service());
+                is_given_up && process.from.launch() == declared.launch() && process.acting.is_none()
+            }
             Reason::SwitchoverAsked => self.moving.contains(id.service()),
             Reason::DrainAsked => node.is_none_or(|node| *node == Node::Drained),
             Reason::NodeLost { .. } => node.is_none_or(|node| *node == Node::Lost),

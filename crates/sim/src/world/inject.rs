@@ -4,7 +4,7 @@ use super::World;
 use super::queue::Due;
 use super::truth::Node;
 use crate::fault::{Fault, Patient};
-use decisions::{Event, Reason, Trial};
+use decisions::{Event, GivenUp, Reason};
 use model::{Cluster, InstanceId, NodeName, RunId};
 use std::sync::Arc;
 use std::time::Duration;
@@ -180,8 +180,7 @@ impl World {
     /// What was given up because of faults is tried again by an operator, now that they are over.
     pub(crate) fn retry_given_up(&mut self) {
         let given_up: Vec<_> = self.truth.store.given_up.values().cloned().collect();
-        for given_up in given_up.into_iter().filter(|given_up| given_up.trial == Trial::Slot) {
-            let instance = given_up.instance;
+        for GivenUp { instance, .. } in given_up {
             self.tell(Event::Retry { instance });
         }
     }

@@ -156,7 +156,7 @@ pub(crate) static RESTART: TableKind = TableKind {
                 max: hours(24 * 7),
             },
             default: Default::Is(r#""5m""#),
-            doc: "A place that was given up is tried again after this long.",
+            doc: "A place that was given up is tried again after this long, unless it went back to the version that worked before.",
             example: r#""1h""#,
         },
     ],

@@ -66,6 +66,14 @@ fn justified(world: &World, ix: NodeIx, decision: &Decision, id: &InstanceId, pr
         }
         Reason::RebalanceAsked => world.tally.rebalanced,
         Reason::RolloutNeeds => process.from.launch() != declared.launch(),
+        Reason::GoesBack => {
+            let given_up = Key::GivenUp(world.file, id.service().clone());
+            let serves = world
+                .held(id.service())
+                .iter()
+                .any(|slot| slot.holder == *id && slot.served);
+            process.from.launch() == declared.launch() && !serves && world.server.model.get(&given_up).is_some()
+        }
         Reason::Parked { .. } => world.told_parked(ix, id.service()),
         Reason::ColdStandby => declared.standby_mode == StandbyMode::Cold,
         Reason::TooMany { .. } if evidence.unassigned => true,
