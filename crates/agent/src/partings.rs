@@ -8,6 +8,8 @@
 //!                     ▼
 //!   Rejoin ──► new connections are let in; who was noted is passed on to the new holder, or let in here if the address stays
 //! ```
+//! Where no proxy is in between, the node to which the address comes keeps new connections back too, until its instance is promoted.
+//!
 //! A task per address does it. Whether a client is left is asked of the kernel: it knows also those that the proxy has not accepted yet, and
 //! those that have not received all of their answer. The gate is renewed as long as the task lives and times out by itself if it does not.
 
@@ -25,7 +27,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -43,6 +45,8 @@ const RENEW_EVERY: Duration = Duration::from_millis(500);
 const SHUT_FOR_MAX: Duration = Duration::from_secs(60);
 /// So long after the end of it the address may still come to somebody, as after a new holder that failed.
 const AWAIT_HOLDER: Duration = Duration::from_secs(5);
+/// Who comes before an instance is promoted waits for that no longer than this: a promotion may take its time.
+const ARRIVE_WITHIN: Duration = Duration::from_secs(1);
 /// Routers and hosts that have not taken notice of the new holder send here for so long.
 const PASS_ON_FOR: Duration = Duration::from_secs(3);
 
@@ -53,6 +57,8 @@ pub(crate) struct Partings {
     gate: Gate,
     /// By whom has the address. One that has ended stays until its instance parts again.
     all: BTreeMap<InstanceId, mpsc::UnboundedSender<Order>>,
+    /// By whose promotion is awaited, which is over when this is dropped.
+    arrivals: BTreeMap<InstanceId, oneshot::Sender<()>>,
 }
 
 enum Order {
@@ -67,7 +73,34 @@ impl Partings {
             addresses,
             gate: Gate::default(),
             all: BTreeMap::new(),
+            arrivals: BTreeMap::new(),
         }
+    }
+
+    /// Keeps those back who come to an address that is about to be here, until its instance is promoted. Answered when they are; not if they
+    /// cannot be.
+    pub(crate) fn receive(
+        &mut self,
+        cluster: &str,
+        instance: &InstanceId,
+        address: FloatingAddress,
+    ) -> oneshot::Receiver<()> {
+        let (kept_back, answer) = oneshot::channel();
+        let (promoted, over) = oneshot::channel();
+        self.arrivals.insert(instance.clone(), promoted);
+        let arrival = Arrival {
+            gate: self.gate.clone(),
+            cluster: cluster.to_owned(),
+            instance: instance.clone(),
+            address,
+        };
+        tokio::spawn(arrival.run(kept_back, over));
+        answer
+    }
+
+    /// What is to be dropped when the promotion of an instance is over, however it went.
+    pub(crate) fn promotes(&mut self, instance: &InstanceId) -> Option<oneshot::Sender<()>> {
+        self.arrivals.remove(instance)
     }
 
     /// Lets in whom an earlier agent of this cluster kept back.
@@ -97,9 +130,10 @@ impl Partings {
             instance: instance.clone(),
             address,
             orders: queue,
+            is_direct: shut,
         };
         self.all.insert(instance.clone(), orders);
-        tokio::spawn(parting.run(shut));
+        tokio::spawn(parting.run());
     }
 
     /// It is over, however it went.
@@ -120,6 +154,8 @@ struct Parting {
     instance: InstanceId,
     address: FloatingAddress,
     orders: mpsc::UnboundedReceiver<Order>,
+    /// Clients are connected to the service itself: nobody is seen off, and having the address says nothing of being served.
+    is_direct: bool,
 }
 
 /// How keeping new connections back ended.
@@ -131,15 +167,14 @@ enum Ended {
 }
 
 impl Parting {
-    /// `shut`: nobody is seen off before.
-    async fn run(mut self, shut: bool) {
+    async fn run(mut self) {
         // While clients are served still: both cost the kernel milliseconds.
         let gate = self.gate.open(&self.cluster).await;
         let latecomers = Latecomers::open(&self.address).await;
         let latecomers = latecomers
             .inspect_err(|error| tracing::warn!(instance = %self.instance, error = %chain(error), "who comes while its address moves has to ask again"))
             .ok();
-        if !shut && !self.see_off().await {
+        if !self.is_direct && !self.see_off().await {
             return;
         }
         if let Err(error) = gate.and(self.gate.keep_back(self.address.ip).await) {
@@ -183,7 +218,7 @@ impl Parting {
         let mut told = false;
         let mut here = tokio::time::interval(LOOK_HERE_EVERY);
         while began.elapsed() < SHUT_FOR_MAX {
-            if self.is_here_anew() {
+            if !self.is_direct && self.is_here_anew() {
                 return Ended::Here;
             }
             tokio::select! {
@@ -272,6 +307,46 @@ impl Parting {
         };
         let _ = self.inputs.send(Input::Address(Box::new(news)));
         self.tell(true);
+    }
+}
+
+/// An address that comes here before its instance can serve.
+struct Arrival {
+    gate: Gate,
+    cluster: String,
+    instance: InstanceId,
+    address: FloatingAddress,
+}
+
+impl Arrival {
+    async fn run(self, kept_back: oneshot::Sender<()>, mut promoted: oneshot::Receiver<()>) {
+        let (gate, latecomers) = tokio::join!(self.gate.open(&self.cluster), Latecomers::open(&self.address));
+        // Whoever could not be let in afterwards had to ask again, after a second: then it is better to be refused.
+        let latecomers = match latecomers {
+            Ok(latecomers) => latecomers,
+            Err(error) => {
+                return tracing::debug!(instance = %self.instance, error = %chain(&error), "who comes early is not kept back");
+            }
+        };
+        if let Err(error) = gate.and(self.gate.keep_back(self.address.ip).await) {
+            return tracing::debug!(instance = %self.instance, error = %chain(&error), "who comes early is not kept back");
+        }
+        let mut noted = Noted::new(Some(latecomers));
+        let _ = kept_back.send(());
+        let until = Instant::now() + ARRIVE_WITHIN;
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut promoted => break,
+                () = tokio::time::sleep_until(until) => break,
+                heard = noted.hear() => match heard {
+                    Ok(_) => {}
+                    Err(error) => noted.give_up(&error, &self.instance),
+                },
+            }
+        }
+        self.gate.admit(self.address.ip).await;
+        noted.let_in(&self.instance);
     }
 }
 

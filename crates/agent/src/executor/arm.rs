@@ -11,6 +11,10 @@ use guard::fence::protocol::Floating;
 use model::{Addressing, Epoch, FloatingAddress, InstanceId, RunId};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// Nobody's takeover waits for longer until those who come early are kept back.
+const RECEIVED_WITHIN: Duration = Duration::from_millis(20);
 
 impl Executor {
     /// Takes floating addresses off this node that an earlier agent left, and that nobody who was adopted has.
@@ -61,6 +65,13 @@ impl Executor {
             }
             None => None,
         };
+        // Who comes before it is promoted would be refused by it.
+        let comes_early =
+            takes_over && service.is_some_and(|service| service.answers_on_floating() && service.on_promote.is_some());
+        let received = address
+            .clone()
+            .filter(|_| comes_early)
+            .map(|address| self.partings.receive(&self.cluster.name, &instance, address));
         let claim = address.map(|address| self.addresses.begin(&instance, address));
         let inputs = self.inputs.clone();
         let under = self.session.as_ref().map(SessionLink::session).unwrap_or_default();
@@ -87,6 +98,10 @@ impl Executor {
                         answer,
                     });
                     armed.await.unwrap_or_else(|_| Err("the agent is ending".into()))?;
+                }
+                if let Some(received) = received {
+                    // Begun before the guard was asked: as a rule it has been long since.
+                    let _ = tokio::time::timeout(RECEIVED_WITHIN, received).await;
                 }
                 match claim {
                     // Only what can be taken away is taken.

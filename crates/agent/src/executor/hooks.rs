@@ -117,6 +117,9 @@ impl Executor {
             live.memo.acts = before.acts;
         }
         let (inputs, addresses) = (self.inputs.clone(), self.addresses.clone());
+        let early = (kind == HookKind::Promote)
+            .then(|| self.partings.promotes(&instance))
+            .flatten();
         let task = tokio::spawn(async move {
             let ran = async {
                 let command = command?;
@@ -131,7 +134,10 @@ impl Executor {
                     }
                     noted => noted?,
                 }
-                hook::run(command).await.map_err(|error| chain(&error))?;
+                let result = hook::run(command).await.map_err(|error| chain(&error));
+                // Those who came meanwhile are let in.
+                drop(early);
+                result?;
                 if kind == HookKind::Demote {
                     addresses.release(&instance).await;
                 }
