@@ -172,7 +172,7 @@ impl Service {
             let instance = tried.id.clone();
             return Some(Reason::ChecksPass { instance });
         }
-        if tried.is_none() && self.lapses_at().is_some_and(|at| now >= at) {
+        if tried.is_none_or(|tried| !tried.current) && self.lapses_at().is_some_and(|at| now >= at) {
             return Some(Reason::RetryDue);
         }
         self.runs_as_declared().then_some(Reason::AllReplaced)

@@ -1226,6 +1226,11 @@ fn a_version_whose_promotion_fails_is_given_up_and_the_one_before_serves_on() {
     0.248s     switchover of db/0 to db-1 took 107.7ms  because it runs from an earlier declaration
     0.248s     write that this version of db is given up  because db-2 took a slot with the new version and did not keep it, 2 times: on_promote failed: exit code 1
     0.249s     db is rolled out no further  because db-2 took a slot with the new version and did not keep it, 2 times: on_promote failed: exit code 1
+    0.249s     stop db-2  because the new version was given up, and it goes back to what worked
+    0.249s     db is degraded  because 1 of 1 actives serve, 0 of 1 standbys are ready
+    0.259s     start db-2 on a as what worked last  because the new version was given up, and it goes back to what worked
+    0.281s     db-2 is healthy  because db-2 passes its checks
+    0.281s     db is redundant  because 1 of 1 actives serve, 1 of 1 standbys are ready
     60.205s  = db is redundant; db-1 holds slot 0 at epoch 5; db-1 on a is active, ready; db-2 on a is standby, ready
     ");
 }

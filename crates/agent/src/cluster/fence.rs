@@ -8,7 +8,7 @@ use api::layout::Layout;
 use decisions::lease::{GUARD_ACTS, GuardAction, GuardEvent, GuardWatch, Hangs};
 use guard::client::{Client, Receiver};
 use guard::fence::protocol::{Armament, Floating, Reply, What};
-use guard::fence::words::Policy;
+use guard::fence::words::{Policy, State};
 use guard::fence::{KernelDeadline, freeze_now, kill_now};
 use model::{Epoch, InstanceId, Mark, Millis, Revision, SlotId, Timing};
 use rustix::process::Pid;
@@ -279,7 +279,12 @@ impl Fence {
     /// Has the kernel end what of a cgroup runs past the hard deadline. Whoever takes the slot does not wait for that.
     fn kernel_deadline(&self, cgroup: &Path) -> Option<KernelDeadline> {
         // Why there is none was said when the guard stood ready.
-        let deadline = self.kernel.get()?.is_ok().then(KernelDeadline::new)?.ok()?;
+        let made = self.kernel.get()?.is_ok().then(KernelDeadline::new)?;
+        let deadline = made
+            .inspect_err(
+                |error| tracing::warn!(%error, cgroup = %cgroup.display(), "the kernel sets no deadline of its own"),
+            )
+            .ok()?;
         if let Some((_, mark)) = self.session {
             deadline.set(self.hard_after(mark));
         }
@@ -290,6 +295,21 @@ impl Fence {
     /// When the hard deadline of a renewal passes, on CLOCK_BOOTTIME.
     fn hard_after(&self, renewed: Mark) -> u64 {
         renewed.later(self.timing.hard_deadline.duration()).boot_ns
+    }
+
+    /// What stands still cannot act, but a signal lets it leave a processor once more, and for that it is not to be ended: the guard keeps it.
+    fn stands_still(&self, slot: &SlotId) {
+        if let Some(deadline) = self.armed.get(slot).and_then(|armed| armed.deadline.as_ref()) {
+            deadline.lift();
+        }
+    }
+
+    /// It goes on, under the deadline of the newest renewal.
+    fn goes_on(&self, slot: &SlotId) {
+        let deadline = self.armed.get(slot).and_then(|armed| armed.deadline.as_ref());
+        if let (Some(deadline), Some((_, renewed))) = (deadline, self.session) {
+            deadline.set(self.hard_after(renewed));
+        }
     }
 
     /// To be done before the guard hears of a renewal: it lets go on what stood still.
@@ -357,9 +377,14 @@ impl Fence {
 
     /// Stops everything armed at once: there is no guard.
     pub(crate) fn freeze_all(&mut self) {
-        for cgroup in self.cgroups() {
-            if let Err(error) = freeze_now([cgroup.as_path()]) {
-                tracing::error!(cgroup = %cgroup.display(), %error, "cannot freeze an exclusive active");
+        for armed in self.armed.values() {
+            let cgroup = armed.armament.cgroup.as_path();
+            match (freeze_now([cgroup]), &armed.deadline) {
+                (Ok(()), Some(deadline)) => deadline.lift(),
+                (Ok(()), None) => {}
+                (Err(error), _) => {
+                    tracing::error!(cgroup = %cgroup.display(), %error, "cannot freeze an exclusive active");
+                }
             }
         }
     }
@@ -470,7 +495,10 @@ impl Fence {
                 self.why_not = test.why_not.join("; ");
                 self.told.push_back(Fenced::NotReady(self.why_not.clone()));
             }
-            Reply::Armed { slot, epoch, .. } => {
+            Reply::Armed { slot, epoch, state } => {
+                if state == State::Frozen {
+                    self.stands_still(&slot);
+                }
                 if let Some(armed) = self.armed.get_mut(&slot).filter(|armed| armed.armament.epoch == epoch)
                     && let Some(waiting) = armed.waiting.take()
                 {
@@ -495,6 +523,7 @@ impl Fence {
                 tracing::warn!(%slot, ?what, "the guard acts");
                 match what {
                     What::Frozen => {
+                        self.stands_still(&slot);
                         self.frozen.insert(slot.clone());
                         self.decide(GuardEvent::Still(slot.clone()));
                     }
@@ -504,6 +533,7 @@ impl Fence {
                         self.decide(GuardEvent::Still(slot.clone()));
                     }
                     What::Thawed { .. } | What::Resumed => {
+                        self.goes_on(&slot);
                         self.frozen.remove(&slot);
                         self.kept.remove(&slot);
                         self.decide(GuardEvent::GoesOn(slot.clone()));

@@ -367,7 +367,13 @@ fn of_instance(service: &ServiceView, instance: &InstanceView, executor: &Execut
     if let Some(last) = &instance.last_failure {
         facts.push(format!("its last failure: {last}"));
     }
-    if !instance.current {
+    let is_given_up = || {
+        let rollout = service.rollout.as_ref();
+        rollout.is_some_and(|rollout| rollout.state == decisions::RolloutState::GivenUp)
+    };
+    if !instance.current && is_given_up() {
+        facts.push("it runs what worked before: the new version was given up".into());
+    } else if !instance.current {
         facts.push("it runs from an earlier declaration and will be replaced".into());
     }
     let if_it_dies = if slot.is_some() {

@@ -195,9 +195,8 @@ pub(super) fn rollout(service: &ServiceView) -> Option<api::Rollout> {
         .iter()
         .filter(|instance| instance.current && instance.phase == InstancePhase::Failed);
     let given_up = rollout.given_up.as_ref();
-    let tried_last = given_up.filter(|given_up| service.instances.iter().any(|other| other.id == given_up.instance));
     let by_hand = || {
-        let tried = tried_last.map(|given_up| format!("; `understudy retry {}` tries once more", given_up.instance));
+        let tried = given_up.map(|given_up| format!("; `understudy retry {}` tries once more", given_up.instance));
         tried.unwrap_or_default()
     };
     let again = retried.clone().next().map_or_else(by_hand, |instance| {

@@ -11,7 +11,7 @@ use crate::instance::{Instance, Phase};
 use crate::peers::WRITE_AGAIN;
 use crate::service::{Change, Rolling, Service};
 use crate::view::{RolloutState, RolloutView};
-use crate::{Action, Context, Decision, GivenUp, Note, NoteKind, Reason, Trial};
+use crate::{Action, Context, Decision, Note, NoteKind, Reason, Trial};
 use model::{InstanceId, Timestamp};
 use std::time::Duration;
 
@@ -23,6 +23,9 @@ const TAKEOVERS_TRIED: u32 = 2;
 
 /// A node that was asked to move something on is asked again after this long.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// And to have something go back, which a node of before never does.
+const ASK_BACK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Why a version is not tried any more.
 #[derive(Debug, Clone)]
@@ -97,7 +100,12 @@ impl Service {
             self.rolls_on(cx.now);
             self.stop(id, because, cx.now, cx.out);
         } else if cx.now >= instance.ask_again {
-            instance.ask_again = cx.now + ASK_AGAIN;
+            let pause = if because == Reason::GoesBack {
+                ASK_BACK_AGAIN
+            } else {
+                ASK_AGAIN
+            };
+            instance.ask_again = cx.now + pause;
             let (instance, node) = (id.clone(), instance.node.clone());
             self.rolls_on(cx.now);
             cx.decide(Action::AskRenew { instance, node }, because);
@@ -107,21 +115,19 @@ impl Service {
     /// Of a version that took slots and did not keep them nobody stands by: one after the other goes back to what worked, so that who could
     /// take over can also serve.
     fn send_back(&mut self, cx: &mut Context<'_>) {
-        let took_slots = |known: &GivenUp| known.trial == Trial::Slot;
+        // One whose node is lost or drained may be so for long.
         let changes = |instance: &Instance| {
             let phase = &instance.phase;
-            matches!(phase, Phase::Starting { .. } | Phase::Ended | Phase::Waiting { .. })
+            let changes = matches!(phase, Phase::Starting { .. } | Phase::Ended | Phase::Waiting { .. });
+            changes && !instance.retiring && cx.online(&instance.node)
         };
-        if !self.giving_up.known.as_ref().is_some_and(took_slots)
-            || !self.goes_back()
-            || !self.is_calm(cx)
-            || self.instances.values().any(changes)
-        {
+        if !self.stands_back() || !self.is_calm(cx) || self.instances.values().any(changes) {
             return;
         }
         let stands_by = |instance: &&Instance| {
             let free = !self.bound.contains_key(&instance.id) && !instance.retiring;
-            free && instance.current && instance.phase == Phase::Running && cx.online(&instance.node)
+            let asked = cx.now < instance.ask_again;
+            free && instance.current && instance.phase == Phase::Running && cx.online(&instance.node) && !asked
         };
         let id = self
             .instances

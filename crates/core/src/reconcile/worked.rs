@@ -8,7 +8,7 @@ use super::ends::hear_within;
 use crate::instance::{Instance, Phase, Source};
 use crate::service::Service;
 use crate::slot::Slot;
-use crate::{Context, Reason};
+use crate::{Context, GivenUp, Reason, Trial};
 use model::{Health, RunId, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,7 +92,7 @@ impl Service {
     /// What the next process of an instance is started from.
     pub(super) fn source(&self, instance: &Instance, now: Timestamp) -> Source {
         // If what worked does not work any more either, the two take turns: the new one may be the remedy.
-        let takes_turns = !self.is_given_up();
+        let takes_turns = !self.goes_back();
         let turn = instance.failed_starts + u32::from(instance.is_flapping(now));
         // Whoever is added while another one tries what is declared does not try it too; nor who comes after it was given up.
         let tries = |other: &Instance| {
@@ -109,10 +109,20 @@ impl Service {
         }
     }
 
-    /// Whether who tried what is declared goes back to what worked: not if it serves elsewhere all the same. A cold one runs what worked by
-    /// itself, unless a rollout wants otherwise.
+    /// Whether who tried what is declared goes back to what worked: not if it holds a slot all the same. A cold one runs what worked by itself,
+    /// unless a rollout wants otherwise.
     pub(crate) fn goes_back(&self) -> bool {
-        self.is_given_up() && !self.is_cold() && self.unproven().is_some() && !self.serves_as_declared(true)
+        let holds = |slot: &Slot| {
+            let holder = slot.last_holder().and_then(|holder| self.instances.get(holder));
+            holder.is_some_and(|holder| holder.current)
+        };
+        self.is_given_up() && !self.is_cold() && self.unproven().is_some() && !self.slots.iter().any(holds)
+    }
+
+    /// Whether standbys do so too that run well: of a version that was given up for not keeping its slots.
+    pub(crate) fn stands_back(&self) -> bool {
+        let took_slots = |known: &GivenUp| known.trial == Trial::Slot;
+        self.giving_up.known.as_ref().is_some_and(took_slots) && self.goes_back()
     }
 
     /// A place whose tries of what is given up have ended is a standby again: from what worked.
@@ -120,6 +130,8 @@ impl Service {
         if !self.goes_back() {
             return;
         }
+        // Nobody is moved on to it, so there need not be one more for that.
+        self.look_again |= std::mem::take(&mut self.surge);
         let me = self.me.clone();
         let mine = |instance: &Instance| me.as_ref().is_none_or(|me| *me == instance.node);
         let tried_in_vain = |instance: &&mut Instance| {

@@ -152,7 +152,7 @@ impl Service {
 
     pub(crate) fn renew_asked(&mut self, id: &InstanceId, now: Timestamp, out: &mut VecDeque<Decision>) -> bool {
         // Who runs what was given up goes back; whoever was asked to try it before that was known does not any more.
-        let (is_given_up, goes_back) = (self.is_given_up(), self.goes_back());
+        let (is_given_up, goes_back) = (self.is_given_up(), self.stands_back());
         let wanted = |instance: &Instance| if instance.current { goes_back } else { !is_given_up };
         let due = |instance: &Instance| self.is_mine(instance) && wanted(instance) && instance.is_alive();
         if !self.instances.get(id).is_some_and(due) || self.slots.iter().any(|slot| slot.concerns(id)) {

@@ -229,7 +229,12 @@ impl Service {
                 changed
             }
             Event::Retry { instance } => {
-                self.try_again(Reason::RetryAsked);
+                // Who failed with what worked before is not meant to try the new version.
+                let tried_last = self.giving_up.known.as_ref().map(|known| &known.instance);
+                let found = self.instances.get(&instance);
+                if tried_last == Some(&instance) || found.is_some_and(|found| found.current) {
+                    self.try_again(Reason::RetryAsked);
+                }
                 let Some(instance) = self.instances.get_mut(&instance) else {
                     return self.is_given_up();
                 };

@@ -5,8 +5,9 @@
 //!                                                                  │            and whenever one of them leaves a processor
 //!                                                                  └── the clock is past the word: SIGKILL to who runs
 //! ```
-//! Frozen processes run nothing, so nothing happens to them. While nothing of the cgroup runs it costs nothing. It lives as long as the process
-//! that set it up; whatever that is worth, guard and gates do their part all the same.
+//! So each process runs once more at most, for a millisecond or until it sleeps. What is frozen must have no deadline: a signal lets it leave a
+//! processor without running an instruction of its own. It lives as long as the process that set it up; whatever that is worth, guard and gates
+//! do their part all the same. Processors that are switched on later are not watched.
 
 #![expect(unsafe_code, reason = "the kernel's programs and their memory have no safe wrapper")]
 
@@ -14,11 +15,12 @@ use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::process::{Resource, getrlimit};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering::Release};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Release, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How long a process may run on one processor until the clock is looked at.
@@ -34,6 +36,17 @@ pub enum Error {
     /// The word, or the program.
     #[error("the kernel takes no program ({0}): it needs Linux 5.8 with BPF, and root or CAP_BPF with CAP_PERFMON")]
     Program(io::Error),
+    /// Each processor takes two descriptors, which others need more.
+    #[error("{processors} processors take {} open files a slot, and this process may have {limit}: raise LimitNOFILE", processors * 2)]
+    TooManyFiles {
+        /// Of this machine.
+        processors: usize,
+        /// Open files.
+        limit: u64,
+    },
+    /// In a container with clocks of its own the kernel goes by others.
+    #[error("this time namespace has another CLOCK_BOOTTIME than the kernel")]
+    OtherClock,
     /// What calls the program.
     #[error("the kernel does not watch cgroup `{}` run ({source}): it needs CONFIG_CGROUP_PERF, and root or CAP_PERFMON", path.display())]
     Watch {
@@ -52,7 +65,32 @@ pub struct KernelDeadline(Option<Arc<Inner>>);
 struct Inner {
     word: Word,
     /// What calls the program: on each processor one for time, one for leaving it.
-    events: Mutex<Vec<OwnedFd>>,
+    events: Mutex<Option<(Vec<OwnedFd>, Room)>>,
+}
+
+/// Descriptors of all that is watched, so that they never are more than half of those that this process may have.
+#[derive(Debug)]
+struct Room(usize);
+
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
+
+impl Room {
+    fn take(processors: usize) -> Result<Self, Error> {
+        let wants = processors * 2;
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let taken = TAKEN.fetch_add(wants, SeqCst) + wants;
+        let room = Self(wants);
+        match u64::try_from(taken).unwrap_or(u64::MAX) > limit / 2 {
+            true => Err(Error::TooManyFiles { processors, limit }),
+            false => Ok(room),
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        TAKEN.fetch_sub(self.0, SeqCst);
+    }
 }
 
 impl KernelDeadline {
@@ -60,13 +98,16 @@ impl KernelDeadline {
     pub fn new() -> Result<Self, Error> {
         let inner = Inner {
             word: Word::new().map_err(Error::Program)?,
-            events: Mutex::new(Vec::new()),
+            events: Mutex::new(None),
         };
         Ok(Self(Some(Arc::new(inner))))
     }
 
     /// Whether there can be one here: tried on the cgroup of this process, in which nothing is ended.
     pub fn probe() -> Result<(), Error> {
+        if has_clock_of_its_own(&fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default()) {
+            return Err(Error::OtherClock);
+        }
         let own = super::selftest::own().unwrap_or_default();
         Self::new()?.watch(&own)
     }
@@ -76,6 +117,11 @@ impl KernelDeadline {
         if let Some(inner) = &self.0 {
             inner.word.set(boot_ns);
         }
+    }
+
+    /// There is none until it is set again.
+    pub fn lift(&self) {
+        self.set(NEVER);
     }
 
     /// Has the kernel watch a cgroup with all below it. Takes milliseconds, more with many processors.
@@ -101,7 +147,7 @@ impl KernelDeadline {
 
 impl Drop for KernelDeadline {
     fn drop(&mut self) {
-        self.set(NEVER);
+        self.lift();
         // To close what calls the program takes its time too; without another thread it is done here.
         let inner = self.0.take();
         let _ = std::thread::Builder::new()
@@ -120,8 +166,13 @@ impl Inner {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::open(cgroup, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
         let online = fs::read_to_string("/sys/devices/system/cpu/online").map_err(failed)?;
-        let mut events = Vec::new();
-        for processor in processors(&online) {
+        let online: Vec<i32> = processors(&online).collect();
+        if online.is_empty() {
+            return Err(failed(io::ErrorKind::InvalidData.into()));
+        }
+        let room = Room::take(online.len())?;
+        let mut events = Vec::with_capacity(online.len() * 2);
+        for processor in online {
             for (what, every) in [(CPU_CLOCK, RUNS_NS), (CONTEXT_SWITCHES, 1)] {
                 match call_on(&program, &folder, processor, what, every) {
                     Ok(event) => events.push(event),
@@ -131,7 +182,7 @@ impl Inner {
                 }
             }
         }
-        *self.events.lock().unwrap_or_else(PoisonError::into_inner) = events;
+        *self.events.lock().unwrap_or_else(PoisonError::into_inner) = Some((events, room));
         Ok(())
     }
 }
@@ -188,6 +239,13 @@ impl Drop for Word {
         // SAFETY: mapped by `new` with this length, and used by nobody any more.
         let _ = unsafe { munmap(self.at.as_ptr().cast(), MAPPED) };
     }
+}
+
+/// `boottime 0 0`: seconds and nanoseconds by which it differs from the machine's.
+fn has_clock_of_its_own(offsets: &str) -> bool {
+    let of_boot = |line: &str| line.strip_prefix("boottime").map(str::to_owned);
+    let offset = offsets.lines().find_map(of_boot).unwrap_or_default();
+    offset.split_whitespace().any(|number| number != "0")
 }
 
 /// `0-3,8`
@@ -378,6 +436,17 @@ mod tests {
         assert_eq!(processors("0-3,8\n").collect::<Vec<_>>(), [0, 1, 2, 3, 8]);
         assert_eq!(processors("0").collect::<Vec<_>>(), [0]);
         assert_eq!(processors("\n").count(), 0);
+    }
+
+    #[test]
+    fn another_clock_than_the_machines_is_noticed() {
+        assert!(!has_clock_of_its_own(
+            "monotonic           0         0\nboottime            0         0\n"
+        ));
+        assert!(has_clock_of_its_own(
+            "monotonic           0         0\nboottime         3600         0\n"
+        ));
+        assert!(!has_clock_of_its_own(""));
     }
 
     #[test]

@@ -12,12 +12,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 /// Raised when the rules change, as that of the other gates.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 /// Sets of addresses whose new connections are kept back.
 const KEPT_V4: &str = "kept_v4";
 const KEPT_V6: &str = "kept_v6";
 
-/// The gate before new TCP connections to addresses of one cluster on this machine.
+/// The gate before new TCP connections to addresses of one cluster on this machine, but for those of the machine itself.
 #[derive(Debug)]
 pub struct Admission {
     socket: Socket,
@@ -131,25 +131,69 @@ mod tests {
 
     const SHORT: Duration = Duration::from_millis(300);
 
-    /// In a network of our own, whose loopback is up.
-    fn in_a_network(test: impl FnOnce() + Send + 'static) {
-        let thread = std::thread::spawn(|| {
-            #[expect(unsafe_code, reason = "leaving a network has no safe wrapper")]
-            // SAFETY: only this thread changes its network; no descriptor is affected.
-            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("a network of our own: this test needs root");
-            let up = std::process::Command::new("ip")
-                .args(["link", "set", "lo", "up"])
-                .status();
-            assert!(up.expect("iproute2").success());
-            test();
+    /// In a network of our own with a neighbour, from which `connect` connects.
+    fn beside_a_neighbour(test: impl FnOnce(&dyn Fn(SocketAddr) -> std::io::Result<TcpStream>) + Send + 'static) {
+        let (ask, asked) = std::sync::mpsc::channel::<SocketAddr>();
+        let (answer, answered) = std::sync::mpsc::channel();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            leave_the_network();
+            tell.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+            for at in asked {
+                answer.send(TcpStream::connect_timeout(&at, SHORT)).unwrap();
+            }
+        });
+        let neighbour = told.recv().unwrap();
+        let thread = std::thread::spawn(move || {
+            leave_the_network();
+            for words in [
+                "link set lo up".to_owned(),
+                format!("link add here type veth peer name there netns {neighbour}"),
+                "address add 10.9.0.1/24 dev here".into(),
+                "address add fd09::1/64 dev here nodad".into(),
+                "link set here up".into(),
+            ] {
+                ip(&words, None);
+            }
+            for words in [
+                "address add 10.9.0.2/24 dev there",
+                "address add fd09::2/64 dev there nodad",
+                "link set there up",
+            ] {
+                ip(words, Some(neighbour));
+            }
+            test(&|at| {
+                ask.send(at).unwrap();
+                answered.recv().unwrap()
+            });
         });
         if let Err(panic) = thread.join() {
             std::panic::resume_unwind(panic);
         }
     }
 
-    fn is_kept_back(at: SocketAddr) -> bool {
-        match TcpStream::connect_timeout(&at, SHORT) {
+    fn leave_the_network() {
+        #[expect(unsafe_code, reason = "leaving a network has no safe wrapper")]
+        // SAFETY: only this thread changes its network; no descriptor is affected.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("a network of our own: this test needs root");
+    }
+
+    /// `ip`, here or in the network of another thread.
+    fn ip(words: &str, of: Option<i32>) {
+        let mut command = match of {
+            Some(thread) => {
+                let mut enter = std::process::Command::new("nsenter");
+                enter.arg(format!("--net=/proc/{thread}/ns/net")).arg("ip");
+                enter
+            }
+            None => std::process::Command::new("ip"),
+        };
+        let status = command.args(words.split(' ')).status();
+        assert!(status.expect("iproute2 and util-linux").success(), "{words}");
+    }
+
+    fn is_kept_back(connected: std::io::Result<TcpStream>) -> bool {
+        match connected {
             Ok(_) => false,
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
@@ -160,22 +204,20 @@ mod tests {
 
     #[test]
     fn new_connections_wait_those_there_are_go_on_and_the_time_ends_by_itself() {
-        in_a_network(|| {
-            for ip in ["127.0.0.5", "::1"] {
+        beside_a_neighbour(|connect| {
+            for ip in ["10.9.0.1", "fd09::1"] {
                 let ip: IpAddr = ip.parse().unwrap();
                 let listener = TcpListener::bind((ip, 0)).unwrap();
                 let at = listener.local_addr().unwrap();
-                let other = TcpListener::bind("127.0.0.6:0").unwrap().local_addr().unwrap();
-                let mut client = TcpStream::connect(at).unwrap();
+                // A neighbour of this moment may have to be found first.
+                let mut client = (0..20).find_map(|_| connect(at).ok()).expect("a neighbour");
                 let mut served = listener.accept().unwrap().0;
                 let mut admission = Admission::open("unit").unwrap();
                 admission.keep_back(ip, Duration::from_secs(60)).unwrap();
-                assert!(is_kept_back(at));
-                let refused = TcpStream::connect_timeout(&other, SHORT).unwrap_err();
-                assert_eq!(
-                    refused.kind(),
-                    ErrorKind::ConnectionRefused,
-                    "another address is not concerned"
+                assert!(is_kept_back(connect(at)));
+                assert!(
+                    TcpStream::connect_timeout(&at, SHORT).is_ok(),
+                    "hooks of this machine are let through"
                 );
                 client.write_all(b"?").unwrap();
                 served.read_exact(&mut [0]).unwrap();
@@ -185,14 +227,14 @@ mod tests {
                 let mut second = Admission::open("unit").unwrap();
                 second.keep_back(ip, Duration::from_millis(100)).unwrap();
                 std::thread::sleep(SHORT);
-                assert!(!is_kept_back(at), "the time is over");
+                assert!(!is_kept_back(connect(at)), "the time is over");
                 admission.admit(ip).unwrap();
                 admission.keep_back(ip, Duration::from_secs(60)).unwrap();
                 admission.admit(ip).unwrap();
-                assert!(!is_kept_back(at), "let in again");
+                assert!(!is_kept_back(connect(at)), "let in again");
                 admission.keep_back(ip, Duration::from_secs(60)).unwrap();
                 Admission::remove("unit").unwrap();
-                assert!(!is_kept_back(at), "without the table");
+                assert!(!is_kept_back(connect(at)), "without the table");
             }
             Admission::remove("unit").unwrap();
         });

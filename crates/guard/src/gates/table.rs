@@ -23,9 +23,14 @@ const LOOKUP_INVERTED: u32 = 1;
 const REGISTER: u32 = 8;
 const VERDICT: u32 = 0;
 const DROP: u32 = 0;
+const META_INTERFACE: u32 = 4;
 const META_PROTOCOL_FAMILY: u32 = 15;
 const META_PROTOCOL: u32 = 16;
+const EQUAL: u32 = 0;
+const NOT_EQUAL: u32 = 1;
 const TCP: u8 = 6;
+/// The index of `lo`, in every network.
+const LOOPBACK: u32 = 1;
 /// Where the flags are in a TCP header, and which of them tell a connection that begins.
 const TCP_FLAGS: u32 = 13;
 const SYN: u8 = 0x02;
@@ -127,6 +132,9 @@ pub(super) fn create_admission(table: &str, names: [&'static str; 2]) -> Batch {
             "in",
             &[(name, sets.number, 0)],
             |rule| {
+                // Hooks and checks of the service itself come from here.
+                meta(rule, META_INTERFACE, REGISTER);
+                differs(rule, REGISTER, &LOOPBACK.to_ne_bytes());
                 meta(rule, META_PROTOCOL_FAMILY, REGISTER);
                 equals(rule, REGISTER, &[protocol]);
                 meta(rule, META_PROTOCOL, REGISTER);
@@ -289,9 +297,17 @@ fn masked(batch: &mut Batch, register: u32, bits: u8) {
 }
 
 fn equals(batch: &mut Batch, register: u32, value: &[u8]) {
+    compares(batch, register, EQUAL, value);
+}
+
+fn differs(batch: &mut Batch, register: u32, value: &[u8]) {
+    compares(batch, register, NOT_EQUAL, value);
+}
+
+fn compares(batch: &mut Batch, register: u32, how: u32, value: &[u8]) {
     expression(batch, "cmp", |compare| {
         compare.put_be32(1, register);
-        compare.put_be32(2, 0);
+        compare.put_be32(2, how);
         compare.nest(3, |data| data.put(1, value));
     });
 }

@@ -217,7 +217,7 @@ pub const CATALOGUE: [Entry; 20] = [
         severity: Severity::Error,
         after_s: 0,
         meaning: "One place of the service stays empty.",
-        manager: "It tries again after `restart.retry_after`.",
+        manager: "It tries again after `restart.retry_after`; with the version that worked before, if a new one was given up.",
         action: "Mend what its output complains of, then `understudy retry INSTANCE`.",
     },
     Entry {
