@@ -4,6 +4,7 @@
 //! draws the try with the median duration, by what `events` and `status` say of it.
 
 mod draw;
+mod peers;
 mod rig;
 
 use anyhow::{Context, Result, ensure};
@@ -21,6 +22,9 @@ pub(crate) struct Settings {
     /// How many times the active is killed; the median is drawn
     #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=99))]
     runs: u32,
+    /// Draws Understudy beside other managers instead, from what `cargo xtask bench failover` wrote
+    #[arg(long)]
+    peers: bool,
 }
 
 /// Where the picture lies, from the root.
@@ -30,6 +34,9 @@ const AROUND: Duration = Duration::from_millis(500);
 
 /// Makes the picture anew.
 pub(crate) fn make(root: &Path, settings: &Settings) -> Result<()> {
+    if settings.peers {
+        return peers::make(root);
+    }
     let program = match &settings.understudy {
         Some(path) => path
             .canonicalize()

@@ -177,10 +177,11 @@ impl Parting {
         if !self.is_direct && !self.see_off().await {
             return;
         }
+        // Who is let in after this is noted too, and asks twice, which does no harm: that nobody is let in and not noted counts.
+        let mut noted = Noted::new(latecomers);
         if let Err(error) = gate.and(self.gate.keep_back(self.address.ip).await) {
             return self.cannot_keep_back(&error);
         }
-        let mut noted = Noted::new(latecomers);
         let ended = self.keep_back(&mut noted).await;
         self.gate.admit(self.address.ip).await;
         self.pass_on(noted, ended).await;
@@ -328,10 +329,10 @@ impl Arrival {
                 return tracing::debug!(instance = %self.instance, error = %chain(&error), "who comes early is not kept back");
             }
         };
+        let mut noted = Noted::new(Some(latecomers));
         if let Err(error) = gate.and(self.gate.keep_back(self.address.ip).await) {
             return tracing::debug!(instance = %self.instance, error = %chain(&error), "who comes early is not kept back");
         }
-        let mut noted = Noted::new(Some(latecomers));
         let _ = kept_back.send(());
         let until = Instant::now() + ARRIVE_WITHIN;
         loop {

@@ -123,6 +123,8 @@ pub enum Action {
         /// Somebody held the slot until now, and is known to be fenced or demoted: whoever else still answers for its floating address
         /// can only be a late echo of that.
         takes_over: bool,
+        /// Its slot is moved in order: nothing is lost by keeping clients back for a moment.
+        moves: bool,
     },
     /// An active that stands still goes on: its slot belongs to our present session. `Armed`.
     Rebind {

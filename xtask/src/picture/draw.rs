@@ -12,7 +12,7 @@ const ROW: u32 = 30;
 const TOP: u32 = 176;
 
 /// Light by default, dark where the reader's screen is.
-const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#1f2328}.title{font-size:17px;font-weight:600}\
+pub(super) const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#1f2328}.title{font-size:17px;font-weight:600}\
 .soft{fill:#59636e}.mono{font:12px ui-monospace,monospace}.right{text-anchor:end}.middle{text-anchor:middle}\
 .paper{fill:#fff;stroke:#d1d9e0}.box{fill:none;stroke:#59636e}.active{fill:#dafbe1;stroke:#1a7f37}\
 .gone{fill:none;stroke:#d1242f;stroke-dasharray:4 3}.bar{fill:#0969da}.grid{stroke:#d1d9e0}.cut{fill:#d1242f;font-weight:600}\
@@ -168,7 +168,7 @@ fn meaning(step: &str, failover: &Failover) -> String {
     }
 }
 
-fn text(out: &mut String, x: u32, y: u32, class: &str, said: &str) {
+pub(super) fn text(out: &mut String, x: u32, y: u32, class: &str, said: &str) {
     // Writing to a `String` cannot fail.
     writeln!(
         out,
@@ -178,7 +178,7 @@ fn text(out: &mut String, x: u32, y: u32, class: &str, said: &str) {
     .ok();
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")

@@ -13,8 +13,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Nobody's takeover waits for longer until those who come early are kept back.
-const RECEIVED_WITHIN: Duration = Duration::from_millis(20);
+/// A move waits no longer until those who come early are kept back.
+const RECEIVED_WITHIN: Duration = Duration::from_millis(200);
 
 impl Executor {
     /// Takes floating addresses off this node that an earlier agent left, and that nobody who was adopted has.
@@ -50,6 +50,7 @@ impl Executor {
         slot: model::SlotId,
         epoch: Epoch,
         takes_over: bool,
+        moves: bool,
     ) {
         let address = self.floating(&instance, epoch);
         let fenced = self
@@ -65,9 +66,9 @@ impl Executor {
             }
             None => None,
         };
-        // Who comes before it is promoted would be refused by it.
+        // Who comes before it is promoted would be refused by it. After a failure nobody waits for that to be seen to.
         let comes_early =
-            takes_over && service.is_some_and(|service| service.answers_on_floating() && service.on_promote.is_some());
+            moves && service.is_some_and(|service| service.answers_on_floating() && service.on_promote.is_some());
         let received = address
             .clone()
             .filter(|_| comes_early)

@@ -321,7 +321,8 @@ impl Executor {
                 slot,
                 epoch,
                 takes_over,
-            } => self.arm(instance, run, slot, epoch, takes_over),
+                moves,
+            } => self.arm(instance, run, slot, epoch, takes_over, moves),
             Action::Rebind { instance, slot, epoch } => self.rebind(instance, slot, epoch),
             Action::Part { instance, shut } => {
                 let declared = self.cluster.services.get(instance.service());

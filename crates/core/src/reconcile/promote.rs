@@ -46,6 +46,10 @@ impl Service {
                             epoch,
                             // Who only claimed it may never have had its address.
                             takes_over: slot.before.is_some() && slot.data.is_some(),
+                            moves: slot
+                                .takeover
+                                .as_ref()
+                                .is_some_and(|takeover| takeover.because.is_move()),
                         };
                         cx.decide(action, because);
                     }
@@ -128,6 +132,7 @@ impl Service {
             slot: slot.id.clone(),
             epoch,
             takes_over: true,
+            moves: false,
         };
         cx.decide(action, Reason::Adopted);
     }

@@ -211,6 +211,20 @@ impl Instance {
 }
 
 impl Reason {
+    /// Whether somebody wanted a slot to be moved, here or on another node, while its holder was well.
+    pub(crate) fn is_move(&self) -> bool {
+        let moves = [
+            Reason::SwitchoverAsked,
+            Reason::DrainAsked,
+            Reason::RolloutNeeds,
+            Reason::RebalanceAsked,
+        ];
+        match self {
+            Reason::HandedOver { because } => moves.iter().any(|reason| *because == reason.to_string()),
+            because => moves.contains(because),
+        }
+    }
+
     /// Whether a rollout wanted it, here or on another node.
     pub(crate) fn is_rollout(&self) -> bool {
         match self {
