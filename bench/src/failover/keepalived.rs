@@ -1,6 +1,6 @@
 //! keepalived: VRRP moves an address, a script on each host checks the service, which runs on all of them.
 
-use super::contender::{Active, Break, CONTROL, Contender, PORT, floating, need, pids, tokenserver};
+use super::contender::{Active, Break, CONTROL, Contender, PORT, floating, need, pids, tokenserver, who_answers};
 use anyhow::Result;
 use bench::report::first_line;
 use hosts::{Command, Host, Rig};
@@ -151,7 +151,16 @@ impl Contender for Keepalived {
     fn tidy(&self, rig: &Rig, host: &Host, broken: Break, active: &Active) -> Result<()> {
         match broken {
             Break::ServiceKilled => self.start_service(rig, host),
-            Break::ServiceFrozen => Ok(host.signal(active.pid, Signal::CONT)?),
+            Break::ServiceFrozen => {
+                host.signal(active.pid, Signal::CONT)?;
+                // keepalived told it once that it is no master any more, while it stood still: without this it would act beside the next one
+                // in all tries to come.
+                let next = who_answers(rig, SocketAddr::from((floating(rig), PORT)))?;
+                if next.is_some_and(|next| next.host != active.host) {
+                    host.shell(&format!("{} demote --control {CONTROL}", self.program.display()))?;
+                }
+                Ok(())
+            }
             Break::Switchover => {
                 let ended = || Ok(self.manager(host)?.is_empty().then_some(()));
                 super::contender::wait_for("keepalived to stop", Duration::from_secs(10), ended)?;

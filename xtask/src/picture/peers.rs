@@ -10,7 +10,7 @@ const PICTURE: &str = "docs/peers.svg";
 
 const WIDTH: u32 = 880;
 const LEFT: u32 = 250;
-const RIGHT: u32 = 690;
+const RIGHT: u32 = 590;
 const ROW: u32 = 22;
 /// Between two faults.
 const GAP: u32 = 34;
