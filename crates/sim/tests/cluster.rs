@@ -123,6 +123,7 @@ fn what_was_broken_once_stays_mended() {
             1_500,
             "who came back took a slot that was given to the process it had before, with older data",
         ),
+        (90_182, 1_500, "who served last was forgotten once more, by old news"),
         (
             60_161,
             1_500,

@@ -415,11 +415,15 @@ impl Service {
     }
 
     /// Instances of others that were forgotten and whose node lives: it may run them, and others may follow them, so they are not gone
-    /// before it says so.
+    /// before it says so. Likewise who turned out to have served last: it was forgotten by old news, and that is not written again.
     fn take_back(&mut self, cx: &Context<'_>) {
         let Some(peers) = cx.peers else { return };
         let lives = |gone: &Instance| gone.node != peers.me && (peers.lives(&gone.node) || !peers.controller);
-        let back = self.forgotten.iter().filter(|(_, (gone, _))| lives(gone));
+        let has_data = |id: &InstanceId, gone: &Instance| gone.node != peers.me && self.data_only_with(id);
+        let back = self
+            .forgotten
+            .iter()
+            .filter(|(id, (gone, _))| lives(gone) || has_data(id, gone));
         let back: Vec<InstanceId> = back.map(|(id, _)| id.clone()).collect();
         for id in back {
             if let Some((mut instance, _)) = self.forgotten.remove(&id) {
