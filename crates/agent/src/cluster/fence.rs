@@ -312,10 +312,11 @@ impl Fence {
         }
     }
 
-    /// To be done before the guard hears of a renewal: it lets go on what stood still.
+    /// To be done before the guard hears of a renewal: it lets go on what stood still, but for what waits to be bound anew.
     fn put_off(&self, renewed: Mark) {
         let at = self.hard_after(renewed);
-        for deadline in self.armed.values().filter_map(|armed| armed.deadline.as_ref()) {
+        let goes_on = self.armed.iter().filter(|(slot, _)| !self.kept.contains(*slot));
+        for deadline in goes_on.filter_map(|(_, armed)| armed.deadline.as_ref()) {
             deadline.set(at);
         }
     }
@@ -361,6 +362,7 @@ impl Fence {
         };
         armed.waiting = Some(answer);
         armed.rebinds = true;
+        self.goes_on(slot);
         self.send(|client| client.rebind(slot.clone(), epoch));
     }
 

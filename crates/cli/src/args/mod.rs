@@ -236,7 +236,8 @@ pub(crate) struct Apply {
     /// The file
     #[arg(default_value = "understudy.toml")]
     pub(crate) file: PathBuf,
-    /// Return only when everything runs as the file says and is redundant; exit code 1 if that takes longer than this
+    /// Return only when everything runs as the file says and is redundant; exit code 1 if that takes longer than this, or at
+    /// once if it waits for somebody: a rollout was given up, something is parked or paused
     #[arg(long, value_name = "SPAN", num_args = 0..=1, require_equals = true, default_missing_value = "5m", value_parser = span)]
     pub(crate) wait: Option<Duration>,
     /// Do not ask; needed where there is no terminal

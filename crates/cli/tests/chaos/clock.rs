@@ -1,6 +1,6 @@
 //! The wall clock of the active's host is set wrong, by an hour either way, while clients ask: it is told, and that is all.
 
-use bench::cluster::{Cluster, Process, Settings, TOKEN_PORT};
+use bench::cluster::{Active, Cluster, Process, Settings, TOKEN_PORT};
 use bench::trouble::Trouble;
 use hosts::client::{Client, Plan};
 use std::path::PathBuf;
@@ -12,11 +12,7 @@ const HOUR: i64 = 3_600;
 
 #[test]
 fn a_clock_that_is_an_hour_off_moves_nothing_and_is_told_until_it_is_right() {
-    let mut settings = Settings::beside(PathBuf::from(env!("CARGO_BIN_EXE_understudy"))).unwrap();
-    settings.profile = Some("lan".into());
-    settings.own_wall_clocks = true;
-    let cluster = Cluster::up(&settings).unwrap();
-    let before = cluster.active().unwrap();
+    let (cluster, before) = up();
     assert_goes_by_its_clock(&cluster, &before.host);
     let mut plan = Plan::new(cluster.target(&before.host, TOKEN_PORT).unwrap());
     // It is about answers that are lost, not about late ones on a busy machine.
@@ -52,19 +48,13 @@ fn a_clock_that_is_an_hour_off_moves_nothing_and_is_told_until_it_is_right() {
     let attempts = client.stop().unwrap();
     let failed: Vec<_> = attempts.iter().filter(|attempt| !attempt.is_good()).collect();
     assert!(failed.is_empty() && attempts.len() > 500, "{failed:?}");
-    assert_eq!(cluster.active().unwrap(), before);
     cluster.wait_redundant(TOLD_WITHIN).unwrap();
-    let verdict = cluster.verdict().unwrap();
-    assert!(verdict.is_clean(), "{verdict}");
+    assert_nothing_moved(&cluster, &before);
 }
 
 #[test]
 fn an_agent_that_is_killed_while_its_clock_is_an_hour_off_comes_back_and_nothing_moves() {
-    let mut settings = Settings::beside(PathBuf::from(env!("CARGO_BIN_EXE_understudy"))).unwrap();
-    settings.profile = Some("lan".into());
-    settings.own_wall_clocks = true;
-    let cluster = Cluster::up(&settings).unwrap();
-    let before = cluster.active().unwrap();
+    let (cluster, before) = up();
     for seconds in [-HOUR, HOUR] {
         let step = Trouble::ClockStep {
             host: before.host.clone(),
@@ -82,19 +72,13 @@ fn an_agent_that_is_killed_while_its_clock_is_an_hour_off_comes_back_and_nothing
         assert_goes_by_its_clock(&cluster, &before.host);
         begun.heal(&cluster).unwrap();
     }
-    assert_eq!(cluster.active().unwrap(), before);
-    let verdict = cluster.verdict().unwrap();
-    assert!(verdict.is_clean(), "{verdict}");
+    assert_nothing_moved(&cluster, &before);
 }
 
 /// It makes certificates anew that have ended by its clock, and nobody else believes the new ones: they begin in a year.
 #[test]
 fn a_node_that_began_under_a_clock_a_year_ahead_is_back_when_the_clock_is_right() {
-    let mut settings = Settings::beside(PathBuf::from(env!("CARGO_BIN_EXE_understudy"))).unwrap();
-    settings.profile = Some("lan".into());
-    settings.own_wall_clocks = true;
-    let cluster = Cluster::up(&settings).unwrap();
-    let before = cluster.active().unwrap();
+    let (cluster, before) = up();
     let mut others = cluster.names().iter().filter(|name| **name != before.host);
     let node = others.next_back().unwrap().clone();
     let step = Trouble::ClockStep {
@@ -114,7 +98,21 @@ fn a_node_that_began_under_a_clock_a_year_ahead_is_back_when_the_clock_is_right(
     });
     begun.heal(&cluster).unwrap();
     cluster.wait_redundant(TOLD_WITHIN).unwrap();
-    assert_eq!(cluster.active().unwrap(), before);
+    assert_nothing_moved(&cluster, &before);
+}
+
+/// Three hosts with wall clocks of their own, and who is active.
+fn up() -> (Cluster, Active) {
+    let mut settings = Settings::beside(PathBuf::from(env!("CARGO_BIN_EXE_understudy"))).unwrap();
+    settings.profile = Some("lan".into());
+    settings.own_wall_clocks = true;
+    let cluster = Cluster::up(&settings).unwrap();
+    let before = cluster.active().unwrap();
+    (cluster, before)
+}
+
+fn assert_nothing_moved(cluster: &Cluster, before: &Active) {
+    assert_eq!(cluster.active().unwrap(), *before);
     let verdict = cluster.verdict().unwrap();
     assert!(verdict.is_clean(), "{verdict}");
 }

@@ -39,6 +39,7 @@ impl Service {
         for instance in self.instances.values_mut().filter(|instance| instance.node != peers.me) {
             hear_of(instance, peers, cx.now);
         }
+        // Who gave it to us went by what it had heard: since then our instance may have been started anew, without the data.
         for slot in &mut self.slots {
             let given = slot.record.as_ref().filter(|record| record.node == peers.me);
             if let Some(holder) = given.map(|record| record.holder.clone()) {
@@ -111,7 +112,6 @@ impl Service {
             slot.set(slot::Phase::Vacant, now, Reason::OwnSessionLost);
             return;
         }
-        // Who gave it to us went by what it had heard: since then our instance may have been started anew, without the data.
         let had = slot.data.as_ref().is_some_and(|(holder, _)| *holder == record.holder) || record.served;
         let follows = self.declared.on_follow.is_some() || self.declared.standby_check.is_some();
         if follows && !had && !self.is_cold() {

@@ -18,6 +18,14 @@ fn watched(group: &Group) -> KernelDeadline {
     deadline
 }
 
+/// One that wakes for a moment, again and again.
+fn waking() -> Group {
+    let mut group = Group::new();
+    group.run("while :; do sleep 0.01; done");
+    until("it runs", || group.processes() >= 1);
+    group
+}
+
 fn is_there(group: &Group) -> bool {
     group.events().populated
 }
@@ -43,9 +51,7 @@ fn what_computes_is_ended_at_the_deadline_and_not_before() {
 
 #[test]
 fn what_wakes_for_a_moment_is_ended_at_that_moment() {
-    let mut group = Group::new();
-    group.run("while :; do sleep 0.05; done");
-    until("it runs", || group.processes() >= 1);
+    let group = waking();
     let deadline = watched(&group);
     deadline.set(in_ms(0));
     until("it is ended", || !is_there(&group));
@@ -53,14 +59,13 @@ fn what_wakes_for_a_moment_is_ended_at_that_moment() {
 
 #[test]
 fn what_is_below_it_is_ended_too_and_what_is_beside_it_is_not() {
-    let (mut group, mut beside) = (Group::new(), Group::new());
+    let (mut group, beside) = (Group::new(), waking());
     let below = group.path.join("below");
     std::fs::create_dir(&below).unwrap();
     group.run(&format!(
         "echo $$ > {}/cgroup.procs; while :; do sleep 0.01; done",
         below.display()
     ));
-    beside.run("while :; do sleep 0.01; done");
     let runs = || std::fs::read_to_string(below.join("cgroup.procs")).is_ok_and(|processes| !processes.is_empty());
     until("it runs", runs);
     let deadline = watched(&group);
@@ -72,9 +77,7 @@ fn what_is_below_it_is_ended_too_and_what_is_beside_it_is_not() {
 
 #[test]
 fn what_stands_still_has_no_deadline_and_goes_on_with_a_later_one() {
-    let mut group = Group::new();
-    group.run("while :; do sleep 0.01; done");
-    until("it runs", || group.processes() >= 1);
+    let group = waking();
     let deadline = watched(&group);
     freeze_now([group.path.as_path()]).unwrap();
     until("it stands still", || group.events().frozen);
