@@ -82,6 +82,12 @@ pub(super) fn tried_in_vain(status: &Status, service: &str) -> Option<String> {
     given_up(service)?.instance.clone()
 }
 
+/// Whether an instance has a process.
+pub(super) fn runs(status: &Status, instance: &str) -> bool {
+    let mut instances = status.services.iter().flat_map(|service| &service.instances);
+    instances.any(|other| other.id == instance && other.pid.is_some())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

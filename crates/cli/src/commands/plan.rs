@@ -69,7 +69,16 @@ async fn until_it_runs(session: &Session, client: Client, limit: Duration) -> Re
         for (service, line) in &stopped {
             if told.insert(line.clone()) {
                 session.output.say(&format!("not waiting: {line}"));
-                if let Some(said) = last_words(&client, blocked::tried_in_vain(&status, service)).await {
+                let Some(tried) = blocked::tried_in_vain(&status, service) else {
+                    continue;
+                };
+                // What it says now is said by what worked.
+                if blocked::runs(&status, &tried) {
+                    let again = format!(
+                        "    it runs what worked before; `understudy logs {tried}` shows what the new version said"
+                    );
+                    session.output.say(&again);
+                } else if let Some(said) = last_words(&client, &tried).await {
                     session.output.say(&said);
                 }
             }
@@ -91,9 +100,8 @@ async fn until_it_runs(session: &Session, client: Client, limit: Duration) -> Re
 }
 
 /// The last thing that an instance said, if this user may read its log and it is at hand. Only who may is shown it: it may be confidential.
-async fn last_words(client: &Client, instance: Option<String>) -> Option<String> {
-    let instance = instance?;
-    let path = format!("/v1/logs/{}?lines={LAST_LINES}", segment(&instance));
+async fn last_words(client: &Client, instance: &str) -> Option<String> {
+    let path = format!("/v1/logs/{}?lines={LAST_LINES}", segment(instance));
     let lines = client.get::<Vec<api::LogLine>>(&path).await.ok()?.value;
     let last = lines
         .iter()
