@@ -118,7 +118,8 @@ function ended(mine, outcome, undo) {
 
 export function setUp() {
   const dialog = $("ask");
-  dialog.addEventListener("close", () => { open = null; });
+  // The event comes after the dialog is closed: by then the next action may have opened it again.
+  dialog.addEventListener("close", () => { if (!dialog.open) open = null; });
   // What would happen changes with what is; an old answer is none.
   let due = null;
   onChange((what) => {
