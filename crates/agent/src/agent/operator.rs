@@ -281,16 +281,20 @@ impl Agent {
         let view = self.core.service_view(id.service(), now).ok_or_else(unknown)?;
         let given_up = view.rollout.as_ref().and_then(|rollout| rollout.given_up.as_ref());
         // Who tried it last may have been replaced since.
-        if given_up.is_some_and(|given_up| given_up.instance == id) {
-            self.core.handle(Event::Retry { instance: id.clone() }, now);
-            return Ok(done(format!("the new version of {} is tried again now", id.service())));
-        }
-        let found = view.instances.iter().find(|other| other.id == id).ok_or_else(unknown)?;
-        if found.phase == decisions::InstancePhase::Running {
-            return Err(refused(format!("{id} runs; there is nothing to try again"), None));
-        }
-        self.core.handle(Event::Retry { instance: id.clone() }, now);
-        Ok(done(format!("{id} is tried again now")))
+        let text = match given_up.is_some_and(|given_up| given_up.instance == id) {
+            true => format!("the new version of {} is tried again now", id.service()),
+            false => {
+                let found = view.instances.iter().find(|other| other.id == id).ok_or_else(unknown)?;
+                if found.phase == decisions::InstancePhase::Running {
+                    return Err(refused(format!("{id} runs; there is nothing to try again"), None));
+                }
+                format!("{id} is tried again now")
+            }
+        };
+        let because = format!("an operator asked for a retry of {id}");
+        self.journal.tell(Severity::Info, "retry", text.clone(), because);
+        self.core.handle(Event::Retry { instance: id }, now);
+        Ok(done(text))
     }
 }
 

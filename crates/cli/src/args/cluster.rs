@@ -49,7 +49,7 @@ pub(crate) struct ClusterRotate {
     /// Give it up; possible until the new authority issues certificates
     #[arg(long)]
     pub(crate) abort: bool,
-    /// Do not ask
+    /// Do not ask; needed where there is no terminal
     #[arg(long, short)]
     pub(crate) yes: bool,
 }
@@ -147,7 +147,7 @@ pub(crate) struct ClusterRemove {
     /// Even if it holds slots, or the store may stand still
     #[arg(long)]
     pub(crate) force: bool,
-    /// Do not ask
+    /// Do not ask; needed where there is no terminal
     #[arg(long, short)]
     pub(crate) yes: bool,
 }
@@ -166,7 +166,7 @@ pub(crate) struct ClusterRestore {
     /// The file that `cluster backup` wrote
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Do not ask
+    /// Do not ask; needed where there is no terminal
     #[arg(long, short)]
     pub(crate) yes: bool,
 }

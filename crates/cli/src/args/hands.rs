@@ -71,7 +71,7 @@ pub(crate) struct Service {
 /// `pause`
 #[derive(Debug, Args)]
 pub(crate) struct Pause {
-    /// Why: shown for as long as it is paused
+    /// Why, if it is to be said: shown for as long as it is paused
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub(crate) because: Option<String>,
     /// Print the outcome as JSON
@@ -85,11 +85,11 @@ pub(crate) struct Park {
     /// The slot: `db`, or `web/1` of a service with several
     #[arg(value_name = "SERVICE[/SLOT]")]
     pub(crate) slot: String,
-    /// Why: shown for as long as it is parked
+    /// Why, if it is to be said: shown for as long as it is parked
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub(crate) because: Option<String>,
-    /// Do not ask
-    #[arg(long)]
+    /// Do not ask; needed where there is no terminal
+    #[arg(long, short)]
     pub(crate) yes: bool,
     /// Print the outcome as JSON
     #[arg(long)]
@@ -132,8 +132,8 @@ pub(crate) struct Fence {
     /// Only ask its devices whether it is on or off
     #[arg(long)]
     pub(crate) test: bool,
-    /// Do not ask
-    #[arg(long)]
+    /// Do not ask; needed where there is no terminal
+    #[arg(long, short)]
     pub(crate) yes: bool,
     /// Print the outcome as JSON
     #[arg(long)]
@@ -202,7 +202,7 @@ pub(crate) struct Down {
     /// Stop this node's member of the store, too; without it, it goes on voting, and the others keep their majority
     #[arg(long)]
     pub(crate) etcd: bool,
-    /// Do not ask
+    /// Do not ask; needed where there is no terminal
     #[arg(long, short)]
     pub(crate) yes: bool,
     /// Print the outcome as JSON

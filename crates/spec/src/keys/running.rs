@@ -113,7 +113,7 @@ pub(crate) static STOP: TableKind = TableKind {
 pub(crate) static RESTART: TableKind = TableKind {
     name: "restart",
     heading: "`restart`",
-    doc: "The first restart is at once; then the wait doubles from `backoff` to `backoff_max`, plus up to a quarter of chance.",
+    doc: "The first restart is at once; then the wait doubles from `backoff` to `backoff_max`, plus up to a quarter of chance. A place is given up after `replace_after` times `give_up_after` starts in a row that never became healthy, each of at most `start_timeout`: fifteen if nothing else is said, which is some seconds for a program that exits at once and eight minutes for one that hangs while it starts.",
     keys: &[
         Key {
             name: "backoff",
