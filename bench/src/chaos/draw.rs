@@ -105,15 +105,10 @@ fn one(chance: &mut Rng, means: Means) -> Drawn {
 }
 
 impl Drawn {
-    /// A host without power has no other trouble, nothing is broken twice, and no agent is killed beside a guard that stands still: only a watchdog of
-    /// the machine ends an active then, which these hosts have not.
+    /// A host without power has no other trouble, and nothing is broken twice.
     fn goes_with(self, other: Self) -> bool {
         if self.who != other.who {
             return true;
-        }
-        let unkept = |one: What, two: What| one == What::Stop(Process::Guard) && two == What::Kill(Process::Agent);
-        if unkept(self.what, other.what) || unkept(other.what, self.what) {
-            return false;
         }
         if matches!((self.what, other.what), (What::ClockStep(_), What::ClockStep(_))) {
             return false;

@@ -10,7 +10,7 @@ mod stamps;
 
 pub use draw::{Drawn, Means, Who, draw};
 
-use crate::cluster::{Cluster, Process, TOKEN_PORT};
+use crate::cluster::{Cluster, TOKEN_PORT};
 use crate::trouble::{Begun, Trouble, heal_all};
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
@@ -186,10 +186,7 @@ pub fn play(
     let attempts = client.stop()?;
     let since_ns = began_ns.saturating_sub(u64::try_from(BEFORE.as_nanos()).unwrap_or(u64::MAX));
     let verdict = stamps::judge_since(&cluster.rings(), since_ns)?;
-    // Nobody is left there who could end the active; the kernel keeps its traffic in, which the client judges.
-    if !nobody_left_to_fence(&troubles) {
-        ensure!(verdict.is_clean(), "the witness says:\n{verdict}");
-    }
+    ensure!(verdict.is_clean(), "the witness says:\n{verdict}");
     let rule = Rule {
         good_in_a_row: 10,
         ..Rule::default()
@@ -209,24 +206,6 @@ pub fn play(
         epochs: (before.epoch, after.epoch),
         outage,
     })
-}
-
-/// Whether an agent is killed beside a guard that stands still: its service manager sees nothing wrong, and the kernel's deadline went with the
-/// agent. What ends an active then is the machine's watchdog, and these hosts have none.
-fn nobody_left_to_fence(troubles: &[Trouble]) -> bool {
-    let is_killed = |host: &str| {
-        let kills =
-            |trouble: &Trouble| matches!(trouble, Trouble::Kill { host: at, process: Process::Agent } if at == host);
-        troubles.iter().any(kills)
-    };
-    let stands = |trouble: &Trouble| match trouble {
-        Trouble::Stop {
-            host,
-            process: Process::Guard,
-        } => is_killed(host),
-        _ => false,
-    };
-    troubles.iter().any(stands)
 }
 
 fn in_words(troubles: &[Trouble]) -> String {

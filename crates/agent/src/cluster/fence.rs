@@ -9,7 +9,7 @@ use decisions::lease::{GUARD_ACTS, GuardAction, GuardEvent, GuardWatch, Hangs};
 use guard::client::{Client, Receiver};
 use guard::fence::protocol::{Armament, Floating, Reply, What};
 use guard::fence::words::{Policy, State};
-use guard::fence::{KernelDeadline, freeze_now, kill_now};
+use guard::fence::{KernelDeadline, Pins, freeze_now, kill_now};
 use model::{Epoch, InstanceId, Mark, Millis, Revision, SlotId, Timing};
 use rustix::process::Pid;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -46,6 +46,8 @@ pub(crate) enum Fenced {
 }
 
 enum Heard {
+    /// What an earlier agent had the kernel watch, with its cgroup. Said before anything else.
+    Deadlines(Vec<(PathBuf, KernelDeadline)>),
     Up(Client, Box<Reply>),
     Said(Box<Reply>),
     Down(String),
@@ -63,15 +65,23 @@ struct Armed {
     rebinds: bool,
 }
 
+/// Whether the kernel can end what runs past its hard deadline, or why not.
+type Kernel = Result<Kept, String>;
+
+/// Where its deadlines are kept when this process ends, or why nowhere.
+#[derive(Debug, Clone)]
+struct Kept(Result<Pins, String>);
+
 /// The guard.
 pub(crate) struct Fence {
     timing: Timing,
     heard: mpsc::UnboundedReceiver<Heard>,
-    /// Whether the kernel can end what runs past its hard deadline, or why not.
-    kernel: Arc<OnceLock<Result<(), String>>>,
+    kernel: Arc<OnceLock<Kernel>>,
     client: Option<Client>,
     told: VecDeque<Fenced>,
     armed: BTreeMap<SlotId, Armed>,
+    /// By cgroup, what an earlier agent had the kernel watch and this one has not armed yet. Its deadline moves on with the session.
+    earlier: BTreeMap<PathBuf, KernelDeadline>,
     /// What an earlier agent armed and this one did not: its gates stay shut until nothing of it runs.
     inherited: BTreeSet<SlotId>,
     /// Nothing exclusive of this node runs.
@@ -94,14 +104,18 @@ impl Fence {
     /// Looks for the guard, and again whenever it is gone.
     pub(crate) fn start(layout: &Layout, timing: &Timing) -> Result<Self, String> {
         let (tell, heard) = mpsc::unbounded_channel();
-        let path = layout.guard_socket();
+        let (path, owner) = (layout.guard_socket(), layout.root().to_owned());
         let kernel = Arc::new(OnceLock::new());
         let kernel_too = kernel.clone();
         std::thread::Builder::new()
             .name("guard-link".into())
             .spawn(move || {
                 // Before anything else is heard, for it is asked when the guard says that it stands ready.
-                let _ = kernel_too.set(KernelDeadline::probe().map_err(|error| error.to_string()));
+                let (kernel, earlier) = look_at_kernel(&owner);
+                let _ = kernel_too.set(kernel);
+                if tell.send(Heard::Deadlines(earlier)).is_err() {
+                    return;
+                }
                 listen(&path, &tell);
             })
             .map_err(|error| format!("cannot listen to the guard: {error}"))?;
@@ -112,6 +126,7 @@ impl Fence {
             client: None,
             told: VecDeque::new(),
             armed: BTreeMap::new(),
+            earlier: BTreeMap::new(),
             inherited: BTreeSet::new(),
             empty: false,
             session: None,
@@ -221,7 +236,7 @@ impl Fence {
         self.decide(GuardEvent::Armed(slot.clone()));
         self.frozen.remove(slot);
         self.kept.remove(slot);
-        let deadline = self.kernel_deadline(cgroup);
+        let deadline = self.take_over(cgroup).or_else(|| self.kernel_deadline(cgroup));
         self.send(|client| client.arm(armament.clone()));
         self.armed.insert(
             slot.clone(),
@@ -257,7 +272,11 @@ impl Fence {
     /// port shut.
     pub(crate) fn empty(&mut self, empty: bool) {
         self.empty = empty;
-        if !empty || self.client.is_none() {
+        if !empty {
+            return;
+        }
+        self.earlier.clear();
+        if self.client.is_none() {
             return;
         }
         for slot in std::mem::take(&mut self.inherited) {
@@ -276,11 +295,20 @@ impl Fence {
         self.send(|client| client.renewed(session.0, mark));
     }
 
+    /// What an earlier agent had the kernel watch goes on.
+    fn take_over(&mut self, cgroup: &Path) -> Option<KernelDeadline> {
+        let deadline = self.earlier.remove(cgroup)?;
+        if let Some((_, mark)) = self.session {
+            deadline.set(self.hard_after(mark));
+        }
+        Some(deadline)
+    }
+
     /// Has the kernel end what of a cgroup runs past the hard deadline. Whoever takes the slot does not wait for that.
     fn kernel_deadline(&self, cgroup: &Path) -> Option<KernelDeadline> {
         // Why there is none was said when the guard stood ready.
-        let made = self.kernel.get()?.is_ok().then(KernelDeadline::new)?;
-        let deadline = made
+        let Kept(pins) = self.kernel.get()?.as_ref().ok()?;
+        let deadline = KernelDeadline::new()
             .inspect_err(
                 |error| tracing::warn!(%error, cgroup = %cgroup.display(), "the kernel sets no deadline of its own"),
             )
@@ -288,7 +316,7 @@ impl Fence {
         if let Some((_, mark)) = self.session {
             deadline.set(self.hard_after(mark));
         }
-        deadline.watch_soon(cgroup);
+        deadline.watch_soon(cgroup, pins.as_ref().ok());
         Some(deadline)
     }
 
@@ -316,7 +344,8 @@ impl Fence {
     fn put_off(&self, renewed: Mark) {
         let at = self.hard_after(renewed);
         let goes_on = self.armed.iter().filter(|(slot, _)| !self.kept.contains(*slot));
-        for deadline in goes_on.filter_map(|(_, armed)| armed.deadline.as_ref()) {
+        let ours = goes_on.filter_map(|(_, armed)| armed.deadline.as_ref());
+        for deadline in ours.chain(self.earlier.values()) {
             deadline.set(at);
         }
     }
@@ -442,6 +471,16 @@ impl Fence {
 
     fn hear(&mut self, heard: Heard) {
         match heard {
+            Heard::Deadlines(earlier) => {
+                let (armed, earlier): (Vec<_>, _) = earlier
+                    .into_iter()
+                    .partition(|(cgroup, _)| self.armed.values().any(|armed| armed.armament.cgroup == *cgroup));
+                drop(armed);
+                self.earlier = earlier.into_iter().collect();
+                if let Some((_, renewed)) = self.session {
+                    self.put_off(renewed);
+                }
+            }
             Heard::Down(why) => {
                 if self.client.is_some() || self.ready {
                     self.lose(why);
@@ -488,9 +527,11 @@ impl Fence {
         match reply {
             Reply::SelfTest(test) if test.ok => {
                 self.ready = true;
-                let no_deadline = self.kernel.get().and_then(|kernel| kernel.clone().err());
+                let kernel = self.kernel.get().map(Result::as_ref);
+                let no_deadline = kernel.and_then(|kernel| kernel.err().cloned());
+                let not_kept = kernel.and_then(|kernel| kernel.ok()?.0.as_ref().err().cloned());
                 self.told
-                    .push_back(Fenced::Ready(in_words(test.gates_unavailable, no_deadline)));
+                    .push_back(Fenced::Ready(in_words(test.gates_unavailable, no_deadline, not_kept)));
             }
             Reply::SelfTest(test) => {
                 self.ready = false;
@@ -576,8 +617,21 @@ impl Fence {
     }
 }
 
+/// Asks the kernel what it can do, and for what it does for an earlier agent.
+fn look_at_kernel(owner: &Path) -> (Kernel, Vec<(PathBuf, KernelDeadline)>) {
+    let pins = Pins::open(owner);
+    let kept = match KernelDeadline::probe(pins.as_ref().ok()) {
+        Ok(kept) => kept.and(pins),
+        Err(error) => return (Err(error.to_string()), Vec::new()),
+    };
+    let found = kept.as_ref().ok().map(KernelDeadline::found).transpose();
+    let found = found.inspect_err(|error| tracing::warn!(%error, "cannot look for deadlines of an earlier agent"));
+    let kept = kept.map_err(|error| format!("{error}; a BPF file system at /sys/fs/bpf and Linux 5.15 are needed"));
+    (Ok(Kept(kept)), found.ok().flatten().unwrap_or_default())
+}
+
 /// With what it is fenced here, and why not with the rest.
-fn in_words(no_gates: Option<String>, no_deadline: Option<String>) -> String {
+fn in_words(no_gates: Option<String>, no_deadline: Option<String>, not_kept: Option<String>) -> String {
     let means = [("kernel gates", no_gates), ("kernel deadline", no_deadline)];
     let had = means
         .iter()
@@ -587,7 +641,8 @@ fn in_words(no_gates: Option<String>, no_deadline: Option<String>) -> String {
     let lacks = means
         .iter()
         .filter_map(|(name, missing)| Some(format!("; no {name}: {}", missing.as_ref()?)));
-    had.join(", ") + &lacks.collect::<String>()
+    let lost = not_kept.map(|why| format!("; the kernel deadline ends with the agent: {why}"));
+    had.join(", ") + &lacks.collect::<String>() + &lost.unwrap_or_default()
 }
 
 /// As soon as either clock gets there.

@@ -1,4 +1,4 @@
-//! The kernel's own deadline: what of a cgroup still runs past it is killed by the kernel, also while agent and guard are both stopped.
+//! The kernel's own deadline: what of a cgroup still runs past it is killed by the kernel, also while agent and guard are both stopped or gone.
 //!
 //! ```text
 //!   agent ── set(sent + G) ──► one word of memory ◄── read ── a BPF program ◄── each millisecond that a process of the cgroup runs,
@@ -6,29 +6,28 @@
 //!                                                                  └── the clock is past the word: SIGKILL to who runs
 //! ```
 //! So each process runs once more at most, for a millisecond or until it sleeps. What is frozen must have no deadline: a signal lets it leave a
-//! processor without running an instruction of its own. It lives as long as the process that set it up; whatever that is worth, guard and gates
-//! do their part all the same. Processors that are switched on later are not watched.
+//! processor without running an instruction of its own. With [`Pins`] it outlives the process that set it up, and the next one takes it over;
+//! without them it ends with that process. Guard and gates do their part all the same. Processors that are switched on later are not watched.
 
-#![expect(unsafe_code, reason = "the kernel's programs and their memory have no safe wrapper")]
+mod bpf;
+mod pins;
 
-use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
+pub use pins::Pins;
+
+use bpf::{CONTEXT_SWITCHES, CPU_CLOCK, NEVER, Word};
+use pins::Pinned;
+use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::process::{Resource, getrlimit};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Release, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How long a process may run on one processor until the clock is looked at.
 const RUNS_NS: u64 = 1_000_000;
-/// No deadline.
-const NEVER: u64 = u64::MAX;
-/// What is mapped of the word: at least a page.
-const MAPPED: usize = 4096;
 
 /// Why there is no such deadline.
 #[derive(Debug, thiserror::Error)]
@@ -64,8 +63,15 @@ pub struct KernelDeadline(Option<Arc<Inner>>);
 #[derive(Debug)]
 struct Inner {
     word: Word,
-    /// What calls the program: on each processor one for time, one for leaving it.
-    events: Mutex<Option<(Vec<OwnedFd>, Room)>>,
+    calls: Mutex<Option<Calls>>,
+}
+
+/// What calls the program, until it is dropped: on each processor one event for time, one for leaving it.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held for what happens when they are dropped")]
+enum Calls {
+    Open(Vec<OwnedFd>, Room),
+    Pinned(Pinned),
 }
 
 /// Descriptors of all that is watched, so that they never are more than half of those that this process may have.
@@ -98,18 +104,32 @@ impl KernelDeadline {
     pub fn new() -> Result<Self, Error> {
         let inner = Inner {
             word: Word::new().map_err(Error::Program)?,
-            events: Mutex::new(None),
+            calls: Mutex::new(None),
         };
         Ok(Self(Some(Arc::new(inner))))
     }
 
-    /// Whether there can be one here: tried on the cgroup of this process, in which nothing is ended.
-    pub fn probe() -> Result<(), Error> {
+    /// Whether there can be one here, and whether it can be kept where `pins` says: tried on the cgroup of this process, in which nothing is
+    /// ended.
+    pub fn probe(pins: Option<&Pins>) -> Result<io::Result<()>, Error> {
         if has_clock_of_its_own(&fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default()) {
             return Err(Error::OtherClock);
         }
         let own = super::selftest::own().unwrap_or_default();
-        Self::new()?.watch(&own)
+        let made = Self::new()?;
+        made.watch(&own, None)?;
+        let keeps = || pins.map_or(Ok(()), |pins| pins.probe(&Word::new()?, Events::of(&own)?));
+        Ok(keeps())
+    }
+
+    /// What earlier processes set and did not take back, with the cgroup of each in which something lives. There must be no other process that
+    /// sets deadlines of this owner.
+    pub fn found(pins: &Pins) -> io::Result<Vec<(PathBuf, Self)>> {
+        let taken_over = |(cgroup, word, pinned)| {
+            let calls = Mutex::new(Some(Calls::Pinned(pinned)));
+            (cgroup, Self(Some(Arc::new(Inner { word, calls }))))
+        };
+        Ok(pins.found()?.into_iter().map(taken_over).collect())
     }
 
     /// Sets it to a time on CLOCK_BOOTTIME, in nanoseconds. Waits for nothing.
@@ -124,17 +144,18 @@ impl KernelDeadline {
         self.set(NEVER);
     }
 
-    /// Has the kernel watch a cgroup with all below it. Takes milliseconds, more with many processors.
-    pub fn watch(&self, cgroup: &Path) -> Result<(), Error> {
-        self.0.as_ref().map_or(Ok(()), |inner| inner.watch(cgroup))
+    /// Has the kernel watch a cgroup with all below it, also when this process has ended, if `pins` are given and there is room for it.
+    /// Takes milliseconds, more with many processors.
+    pub fn watch(&self, cgroup: &Path, pins: Option<&Pins>) -> Result<(), Error> {
+        self.0.as_ref().map_or(Ok(()), |inner| inner.watch(cgroup, pins))
     }
 
     /// The same, in a thread of its own.
-    pub fn watch_soon(&self, cgroup: &Path) {
-        let (inner, path) = (self.0.clone(), cgroup.to_owned());
+    pub fn watch_soon(&self, cgroup: &Path, pins: Option<&Pins>) {
+        let (inner, path, pins) = (self.0.clone(), cgroup.to_owned(), pins.cloned());
         let watched = std::thread::Builder::new().name("deadline".into()).spawn(move || {
             if let Some(inner) = inner
-                && let Err(error) = inner.watch(&path)
+                && let Err(error) = inner.watch(&path, pins.as_ref())
             {
                 tracing::warn!(%error, "the kernel sets no deadline of its own");
             }
@@ -157,87 +178,78 @@ impl Drop for KernelDeadline {
 }
 
 impl Inner {
-    fn watch(&self, cgroup: &Path) -> Result<(), Error> {
+    fn watch(&self, cgroup: &Path, pins: Option<&Pins>) -> Result<(), Error> {
         let failed = |source| Error::Watch {
             path: cgroup.into(),
             source,
         };
-        let program = load(&self.word.map).map_err(Error::Program)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(cgroup, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
-        let online = fs::read_to_string("/sys/devices/system/cpu/online").map_err(failed)?;
-        let online: Vec<i32> = processors(&online).collect();
-        if online.is_empty() {
-            return Err(failed(io::ErrorKind::InvalidData.into()));
-        }
-        let room = Room::take(online.len())?;
-        let mut events = Vec::with_capacity(online.len() * 2);
-        for processor in online {
-            for (what, every) in [(CPU_CLOCK, RUNS_NS), (CONTEXT_SWITCHES, 1)] {
-                match call_on(&program, &folder, processor, what, every) {
-                    Ok(event) => events.push(event),
-                    // Switched off meanwhile.
-                    Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => {}
-                    Err(error) => return Err(failed(error)),
-                }
+        let kept = pins.and_then(|pins| {
+            let kept = Events::of(cgroup).and_then(|events| pins.keep(cgroup, &self.word, events));
+            let unkept =
+                |error: &io::Error| tracing::warn!(%error, cgroup = %cgroup.display(), "the kernel's deadline ends with this process");
+            kept.inspect_err(unkept).ok()
+        });
+        let calls = match kept {
+            Some(pinned) => Calls::Pinned(pinned),
+            None => {
+                let program = bpf::load(&self.word.map).map_err(Error::Program)?;
+                let events = Events::of(cgroup).map_err(failed)?;
+                let room = Room::take(events.processors)?;
+                let called = |event: io::Result<(String, OwnedFd)>| {
+                    let (_, event) = event?;
+                    bpf::call_with(&program, &event).map(|()| event)
+                };
+                Calls::Open(events.map(called).collect::<io::Result<_>>().map_err(failed)?, room)
             }
-        }
-        *self.events.lock().unwrap_or_else(PoisonError::into_inner) = Some((events, room));
+        };
+        *self.calls.lock().unwrap_or_else(PoisonError::into_inner) = Some(calls);
         Ok(())
     }
 }
 
-/// The word that the program reads: an array of one, in memory that both of us have.
-#[derive(Debug)]
-struct Word {
-    map: OwnedFd,
-    at: NonNull<AtomicU64>,
+/// All that is to call the program for a cgroup, opened one by one, with a name each.
+struct Events {
+    cgroup: OwnedFd,
+    processors: usize,
+    left: std::vec::IntoIter<(i32, &'static str, u64, u64)>,
 }
 
-// SAFETY: `at` points to memory that lives as long as this, and is only ever used as an atomic.
-unsafe impl Send for Word {}
-// SAFETY: likewise.
-unsafe impl Sync for Word {}
-
-impl Word {
-    fn new() -> io::Result<Self> {
-        let map = bpf(
-            MAP_CREATE,
-            &MapCreate {
-                map_type: MAP_TYPE_ARRAY,
-                key_size: 4,
-                value_size: 8,
-                max_entries: 1,
-                map_flags: MMAPABLE,
-            },
-        )?;
-        // SAFETY: a new mapping at a place that the kernel chooses; it overlaps nothing.
-        let at = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                MAPPED,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                &map,
-                0,
-            )?
+impl Events {
+    fn of(cgroup: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let cgroup = rustix::fs::open(cgroup, flags, Mode::empty())?;
+        let online = fs::read_to_string("/sys/devices/system/cpu/online")?;
+        let online: Vec<i32> = processors(&online).collect();
+        if online.is_empty() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let of_one = |processor: &i32| {
+            [
+                (*processor, "time", CPU_CLOCK, RUNS_NS),
+                (*processor, "leave", CONTEXT_SWITCHES, 1),
+            ]
         };
-        let at = NonNull::new(at.cast::<AtomicU64>()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let word = Self { map, at };
-        word.set(NEVER);
-        Ok(word)
-    }
-
-    fn set(&self, boot_ns: u64) {
-        // SAFETY: the mapping is a page of zeroes or what was stored, aligned to a page, and there until `drop`.
-        unsafe { self.at.as_ref() }.store(boot_ns, Release);
+        let all: Vec<_> = online.iter().flat_map(of_one).collect();
+        Ok(Self {
+            cgroup,
+            processors: online.len(),
+            left: all.into_iter(),
+        })
     }
 }
 
-impl Drop for Word {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `new` with this length, and used by nobody any more.
-        let _ = unsafe { munmap(self.at.as_ptr().cast(), MAPPED) };
+impl Iterator for Events {
+    type Item = io::Result<(String, OwnedFd)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let (processor, name, what, every) = self.left.next()?;
+            match bpf::event_on(&self.cgroup, processor, what, every) {
+                // Switched off meanwhile.
+                Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => {}
+                opened => return Some(opened.map(|event| (format!("{name}-{processor}"), event))),
+            }
+        }
     }
 }
 
@@ -255,176 +267,6 @@ fn processors(online: &str) -> impl Iterator<Item = i32> {
         Some(first.parse::<i32>().ok()?..=last.parse().ok()?)
     });
     ranges.flatten()
-}
-
-// What the kernel calls these things: include/uapi/linux/bpf.h and perf_event.h.
-const MAP_CREATE: u32 = 0;
-const PROG_LOAD: u32 = 5;
-const MAP_TYPE_ARRAY: u32 = 2;
-const MMAPABLE: u32 = 1 << 10;
-const PROG_TYPE_PERF_EVENT: u32 = 7;
-const MAP_VALUE: u8 = 2;
-const KTIME_GET_BOOT_NS: i32 = 125;
-const SEND_SIGNAL: i32 = 109;
-const SOFTWARE: u32 = 1;
-const CPU_CLOCK: u64 = 0;
-const CONTEXT_SWITCHES: u64 = 3;
-const DISABLED: u64 = 1;
-const PID_CGROUP: u64 = 1 << 2;
-const CLOEXEC: u64 = 1 << 3;
-const IOC_ENABLE: u64 = 0x2400;
-const IOC_SET_BPF: u64 = 0x4004_2408;
-
-#[repr(C)]
-struct MapCreate {
-    map_type: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
-    map_flags: u32,
-}
-
-#[repr(C)]
-struct ProgLoad {
-    prog_type: u32,
-    insn_cnt: u32,
-    insns: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log_buf: u64,
-    kern_version: u32,
-    prog_flags: u32,
-}
-
-/// `struct perf_event_attr` as of its fifth size.
-#[repr(C)]
-#[derive(Default)]
-struct PerfEvent {
-    kind: u32,
-    size: u32,
-    config: u64,
-    sample_period: u64,
-    sample_type: u64,
-    read_format: u64,
-    flags: u64,
-    wakeup_events: u32,
-    bp_type: u32,
-    config1: u64,
-    config2: u64,
-    branch_sample_type: u64,
-    sample_regs_user: u64,
-    sample_stack_user: u32,
-    clockid: i32,
-    sample_regs_intr: u64,
-    aux_watermark: u32,
-    sample_max_stack: u16,
-    reserved: u16,
-}
-
-/// One instruction of the kernel's machine.
-#[repr(C)]
-struct Instruction {
-    code: u8,
-    /// Where to in the lower half, where from in the upper one.
-    registers: u8,
-    offset: i16,
-    immediate: i32,
-}
-
-const fn instruction(code: u8, to: u8, from: u8, offset: i16, immediate: i32) -> Instruction {
-    Instruction {
-        code,
-        registers: to | from << 4,
-        offset,
-        immediate,
-    }
-}
-
-/// Loads the program that kills who runs past the word of `map`.
-fn load(map: &OwnedFd) -> io::Result<OwnedFd> {
-    let program = [
-        // r1 = the word's address, in two instructions; r6 = the word
-        instruction(0x18, 1, MAP_VALUE, 0, map.as_raw_fd()),
-        instruction(0x00, 0, 0, 0, 0),
-        instruction(0x79, 6, 1, 0, 0),
-        instruction(0x85, 0, 0, 0, KTIME_GET_BOOT_NS),
-        // if r0 < r6: on to the end
-        instruction(0xad, 0, 6, 2, 0),
-        instruction(0xb7, 1, 0, 0, libc::SIGKILL),
-        instruction(0x85, 0, 0, 0, SEND_SIGNAL),
-        // Nothing is to be recorded.
-        instruction(0xb7, 0, 0, 0, 0),
-        instruction(0x95, 0, 0, 0, 0),
-    ];
-    bpf(
-        PROG_LOAD,
-        &ProgLoad {
-            prog_type: PROG_TYPE_PERF_EVENT,
-            insn_cnt: u32::try_from(program.len()).unwrap_or(0),
-            insns: program.as_ptr() as u64,
-            license: c"Dual MIT/GPL".as_ptr() as u64,
-            log_level: 0,
-            log_size: 0,
-            log_buf: 0,
-            kern_version: 0,
-            prog_flags: 0,
-        },
-    )
-}
-
-fn bpf<T>(command: u32, attributes: &T) -> io::Result<OwnedFd> {
-    // SAFETY: the kernel reads `attributes` and what it points to, all of which outlives the call, and answers with a new descriptor.
-    unsafe {
-        descriptor(libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_ref(attributes),
-            size_of::<T>(),
-        ))
-    }
-}
-
-/// Has the program called on one processor, for what runs there of a cgroup.
-fn call_on(program: &OwnedFd, cgroup: &OwnedFd, processor: i32, what: u64, every: u64) -> io::Result<OwnedFd> {
-    let event = PerfEvent {
-        kind: SOFTWARE,
-        size: u32::try_from(size_of::<PerfEvent>()).unwrap_or(0),
-        config: what,
-        sample_period: every,
-        flags: DISABLED,
-        ..PerfEvent::default()
-    };
-    let cgroup = cgroup.as_raw_fd();
-    // SAFETY: the kernel reads `event`, and answers with a new descriptor.
-    let event = unsafe {
-        let event = std::ptr::from_ref(&event);
-        descriptor(libc::syscall(
-            libc::SYS_perf_event_open,
-            event,
-            cgroup,
-            processor,
-            -1,
-            PID_CGROUP | CLOEXEC,
-        ))?
-    };
-    for (request, argument) in [(IOC_SET_BPF, program.as_raw_fd()), (IOC_ENABLE, 0)] {
-        // SAFETY: both take a number, and touch no memory of ours.
-        if unsafe { libc::ioctl(event.as_raw_fd(), request as _, argument) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(event)
-}
-
-/// # Safety
-/// If it is not negative it is a descriptor that nobody else owns.
-unsafe fn descriptor(result: libc::c_long) -> io::Result<OwnedFd> {
-    match i32::try_from(result) {
-        // SAFETY: as promised by the caller.
-        Ok(descriptor) if descriptor >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 #[cfg(test)]
@@ -447,13 +289,5 @@ mod tests {
             "monotonic           0         0\nboottime         3600         0\n"
         ));
         assert!(!has_clock_of_its_own(""));
-    }
-
-    #[test]
-    fn what_the_kernel_is_given_has_the_size_that_it_expects() {
-        assert_eq!(size_of::<PerfEvent>(), 112);
-        assert_eq!(size_of::<ProgLoad>(), 48);
-        assert_eq!(size_of::<MapCreate>(), 20);
-        assert_eq!(size_of::<Instruction>(), 8);
     }
 }

@@ -8,7 +8,7 @@
 //! The safety argument is the takeover protocol's, sections 3 and 5. [`machine`] decides; the rest carries out. The kernel
 //! closes the gates by itself if nobody is scheduled in time.
 //!
-//! An agent uses [`crate::client::Client`]. If its guard is gone, it freezes by itself: [`freeze_now`]. If both of them stand still, the kernel
+//! An agent uses [`crate::client::Client`]. If its guard is gone, it freezes by itself: [`freeze_now`]. If neither of them acts, the kernel
 //! kills what runs past G: [`KernelDeadline`], which the agent sets with each renewal.
 
 pub mod cgroup;
@@ -28,7 +28,7 @@ mod worker;
 
 pub use cgroup::{Cgroup, freeze_now, kill_now};
 pub use clock::mark;
-pub use kernel::{Error as KernelError, KernelDeadline};
+pub use kernel::{Error as KernelError, KernelDeadline, Pins};
 
 use std::io;
 use std::path::PathBuf;

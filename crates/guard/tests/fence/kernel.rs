@@ -2,7 +2,9 @@
 
 use crate::bench::{kill, until};
 use crate::world::Group;
-use guard::fence::{KernelDeadline, freeze_now, mark};
+use guard::fence::{KernelDeadline, Pins, freeze_now, mark};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
 /// What would be ended has been by then.
@@ -14,7 +16,7 @@ fn in_ms(span: u64) -> u64 {
 
 fn watched(group: &Group) -> KernelDeadline {
     let deadline = KernelDeadline::new().unwrap();
-    deadline.watch(&group.path).unwrap();
+    deadline.watch(&group.path, None).unwrap();
     deadline
 }
 
@@ -100,4 +102,59 @@ fn what_stands_still_has_no_deadline_and_goes_on_with_a_later_one() {
     drop(deadline);
     std::thread::sleep(SOON);
     assert!(is_there(&group));
+}
+
+#[test]
+fn what_was_pinned_is_found_by_the_next_agent_and_goes_when_it_is_taken_back() {
+    let (owner, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (pins, of_another) = (Pins::open(owner.path()).unwrap(), Pins::open(other.path()).unwrap());
+    let (kept, again, gone) = (waking(), waking(), Group::new());
+    for group in [&kept, &again, &gone] {
+        let deadline = KernelDeadline::new().unwrap();
+        deadline.watch(&group.path, Some(&pins)).unwrap();
+        deadline.set(in_ms(60_000));
+        // As by a process that is killed.
+        std::mem::forget(deadline);
+    }
+    assert!(KernelDeadline::found(&of_another).unwrap().is_empty());
+    let mut found = KernelDeadline::found(&pins).unwrap();
+    found.sort_by_key(|(path, _)| *path != kept.path);
+    let paths: Vec<_> = found.iter().map(|(path, _)| path).collect();
+    assert_eq!(
+        paths,
+        [&kept.path, &again.path],
+        "where nothing lives there is none any more"
+    );
+    let (_, second) = found.pop().unwrap();
+    let (_, first) = found.pop().unwrap();
+    // The one goes on for the next agent, the other is taken back.
+    drop(second);
+    until("it is taken back", || names_of(owner.path()) == 1);
+    first.set(in_ms(0));
+    until("it is ended", || !is_there(&kept));
+    assert!(is_there(&again));
+    drop(first);
+    until("nothing is left", || names_of(owner.path()) == 0);
+}
+
+/// How many deadlines of an owner have a name.
+fn names_of(owner: &Path) -> usize {
+    let owner = std::fs::metadata(owner).unwrap();
+    let folder = format!("/sys/fs/bpf/understudy/{:x}-{:x}", owner.dev(), owner.ino());
+    std::fs::read_dir(folder).unwrap().count()
+}
+
+#[test]
+fn what_was_pinned_ends_who_runs_though_nobody_holds_it() {
+    let owner = tempfile::tempdir().unwrap();
+    let pins = Pins::open(owner.path()).unwrap();
+    let group = waking();
+    let deadline = KernelDeadline::new().unwrap();
+    deadline.set(in_ms(300));
+    deadline.watch(&group.path, Some(&pins)).unwrap();
+    std::mem::forget(deadline);
+    assert!(is_there(&group), "not before its time");
+    until("it is ended", || !is_there(&group));
+    assert!(KernelDeadline::found(&pins).unwrap().is_empty());
+    assert_eq!(names_of(owner.path()), 0);
 }
