@@ -7,7 +7,8 @@ use bench::cluster::{Active, Cluster, Settings as Hosts, TOKEN_PORT};
 use bench::report::Page;
 use bench::trouble::{Trouble, heal_all};
 use hosts::client::{Attempt, Client, Plan};
-use std::collections::BTreeMap;
+use hosts::witness::Verdict;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -35,9 +36,14 @@ pub(crate) struct Settings {
     hogs: u8,
 }
 
+/// What the witness reads of each minute goes back into the one before by this, so that nothing lies between them.
+const BEFORE: Duration = Duration::from_secs(2);
+
 /// What a minute brought.
 struct Slice {
     attempts: Vec<Attempt>,
+    /// A ring holds less than five minutes: each minute is judged when it is over.
+    verdict: Verdict,
     active: Active,
     load: String,
 }
@@ -82,9 +88,8 @@ pub(crate) fn run(context: &Context, settings: &Settings) -> Result<Page> {
     heal_all(busy, &cluster)?;
     cluster.wait_redundant(BACK_WITHIN)?;
     let kinds = kinds_since(&cluster, &seen)?;
-    let verdict = cluster.verdict()?;
     write(&mut page, settings, &slices, &before, &kinds, lasted);
-    page.paragraph(&format!("The witness from outside: {verdict}."));
+    page.paragraph(&witnessed(&slices));
     Ok(page)
 }
 
@@ -92,15 +97,46 @@ pub(crate) fn run(context: &Context, settings: &Settings) -> Result<Page> {
 fn one(cluster: &Cluster, before: &Active) -> Result<Slice> {
     let asked = cluster.names().iter().find(|name| **name != before.host);
     let asked = asked.context("there are fewer than two hosts")?;
+    let before_ns = u64::try_from(BEFORE.as_nanos()).unwrap_or(u64::MAX);
+    let since_ns = hosts::now_ns().saturating_sub(before_ns);
     let client = Client::start(cluster.rig().client(), Plan::new(cluster.target(asked, TOKEN_PORT)?))?;
     std::thread::sleep(SLICE);
     let attempts = client.stop()?;
     let load = fs::read_to_string("/proc/loadavg").context("failed to read /proc/loadavg")?;
     Ok(Slice {
         attempts,
+        verdict: cluster.verdict_since(since_ns)?,
         active: cluster.active()?,
         load: load.split(' ').next().unwrap_or_default().to_owned(),
     })
+}
+
+/// What the witness from outside says of all minutes.
+fn witnessed(slices: &[Slice]) -> String {
+    let verdicts = || slices.iter().map(|slice| &slice.verdict);
+    let epochs: BTreeSet<(u32, u64)> = verdicts()
+        .flat_map(|verdict| verdict.spans.iter().map(|span| (span.slot, span.epoch)))
+        .collect();
+    // A gap at the border of two minutes is in both.
+    let gaps: BTreeSet<(u64, u64)> = verdicts()
+        .flat_map(|verdict| verdict.gaps.iter().map(|gap| (gap.from_ns, gap.to_ns)))
+        .collect();
+    let longest = gaps.iter().map(|(from, to)| to - from).max().unwrap_or(0);
+    let unclean: Vec<String> = verdicts()
+        .filter(|verdict| !verdict.is_clean())
+        .map(ToString::to_string)
+        .collect();
+    let judged = match unclean.is_empty() {
+        true => "never two at once, and no stamp lost".to_owned(),
+        false => unclean.join("; "),
+    };
+    format!(
+        "The witness from outside, read each minute: {} activation{} in all, {judged}; {} gaps in which nobody stamped, the longest {:.0} ms.",
+        epochs.len(),
+        if epochs.len() == 1 { "" } else { "s" },
+        gaps.len(),
+        longest as f64 / 1e6
+    )
 }
 
 fn events(cluster: &Cluster, host: &str) -> Result<EventPage> {

@@ -7,6 +7,7 @@ mod bottleneck;
 mod calm;
 mod console;
 mod db_failover;
+mod deadline;
 mod echo;
 mod failover;
 mod files;
@@ -56,6 +57,8 @@ enum What {
     Scale,
     /// The proxy beside HAProxy: throughput, p99, time on the core
     Proxy,
+    /// What the kernel's deadline of an exclusive active costs who is watched
+    Deadline,
     /// Kill agent, guard and proxy under load: failed requests, and whether services noticed
     Restart,
     /// A chain of three services with one limit injected, of each kind and in each place, and none: whether `load` finds it
@@ -146,6 +149,7 @@ fn run(cli: Cli) -> Result<()> {
         What::Scale => scale::run(&context)?,
         What::Analyze => analyze::run(&context)?,
         What::Proxy => proxy::run(&context)?,
+        What::Deadline => deadline::run(&context)?,
         What::Restart => restart::run(&context)?,
         What::Bottleneck { from, to } => bottleneck::run(&context, from..=to)?,
         What::NodeLoss(settings) => node_loss::run(&context, &settings)?,

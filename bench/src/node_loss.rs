@@ -10,7 +10,7 @@ use bench::trouble::Trouble;
 use hosts::client::{Client, Plan};
 use hosts::outage::{Outage, Rule, Summary, outage};
 use model::Profile;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// All is redundant again within this, or the run has failed.
@@ -29,6 +29,9 @@ pub(crate) struct Settings {
     /// Only these faults, by their names
     #[arg(long)]
     fault: Vec<String>,
+    /// Where logs go of tries that took far longer than they should
+    #[arg(long, default_value = "/var/tmp/understudy-node-loss")]
+    keep: PathBuf,
 }
 
 /// What befalls the active's host.
@@ -176,6 +179,12 @@ pub(crate) fn run(context: &Context, settings: &Settings) -> Result<Page> {
                         ""
                     }
                 ));
+                // Longer than anything should take: what explains it is gone with the hosts.
+                if one.outage.length.is_none_or(|length| length > wait * 2) {
+                    let kept = settings.keep.join(label.replace([' ', ','], "-"));
+                    cluster.keep_logs(&kept)?;
+                    say(&format!("logs of all hosts: {}", kept.display()));
+                }
                 tries.push(one);
             }
         }

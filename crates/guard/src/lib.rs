@@ -126,7 +126,7 @@ fn keep(config: &Config, fence: Option<fence::Config>) -> Result<i32, Error> {
     let _lock = lock(&config.lock)?;
     set_child_subreaper(Some(rustix::process::getpid())).map_err(|error| Error::Subreaper(error.into()))?;
     stay_in_memory();
-    // A fence that is killed leaves only the kernel's gates.
+    // A fence that is killed leaves only what the kernel does by itself.
     let oom_score = spare_from_oom(if fence.is_some() { "-1000" } else { "-900" });
     let fence = fence.map(fence::Fence::start).transpose()?;
     let armed = || fence.as_ref().is_some_and(fence::Fence::is_anything_armed);

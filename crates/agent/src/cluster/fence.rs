@@ -48,6 +48,8 @@ pub(crate) enum Fenced {
 enum Heard {
     /// What an earlier agent had the kernel watch, with its cgroup. Said before anything else.
     Deadlines(Vec<(PathBuf, KernelDeadline)>),
+    /// The deadline of an active ends with this agent, or there is none: why.
+    Unkept(String),
     Up(Client, Box<Reply>),
     Said(Box<Reply>),
     Down(String),
@@ -77,6 +79,12 @@ pub(crate) struct Fence {
     timing: Timing,
     heard: mpsc::UnboundedReceiver<Heard>,
     kernel: Arc<OnceLock<Kernel>>,
+    /// What it did not do for one that was armed since.
+    unkept: Option<String>,
+    /// Why the guard has no gates.
+    no_gates: Option<String>,
+    /// For threads that set deadlines.
+    tell: mpsc::UnboundedSender<Heard>,
     client: Option<Client>,
     told: VecDeque<Fenced>,
     armed: BTreeMap<SlotId, Armed>,
@@ -106,7 +114,7 @@ impl Fence {
         let (tell, heard) = mpsc::unbounded_channel();
         let (path, owner) = (layout.guard_socket(), layout.root().to_owned());
         let kernel = Arc::new(OnceLock::new());
-        let kernel_too = kernel.clone();
+        let (kernel_too, tell_too) = (kernel.clone(), tell.clone());
         std::thread::Builder::new()
             .name("guard-link".into())
             .spawn(move || {
@@ -123,6 +131,9 @@ impl Fence {
             timing: *timing,
             heard,
             kernel,
+            unkept: None,
+            no_gates: None,
+            tell: tell_too,
             client: None,
             told: VecDeque::new(),
             armed: BTreeMap::new(),
@@ -259,6 +270,8 @@ impl Fence {
             .filter(|(_, armed)| armed.instance == *instance)
             .map(|(slot, _)| slot.clone())
             .collect();
+        // An earlier agent had it armed.
+        self.earlier.retain(|cgroup, _| !is_cgroup_of(cgroup, instance));
         for slot in slots {
             self.armed.remove(&slot);
             self.decide(GuardEvent::Disarmed(slot.clone()));
@@ -308,15 +321,29 @@ impl Fence {
     fn kernel_deadline(&self, cgroup: &Path) -> Option<KernelDeadline> {
         // Why there is none was said when the guard stood ready.
         let Kept(pins) = self.kernel.get()?.as_ref().ok()?;
-        let deadline = KernelDeadline::new()
-            .inspect_err(
-                |error| tracing::warn!(%error, cgroup = %cgroup.display(), "the kernel sets no deadline of its own"),
-            )
-            .ok()?;
+        let unkept = |why: String| drop(self.tell.send(Heard::Unkept(why)));
+        let deadline = match KernelDeadline::new() {
+            Ok(deadline) => deadline,
+            Err(error) => {
+                unkept(error.to_string());
+                return None;
+            }
+        };
         if let Some((_, mark)) = self.session {
             deadline.set(self.hard_after(mark));
         }
-        deadline.watch_soon(cgroup, pins.as_ref().ok());
+        let (tell, name) = (self.tell.clone(), cgroup.display().to_string());
+        let watched = deadline.watch_soon(cgroup, pins.as_ref().ok(), move |watched| {
+            let why = match watched {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => format!("of `{name}` it cannot be pinned: {error}"),
+                Err(error) => error.to_string(),
+            };
+            let _ = tell.send(Heard::Unkept(why));
+        });
+        if let Err(error) = watched {
+            unkept(error.to_string());
+        }
         Some(deadline)
     }
 
@@ -343,7 +370,10 @@ impl Fence {
     /// To be done before the guard hears of a renewal: it lets go on what stood still, but for what waits to be bound anew.
     fn put_off(&self, renewed: Mark) {
         let at = self.hard_after(renewed);
-        let goes_on = self.armed.iter().filter(|(slot, _)| !self.kept.contains(*slot));
+        // What stands still is let go on by a renewal that is fresh enough, and by no other.
+        let late = mark().held_for(renewed) >= self.timing.soft_deadline.duration();
+        let stays = |slot: &SlotId| self.kept.contains(slot) || (late && self.frozen.contains(slot));
+        let goes_on = self.armed.iter().filter(|(slot, _)| !stays(slot));
         let ours = goes_on.filter_map(|(_, armed)| armed.deadline.as_ref());
         for deadline in ours.chain(self.earlier.values()) {
             deadline.set(at);
@@ -471,14 +501,18 @@ impl Fence {
 
     fn hear(&mut self, heard: Heard) {
         match heard {
+            // Nothing is armed before this is heard.
             Heard::Deadlines(earlier) => {
-                let (armed, earlier): (Vec<_>, _) = earlier
-                    .into_iter()
-                    .partition(|(cgroup, _)| self.armed.values().any(|armed| armed.armament.cgroup == *cgroup));
-                drop(armed);
                 self.earlier = earlier.into_iter().collect();
                 if let Some((_, renewed)) = self.session {
                     self.put_off(renewed);
+                }
+            }
+            Heard::Unkept(why) => {
+                tracing::warn!(why, "the kernel's deadline is not what it is elsewhere");
+                self.unkept = Some(why);
+                if self.ready {
+                    self.tell_ready();
                 }
             }
             Heard::Down(why) => {
@@ -513,6 +547,12 @@ impl Fence {
                     // the renewal that it knows, so ours do.
                     None => self.session = known,
                 }
+                // It lets go on what was frozen in its place, if that may.
+                if let Some((_, renewed)) = self.session
+                    && mark().held_for(renewed) < self.timing.soft_deadline.duration()
+                {
+                    self.put_off(renewed);
+                }
                 let armed = self.armed.values().filter(|armed| !armed.over);
                 let armaments: Vec<Armament> = armed.map(|armed| armed.armament.clone()).collect();
                 for armament in armaments {
@@ -523,15 +563,24 @@ impl Fence {
         }
     }
 
+    fn tell_ready(&mut self) {
+        let kernel = self.kernel.get().map(Result::as_ref);
+        let no_deadline = kernel.and_then(|kernel| kernel.err().cloned());
+        let not_kept = kernel.and_then(|kernel| kernel.ok()?.0.as_ref().err().cloned());
+        let words = in_words(
+            self.no_gates.clone(),
+            no_deadline,
+            not_kept.or_else(|| self.unkept.clone()),
+        );
+        self.told.push_back(Fenced::Ready(words));
+    }
+
     fn said(&mut self, reply: Reply) {
         match reply {
             Reply::SelfTest(test) if test.ok => {
                 self.ready = true;
-                let kernel = self.kernel.get().map(Result::as_ref);
-                let no_deadline = kernel.and_then(|kernel| kernel.err().cloned());
-                let not_kept = kernel.and_then(|kernel| kernel.ok()?.0.as_ref().err().cloned());
-                self.told
-                    .push_back(Fenced::Ready(in_words(test.gates_unavailable, no_deadline, not_kept)));
+                self.no_gates = test.gates_unavailable;
+                self.tell_ready();
             }
             Reply::SelfTest(test) => {
                 self.ready = false;
@@ -567,6 +616,9 @@ impl Fence {
                 match what {
                     What::Frozen => {
                         self.stands_still(&slot);
+                        for (cgroup, deadline) in &self.earlier {
+                            deadline.lift_if_frozen(cgroup);
+                        }
                         self.frozen.insert(slot.clone());
                         self.decide(GuardEvent::Still(slot.clone()));
                     }
@@ -617,17 +669,47 @@ impl Fence {
     }
 }
 
+impl Drop for Fence {
+    /// The agent ends, and what it had armed runs on until its time is over or another agent puts it off.
+    fn drop(&mut self) {
+        let armed = std::mem::take(&mut self.armed).into_values();
+        let earlier = std::mem::take(&mut self.earlier).into_values();
+        let deadlines = armed.filter_map(|armed| armed.deadline).chain(earlier);
+        deadlines.for_each(KernelDeadline::leave);
+    }
+}
+
+/// What stood still when this agent came up is spared by the kernel for as long as there is no [`Fence`] yet: it waits for the store.
+pub(super) fn spare_frozen(layout: &Layout) {
+    if let Ok(pins) = Pins::open(layout.root()) {
+        pins.lift_frozen();
+    }
+}
+
+/// Of a run of that instance: `db-1.4`.
+fn is_cgroup_of(cgroup: &Path, instance: &InstanceId) -> bool {
+    let name = cgroup.file_name().and_then(std::ffi::OsStr::to_str);
+    let run = name.and_then(|name| name.strip_prefix(&*instance.to_string())?.strip_prefix('.'));
+    run.is_some_and(|run| !run.is_empty() && run.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// Asks the kernel what it can do, and for what it does for an earlier agent.
 fn look_at_kernel(owner: &Path) -> (Kernel, Vec<(PathBuf, KernelDeadline)>) {
     let pins = Pins::open(owner);
-    let kept = match KernelDeadline::probe(pins.as_ref().ok()) {
-        Ok(kept) => kept.and(pins),
-        Err(error) => return (Err(error.to_string()), Vec::new()),
-    };
-    let found = kept.as_ref().ok().map(KernelDeadline::found).transpose();
+    let probed = KernelDeadline::probe(pins.as_ref().ok());
+    // What an earlier agent set has to be put off also by one that can set none.
+    let found = pins.as_ref().ok().map(KernelDeadline::found).transpose();
     let found = found.inspect_err(|error| tracing::warn!(%error, "cannot look for deadlines of an earlier agent"));
+    let found = found.ok().flatten().unwrap_or_default();
+    for (cgroup, deadline) in &found {
+        deadline.lift_if_frozen(cgroup);
+    }
+    let kept = match probed {
+        Ok(kept) => kept.and(pins),
+        Err(error) => return (Err(error.to_string()), found),
+    };
     let kept = kept.map_err(|error| format!("{error}; a BPF file system at /sys/fs/bpf and Linux 5.15 are needed"));
-    (Ok(Kept(kept)), found.ok().flatten().unwrap_or_default())
+    (Ok(Kept(kept)), found)
 }
 
 /// With what it is fenced here, and why not with the rest.

@@ -79,6 +79,7 @@ pub(crate) async fn connect(node: &Node, layout: &Layout) -> Result<Connected, S
     let mut waiting: Option<Waiting> = None;
     let mut told = false;
     loop {
+        super::fence::spare_frozen(layout);
         let connected = match etcd::Etcd::connect(with.clone()).await {
             Ok(store) => store.revision().await.map(|_| store).map_err(|error| error.to_string()),
             Err(error) => Err(crate::executor::chain(&error)),

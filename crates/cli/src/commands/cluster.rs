@@ -45,10 +45,16 @@ async fn start(session: &Session) -> Result<Done, Error> {
         ));
         return Ok(Done::No);
     }
-    session
-        .output
-        .answer_line(&format!("node {node} of cluster {cluster} is up"));
-    Ok(Done::Yes)
+    let lacking = await_session(session, &place).await;
+    let (text, done) = match lacking {
+        None => (format!("node {node} of cluster {cluster} is up"), Done::Yes),
+        Some(why) => (
+            format!("node {node} of cluster {cluster} is up, and cannot take part yet: {why}"),
+            Done::No,
+        ),
+    };
+    session.output.answer_line(&text);
+    Ok(done)
 }
 
 async fn rotate(session: &Session, args: &ClusterRotate) -> Result<Done, Error> {
@@ -99,11 +105,14 @@ async fn init(session: &Session, args: ClusterInit) -> Result<Done, Error> {
     };
     let place = membership::init(&init, &|what| session.output.say(what)).await?;
     start_agent(session, &place).await?;
-    await_session(session, &place).await;
-    let text = format!(
+    let lacking = await_session(session, &place).await;
+    let mut text = format!(
         "node {} is the first of cluster {}",
         place.node.node, place.node.cluster
     );
+    if let Some(why) = &lacking {
+        text.push_str(&format!(", and cannot take part yet: {why}"));
+    }
     session.output.answer_line(&text);
     session
         .output
@@ -118,7 +127,10 @@ async fn init(session: &Session, args: ClusterInit) -> Result<Done, Error> {
     session
         .output
         .say("with two machines, take a third small one as a witness: `understudy cluster token --role witness`");
-    Ok(Done::Yes)
+    Ok(match lacking {
+        None => Done::Yes,
+        Some(_) => Done::No,
+    })
 }
 
 async fn join(session: &Session, args: ClusterJoin) -> Result<Done, Error> {
@@ -209,7 +221,8 @@ fn page(report: &Report) -> String {
     let (answering, needed) = report.votes;
     let mut page = format!(
         "{}, seen from node {}\n\nstore      {}: {answering} members answer, {needed} are needed\nauthority  {}\ntiming     {}: {}\n           \
-         a lost node's slot is held elsewhere within {} ms, within {} ms if the store's leader is lost with it; the promotion comes on top\n\n",
+         a lost node's slot is held elsewhere within {} ms, within {} ms if the store's leader is lost with it; the promotion comes on top\n           \
+         (with 20 ms for a write of the store; `understudy explain NODE` goes by those that were measured)\n\n",
         report.cluster,
         report.node,
         store_in_words(report.store_answers, report.store_refuses),

@@ -27,10 +27,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// The first restart comes soon: most often it helps, and a cluster of three has no member to spare meanwhile.
 const BACK_OFF_MIN: Duration = Duration::from_millis(100);
-/// Each further one waits twice as long, up to here: what does not help ten times needs people, who should not wait long after.
-const BACK_OFF_MAX: Duration = Duration::from_secs(30);
-/// One that ran for so long is believed to be well.
-const WELL_AFTER: Duration = Duration::from_secs(60);
+/// Each further one waits twice as long, up to here: what does not help ten times needs people, who should not wait long after, and a second member
+/// that is lost meanwhile stops the store for as long.
+const BACK_OFF_MAX: Duration = Duration::from_secs(10);
+/// One that ran for so long started well, and did not die of how it was started.
+const WELL_AFTER: Duration = Duration::from_secs(5);
 const LOOK_AT_LOG_EVERY: Duration = Duration::from_secs(10);
 const LOG: Rotator = Rotator {
     max_bytes: 16 * 1024 * 1024,
@@ -440,13 +441,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn restarts_come_soon_at_first_and_every_half_minute_at_last() {
+    fn restarts_come_soon_at_first_and_every_ten_seconds_at_last() {
         let mut back_off = BackOff::default();
         let waits: Vec<u128> = (0..12).map(|_| back_off.next().as_millis()).collect();
         assert_eq!(
             waits,
             [
-                100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 30_000, 30_000, 30_000
+                100, 200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000, 10_000, 10_000, 10_000
             ]
         );
     }

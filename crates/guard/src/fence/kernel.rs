@@ -7,7 +7,8 @@
 //! ```
 //! So each process runs once more at most, for a millisecond or until it sleeps. What is frozen must have no deadline: a signal lets it leave a
 //! processor without running an instruction of its own. With [`Pins`] it outlives the process that set it up, and the next one takes it over;
-//! without them it ends with that process. Guard and gates do their part all the same. Processors that are switched on later are not watched.
+//! without them it ends with that process. Guard and gates do their part all the same. Processors that are switched on after it was set up are
+//! not watched.
 
 mod bpf;
 mod pins;
@@ -116,8 +117,7 @@ impl KernelDeadline {
             return Err(Error::OtherClock);
         }
         let own = super::selftest::own().unwrap_or_default();
-        let made = Self::new()?;
-        made.watch(&own, None)?;
+        drop(Self::new()?.watch(&own, None)?);
         let keeps = || pins.map_or(Ok(()), |pins| pins.probe(&Word::new()?, Events::of(&own)?));
         Ok(keeps())
     }
@@ -139,30 +139,48 @@ impl KernelDeadline {
         }
     }
 
+    /// Whether there is one.
+    pub fn is_set(&self) -> bool {
+        self.0.as_ref().is_some_and(|inner| inner.word.get() != NEVER)
+    }
+
     /// There is none until it is set again.
     pub fn lift(&self) {
         self.set(NEVER);
     }
 
-    /// Has the kernel watch a cgroup with all below it, also when this process has ended, if `pins` are given and there is room for it.
-    /// Takes milliseconds, more with many processors.
-    pub fn watch(&self, cgroup: &Path, pins: Option<&Pins>) -> Result<(), Error> {
-        self.0.as_ref().map_or(Ok(()), |inner| inner.watch(cgroup, pins))
+    /// It stands still: a signal would let it leave a processor.
+    pub fn lift_if_frozen(&self, cgroup: &Path) {
+        if pins::is_frozen(cgroup) {
+            self.lift();
+        }
     }
 
-    /// The same, in a thread of its own.
-    pub fn watch_soon(&self, cgroup: &Path, pins: Option<&Pins>) {
+    /// It stays in force though this process ends, if it is pinned.
+    pub fn leave(mut self) {
+        std::mem::forget(self.0.take());
+    }
+
+    /// Has the kernel watch a cgroup with all below it, also when this process has ended if `pins` are given: or says why not then.
+    /// Takes milliseconds, more with many processors.
+    pub fn watch(&self, cgroup: &Path, pins: Option<&Pins>) -> Result<io::Result<()>, Error> {
+        self.0.as_ref().map_or(Ok(Ok(())), |inner| inner.watch(cgroup, pins))
+    }
+
+    /// The same, in a thread of its own, which tells what came of it.
+    pub fn watch_soon(
+        &self,
+        cgroup: &Path,
+        pins: Option<&Pins>,
+        tell: impl FnOnce(Result<io::Result<()>, Error>) + Send + 'static,
+    ) -> io::Result<()> {
         let (inner, path, pins) = (self.0.clone(), cgroup.to_owned(), pins.cloned());
         let watched = std::thread::Builder::new().name("deadline".into()).spawn(move || {
-            if let Some(inner) = inner
-                && let Err(error) = inner.watch(&path, pins.as_ref())
-            {
-                tracing::warn!(%error, "the kernel sets no deadline of its own");
+            if let Some(inner) = inner {
+                tell(inner.watch(&path, pins.as_ref()));
             }
         });
-        if let Err(error) = watched {
-            tracing::warn!(%error, "the kernel sets no deadline of its own");
-        }
+        watched.map(drop)
     }
 }
 
@@ -178,20 +196,15 @@ impl Drop for KernelDeadline {
 }
 
 impl Inner {
-    fn watch(&self, cgroup: &Path, pins: Option<&Pins>) -> Result<(), Error> {
+    fn watch(&self, cgroup: &Path, pins: Option<&Pins>) -> Result<io::Result<()>, Error> {
         let failed = |source| Error::Watch {
             path: cgroup.into(),
             source,
         };
-        let kept = pins.and_then(|pins| {
-            let kept = Events::of(cgroup).and_then(|events| pins.keep(cgroup, &self.word, events));
-            let unkept =
-                |error: &io::Error| tracing::warn!(%error, cgroup = %cgroup.display(), "the kernel's deadline ends with this process");
-            kept.inspect_err(unkept).ok()
-        });
-        let calls = match kept {
-            Some(pinned) => Calls::Pinned(pinned),
-            None => {
+        let pin = |pins: &Pins| pins.keep(cgroup, &self.word, Events::of(cgroup)?);
+        let (calls, kept) = match pins.map(pin) {
+            Some(Ok(pinned)) => (Calls::Pinned(pinned), Ok(())),
+            unpinned => {
                 let program = bpf::load(&self.word.map).map_err(Error::Program)?;
                 let events = Events::of(cgroup).map_err(failed)?;
                 let room = Room::take(events.processors)?;
@@ -199,11 +212,15 @@ impl Inner {
                     let (_, event) = event?;
                     bpf::call_with(&program, &event).map(|()| event)
                 };
-                Calls::Open(events.map(called).collect::<io::Result<_>>().map_err(failed)?, room)
+                let called = events.map(called).collect::<io::Result<_>>().map_err(failed)?;
+                (
+                    Calls::Open(called, room),
+                    unpinned.map_or(Ok(()), |pinned| pinned.map(drop)),
+                )
             }
         };
         *self.calls.lock().unwrap_or_else(PoisonError::into_inner) = Some(calls);
-        Ok(())
+        Ok(kept)
     }
 }
 

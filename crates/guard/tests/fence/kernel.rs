@@ -16,7 +16,7 @@ fn in_ms(span: u64) -> u64 {
 
 fn watched(group: &Group) -> KernelDeadline {
     let deadline = KernelDeadline::new().unwrap();
-    deadline.watch(&group.path, None).unwrap();
+    deadline.watch(&group.path, None).unwrap().unwrap();
     deadline
 }
 
@@ -111,10 +111,9 @@ fn what_was_pinned_is_found_by_the_next_agent_and_goes_when_it_is_taken_back() {
     let (kept, again, gone) = (waking(), waking(), Group::new());
     for group in [&kept, &again, &gone] {
         let deadline = KernelDeadline::new().unwrap();
-        deadline.watch(&group.path, Some(&pins)).unwrap();
+        deadline.watch(&group.path, Some(&pins)).unwrap().unwrap();
         deadline.set(in_ms(60_000));
-        // As by a process that is killed.
-        std::mem::forget(deadline);
+        deadline.leave();
     }
     assert!(KernelDeadline::found(&of_another).unwrap().is_empty());
     let mut found = KernelDeadline::found(&pins).unwrap();
@@ -141,7 +140,7 @@ fn what_was_pinned_is_found_by_the_next_agent_and_goes_when_it_is_taken_back() {
 fn names_of(owner: &Path) -> usize {
     let owner = std::fs::metadata(owner).unwrap();
     let folder = format!("/sys/fs/bpf/understudy/{:x}-{:x}", owner.dev(), owner.ino());
-    std::fs::read_dir(folder).unwrap().count()
+    std::fs::read_dir(folder).map_or(0, Iterator::count)
 }
 
 #[test]
@@ -151,10 +150,30 @@ fn what_was_pinned_ends_who_runs_though_nobody_holds_it() {
     let group = waking();
     let deadline = KernelDeadline::new().unwrap();
     deadline.set(in_ms(300));
-    deadline.watch(&group.path, Some(&pins)).unwrap();
-    std::mem::forget(deadline);
+    deadline.watch(&group.path, Some(&pins)).unwrap().unwrap();
+    deadline.leave();
     assert!(is_there(&group), "not before its time");
     until("it is ended", || !is_there(&group));
     assert!(KernelDeadline::found(&pins).unwrap().is_empty());
     assert_eq!(names_of(owner.path()), 0);
+}
+
+#[test]
+fn what_stands_still_while_there_is_no_agent_is_spared_by_the_next_one() {
+    let owner = tempfile::tempdir().unwrap();
+    let pins = Pins::open(owner.path()).unwrap();
+    let (still, runs) = (waking(), waking());
+    freeze_now([still.path.as_path()]).unwrap();
+    until("it stands still", || still.events().frozen);
+    for group in [&still, &runs] {
+        let deadline = KernelDeadline::new().unwrap();
+        deadline.set(in_ms(60_000));
+        deadline.watch(&group.path, Some(&pins)).unwrap().unwrap();
+        deadline.leave();
+    }
+    pins.lift_frozen();
+    std::fs::write(still.path.join("cgroup.freeze"), "0").unwrap();
+    for (cgroup, deadline) in KernelDeadline::found(&pins).unwrap() {
+        assert_eq!(deadline.is_set(), cgroup == runs.path, "{}", cgroup.display());
+    }
 }

@@ -7,7 +7,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::ffi::CStr;
 use std::io;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering::Release};
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 
 /// What is mapped of the word: at least a page.
 const MAPPED: usize = 4096;
@@ -62,6 +62,11 @@ impl Word {
     pub(super) fn set(&self, boot_ns: u64) {
         // SAFETY: the mapping is a page of zeroes or what was stored, aligned to a page, and there until `drop`.
         unsafe { self.at.as_ref() }.store(boot_ns, Release);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        // SAFETY: likewise.
+        unsafe { self.at.as_ref() }.load(Acquire)
     }
 }
 

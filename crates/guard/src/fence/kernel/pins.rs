@@ -41,11 +41,16 @@ pub(super) struct Pinned(PathBuf);
 struct Draft(Option<PathBuf>);
 
 impl Pins {
-    /// Of the owner whose folder this is. The file system is mounted where the machine has none.
+    /// Of the owner whose folder this is. The file system is mounted where the machine has none: not in a mount namespace of ours alone, which
+    /// the next agent would not see.
     pub fn open(owner: &Path) -> io::Result<Self> {
         let is_there =
             || statfs(MOUNTED_AT).is_ok_and(|found| u32::try_from(found.f_type).is_ok_and(|is| is == BPF_FS));
         if !is_there() {
+            if fs::read_link("/proc/self/ns/mnt")? != fs::read_link("/proc/1/ns/mnt")? {
+                let why = "there is no BPF file system at /sys/fs/bpf, and this mount namespace is not the machine's";
+                return Err(io::Error::other(why));
+            }
             let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
             mount("bpf", MOUNTED_AT, "bpf", flags, Some(c"mode=0700"))?;
         }
@@ -53,8 +58,22 @@ impl Pins {
         let folder = Path::new(MOUNTED_AT)
             .join("understudy")
             .join(format!("{:x}-{:x}", owner.dev(), owner.ino()));
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         Ok(Self { folder })
+    }
+
+    /// Lifts what an earlier process set and whose cgroup stands still, for as long as nobody has taken it over.
+    pub fn lift_frozen(&self) {
+        let Ok(entries) = fs::read_dir(&self.folder) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let living = entry.file_name().to_str().and_then(of_living);
+            if living.is_some_and(|(_, cgroup)| is_frozen(&cgroup))
+                && let Err(error) = word_of(&entry.path()).map(|word| word.set(bpf::NEVER))
+            {
+                tracing::warn!(%error, path = %entry.path().display(), "a deadline of an earlier process cannot be lifted");
+            }
+        }
     }
 
     /// Whether the kernel keeps what has a name, tried with events of a cgroup in which nothing is ended.
@@ -90,7 +109,7 @@ impl Pins {
         let path = self
             .folder
             .join(format!("new-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed)));
-        DirBuilder::new().mode(0o700).create(&path)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
         let draft = Draft(Some(path.clone()));
         let program = bpf::load(&word.map)?;
         bpf::pin(&word.map, &named(&path, WORD)?)?;
@@ -105,16 +124,17 @@ impl Pins {
     /// there must be no other process that sets deadlines of this owner.
     pub(super) fn found(&self) -> io::Result<Vec<(PathBuf, Word, Pinned)>> {
         let mut found: Vec<(PathBuf, u64, Word, Pinned)> = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        for entry in entries {
             let entry = entry?;
             let pinned = Pinned(entry.path());
             let Some((when, cgroup)) = entry.file_name().to_str().and_then(of_living) else {
                 continue;
             };
-            let word = named(&pinned.0, WORD)
-                .and_then(|path| bpf::pinned(&path))
-                .and_then(Word::of);
-            let word = match word {
+            let word = match word_of(&pinned.0) {
                 Ok(word) => word,
                 Err(error) => {
                     tracing::warn!(%error, path = %pinned.0.display(), "a deadline of an earlier process cannot be read; it is removed");
@@ -160,6 +180,18 @@ fn remove(path: &Path) {
     if let Err(error) = fs::remove_dir_all(path) {
         tracing::warn!(%error, path = %path.display(), "cannot remove a deadline of the kernel");
     }
+    // The owner's, once nothing is in it.
+    if let Some(owner) = path.parent() {
+        let _ = fs::remove_dir(owner);
+    }
+}
+
+pub(super) fn is_frozen(cgroup: &Path) -> bool {
+    Cgroup::open(cgroup).is_ok_and(|cgroup| cgroup.events().is_ok_and(|events| events.frozen))
+}
+
+fn word_of(folder: &Path) -> io::Result<Word> {
+    Word::of(bpf::pinned(&named(folder, WORD)?)?)
 }
 
 /// When a deadline was made, and its cgroup, if something lives in that.
