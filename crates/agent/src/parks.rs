@@ -27,7 +27,8 @@ impl Agent {
             None if slots == 1 => 0,
             None => {
                 let text = format!("{service} has {slots} slots: say which");
-                return Err(refused(text, Some(format!("`{service}/0` is the first of them"))));
+                let all = (0..slots).map(|slot| format!("`{service}/{slot}`")).collect::<Vec<_>>();
+                return Err(refused(text, Some(format!("they are {}", all.join(", ")))));
             }
             Some(slot) => {
                 let text = format!(

@@ -114,19 +114,23 @@ pub(crate) fn way_back<'a>(history: &'a [Applied], worked: &WorkedAt) -> Option<
     history
         .iter()
         .filter(|applied| worked.contains_key(&applied.revision) && !says_the_same(applied, in_force))
-        .filter(|applied| !was_left(applied, history))
+        .filter(|applied| !was_left(applied, history, worked))
         .max_by_key(|applied| applied.revision)
 }
 
-/// Whether somebody rolled back from what a revision says, after it.
-fn was_left(applied: &Applied, history: &[Applied]) -> bool {
+/// Whether somebody rolled back from what a revision says, after it, to what worked: who went to what did not said nothing of where he came from.
+fn was_left(applied: &Applied, history: &[Applied], worked: &WorkedAt) -> bool {
+    let works = |one: &Applied| {
+        let same = |other: &&Applied| worked.contains_key(&other.revision) && says_the_same(one, other);
+        history.iter().any(|other| same(&other))
+    };
     let before = |revision: u64| {
         let earlier = history.iter().filter(move |other| other.revision < revision);
         earlier.max_by_key(|other| other.revision)
     };
     history
         .iter()
-        .filter(|back| back.how.starts_with("rollback") && back.revision > applied.revision)
+        .filter(|back| back.how.starts_with("rollback") && back.revision > applied.revision && works(back))
         .filter_map(|back| before(back.revision))
         .any(|left| left.revision >= applied.revision && says_the_same(left, applied))
 }
@@ -199,6 +203,19 @@ mod tests {
         assert_eq!(back(&history, &[1, 2, 3, 4]), Some(4));
         history.push(back_to(6, "4", "two"));
         assert_eq!(back(&history, &[1, 2, 3, 4, 6]), Some(3));
+    }
+
+    #[test]
+    fn who_goes_back_to_what_never_worked_by_name_gets_back_to_what_did() {
+        let back_to = |revision: u64, to: &str, marker: &str| Applied {
+            how: format!("rollback to {to}"),
+            ..applied(revision, marker)
+        };
+        let mut history = vec![applied(1, "good"), applied(2, "bad"), back_to(3, "1", "good")];
+        history.push(back_to(4, "2", "bad"));
+        assert_eq!(back(&history, &[1, 3]), Some(3));
+        history.push(applied(5, "worse"));
+        assert_eq!(back(&history, &[1, 3]), Some(3));
     }
 
     #[test]

@@ -546,8 +546,11 @@ pub struct ForceRequest {
     pub slot: Option<u32>,
     /// The node that holds it, and is off.
     pub node: String,
-    /// In words: `host NODE is off`.
+    /// In words: `host NODE is off`; with `give_to`, `host NODE is off and its data are lost`.
     pub statement: String,
+    /// Who is to count as having the newest data, for whoever served last is lost for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub give_to: Option<String>,
     /// Who states that.
     pub by: String,
 }

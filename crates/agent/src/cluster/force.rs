@@ -13,7 +13,7 @@ use model::{FenceRecord, FenceState, NodeName, Revision, SlotId, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
 use store::session::{self, Ending, Ground, Session};
-use store::{Op, Store, Txn};
+use store::{Compare, Op, Store, Txn};
 use tokio::sync::oneshot;
 
 /// A store that does not answer an operator within this is told to be lost.
@@ -84,6 +84,18 @@ impl Agent {
         answer: oneshot::Sender<Result<Outcome, Outcome>>,
         now: Timestamp,
     ) {
+        if let Some(heir) = &request.give_to {
+            match self.giving(request, heir, now) {
+                Ok((text, txn)) => {
+                    let store = Arc::clone(&self.store);
+                    tokio::spawn(async move {
+                        let _ = answer.send(give(store.as_ref(), text, txn).await);
+                    });
+                }
+                Err(refused) => drop(answer.send(Err(refused))),
+            }
+            return;
+        }
         match self.forceable_unproven(request, now) {
             Ok(None) => {}
             Ok(Some((node, txn))) => {
@@ -152,6 +164,83 @@ impl Agent {
         Ok(Some((node, txn)))
     }
 
+    /// Whoever served last is lost with what only it had: who is named counts as having the newest data from now on. What that does to the
+    /// record, and what is said of it.
+    fn giving(&self, request: &ForceRequest, heir: &str, now: Timestamp) -> Result<(String, Txn), Outcome> {
+        let no = |text: String, hint: &str| Err(refused(text, Some(hint.into())));
+        let slot = self.slot_named(&request.service, request.slot, now)?;
+        let Some(cluster) = &self.clustered else {
+            let why = NotForced::OneMachine;
+            return no(why.to_string(), why.hint());
+        };
+        let entry = cluster.slots.get(&slot);
+        let record = entry.and_then(|entry| serde_json::from_slice::<record::Slot>(&entry.value).ok());
+        let (Some(entry), Some(record)) = (entry, record) else {
+            return no(format!("nobody ever held slot {slot}"), NotForced::NotHeld.hint());
+        };
+        let (last, node) = (record.holder.clone(), record.node.clone());
+        if node.as_str() != request.node {
+            let text = format!("{last} on node {node} held slot {slot} last, not node {}", request.node);
+            return no(text, "`understudy explain SERVICE` says whose data it waits for");
+        }
+        if cluster.sessions.contains_key(&node) {
+            let text = format!("node {node} has its session: it may be there with its data");
+            return no(
+                text,
+                "without `--give-to`, `understudy force` ends the session of a node that is off",
+            );
+        }
+        let view = self.core.service_view(&slot.service, now);
+        let instances = view.map(|view| view.instances).unwrap_or_default();
+        let named = instances.iter().find(|instance| instance.id.to_string() == heir);
+        let Some(named) = named.filter(|named| named.node != node) else {
+            let others = instances.iter().filter(|instance| instance.node != node);
+            let others: Vec<String> = others.map(|instance| instance.id.to_string()).collect();
+            let text = format!(
+                "there is no instance `{heir}` of {} on another node than {node}",
+                slot.service
+            );
+            return no(text, &format!("there are: {}", others.join(", ")));
+        };
+        let said = lease::is_loss_stated(&node, &request.statement);
+        said.map_err(|why| refused(why.to_string(), Some(why.hint().into())))?;
+        let at = clock::wall_now();
+        let text = format!(
+            "{} counts as having the newest data of {slot}; what only {last} on node {node} had is given up",
+            named.id
+        );
+        let deed = self.deed(
+            at,
+            &request.by,
+            "force",
+            &slot.to_string(),
+            format!("{text}; stated: {}", lease::statement_of_loss(&node)),
+        );
+        let as_json = |error: serde_json::Error| refused(error.to_string(), None);
+        let given = record::Slot {
+            state: record::SlotState::Released,
+            data: Some((named.id.clone(), record.epoch)),
+            served: false,
+            served_before: None,
+            detected_ago_ms: None,
+            attempt: u64::try_from(at.0)
+                .unwrap_or(record.attempt)
+                .wrapping_add(record.attempt),
+            since: at,
+            because: format!("{} stated that host {node} is off and its data are lost", request.by),
+            ..record
+        };
+        let txn = Txn::new()
+            .when(Compare::modified(&*entry.key, entry.modified))
+            .when(Compare::absent(session::session_key(&node)))
+            .then(Op::put(&*entry.key, serde_json::to_vec(&given).map_err(as_json)?))
+            .then(Op::put(
+                record::deed_key(at, &deed.through),
+                serde_json::to_vec(&deed).map_err(as_json)?,
+            ));
+        Ok((text, txn))
+    }
+
     fn forceable(&self, request: &ForceRequest, now: Timestamp) -> Result<(SlotId, Session, Ground), Outcome> {
         let refused = |why: &NotForced| refused(why.to_string(), Some(why.hint().into()));
         let (slot, forcing) = self.forcing_named(&request.service, request.slot, &request.node, now)?;
@@ -180,6 +269,25 @@ impl Agent {
             deed: (record::deed_key(at, &deed.through), value),
         };
         Ok((slot, session, ground))
+    }
+}
+
+/// Writes whose data are the newest, at an operator's word.
+async fn give(store: &dyn Store, text: String, txn: Txn) -> Result<Outcome, Outcome> {
+    match tokio::time::timeout(ANSWER_WITHIN, store.txn(txn)).await {
+        Ok(Ok(result)) if result.succeeded => {
+            tracing::warn!(text, "at an operator's word");
+            Ok(done(text))
+        }
+        Ok(Ok(_)) => Err(refused(
+            "the slot changed hands, or its last holder's node is back, at this moment: nothing was done".to_owned(),
+            Some("`understudy status` shows how things stand now".into()),
+        )),
+        Ok(Err(error)) => Err(refused(
+            format!("whether it was written is not known: {}", chain(&error)),
+            Some("`understudy history --deeds` shows it if it was".into()),
+        )),
+        Err(_) => Err(no_store()),
     }
 }
 

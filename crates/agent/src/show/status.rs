@@ -400,6 +400,23 @@ fn millis(span: Duration) -> model::Millis {
     model::Millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// What to do about one that is down. Data that only one had who will never be back are given up by nobody but an operator.
+fn way_back_to_service(service: &ServiceView) -> String {
+    let name = &service.name;
+    let held_back = |slot: &&decisions::SlotView| matches!(slot.because, Reason::OnlyLastHolderHasData { .. });
+    match service.slots.iter().find(held_back) {
+        Some(slot) => format!(
+            "wait for the node of {}, or bring it back; if it is lost for good, `understudy force {name}/{} --node-is-off ITS-NODE --give-to INSTANCE` \
+             gives up what only that had",
+            slot.last_holder
+                .as_ref()
+                .map_or_else(|| "who was active last".to_owned(), ToString::to_string),
+            slot.slot
+        ),
+        None => format!("`understudy explain {name}` says what keeps its instances from serving"),
+    }
+}
+
 /// What becomes of one that is not redundant if nobody does anything, and otherwise. A place that tried a version in vain stays with it where
 /// nothing worked before, or where the version serves elsewhere.
 fn way_back_to_redundancy(service: &ServiceView) -> String {
@@ -460,7 +477,7 @@ fn problems(service: &ServiceView) -> Vec<Problem> {
                     Some(last) => format!("{name} is down: {}; the last failure: {last}", service.because),
                     None => format!("{name} is down: {}", service.because),
                 },
-                format!("`understudy explain {name}` says what keeps its instances from serving"),
+                way_back_to_service(service),
                 service.since,
             ),
             ServiceState::Degraded => add(

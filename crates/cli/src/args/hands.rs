@@ -116,7 +116,10 @@ pub(crate) struct Force {
     /// The node that holds it, and is off
     #[arg(long, value_name = "NODE")]
     pub(crate) node_is_off: String,
-    /// The same in words, `host NODE is off`; asked for if not given
+    /// Whoever served last is lost for good, on that node, with what only it had: let this instance count as having the newest data
+    #[arg(long, value_name = "INSTANCE")]
+    pub(crate) give_to: Option<String>,
+    /// The same in words, `host NODE is off`, with `--give-to` `host NODE is off and its data are lost`; asked for if not given
     #[arg(long, value_name = "WORDS")]
     pub(crate) statement: Option<String>,
     /// Print the outcome as JSON

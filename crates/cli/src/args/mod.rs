@@ -121,6 +121,7 @@ pub(crate) enum Command {
     /// For the one case in which waiting does not do: the node that holds the slot is off, and the cluster cannot know it, because too many
     /// nodes fell silent at once or because its lease is long. Go and look at the machine first. If it is not off, two may act at once.
     /// All that the node holds is free then. Refused while the node renews its session, and while the store does not answer.
+    /// With `--give-to`, where a slot waits for the data of an instance that will not come back: they are given up for those of another one.
     Force(Force),
     /// Take the power of a node away by its fence devices, or test whether they would
     ///

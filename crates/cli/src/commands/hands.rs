@@ -49,35 +49,52 @@ pub(super) async fn force(session: &Session, args: &args::Force) -> Result<Done,
     let client = session.client().await?;
     let (service, slot) = named(&client, &args.slot).await?;
     let node = &args.node_is_off;
-    let status = client.status().await?;
-    // One that was removed may still be waited for.
-    let waited_for = |problem: &api::Problem| problem.code == "not-known-off" && problem.about == *node;
-    if !status.problems.iter().any(waited_for) {
-        find(&status, node, &[Kind::Node])?;
-    }
-    let preview = look(&client, "force", &service, slot, Some(node)).await?;
-    let mut statement = args.statement.clone().unwrap_or_default();
-    if preview.refused.is_none() {
-        tell(session, &preview);
-        if args.statement.is_none() {
-            let question = format!("To go on, state it: type `host {node} is off`");
-            statement = match session.output.ask_for_words(&question) {
-                Said::Words(words) if words.is_empty() => return Err(Error::Declined),
-                Said::Words(words) => words,
-                Said::NoTerminal => {
-                    return Err(Error::BadArgument {
-                        what: format!("nobody is here to state that host {node} is off"),
-                        hint: "whoever knows that states it with --statement \"host NODE is off\"",
-                    });
-                }
-            };
+    let words = match &args.give_to {
+        None => format!("host {node} is off"),
+        Some(_) => format!("host {node} is off and its data are lost"),
+    };
+    let asks = match &args.give_to {
+        None => {
+            let status = client.status().await?;
+            // One that was removed may still be waited for.
+            let waited_for = |problem: &api::Problem| problem.code == "not-known-off" && problem.about == *node;
+            if !status.problems.iter().any(waited_for) {
+                find(&status, node, &[Kind::Node])?;
+            }
+            let preview = look(&client, "force", &service, slot, Some(node)).await?;
+            if preview.refused.is_none() {
+                tell(session, &preview);
+            }
+            preview.refused.is_none()
         }
+        Some(heir) => {
+            session.output.say(&format!(
+                "{heir} will count as having the newest data of {}: what was acknowledged on node {node} and not passed on to it is lost for ever",
+                args.slot
+            ));
+            true
+        }
+    };
+    let mut statement = args.statement.clone().unwrap_or_default();
+    if asks && args.statement.is_none() {
+        let question = format!("To go on, state it: type `{words}`");
+        statement = match session.output.ask_for_words(&question) {
+            Said::Words(words) if words.is_empty() => return Err(Error::Declined),
+            Said::Words(words) => words,
+            Said::NoTerminal => {
+                return Err(Error::BadArgument {
+                    what: format!("nobody is here to state `{words}`"),
+                    hint: "whoever knows that states it with --statement",
+                });
+            }
+        };
     }
     let request = ForceRequest {
         service,
         slot,
         node: node.clone(),
         statement,
+        give_to: args.give_to.clone(),
         by: who::caller(),
     };
     act::post(session, &client, "/v1/force", &request, args.json).await

@@ -132,7 +132,11 @@ fn spelled(arg: &Arg) -> String {
     if arg.is_positional() {
         return format!("`{value}`");
     }
-    let value = if value.is_empty() { value } else { format!(" {value}") };
+    let value = match value.is_empty() {
+        true => value,
+        false if arg.is_require_equals_set() => format!("[={value}]"),
+        false => format!(" {value}"),
+    };
     let short = arg.get_short().map(|short| format!("`-{short}`"));
     let long = arg.get_long().map(|long| format!("`--{long}{value}`"));
     [short, long].into_iter().flatten().collect::<Vec<_>>().join(", ")

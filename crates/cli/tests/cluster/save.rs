@@ -66,3 +66,56 @@ fn the_member_that_is_left_goes_on_alone() {
     assert!(report.store_answers && report.votes == (1, 1), "{report:?}");
     assert_eq!(report.members.len(), 1, "{report:?}");
 }
+
+/// The node of the active is lost for good, and two of three members with it: whoever is left has not followed since it came up.
+#[test]
+fn what_only_a_lost_active_had_is_given_up_at_an_operators_word() {
+    let land = Land::of(&["a", "b", "c"]);
+    land.open_shop("a");
+    let (last, lost) = land.active("a", "db").unwrap();
+    let names = ["a", "b", "c"];
+    let mut others = names.into_iter().filter(|name| *name != lost);
+    let (left, also_lost) = (others.next().unwrap(), others.next().unwrap());
+    for name in [&*lost, also_lost] {
+        land.rig.begin(&Fault::power_loss(name)).unwrap();
+    }
+    wait_for("plain words", HEAL, || {
+        (!land.report(left).store_answers).then_some(())
+    });
+    land.ok(left, &["down", "--yes"]);
+    land.ok(left, &["cluster", "recover", "--others-are", "off"]);
+
+    let db = |status: &api::Status| status.services.iter().find(|one| one.name == "db").cloned();
+    let held_back = |status: &api::Status| {
+        let problem = status.problems.iter().find(|problem| problem.code == "service-down")?;
+        (problem.about == "db" && problem.hint.contains("--give-to")).then(|| problem.hint.clone())
+    };
+    let hint = wait_for("it waits for the data", HEAL, || held_back(&land.status(left)?));
+    assert!(hint.contains(&last), "{hint}");
+    let heir = wait_for("a standby that runs", HEAL, || {
+        let db = db(&land.status(left)?)?;
+        let runs = db.instances.iter().find(|one| one.node == left && one.state == "running");
+        runs.map(|one| one.id.clone())
+    });
+    let force = |node: &str, heir: &str, words: &str| {
+        let words = ["force", "db/0", "--node-is-off", node, "--give-to", heir, "--statement", words];
+        land.refused(left, &words)
+    };
+    let stated = format!("host {lost} is off and its data are lost");
+    let other_words = force(&lost, &heir, &format!("host {lost} is off"));
+    assert!(other_words.contains(&stated), "{other_words}");
+    let another = force(also_lost, &heir, &stated);
+    assert!(another.contains(&format!("{last} on node {lost}")), "{another}");
+    let nobody = force(&lost, "db-999", &stated);
+    assert!(nobody.contains(&heir), "{nobody}");
+
+    let words = ["force", "db/0", "--node-is-off", &*lost, "--give-to", &*heir, "--statement", &*stated];
+    let said = land.ok(left, &words);
+    assert!(said.contains(&heir) && said.contains("given up"), "{said}");
+    wait_for("it serves", HEAL, || {
+        let slot = db(&land.status(left)?)?.slots.first()?.clone();
+        (slot.state == "serving" && slot.instance.as_ref() == Some(&heir)).then_some(())
+    });
+    let deeds = land.ok(left, &["history", "--deeds"]);
+    assert!(deeds.contains(&stated), "{deeds}");
+}

@@ -111,6 +111,11 @@ pub fn statement(node: &NodeName) -> String {
     format!("host {node} is off")
 }
 
+/// The same where what only that node had is given up.
+pub fn statement_of_loss(node: &NodeName) -> String {
+    format!("host {node} is off and its data are lost")
+}
+
 /// Whether a holder whose slot is to be forced may be taken at the operator's word. A node that holds a slot renews every R: within 3R, one
 /// that is alive and reaches the store has been seen.
 pub fn may_force(forcing: &Forcing, timing: &Timing) -> Result<(), NotForced> {
@@ -147,7 +152,15 @@ pub fn may_force(forcing: &Forcing, timing: &Timing) -> Result<(), NotForced> {
 
 /// Whether these are the words.
 pub fn is_stated(node: &NodeName, stated: &str) -> Result<(), NotForced> {
-    let wanted = statement(node);
+    is_said(statement(node), stated)
+}
+
+/// Whether these are the words where what only that node had is given up.
+pub fn is_loss_stated(node: &NodeName, stated: &str) -> Result<(), NotForced> {
+    is_said(statement_of_loss(node), stated)
+}
+
+fn is_said(wanted: String, stated: &str) -> Result<(), NotForced> {
     if stated.split_whitespace().eq(wanted.split_whitespace()) {
         return Ok(());
     }

@@ -20,7 +20,7 @@ mod observer;
 mod outline;
 pub mod txn;
 
-pub use force::{Forcing, NotForced, is_stated, may_force, statement};
+pub use force::{Forcing, NotForced, is_loss_stated, is_stated, may_force, statement, statement_of_loss};
 pub use guard_watch::{GUARD_ACTS, GUARD_SILENT, GuardAction, GuardEvent, GuardWatch, Hangs};
 pub use holder::{Covered, Holder, HolderAction, HolderEvent, HolderOptions, Lost, Still};
 pub use observer::{Condemn, Observer, Wait, Why};

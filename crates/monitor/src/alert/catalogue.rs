@@ -213,12 +213,12 @@ pub const CATALOGUE: [Entry; 20] = [
     Entry {
         code: Code::GivenUp,
         name: "given-up",
-        title: "an instance was given up",
+        title: "an instance or a new version was given up",
         severity: Severity::Error,
         after_s: 0,
-        meaning: "One place of the service stays empty.",
+        meaning: "One place of the service stays empty, or the service goes on with the version that worked before.",
         manager: "It tries again after `restart.retry_after`; with the version that worked before, if a new one was given up.",
-        action: "Mend what its output complains of, then `understudy retry INSTANCE`.",
+        action: "Mend what its output complains of, then `understudy retry INSTANCE`; of a new version, apply a mended file or `understudy rollback`.",
     },
     Entry {
         code: Code::DataTooOld,

@@ -337,7 +337,7 @@ fn of_problems(status: &Status, wrong: &mut Vec<Wrong>) {
     for problem in &status.problems {
         let code = match problem.code.as_str() {
             "service-down" | "not-redundant" | "instance-failing" | "store-lost" => continue,
-            "given-up" => Code::GivenUp,
+            "given-up" | "rollout-given-up" => Code::GivenUp,
             "not-served" | "address" => Code::NotServed,
             "proxy-down" => Code::ProxyDown,
             "frozen" | "cannot-fence" | "no-session" => Code::NotFenced,
