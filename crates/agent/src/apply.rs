@@ -14,7 +14,8 @@ use crate::words::with_addresses;
 use api::record::{self, Applied};
 use api::{ApplyRequest, Outcome, Plan, Severity};
 use decisions::Event;
-use model::{Cluster, Revision};
+use model::{Cluster, NodeName, Revision};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::{Compare, Op, Txn};
 use tokio::sync::oneshot;
@@ -44,7 +45,40 @@ pub(crate) fn plan(agent: &Agent, request: &ApplyRequest) -> Result<Plan, Outcom
             finding.key, finding.problem, finding.help
         )
     }));
+    plan.warnings.extend(moved_addresses(&agent.cluster, &parsed.cluster));
     Ok(plan)
+}
+
+/// A floating address that is another one than before comes with the next move of its slot.
+fn moved_addresses(before: &Cluster, after: &Cluster) -> Vec<String> {
+    let moved = after.services.iter().filter_map(|(name, service)| {
+        let (old, new) = (before.services.get(name)?.address.as_ref()?, service.address.as_ref()?);
+        (old != new).then(|| {
+            format!(
+                "{}: nobody answers at {} before its slot moves: `understudy switchover {}` after `apply`",
+                name, new.ip, name
+            )
+        })
+    });
+    moved.collect()
+}
+
+/// Floating addresses that are those of machines of this cluster: whoever took one would cut that machine off.
+fn addresses_of_nodes(
+    cluster: &Cluster,
+    members: &BTreeMap<NodeName, record::Member>,
+) -> Vec<(model::ServiceName, drivers::preflight::Finding)> {
+    let taken = cluster.services.iter().filter_map(|(name, service)| {
+        let ip = service.address.as_ref()?.ip;
+        let (node, _) = members.iter().find(|(_, member)| member.host == ip)?;
+        let finding = drivers::preflight::Finding {
+            key: "address",
+            problem: format!("{ip} is the address of node {node}: whoever took it would cut that machine off"),
+            help: "choose one that no machine of the network has".into(),
+        };
+        Some((name.clone(), finding))
+    });
+    taken.collect()
 }
 
 /// What would keep a file's services from running on this machine.
@@ -61,7 +95,11 @@ fn obstacles(
         folder: folder.as_deref(),
         ours: &ours,
     };
-    preflight(cluster, here)
+    let mut findings = preflight(cluster, here);
+    if let Some(clustered) = &agent.clustered {
+        findings.extend(addresses_of_nodes(cluster, &clustered.members));
+    }
+    findings
 }
 
 /// Begins to put a file in force; the answer comes when it is on disk.
@@ -306,5 +344,39 @@ pub(crate) fn rollback(
         request,
         how: format!("rollback to {}", earlier.revision),
         answer,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(address: &str) -> Cluster {
+        let text = format!("[service.db]\ncommand = [\"sleep\", \"1\"]\nexclusive = true\naddress = \"{address}\"\n");
+        spec::parse(&text, "db.toml").unwrap().cluster
+    }
+
+    #[test]
+    fn the_address_of_a_machine_of_ours_does_not_float() {
+        let member = serde_json::json!({
+            "zone": "", "host": "10.0.0.3", "agent_port": 7461, "runs_services": true, "votes": true, "machine": "", "joined": 0,
+        });
+        let member: record::Member = serde_json::from_value(member).unwrap();
+        let members = BTreeMap::from([(NodeName::new("c").unwrap(), member)]);
+        let found = addresses_of_nodes(&with("10.0.0.3/24"), &members);
+        assert!(
+            matches!(&*found, [(service, finding)] if service.as_str() == "db" && finding.problem.contains("node c"))
+        );
+        assert!(addresses_of_nodes(&with("10.0.0.100/24"), &members).is_empty());
+    }
+
+    #[test]
+    fn a_plan_says_when_another_address_counts() {
+        let said = moved_addresses(&with("10.0.0.100/24"), &with("10.0.0.101/24"));
+        assert!(
+            matches!(&*said, [line] if line.contains("10.0.0.101") && line.contains("switchover db")),
+            "{said:?}"
+        );
+        assert!(moved_addresses(&with("10.0.0.100/24"), &with("10.0.0.100/24")).is_empty());
     }
 }

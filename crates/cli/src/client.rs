@@ -92,7 +92,7 @@ impl Error {
     /// What to do about it.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
-            Error::NotRunning { .. } => Some("`understudy up FILE` starts it; `understudy clusters` lists what runs".into()),
+            Error::NotRunning { .. } => Some("`understudy up FILE` starts it, on several machines `understudy cluster start`; `understudy clusters` lists what runs".into()),
             Error::NotAllowed { socket, .. } => Some(match owner(socket) {
                 Some(owner) => format!("it belongs to {owner}: run this as that user, or as root"),
                 None => "run this as the user who started it, or as root".into(),

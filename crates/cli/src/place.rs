@@ -74,7 +74,7 @@ impl Error {
             Error::NoneRuns { stopped, .. } => Some(match stopped.as_slice() {
                 [] => "`understudy up FILE` starts one; `--state-dir` looks in another folder".into(),
                 stopped => format!(
-                    "`understudy up FILE` starts one; here are, stopped: {}",
+                    "`understudy up FILE` starts one, on several machines `understudy cluster start`; here are, stopped: {}",
                     stopped.join(", ")
                 ),
             }),

@@ -79,9 +79,7 @@ fn what_only_a_lost_active_had_is_given_up_at_an_operators_word() {
     for name in [&*lost, also_lost] {
         land.rig.begin(&Fault::power_loss(name)).unwrap();
     }
-    wait_for("plain words", HEAL, || {
-        (!land.report(left).store_answers).then_some(())
-    });
+    wait_for("plain words", HEAL, || (!land.report(left).store_answers).then_some(()));
     land.ok(left, &["down", "--yes"]);
     land.ok(left, &["cluster", "recover", "--others-are", "off"]);
 
@@ -94,11 +92,23 @@ fn what_only_a_lost_active_had_is_given_up_at_an_operators_word() {
     assert!(hint.contains(&last), "{hint}");
     let heir = wait_for("a standby that runs", HEAL, || {
         let db = db(&land.status(left)?)?;
-        let runs = db.instances.iter().find(|one| one.node == left && one.state == "running");
+        let runs = db
+            .instances
+            .iter()
+            .find(|one| one.node == left && one.state == "running");
         runs.map(|one| one.id.clone())
     });
     let force = |node: &str, heir: &str, words: &str| {
-        let words = ["force", "db/0", "--node-is-off", node, "--give-to", heir, "--statement", words];
+        let words = [
+            "force",
+            "db/0",
+            "--node-is-off",
+            node,
+            "--give-to",
+            heir,
+            "--statement",
+            words,
+        ];
         land.refused(left, &words)
     };
     let stated = format!("host {lost} is off and its data are lost");
@@ -109,7 +119,16 @@ fn what_only_a_lost_active_had_is_given_up_at_an_operators_word() {
     let nobody = force(&lost, "db-999", &stated);
     assert!(nobody.contains(&heir), "{nobody}");
 
-    let words = ["force", "db/0", "--node-is-off", &*lost, "--give-to", &*heir, "--statement", &*stated];
+    let words = [
+        "force",
+        "db/0",
+        "--node-is-off",
+        &*lost,
+        "--give-to",
+        &*heir,
+        "--statement",
+        &*stated,
+    ];
     let said = land.ok(left, &words);
     assert!(said.contains(&heir) && said.contains("given up"), "{said}");
     wait_for("it serves", HEAL, || {

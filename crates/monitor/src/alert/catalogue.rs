@@ -218,7 +218,7 @@ pub const CATALOGUE: [Entry; 20] = [
         after_s: 0,
         meaning: "One place of the service stays empty, or the service goes on with the version that worked before.",
         manager: "It tries again after `restart.retry_after`; with the version that worked before, if a new one was given up.",
-        action: "Mend what its output complains of, then `understudy retry INSTANCE`; of a new version, apply a mended file or `understudy rollback`.",
+        action: "Of a new version `understudy rollback`, or apply a mended file. Else mend what its output complains of, then `understudy retry INSTANCE`.",
     },
     Entry {
         code: Code::DataTooOld,
