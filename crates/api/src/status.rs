@@ -86,6 +86,9 @@ pub struct ServiceStatus {
     /// The service that it needs, that is not up, and that its instances wait for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
+    /// Instances that it wants and for which no node is left, with why, or who are where the file no longer lets them be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unplaced: Option<String>,
     /// Who takes over, best first.
     pub failover_order: Vec<String>,
     /// What the proxy counted; absent for a service without `listen`.

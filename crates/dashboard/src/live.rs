@@ -96,6 +96,7 @@ fn head(service: &ServiceStatus) -> ServiceStatus {
         name: service.name.clone(),
         rollout: service.rollout.clone(),
         waits_for: service.waits_for.clone(),
+        unplaced: service.unplaced.clone(),
         state: service.state.clone(),
         since: service.since.clone(),
         because: service.because.clone(),
@@ -222,6 +223,7 @@ mod tests {
             rolling: false,
             rollout: None,
             waits_for: None,
+            unplaced: None,
             failover_order: vec![format!("{name}-2")],
             traffic: Some(Traffic::default()),
         };

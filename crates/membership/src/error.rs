@@ -232,9 +232,13 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         let text = |hint: &str| Some(hint.to_owned());
         match self {
-            Error::AlreadyNode { .. } => text(
-                "`understudy cluster status` shows it; `understudy cluster remove NODE` on another node takes it out",
-            ),
+            Error::AlreadyNode { path, .. } => {
+                let folder = path.parent().unwrap_or(path).display();
+                Some(format!(
+                    "`understudy cluster status` shows it; to have it join anew: `understudy cluster remove NODE` on another node, if it is still a \
+                     member there, `understudy down --etcd` here, and `mv {folder} ~/`"
+                ))
+            }
             Error::NoNode { .. } => {
                 text("`understudy cluster init` makes one, `understudy cluster join TOKEN` joins one")
             }

@@ -52,15 +52,18 @@ pub async fn remove(place: &Place, node: &NodeName, force: bool, tell: Progress<
             Err(error) => return Err(error.into()),
         }
     }
-    finish(place, &store, node, member.map(|member| member.host), session.is_some()).await
+    let host = member.map(|member| member.host);
+    finish(place, &store, node, host, session.is_some(), "it was removed").await
 }
 
-async fn finish(
+/// Takes its certificates and its records from a node that does not vote any more.
+pub(crate) async fn finish(
     place: &Place,
     store: &etcd::Etcd,
     node: &NodeName,
     host: Option<IpAddr>,
     had_session: bool,
+    why: &str,
 ) -> Result<(), Error> {
     let at = now();
     let trust = trust(place, store).await?;
@@ -76,7 +79,7 @@ async fn finish(
         };
         let mut revoked: RevocationList = seal.open(&trust, Purpose::Revocation, REVOKED)?;
         revoked.prune(at);
-        revoked.revoke_node(node, &issued, "it was removed", at);
+        revoked.revoke_node(node, &issued, why, at);
         if let Some(host) = host {
             revoked.was_at(node, host);
         }

@@ -156,7 +156,24 @@ async fn alone(place: &mut Place, tell: Progress<'_>) -> Result<(), Error> {
     store
         .txn(Txn::new().then(Op::put(record::META, encode(record::META, &meta)?)))
         .await?;
+    // Before who is trusted is sealed anew: to that list the others are added.
+    keep_what_is_newer(place, &store).await?;
     let keep = crate::records::member_key(&place.node.node);
+    tell("taking their certificates from the others");
+    for (node, member) in crate::records::members(&store).await? {
+        if node != place.node.node {
+            // It may be switched on again, with the store of before: it is none of this cluster before it joins anew.
+            crate::remove::finish(
+                place,
+                &store,
+                &node,
+                Some(member.host),
+                false,
+                "the cluster went on without it",
+            )
+            .await?;
+        }
+    }
     for prefix in [
         record::MEMBERS,
         store::session::SESSIONS,
@@ -172,7 +189,6 @@ async fn alone(place: &mut Place, tell: Progress<'_>) -> Result<(), Error> {
             }
         }
     }
-    keep_what_is_newer(place, &store).await?;
     place.node.write(&place.layout.node())?;
     Ok(())
 }

@@ -449,7 +449,13 @@ impl Agent {
             }
             Request::Explain { name, if_dies, answer } => {
                 let view = self.core.view(now);
-                let explanation = show::explain(&name, if_dies.as_deref(), &self.known(&view));
+                let mut explanation = show::explain(&name, if_dies.as_deref(), &self.known(&view));
+                if let (Some(explanation), Some(told)) = (&mut explanation, self.silence_in_words()) {
+                    explanation.summary = format!(
+                        "{told}, and what is not of this node is as it was then: {}",
+                        explanation.summary
+                    );
+                }
                 let unknown = || {
                     refused(
                         format!("there is no service, slot, instance or node `{name}`, and nothing at such an address"),

@@ -145,6 +145,17 @@ impl Agent {
         status
     }
 
+    /// Why what is shown of others is old.
+    pub(super) fn silence_in_words(&self) -> Option<String> {
+        let cluster = self.clustered.as_ref()?;
+        let (silence, since) = cluster.answering.silence()?;
+        Some(show::silence_in_words(
+            cluster.me.as_str(),
+            silence,
+            &clock::shown(since),
+        ))
+    }
+
     pub(super) fn bare_status(&self, now: Timestamp) -> api::Status {
         let revision = self.applied.as_ref().map_or(0, |applied| applied.revision);
         show::status(

@@ -140,6 +140,7 @@ fn service_status(service: &ServiceView, view: &View, beside: &Beside<'_>) -> Se
             Reason::WaitsForNeed { need } => Some(need.to_string()),
             _ => None,
         },
+        unplaced: service.unplaced.clone(),
         failover_order: service.failover_order.iter().map(ToString::to_string).collect(),
         traffic: fronts.totals(&service.name).map(|totals| Traffic {
             open: totals.open,

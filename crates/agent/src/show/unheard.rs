@@ -15,6 +15,14 @@ pub(crate) enum Silence {
     Refuses,
 }
 
+/// Since when what `me` knows is old, and why.
+pub(crate) fn in_words(me: &str, silence: Silence, since: &str) -> String {
+    match silence {
+        Silence::Lost => format!("the store has not answered node {me} since {since}"),
+        Silence::Refuses => format!("the store refuses what nodes write since {since}"),
+    }
+}
+
 /// What `me` knows is old `since`, for all nodes that are not `heard`. Here, what is `frozen` stands still.
 pub(crate) fn tell(
     status: &mut Status,
@@ -24,10 +32,7 @@ pub(crate) fn tell(
     heard: impl Fn(&str) -> bool,
 ) {
     let known = |node: &str| node == me || (silence == Silence::Refuses && heard(node));
-    let told = match silence {
-        Silence::Lost => format!("the store has not answered node {me} since {since}"),
-        Silence::Refuses => format!("the store refuses what nodes write since {since}"),
-    };
+    let told = in_words(me, silence, since);
     for service in &mut status.services {
         let old = match silence {
             Silence::Lost => true,

@@ -75,6 +75,7 @@ fn status() -> Status {
             rolling: false,
             rollout: None,
             waits_for: None,
+            unplaced: None,
             failover_order: vec!["db-2".into()],
             traffic: None,
         }],

@@ -58,6 +58,19 @@ pub(crate) struct Node {
     pub(crate) json: bool,
 }
 
+/// `drain`
+#[derive(Debug, Args)]
+pub(crate) struct Drain {
+    /// The node
+    pub(crate) node: String,
+    /// Return only when nothing runs on it any more; exit code 1 if that takes longer than this
+    #[arg(long, value_name = "SPAN", num_args = 0..=1, require_equals = true, default_missing_value = "5m", value_parser = span)]
+    pub(crate) wait: Option<Duration>,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// `rebalance`
 #[derive(Debug, Args)]
 pub(crate) struct Service {

@@ -104,7 +104,9 @@ pub(crate) enum Command {
     /// Apply an earlier file again
     Rollback(Rollback),
     /// Move everything off a node and keep it empty
-    Drain(Node),
+    ///
+    /// Answers when that is written down; the node is empty when `status` shows nothing on it, and with `--wait` not before.
+    Drain(Drain),
     /// Let a drained node run instances again
     Undrain(Node),
     /// Move the instances of a service to where they would be put today

@@ -8,6 +8,10 @@ use crate::render::{events::waterfall, hanging};
 use crate::who;
 use api::{Outcome, PauseRequest, SwitchoverRequest};
 use serde::Serialize;
+use std::time::{Duration, Instant};
+
+/// Between two looks at a node that is being drained.
+const EMPTY_LOOK: Duration = Duration::from_millis(200);
 
 /// `switchover`
 pub(super) async fn switchover(session: &Session, args: &args::Switchover) -> Result<Done, Error> {
@@ -26,18 +30,53 @@ pub(super) async fn switchover(session: &Session, args: &args::Switchover) -> Re
     post(session, &client, "/v1/switchover", &request, args.json).await
 }
 
-/// `drain`, `undrain`
-pub(super) async fn node(session: &Session, verb: &str, args: &args::Node) -> Result<Done, Error> {
+/// `drain`
+pub(super) async fn drain(session: &Session, args: &args::Drain) -> Result<Done, Error> {
     let client = session.client().await?;
     find(&client.status().await?, &args.node, &[Kind::Node])?;
-    post(
-        session,
-        &client,
-        &format!("/v1/{verb}/{}", segment(&args.node)),
-        &(),
-        args.json,
-    )
-    .await
+    let path = format!("/v1/drain/{}", segment(&args.node));
+    let done = post(session, &client, &path, &(), args.json).await?;
+    match args.wait {
+        Some(limit) if done == Done::Yes => until_empty(session, &client, &args.node, limit).await,
+        _ => Ok(done),
+    }
+}
+
+/// Waits until nothing runs on a node.
+async fn until_empty(session: &Session, client: &Client, node: &str, limit: Duration) -> Result<Done, Error> {
+    let until = Instant::now() + limit;
+    loop {
+        let left = on_node(&client.status().await?, node);
+        if left.is_empty() {
+            session.output.say(&format!("nothing runs on node {node} any more"));
+            return Ok(Done::Yes);
+        }
+        if Instant::now() >= until {
+            let span = crate::render::span(limit);
+            session.output.say(&format!(
+                "on node {node} there are still after {span}: {}",
+                left.join(", ")
+            ));
+            return Ok(Done::No);
+        }
+        tokio::time::sleep(EMPTY_LOOK).await;
+    }
+}
+
+/// What runs on a node, or may: of what is not known now nobody says that it has ended.
+fn on_node(status: &api::Status, node: &str) -> Vec<String> {
+    let instances = status.services.iter().flat_map(|service| &service.instances);
+    let there =
+        instances.filter(|instance| instance.node == node && (instance.pid.is_some() || instance.state != "waiting"));
+    there.map(|instance| instance.id.clone()).collect()
+}
+
+/// `undrain`
+pub(super) async fn undrain(session: &Session, args: &args::Node) -> Result<Done, Error> {
+    let client = session.client().await?;
+    find(&client.status().await?, &args.node, &[Kind::Node])?;
+    let path = format!("/v1/undrain/{}", segment(&args.node));
+    post(session, &client, &path, &(), args.json).await
 }
 
 /// `rebalance`

@@ -35,7 +35,7 @@ pub(super) fn all_blocked(status: &Status, blocked: &BTreeMap<&str, String>) -> 
 
 /// Whether a service is not yet what its file says.
 pub(super) fn is_behind(service: &ServiceStatus) -> bool {
-    service.rolling || service.state != "redundant"
+    service.rolling || service.state != "redundant" || service.unplaced.is_some()
 }
 
 fn why(status: &Status, service: &ServiceStatus) -> Option<String> {
@@ -62,6 +62,13 @@ fn why(status: &Status, service: &ServiceStatus) -> Option<String> {
             "{name} is {}, and automatic actions are paused since {}{by}: nothing is done before `understudy resume`",
             clean(&service.state),
             clean(since)
+        ));
+    }
+    // Where instances are missing a node may come back, and is waited for.
+    if let Some(unplaced) = service.unplaced.as_ref().filter(|_| service.state == "redundant") {
+        return Some(format!(
+            "{name} runs where the file no longer lets it: {}: mend `nodes`, `zones` or `spread`, or add such a node",
+            clean(unplaced)
         ));
     }
     let rollout = given_up(service)?;

@@ -46,6 +46,7 @@ pub(crate) fn shop() -> Status {
                 rolling: false,
                 rollout: None,
                 waits_for: None,
+                unplaced: None,
                 failover_order: vec!["db-2".into()],
                 traffic: Some(Traffic {
                     open: 4,
@@ -90,6 +91,7 @@ pub(crate) fn shop() -> Status {
                 rolling: false,
                 rollout: None,
                 waits_for: None,
+                unplaced: None,
                 failover_order: vec![],
                 traffic: Some(Traffic {
                     open: 0,

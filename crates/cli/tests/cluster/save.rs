@@ -54,7 +54,8 @@ fn a_backup_is_put_back_and_a_damaged_one_harms_nothing() {
 #[test]
 fn the_member_that_is_left_goes_on_alone() {
     let land = Land::of(&["a", "b"]);
-    land.rig.begin(&Fault::power_loss("b")).unwrap();
+    let loss = Fault::power_loss("b");
+    land.rig.begin(&loss).unwrap();
     wait_for("plain words", HEAL, || {
         let report = land.report("a");
         (!report.store_answers && report.says.iter().any(|line| line.contains("cluster recover"))).then_some(())
@@ -65,6 +66,27 @@ fn the_member_that_is_left_goes_on_alone() {
     let report = land.report("a");
     assert!(report.store_answers && report.votes == (1, 1), "{report:?}");
     assert_eq!(report.members.len(), 1, "{report:?}");
+
+    // Who was stated to be off is switched on again, with all that it had: it is none of this cluster.
+    land.rig.heal(&loss).unwrap();
+    let started = land.run("b", &["cluster", "start"]);
+    assert!(!started.ended.is_success(), "{started:?}");
+    let names = |status: api::Status| status.nodes.into_iter().map(|node| node.name).collect::<Vec<_>>();
+    for _ in 0..20 {
+        assert_eq!(names(land.status("a").unwrap()), ["a"], "{started:?}");
+        std::thread::sleep(std::time::Duration::from_millis(250));
+    }
+    let token = land.ok("a", &["cluster", "token"]);
+    let host = land.host("b").address().to_string();
+    let join = ["cluster", "join", token.trim(), "--host", &*host];
+    let again = land.refused("b", &join);
+    assert!(again.contains("mv /var/lib/understudy/shop "), "{again}");
+    // As the hint says.
+    let down = land.run("b", &["down", "--yes", "--etcd"]);
+    land.host("b").shell("mv /var/lib/understudy/shop /root/").unwrap();
+    let joined = land.run("b", &join);
+    assert!(joined.ended.is_success(), "{down:?} {joined:?}");
+    wait_for("both", HEAL, || (names(land.status("a")?) == ["a", "b"]).then_some(()));
 }
 
 /// The node of the active is lost for good, and two of three members with it: whoever is left has not followed since it came up.

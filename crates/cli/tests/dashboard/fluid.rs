@@ -67,6 +67,7 @@ fn service(number: usize, tick: usize) -> ServiceStatus {
         rolling: false,
         rollout: None,
         waits_for: None,
+        unplaced: None,
         failover_order: (7..10).map(|one| format!("s{number:02}-{one}")).collect(),
         traffic: Some(traffic(tick)),
     }

@@ -6,6 +6,36 @@ use bench::rig::{self, Rig};
 use std::path::Path;
 use std::process::Command;
 
+#[test]
+fn a_drain_that_is_waited_for_answers_when_the_node_is_empty() {
+    let folder = tempfile::tempdir().unwrap();
+    let (web, db) = (rig::free_address().unwrap(), rig::free_address().unwrap());
+    let file = folder.path().join("shop.toml");
+    std::fs::write(&file, super::shop_file(web, db, &folder.path().join("witness"))).unwrap();
+    let run = |words: &[&str]| {
+        let mut understudy = Command::new(PROGRAM);
+        understudy.arg("--state-dir").arg(folder.path()).args(words);
+        understudy.output().unwrap()
+    };
+    assert!(
+        run(&["up", file.to_str().unwrap(), "--detach", "--nodes", "3"])
+            .status
+            .success()
+    );
+    let _down = Down(folder.path());
+    let on = |node: &str| {
+        let status: api::Status = serde_json::from_slice(&run(&["status", "--json"]).stdout).unwrap();
+        let instances = status.services.into_iter().flat_map(|service| service.instances);
+        instances.filter(|instance| instance.node == node).count()
+    };
+    let status: api::Status = serde_json::from_slice(&run(&["status", "--json"]).stdout).unwrap();
+    let node = status.services[0].instances[0].node.clone();
+    assert!(on(&node) > 0);
+    let drained = run(&["drain", &node, "--wait=1m"]);
+    assert!(drained.status.success(), "{}", super::text(&drained.stderr));
+    assert_eq!(on(&node), 0, "{}", super::text(&drained.stderr));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_drilled_away_costs_no_request_and_its_instances_come_up_elsewhere() {
     let folder = tempfile::tempdir().unwrap();

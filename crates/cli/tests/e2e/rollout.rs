@@ -67,6 +67,24 @@ impl Rollout {
     }
 }
 
+#[test]
+fn a_file_that_lets_nothing_run_where_it_runs_is_not_called_done() {
+    let rollout = Rollout::up();
+    let before = rig::pids(&rollout.rig.status().unwrap());
+    let file = web_file(rollout.listen, 2, "one").replace("active", "nodes = [\"zz\"]\nactive");
+    let applied = rollout.apply_and_wait(&file, "30s");
+    let said = text(&applied.stderr);
+    assert!(
+        !applied.status.success() && said.contains("no longer lets it"),
+        "{said}"
+    );
+    assert_eq!(
+        rig::pids(&rollout.rig.status().unwrap()),
+        before,
+        "nobody was stopped for it"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_environment_is_rolled_out_and_back_without_a_failed_request() {
     let rollout = Rollout::up();

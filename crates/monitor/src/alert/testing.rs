@@ -67,6 +67,7 @@ pub(super) fn service(name: &str, state: &str, distance: u32) -> ServiceStatus {
         rolling: false,
         rollout: None,
         waits_for: None,
+        unplaced: None,
         failover_order: Vec::new(),
         traffic: None,
     }
