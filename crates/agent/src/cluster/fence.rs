@@ -289,6 +289,10 @@ impl Fence {
             return;
         }
         self.earlier.clear();
+        // It was of one that is armed no more.
+        if self.unkept.take().is_some() && self.ready {
+            self.tell_ready();
+        }
         if self.client.is_none() {
             return;
         }
