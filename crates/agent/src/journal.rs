@@ -237,14 +237,15 @@ impl Journal {
     fn takeover(&self, takeover: &Takeover, because: String) -> Event {
         let failover = timeline(takeover);
         let kind = if takeover.planned { "switchover" } else { "failover" };
-        let from = failover
-            .from
-            .clone()
-            .map_or_else(String::new, |from| format!(" from {from}"));
+        let to = &takeover.to;
+        let who = match &takeover.from {
+            Some(from) if from == to => format!("back to {to}"),
+            Some(from) => format!("from {from} to {to}"),
+            None => format!("to {to}"),
+        };
         let text = format!(
-            "{kind} of slot {}{from} to {} at epoch {} took {}",
+            "{kind} of slot {} {who} at epoch {} took {}",
             takeover.slot,
-            takeover.to,
             takeover.epoch,
             span(failover.total_us)
         );

@@ -3,7 +3,7 @@
 use crate::clock;
 use crate::executor::chain;
 use api::record;
-use decisions::{Commit, SlotKnown, SlotWrite};
+use decisions::{Begun, Commit, SlotKnown, SlotWrite};
 use model::{InstanceId, NodeName, Revision, SlotId};
 use std::time::Duration;
 use store::{Compare, Op, Store, Txn};
@@ -240,7 +240,14 @@ async fn write_on(store: &dyn Store, write: SlotWrite, because: String, terms: T
         served: write.served,
         data: write.data.filter(|_| write.session.is_some()),
         served_before: write.served_before.filter(|_| write.session.is_some()),
-        detected_ago_ms: write.detected_ago.filter(|_| write.session.is_some()),
+        begun: write
+            .begun
+            .filter(|_| write.session.is_some())
+            .map(|begun| record::Begun {
+                ago_ms: begun.ago,
+                planned: begun.planned,
+                from: begun.from,
+            }),
     };
     let value = match serde_json::to_vec(&slot) {
         Ok(value) => value,
@@ -269,7 +276,7 @@ async fn write_on(store: &dyn Store, write: SlotWrite, because: String, terms: T
                 match known {
                     // Our own write, whose answer was lost.
                     Some(known) if known.attempt == write.attempt => Commit::Done(known.revision),
-                    known => Commit::Conflict(known),
+                    known => Commit::Conflict(known.map(Box::new)),
                 }
             }
             Err(store::Error::Unknown { .. } | store::Error::Unsettled { .. }) => {
@@ -298,7 +305,11 @@ pub(crate) fn known_slot(slot: &SlotId, entry: &store::Entry) -> Option<SlotKnow
         data: record.data,
         served_before: record.served_before,
         because: record.because,
-        detected_ago: record.detected_ago_ms,
+        begun: record.begun.map(|begun| Begun {
+            ago: begun.ago_ms,
+            planned: begun.planned,
+            from: begun.from,
+        }),
         since: clock::ago(record.since),
     })
 }

@@ -47,9 +47,22 @@ pub struct Slot {
     /// The process of the holder, if it had served before: let through again, it may be told what nobody else knows. Several machines only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub served_before: Option<RunId>,
-    /// How long before this was written the takeover was first seen to be needed, several machines only.
+    /// How the takeover that gave it to its holder began, several machines only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub detected_ago_ms: Option<Millis>,
+    pub begun: Option<Begun>,
+}
+
+/// How a takeover began: every node tells of it as the same one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// How long before its record was written it was first seen to be needed.
+    pub ago_ms: Millis,
+    /// Whether an operator or a rollout wanted it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub planned: bool,
+    /// Who served before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<InstanceId>,
 }
 
 /// State of a slot in the store.

@@ -265,8 +265,19 @@ pub struct SlotWrite {
     pub sessions: Vec<(NodeName, Revision)>,
     /// Ends this session with it.
     pub condemn: Option<Condemn>,
-    /// How long ago the takeover that this is part of was first seen to be needed.
-    pub detected_ago: Option<Millis>,
+    /// How the takeover that this is part of began.
+    pub begun: Option<Begun>,
+}
+
+/// How a takeover began, as its record says it to the other nodes: all tell of the same takeover.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Begun {
+    /// How long before the record was written it was first seen to be needed.
+    pub ago: Millis,
+    /// Whether an operator or a rollout wanted it.
+    pub planned: bool,
+    /// Who served before.
+    pub from: Option<InstanceId>,
 }
 
 /// An active to send clients to.
@@ -287,7 +298,7 @@ pub struct RouteTarget {
 pub struct Takeover {
     /// Which slot.
     pub slot: SlotId,
-    /// Who held it.
+    /// Who served before.
     pub from: Option<InstanceId>,
     /// Who holds it.
     pub to: InstanceId,
@@ -309,6 +320,17 @@ pub struct Takeover {
     pub routed: Option<Timestamp>,
     /// It answered.
     pub answered: Option<Timestamp>,
+}
+
+impl Takeover {
+    /// How it began, for a record that is written now.
+    pub(crate) fn begun(&self, now: Timestamp) -> Begun {
+        Begun {
+            ago: Millis(u64::try_from(now.since(self.detected).as_millis()).unwrap_or(u64::MAX)),
+            planned: self.planned,
+            from: self.from.clone(),
+        }
+    }
 }
 
 /// Why a request of the operator is not carried out.

@@ -1,7 +1,7 @@
 //! What the core is told.
 
-use crate::{ClusterEvent, GivenUp, Parked, Paused, Reason};
-use model::{Cluster, Epoch, HookKind, InstanceId, Millis, NodeName, Revision, RunId, ServiceName, SlotId, Timestamp};
+use crate::{Begun, ClusterEvent, GivenUp, Parked, Paused, Reason};
+use model::{Cluster, Epoch, HookKind, InstanceId, NodeName, Revision, RunId, ServiceName, SlotId, Timestamp};
 
 /// Something that happened. Events about a process carry its run, so that late news of an earlier one is ignored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -280,7 +280,7 @@ pub enum Commit {
     /// It is on disk; the slot's revision is now this.
     Done(Revision),
     /// The slot was not as expected: this is what the store has (nothing: no such slot).
-    Conflict(Option<SlotKnown>),
+    Conflict(Option<Box<SlotKnown>>),
     /// It was not written, or nobody knows: what went wrong. The slot is read again before the next attempt.
     Failed(String),
 }
@@ -312,8 +312,8 @@ pub struct SlotKnown {
     pub served_before: Option<RunId>,
     /// Why it is held.
     pub because: String,
-    /// How long before it was written the takeover was first seen to be needed.
-    pub detected_ago: Option<Millis>,
+    /// How the takeover that gave it to its holder began.
+    pub begun: Option<Begun>,
     /// Since when it is so, for people.
     pub since: Timestamp,
 }

@@ -34,7 +34,7 @@ mod view;
 pub mod lease;
 pub mod power;
 
-pub use action::{Action, Decision, Note, NoteKind, Refusal, RouteTarget, SlotWrite, Takeover};
+pub use action::{Action, Begun, Decision, Note, NoteKind, Refusal, RouteTarget, SlotWrite, Takeover};
 pub use event::{Adopted, Commit, Event, HookOutcome, ProbeOutcome, Recovered, SlotKnown};
 pub use given_up::{GivenUp, Trial};
 pub use park::{Parked, Paused};

@@ -140,6 +140,9 @@ pub enum Reason {
     HandedOver {
         because: String,
     },
+    LeavesAsPlanned {
+        instance: InstanceId,
+    },
     NotFenced {
         instance: InstanceId,
         error: String,
@@ -320,6 +323,9 @@ impl fmt::Display for Reason {
                 f.write_str("it stood still while this node had no session, and nobody took its slot")
             }
             Reason::SessionOpen { node } => write!(f, "node {node} has its session"),
+            Reason::LeavesAsPlanned { instance } => {
+                write!(f, "the slot of {instance} is being handed over, as planned")
+            }
             Reason::NotFenced { instance, error } => write!(f, "{instance} may not act on its node: {error}"),
             Reason::ProofNeeded { instance } => write!(f, "{instance} is about to take over"),
             Reason::NotProven { instance, what } => write!(f, "{instance} could not take over: {what}"),

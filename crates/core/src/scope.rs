@@ -246,7 +246,7 @@ mod tests {
             data: None,
             served_before: None,
             because: String::new(),
-            detected_ago: None,
+            begun: None,
             since: Timestamp(0),
         }
     }

@@ -1,8 +1,8 @@
 //! One of the N places for an active.
 
 use crate::reconcile::Kept;
-use crate::{Action, Decision, Parked, Reason, Refusal, SlotKnown, Takeover};
-use model::{Epoch, InstanceId, Millis, NodeName, Revision, RunId, SlotId, Timestamp};
+use crate::{Action, Begun, Decision, Parked, Reason, Refusal, SlotKnown, Takeover};
+use model::{Epoch, InstanceId, NodeName, Revision, RunId, SlotId, Timestamp};
 use std::collections::{BTreeSet, VecDeque};
 
 /// After this long a takeover is told even if nobody asked the new active anything yet.
@@ -103,8 +103,8 @@ pub(crate) struct Slot {
     pub(crate) claiming_at: Option<(NodeName, Option<Revision>, bool, Option<RunId>)>,
     /// Attempt of the write that says that the holder was promoted.
     pub(crate) marking: Option<u64>,
-    /// In a cluster: why the record says it is so, and how long before it was written that was first seen.
-    pub(crate) told: Option<(String, Millis)>,
+    /// In a cluster: why the record says it is so, and how the takeover began that it is of.
+    pub(crate) told: Option<(String, Begun)>,
     /// Why it was claimed by us, at which epoch.
     pub(crate) taken: Option<(Epoch, Reason)>,
     /// Who held it until the record that we know: nobody, if it had been released.
@@ -308,7 +308,7 @@ impl Slot {
         if self.takeover.is_some() {
             return;
         }
-        let from = self.bound().cloned().or_else(|| self.last_holder().cloned());
+        let from = self.data.as_ref().map(|(holder, _)| holder.clone());
         self.takeover = Some(Takeover {
             slot: self.id.clone(),
             to: from
@@ -334,7 +334,8 @@ impl Slot {
         }
     }
 
-    /// A takeover is over, as far as it went: it is told, and the operator who waits for it hears.
+    /// A takeover is over, as far as it went: it is told, and the operator who waits for it hears. Where nobody served before there was
+    /// nothing to take over: the service has come up, late.
     pub(crate) fn complete(&mut self, out: &mut VecDeque<Decision>) {
         self.report_at = None;
         self.awaits_route = None;
@@ -343,6 +344,9 @@ impl Slot {
         };
         if let Some(request) = self.request.take() {
             out.push_back(Decision::answer(request, Ok(takeover.clone())));
+        }
+        if takeover.from.is_none() && !takeover.planned {
+            return;
         }
         let because = takeover.because.clone();
         out.push_back(Decision {

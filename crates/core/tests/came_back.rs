@@ -100,7 +100,7 @@ fn back(stood: ServiceState) -> Core {
         data: None,
         served_before: None,
         because: "web-2 died".into(),
-        detected_ago: None,
+        begun: None,
     };
     let recovered = Recovered {
         worked: None,

@@ -51,7 +51,7 @@ fn taken_by_b() -> SlotKnown {
         data: None,
         served_before: None,
         because: "it was told so".into(),
-        detected_ago: None,
+        begun: None,
     }
 }
 

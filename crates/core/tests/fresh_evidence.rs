@@ -100,7 +100,7 @@ fn active_with(standbys: u32) -> Core {
         data: None,
         served_before: None,
         because: "it was told so".into(),
-        detected_ago: None,
+        begun: None,
     };
     let mut core = Core::new(1, 1_000, 0, [node]);
     let recovered = Recovered {

@@ -36,7 +36,7 @@ fn slot(index: u32, held: bool) -> SlotKnown {
         data: None,
         served_before: None,
         because: "it was told so".into(),
-        detected_ago: None,
+        begun: None,
     }
 }
 

@@ -52,7 +52,7 @@ fn slot(revision: u64, holder: &str, epoch: u64, served: bool) -> SlotKnown {
         data: None,
         served_before: None,
         because: "it was told so".into(),
-        detected_ago: None,
+        begun: None,
     }
 }
 

@@ -121,7 +121,7 @@ fn it_ends_when_somebody_took_its_slot_before_it_has_a_session_again() {
 #[test]
 fn it_ends_when_the_slot_turns_out_to_be_anothers_or_nobody_can_tell() {
     for result in [
-        Commit::Conflict(Some(slot(20, 7, "db-2", "b", 2, false))),
+        Commit::Conflict(Some(Box::new(slot(20, 7, "db-2", "b", 2, false)))),
         Commit::Conflict(None),
         Commit::Failed("nobody knows".into()),
     ] {

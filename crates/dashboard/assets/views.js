@@ -196,7 +196,7 @@ export function fall(event) {
     const from = index ? failover.steps[index - 1].at_us : 0, length = step.at_us - from;
     return h("div", { class: "row" }, h("span", null, STEPS[step.step] || step.step), h("span", { class: "track" }, s("svg", { "aria-hidden": "true" }, s("rect", { x: `${(from * 100) / total}%`, width: `${Math.max(0.4, (length * 100) / total)}%`, height: 14, rx: 2 }))), h("span", null, index ? `+${us(length)}` : "0"));
   });
-  return h("article", { class: "fall" }, h("h3", null, `${clock(event.at)} ${failover.planned ? "switchover" : "failover"} of `, link("service", failover.service), ` slot ${failover.slot}: ${failover.from || "nobody"} → ${failover.to}, epoch ${failover.epoch}, ${us(failover.total_us)}`), event.because ? h("p", { class: "soft" }, `because ${event.because}`) : null, bars);
+  return h("article", { class: "fall" }, h("h3", null, `${clock(event.at)} ${failover.planned ? "switchover" : "failover"} of `, link("service", failover.service), ` slot ${failover.slot}: ${failover.from === failover.to ? "back to" : `${failover.from || "nobody"} →`} ${failover.to}, epoch ${failover.epoch}, ${us(failover.total_us)}`), event.because ? h("p", { class: "soft" }, `because ${event.because}`) : null, bars);
 }
 
 export function failovers() {

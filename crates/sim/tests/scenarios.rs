@@ -437,7 +437,6 @@ fn a_rollout_changes_one_at_a_time_and_moves_the_slot_by_a_switchover() {
     0.010s     start db-2 on a  because it runs from an earlier declaration
     0.032s     db-2 is healthy  because db-2 passes its checks
     0.032s     hold the clients of db  because 0 of 1 actives serve, 1 of 1 standbys are ready
-    0.032s     db is down  because 0 of 1 actives serve, 1 of 1 standbys are ready
     0.094s     demote db-1, epoch 1  because it runs from an earlier declaration
     0.100s     claim db/0 for db-2, epoch 2  because it runs from an earlier declaration
     0.101s     promote db-2, epoch 2  because it holds the slot at epoch 2
@@ -545,7 +544,7 @@ fn a_switchover_holds_clients_and_loses_none() {
     insta::assert_snapshot!(transcript, @r"
     1.000s   * the operator moves db to db-2
     1.000s     hold the clients of db  because 0 of 1 actives serve, 1 of 1 standbys are ready
-    1.000s     db is down  because 0 of 1 actives serve, 1 of 1 standbys are ready
+    1.000s     db is degraded  because the operator asked for a switchover
     1.062s     demote db-1, epoch 1  because the operator asked for a switchover
     1.067s     claim db/0 for db-2, epoch 2  because the operator asked for a switchover
     1.068s     promote db-2, epoch 2  because it holds the slot at epoch 2
@@ -572,13 +571,12 @@ fn a_switchover_whose_target_dies_before_the_demotion_is_called_off() {
     insta::assert_snapshot!(transcript, @r"
     0.000s   * the operator moves db
     0.000s     hold the clients of db  because 0 of 1 actives serve, 1 of 1 standbys are ready
-    0.000s     db is down  because 0 of 1 actives serve, 1 of 1 standbys are ready
+    0.000s     db is degraded  because the operator asked for a switchover
     0.030s   * db-2 is killed
     0.030s     kill db-2  because the process of db-2 ended: killed by SIGKILL
     0.030s     db-2 died  because the process of db-2 ended: killed by SIGKILL
     0.030s     answer 1: db-2 is not ready any more; nothing was changed
     0.030s     send the clients of db to db-1  because 1 of 1 actives serve, 0 of 1 standbys are ready
-    0.030s     db is degraded  because 1 of 1 actives serve, 0 of 1 standbys are ready
     0.030s     start db-2 on a  because the process of db-2 ended: killed by SIGKILL
     0.052s     db-2 is healthy  because db-2 passes its checks
     0.052s     db is redundant  because 1 of 1 actives serve, 1 of 1 standbys are ready
@@ -601,7 +599,7 @@ fn a_switchover_whose_target_dies_after_the_demotion_goes_to_the_next_in_the_ord
     insta::assert_snapshot!(transcript, @r"
     0.000s   * the operator moves db to db-2
     0.000s     hold the clients of db  because 0 of 1 actives serve, 2 of 2 standbys are ready
-    0.000s     db is down  because 0 of 1 actives serve, 2 of 2 standbys are ready
+    0.000s     db is degraded  because the operator asked for a switchover
     0.062s     demote db-1, epoch 1  because the operator asked for a switchover
     0.067s     claim db/0 for db-2, epoch 2  because the operator asked for a switchover
     0.068s     promote db-2, epoch 2  because it holds the slot at epoch 2
@@ -612,7 +610,6 @@ fn a_switchover_whose_target_dies_after_the_demotion_goes_to_the_next_in_the_ord
     0.069s     start db-2 on a  because the process of db-2 ended: killed by SIGKILL
     0.070s     promote db-1, epoch 3  because it holds the slot at epoch 3
     0.075s     send the clients of db to db-1  because 1 of 1 actives serve, 1 of 2 standbys are ready
-    0.075s     db is degraded  because 1 of 1 actives serve, 1 of 2 standbys are ready
     0.075s     answer 1: db-1 holds db/0
     0.075s     switchover of db/0 to db-1 took 75.2ms  because the operator asked for a switchover
     0.091s     db-2 is healthy  because db-2 passes its checks
@@ -943,7 +940,7 @@ fn an_emptied_node_is_left_only_when_another_is_ready() {
     0.000s     start db-3 on b  because 1 of 2 declared instances exist
     0.022s     db-3 is healthy  because db-3 passes its checks
     0.022s     hold the clients of db  because 0 of 1 actives serve, 2 of 1 standbys are ready
-    0.022s     db is down  because 0 of 1 actives serve, 1 of 1 standbys are ready
+    0.022s     db is degraded  because the operator drains the node
     0.084s     demote db-1, epoch 1  because the operator drains the node
     0.089s     claim db/0 for db-2, epoch 2  because the operator drains the node
     0.091s     promote db-2, epoch 2  because it holds the slot at epoch 2
@@ -1120,12 +1117,11 @@ fn who_ignores_the_stop_signal_is_killed() {
     0.000s   * db-1 ignores the stop signal for 5s
     0.000s   * the operator moves db
     0.000s     hold the clients of db  because 0 of 1 actives serve, 1 of 1 standbys are ready
-    0.000s     db is down  because 0 of 1 actives serve, 1 of 1 standbys are ready
+    0.000s     db is degraded  because the operator asked for a switchover
     0.062s     stop db-1  because the operator asked for a switchover
     0.863s     claim db/0 for db-2, epoch 2  because the operator asked for a switchover
     0.863s     start db-1 on a  because the operator asked for a switchover
     0.864s     send the clients of db to db-2  because 1 of 1 actives serve, 0 of 1 standbys are ready
-    0.864s     db is degraded  because 1 of 1 actives serve, 0 of 1 standbys are ready
     0.864s     answer 1: db-2 holds db/0
     0.864s     switchover of db/0 from db-1 to db-2 took 864.4ms  because the operator asked for a switchover
     0.885s     db-1 is healthy  because db-1 passes its checks
@@ -1191,7 +1187,6 @@ fn a_version_whose_promotion_fails_is_given_up_and_the_one_before_serves_on() {
     0.010s     start db-2 on a  because it runs from an earlier declaration
     0.032s     db-2 is healthy  because db-2 passes its checks
     0.032s     hold the clients of db  because 0 of 1 actives serve, 1 of 1 standbys are ready
-    0.032s     db is down  because 0 of 1 actives serve, 1 of 1 standbys are ready
     0.094s     stop db-1  because it runs from an earlier declaration
     0.100s   * on_promote of db fails for 20ms
     0.105s     claim db/0 for db-2, epoch 2  because it runs from an earlier declaration
@@ -1208,7 +1203,7 @@ fn a_version_whose_promotion_fails_is_given_up_and_the_one_before_serves_on() {
     0.139s     db is redundant  because 1 of 1 actives serve, 1 of 1 standbys are ready
     0.140s     switchover of db/0 to db-1 took 107.7ms  because it runs from an earlier declaration
     0.140s     hold the clients of db  because 0 of 1 actives serve, 1 of 1 standbys are ready
-    0.140s     db is down  because 0 of 1 actives serve, 1 of 1 standbys are ready
+    0.140s     db is degraded  because it runs from an earlier declaration
     0.202s     stop db-1  because it runs from an earlier declaration
     0.205s   * on_promote of db fails for 15ms
     0.212s     claim db/0 for db-2, epoch 4  because it runs from an earlier declaration
@@ -1298,13 +1293,12 @@ fn a_switchover_asks_the_target_once_more_after_the_demotion() {
     insta::assert_snapshot!(transcript, @r"
     0.000s   * the operator moves db
     0.000s     hold the clients of db  because 0 of 1 actives serve, 1 of 1 standbys are ready
-    0.000s     db is down  because 0 of 1 actives serve, 1 of 1 standbys are ready
+    0.000s     db is degraded  because the operator asked for a switchover
     0.062s     demote db-1, epoch 1  because the operator asked for a switchover
     0.067s     ask whether db-2 can take over  because db-2 is about to take over
     0.067s     claim db/0 for db-2, epoch 2  because the operator asked for a switchover
     0.068s     promote db-2, epoch 2  because it holds the slot at epoch 2
     0.074s     send the clients of db to db-2  because 1 of 1 actives serve, 0 of 1 standbys are ready
-    0.074s     db is degraded  because 1 of 1 actives serve, 0 of 1 standbys are ready
     0.074s     answer 1: db-2 holds db/0
     0.074s     switchover of db/0 from db-1 to db-2 took 74.0ms  because the operator asked for a switchover
     0.122s     db is redundant  because 1 of 1 actives serve, 1 of 1 standbys are ready
@@ -1327,13 +1321,14 @@ fn a_target_that_fails_its_standby_check_after_the_demotion_does_not_get_the_slo
     insta::assert_snapshot!(transcript, @r"
     0.000s   * the operator moves db to db-2
     0.000s     hold the clients of db  because 0 of 1 actives serve, 2 of 2 standbys are ready
-    0.000s     db is down  because 0 of 1 actives serve, 2 of 2 standbys are ready
+    0.000s     db is degraded  because the operator asked for a switchover
     0.061s   * db-2 fails its standby check for 10s
     0.062s     demote db-1, epoch 1  because the operator asked for a switchover
     0.067s     ask whether db-2 can take over  because db-2 is about to take over
     1.067s     answer 1: db-2 could not take over: its standby check fails: connection refused; db-1 is promoted again
     1.067s     db is handed back  because db-2 could not take over: its standby check fails: connection refused
     1.067s     claim db/0 for db-1, epoch 2  because db-2 could not take over: its standby check fails: connection refused
+    1.067s     db is down  because 0 of 1 actives serve, 1 of 2 standbys are ready
     1.068s     promote db-1, epoch 2  because it holds the slot at epoch 2
     1.073s     send the clients of db to db-1  because 1 of 1 actives serve, 1 of 2 standbys are ready
     1.073s     db is degraded  because 1 of 1 actives serve, 1 of 2 standbys are ready

@@ -222,7 +222,7 @@ impl Agent {
             data: Some((named.id.clone(), record.epoch)),
             served: false,
             served_before: None,
-            detected_ago_ms: None,
+            begun: None,
             attempt: u64::try_from(at.0)
                 .unwrap_or(record.attempt)
                 .wrapping_add(record.attempt),

@@ -53,13 +53,17 @@ fn event_lines(event: &Event, time: &str, view: &View) -> String {
 /// A takeover, step by step: when, a bar from the step before to this one, how long that took and its share.
 pub(crate) fn waterfall(failover: &Failover, view: &View) -> String {
     let kind = if failover.planned { "switchover" } else { "failover" };
-    let from = failover.from.as_deref().map_or_else(|| "nobody".to_owned(), clean);
+    let to = clean(&failover.to);
+    let who = match &failover.from {
+        Some(from) if *from == failover.to => format!("back to {to}"),
+        Some(from) => format!("{} -> {to}", clean(from)),
+        None => format!("nobody -> {to}"),
+    };
     let mut out = format!(
-        "  {} of {}/{}: {from} -> {}, epoch {}, {} in all\n",
+        "  {} of {}/{}: {who}, epoch {}, {} in all\n",
         kind,
         clean(&failover.service),
         failover.slot,
-        clean(&failover.to),
         failover.epoch,
         micros(failover.total_us)
     );

@@ -6,7 +6,7 @@ use crate::peers::{Hold, Peers};
 use crate::service::{Change, Service};
 use crate::slot::{self, Stage};
 use crate::{Action, Condemn, Context, Decision, Note, NoteKind, Parked, Reason, SlotWrite, epoch_after};
-use model::{HookKind, InstanceId, Millis, NodeName, Revision};
+use model::{HookKind, InstanceId, NodeName, Revision};
 
 /// What a claim asks of sessions.
 pub(super) struct Terms {
@@ -390,10 +390,7 @@ impl Service {
             takeover.epoch = epoch;
             takeover.confirmed.get_or_insert(cx.now);
         }
-        let detected_ago = slot.takeover.as_ref().map(|takeover| {
-            let ago = cx.now.since(takeover.detected).as_millis();
-            Millis(u64::try_from(ago).unwrap_or(u64::MAX))
-        });
+        let begun = slot.takeover.as_ref().map(|takeover| takeover.begun(cx.now));
         let held = slot.record.as_ref().filter(|record| record.held);
         // Proxies of other nodes may still send clients to who served last, and one that heard of nothing for long to whoever served before:
         // once such a process is let through again it may have what nobody else has, whatever becomes of its promotion.
@@ -420,7 +417,7 @@ impl Service {
             session: terms.session,
             sessions: terms.sessions,
             condemn: terms.condemn,
-            detected_ago,
+            begun,
         };
         slot.claiming = epoch;
         slot.claiming_on = write.expect;

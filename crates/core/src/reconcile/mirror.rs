@@ -5,7 +5,7 @@ use crate::peers::{Hold, Peers, lost_because};
 use crate::service::Service;
 use crate::slot::{self, REPORT_AFTER};
 use crate::view::InstancePhase;
-use crate::{Context, Reason, Report};
+use crate::{Context, Reason, Report, Takeover};
 use model::{FenceBy, Health, HookKind, NodeName, Timestamp};
 
 impl Service {
@@ -122,16 +122,16 @@ impl Service {
             }
         }
         let slot = &mut self.slots[index];
-        let (what, ago) = slot.told.clone().unwrap_or_default();
+        let (what, begun) = slot.told.clone().unwrap_or_default();
         let because = Reason::HandedOver { because: what };
         slot.takeover = None;
-        slot.begin_takeover(false, because.clone(), now - ago.duration());
+        slot.begin_takeover(begun.planned, because.clone(), now - begun.ago.duration());
         if let Some(takeover) = &mut slot.takeover {
             takeover.to = record.holder.clone();
             takeover.epoch = record.epoch;
             takeover.confirmed = Some(now);
             takeover.claimed = Some(now);
-            takeover.from = slot.before.clone();
+            takeover.from = begun.from;
         }
         let holder = record.holder;
         if slot.routed.as_ref().is_some_and(|(routed, _)| *routed != holder) && self.declared.exclusive {
@@ -153,7 +153,7 @@ impl Service {
         slot.turn_at = None;
         let holder = record.holder;
         let acts = record.served && self.instances.get(&holder).is_some_and(Instance::is_alive);
-        let (what, _) = slot.told.clone().unwrap_or_default();
+        let (what, begun) = slot.told.clone().unwrap_or_default();
         if !acts {
             if slot.bound() != Some(&holder) || slot.serving().is_some() {
                 slot.set(slot::Phase::Promoting { holder }, now, Reason::Told { what });
@@ -166,6 +166,7 @@ impl Service {
         if self.instances.get(&holder).is_some_and(|holder| holder.leaving) {
             // It is about to be handed over: new requests wait here as they do there.
             slot.routed = None;
+            slot.begin_takeover(true, Reason::LeavesAsPlanned { instance: holder }, now);
             return;
         }
         if slot.serving() == Some(&holder) && slot.routed.as_ref() == Some(&(holder.clone(), record.epoch)) {
@@ -179,9 +180,14 @@ impl Service {
             record.since.min(now),
             Reason::Told { what },
         );
+        // It was about to be handed over, and its holder keeps it.
+        let stays = |takeover: &mut Takeover| takeover.planned && takeover.from.as_ref() == Some(&holder);
+        slot.takeover.take_if(stays);
         if let Some(takeover) = &mut slot.takeover {
             takeover.to = holder.clone();
             takeover.epoch = record.epoch;
+            takeover.planned = begun.planned;
+            takeover.from = begun.from;
             takeover.promoted.get_or_insert(now);
             slot.report_at.get_or_insert(now + REPORT_AFTER);
         }

@@ -113,7 +113,9 @@ impl Service {
     fn judge(&mut self, cx: &mut Context<'_>) {
         let (serving, ready) = (self.serving(), self.ready_standbys());
         let declared = &self.declared;
-        let state = if serving < self.need() {
+        // Clients of a proxy wait for as long as a planned move may take and none is turned away: no outage.
+        let moves = self.moves_as_planned(cx.now);
+        let state = if serving < self.need() && moves.is_none() {
             ServiceState::Down
         } else if serving >= declared.active && ready >= declared.standby {
             ServiceState::Redundant
@@ -125,7 +127,10 @@ impl Service {
             _ if state != ServiceState::Redundant && self.parked_slot().is_some() => {
                 self.parked_slot().unwrap_or(Reason::Declared)
             }
-            _ => self.counted(serving, ready),
+            _ => match moves {
+                Some((because, _)) if serving < self.need() => because,
+                _ => self.counted(serving, ready),
+            },
         };
         // That all is there was seen by an earlier agent: it is not claimed before it was looked at again.
         let unchecked = match state {
@@ -201,6 +206,7 @@ impl Service {
             .chain(self.write_again_at(cx))
             .chain(self.surplus_due(cx))
             .chain(self.stood.map(|stood| stood.until))
+            .chain(self.moves_as_planned(cx.now).map(|(_, until)| until))
             .chain(self.declared_until())
             .chain(self.given_up_wakeup(cx.now))
             .chain(

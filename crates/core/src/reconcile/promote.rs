@@ -172,7 +172,10 @@ impl Service {
             session: record.session,
             sessions: terms.sessions,
             condemn: None,
-            detected_ago: slot.told.as_ref().map(|(_, ago)| *ago),
+            begun: match &slot.takeover {
+                Some(takeover) => Some(takeover.begun(cx.now)),
+                None => slot.told.as_ref().map(|(_, begun)| begun.clone()),
+            },
         };
         let because = slot.taken_because().unwrap_or(&slot.because).clone();
         cx.decide(Action::Write(write), because);

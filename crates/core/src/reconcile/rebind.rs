@@ -137,7 +137,7 @@ impl Service {
             session: terms.session,
             sessions: terms.sessions,
             condemn: None,
-            detected_ago: None,
+            begun: None,
         };
         cx.decide(Action::Write(write), Reason::StoodStill);
     }
@@ -173,7 +173,7 @@ impl Service {
                 self.epoch = self.epoch.max(known.epoch);
                 let older = |record: &slot::Record| record.revision < known.revision;
                 if slot.record.as_ref().is_none_or(older) {
-                    slot.know(known);
+                    slot.know(*known);
                 }
                 self.give_up(index, now, out);
             }

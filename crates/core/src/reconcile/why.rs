@@ -10,7 +10,8 @@ impl Service {
     /// Why a slot changes hands now. A takeover that was noticed says so itself; who finds a slot without a holder goes by what the store says.
     pub(super) fn why_taken(&self, index: usize, to: &InstanceId, hold: &Hold, cx: &Context<'_>) -> Reason {
         let slot = &self.slots[index];
-        if let Some(takeover) = &slot.takeover {
+        // Whoever had it then and did not come to serve is the reason for the next claim.
+        if let Some(takeover) = slot.takeover.as_ref().filter(|takeover| takeover.claimed.is_none()) {
             return takeover.because.clone();
         }
         let number = slot.id.slot;

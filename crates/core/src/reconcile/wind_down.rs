@@ -113,7 +113,7 @@ impl Service {
             session: record.session,
             sessions: terms.sessions,
             condemn: terms.condemn,
-            detected_ago: None,
+            begun: None,
         };
         let slot = &mut self.slots[index];
         slot.set(slot::Phase::Clearing { attempt }, cx.now, because.clone());

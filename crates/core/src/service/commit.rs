@@ -47,7 +47,7 @@ impl Service {
                 }
                 Commit::Conflict(Some(known)) => {
                     self.epoch = self.epoch.max(known.epoch);
-                    slot.know(known);
+                    slot.know(*known);
                 }
                 Commit::Conflict(None) => slot.record = None,
                 Commit::Failed(_) => slot.write_after = now + WRITE_RETRY,
@@ -116,6 +116,14 @@ impl Service {
                     served_before,
                     since: now,
                 });
+                let because = slot.taken_because().map(ToString::to_string).unwrap_or_default();
+                slot.told = Some((
+                    because,
+                    slot.takeover
+                        .as_ref()
+                        .map(|takeover| takeover.begun(now))
+                        .unwrap_or_default(),
+                ));
                 if let Some(takeover) = &mut slot.takeover {
                     takeover.claimed.get_or_insert(now);
                 }
@@ -146,8 +154,8 @@ impl Service {
                         self.epoch = self.epoch.max(known.epoch);
                         let older = |record: &slot::Record| record.revision < known.revision;
                         if slot.record.as_ref().is_none_or(older) {
-                            slot.told = Some((known.because.clone(), known.detected_ago.unwrap_or_default()));
-                            slot.know(known);
+                            slot.told = Some((known.because.clone(), known.begun.clone().unwrap_or_default()));
+                            slot.know(*known);
                         }
                     }
                     None => slot.record = None,

@@ -71,7 +71,7 @@ impl Service {
         }
         // Whatever we asked for and heard nothing of expected an older revision: it can not be written any more.
         slot.unclear.clear();
-        slot.told = Some((known.because.clone(), known.detected_ago.unwrap_or_default()));
+        slot.told = Some((known.because.clone(), known.begun.clone().unwrap_or_default()));
         let held = slot.record.as_ref().filter(|record| record.held);
         slot.before = held.map(|record| record.holder.clone());
         slot.know(known);

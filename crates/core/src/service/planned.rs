@@ -202,6 +202,17 @@ impl Service {
         }
     }
 
+    /// Why a slot is on its way from one to the next as somebody wanted it, and until when the proxies hold its clients.
+    pub(crate) fn moves_as_planned(&self, now: Timestamp) -> Option<(Reason, Timestamp)> {
+        self.declared.listen.as_ref()?;
+        let takeovers = self.slots.iter().filter_map(|slot| slot.takeover.as_ref());
+        let mut planned = takeovers.filter(|takeover| takeover.planned).map(|takeover| {
+            let until = takeover.detected + self.declared.hold_timeout.duration();
+            (takeover.because.clone(), until)
+        });
+        planned.find(|(_, until)| now < *until)
+    }
+
     pub(super) fn drained(&mut self, id: &InstanceId) {
         for slot in &mut self.slots {
             if slot.serving() == Some(id)

@@ -26,7 +26,7 @@ impl Service {
         let slot = &mut self.slots[index];
         // What runs of its holder is compared with it when that is found.
         slot.driven = (known.held && self.me.as_ref() == Some(&known.node)).then_some(known.epoch);
-        slot.told = Some((known.because.clone(), known.detected_ago.unwrap_or_default()));
+        slot.told = Some((known.because.clone(), known.begun.clone().unwrap_or_default()));
         slot.know(known);
         self.is_new = false;
     }

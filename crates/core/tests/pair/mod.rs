@@ -30,7 +30,7 @@ pub(crate) fn slot(revision: u64, attempt: u64, holder: &str, on: &str, epoch: u
         data: None,
         served_before: None,
         because: "it was told so".into(),
-        detected_ago: None,
+        begun: None,
     }
 }
 

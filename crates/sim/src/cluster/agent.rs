@@ -1160,7 +1160,7 @@ impl World {
             data: write.data.clone(),
             served_before: write.served_before,
             because: String::new(),
-            detected_ago: write.detected_ago,
+            begun: write.begun.clone(),
             since: model::Timestamp(0),
         };
         let expected = match write.expect {
@@ -1207,6 +1207,6 @@ fn commit_of(write: &SlotWrite, outcome: &Outcome) -> Commit {
     match known {
         // Our own write, whose answer was lost.
         Some(known) if known.attempt == write.attempt => Commit::Done(known.revision),
-        known => Commit::Conflict(known),
+        known => Commit::Conflict(known.map(Box::new)),
     }
 }

@@ -466,7 +466,7 @@ pub fn core_alone(nodes: usize, per_node: usize) -> Option<(Duration, Duration, 
             data: None,
             served_before: None,
             because: String::new(),
-            detected_ago: None,
+            begun: None,
             since: Timestamp(0),
         });
     }

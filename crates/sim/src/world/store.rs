@@ -41,7 +41,7 @@ impl Records {
             data: write.data.clone(),
             served_before: write.served_before,
             because: String::new(),
-            detected_ago: write.detected_ago,
+            begun: write.begun.clone(),
             since: model::Timestamp(0),
         };
         self.slots.insert(write.slot.clone(), known);
@@ -57,7 +57,7 @@ impl Records {
     }
 
     pub(crate) fn conflict(&self, slot: &SlotId) -> Commit {
-        Commit::Conflict(self.slots.get(slot).cloned())
+        Commit::Conflict(self.slots.get(slot).cloned().map(Box::new))
     }
 
     pub(crate) fn revision_of(&self, slot: &SlotId) -> Revision {
