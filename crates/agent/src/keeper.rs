@@ -4,6 +4,8 @@ use crate::input::Input;
 use crate::journal::Inputs;
 use crate::recover::make_folder;
 use api::layout::Layout;
+use guard::heartbeat::Heart;
+use model::Timestamp;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -12,6 +14,8 @@ use std::time::Duration;
 /// A guard that was just started holds its lock within milliseconds.
 const GUARD_START: Duration = Duration::from_secs(2);
 const GUARD_LOOK: Duration = Duration::from_millis(5);
+/// Well within what the guard waits for.
+const BEAT_EVERY: Duration = Duration::from_millis(500);
 /// A guard that cannot be started is tried again after this.
 const GUARD_RETRY: Duration = Duration::from_secs(5);
 
@@ -27,6 +31,36 @@ pub(crate) struct Keeper {
     pub(crate) layout: Layout,
     /// Whether there was a guard when we came: an agent run by hand or by another supervisor needs none.
     pub(crate) guarded: bool,
+}
+
+/// Tells the guard now and then that the main loop goes round.
+pub(crate) struct Pulse {
+    heart: Heart,
+    next: Timestamp,
+}
+
+impl Pulse {
+    pub(crate) fn new(path: PathBuf) -> Option<Self> {
+        match Heart::new(path) {
+            Ok(heart) => Some(Self {
+                heart,
+                next: Timestamp(0),
+            }),
+            Err(error) => {
+                tracing::warn!(%error, "the guard will not see whether this agent hangs");
+                None
+            }
+        }
+    }
+
+    /// Another round; returns when the next is due.
+    pub(crate) fn go_on(&mut self, now: Timestamp) -> Timestamp {
+        if now >= self.next {
+            self.heart.beat();
+            self.next = now + BEAT_EVERY;
+        }
+        self.next
+    }
 }
 
 impl Keeper {

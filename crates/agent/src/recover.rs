@@ -405,6 +405,11 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     let link = ProxyLink::start(&layout, &exe, inputs.clone());
     watch_signals(&inputs)?;
     let (clustered, started) = joined.map(cluster::start::Joined::split).unzip();
+    // Among several machines the guard hears of the main loop with all the rest.
+    let pulse = clustered
+        .is_none()
+        .then(|| crate::keeper::Pulse::new(layout.heartbeat()))
+        .flatten();
     let mut agent = Agent {
         name: config.cluster,
         lock,
@@ -434,6 +439,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         down_by: None,
         proxy_is_up: false,
         ending: None,
+        pulse,
         clustered,
         outlook: Arc::default(),
         hardware: model::hardware::Hardware::default(),

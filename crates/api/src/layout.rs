@@ -55,6 +55,11 @@ impl Layout {
         self.run().join("guard.sock")
     }
 
+    /// Where the agent of one machine tells its guard that it goes on.
+    pub fn heartbeat(&self) -> PathBuf {
+        self.run().join("guard.beat")
+    }
+
     /// The session of this boot, for an agent that comes back.
     pub fn session(&self) -> PathBuf {
         self.root.join("session.json")

@@ -37,6 +37,7 @@ fn config() -> Option<(guard::Config, Option<guard::fence::Config>)> {
     let config = guard::Config {
         lock: folder.join("guard.lock"),
         agent_lock: folder.join("agent.lock"),
+        heartbeat: folder.join("guard.beat"),
         agent_log: folder.join("agent.log"),
         agent,
         watch: options.watch,

@@ -8,14 +8,16 @@
 //! starts another one, which then *watches* the agent that runs until it may start one of its own. Ending the guard (SIGTERM)
 //! therefore ends nothing else, and not for long.
 //!
-//! On one machine that is all ([`run`]): there is no deadline to keep. With sessions over several machines it also *fences*
-//! ([`run_fencing`]): exclusive actives are gated, frozen and killed by deadline, and an agent that hangs is replaced. See [`fence`].
+//! An agent that hangs is replaced, too. On one machine that is all ([`run`], [`heartbeat`]): there is no deadline to keep. With sessions over
+//! several machines it also *fences* ([`run_fencing`]): exclusive actives are gated, frozen and killed by deadline. See [`fence`].
 
 pub mod client;
 pub mod fence;
 pub mod gates;
+pub mod heartbeat;
 mod lock;
 mod netlink;
+mod silence;
 pub mod watch;
 
 pub use lock::{LockError, is_free, lock, locked_by, write_lock};
@@ -47,6 +49,8 @@ pub struct Config {
     pub lock: PathBuf,
     /// The agent's lock: says whether an agent that is not our child ended in order.
     pub agent_lock: PathBuf,
+    /// Where the agent says on one machine that it goes on.
+    pub heartbeat: PathBuf,
     /// Where the agent's output goes.
     pub agent_log: PathBuf,
     /// Program and arguments of the agent. The program is looked up anew at each start, so replacing the file is an upgrade.
@@ -129,6 +133,9 @@ fn keep(config: &Config, fence: Option<fence::Config>) -> Result<i32, Error> {
     // A fence that is killed leaves only what the kernel does by itself.
     let oom_score = spare_from_oom(if fence.is_some() { "-1000" } else { "-900" });
     let fence = fence.map(fence::Fence::start).transpose()?;
+    if fence.is_none() {
+        heartbeat::watch(&config.heartbeat, &config.agent_lock);
+    }
     let armed = || fence.as_ref().is_some_and(fence::Fence::is_anything_armed);
     let code = keep_agent(config, oom_score.as_deref(), &armed)?;
     if let Some(fence) = fence {

@@ -65,6 +65,8 @@ pub(crate) struct Agent {
     /// Routes that the core wants and the proxy has not been told of because there is none.
     pub(crate) proxy_is_up: bool,
     pub(crate) ending: Option<i32>,
+    /// On one machine: tells the guard that this loop goes round.
+    pub(crate) pulse: Option<keeper::Pulse>,
     /// What an agent that is one of several has beside that.
     pub(crate) clustered: Option<Clustered>,
     pub(crate) measures: Measures,
@@ -86,7 +88,8 @@ impl Agent {
             if let Some(code) = self.ending {
                 return code;
             }
-            let wakeup = [self.core.next_wakeup(), self.down_by, self.cluster_wakeup()];
+            let pulse = self.pulse.as_mut().map(|pulse| pulse.go_on(clock::now()));
+            let wakeup = [self.core.next_wakeup(), self.down_by, self.cluster_wakeup(), pulse];
             let wakeup = wakeup.into_iter().flatten().min();
             if wakeup.is_some_and(|at| at <= clock::now()) {
                 // News in plenty must not keep time-outs from being seen.

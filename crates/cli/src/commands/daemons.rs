@@ -50,6 +50,7 @@ pub(super) fn guard(session: &Session, args: &args::Guard) -> i32 {
     let config = guard::Config {
         lock: layout.guard_lock(),
         agent_lock: layout.agent_lock(),
+        heartbeat: layout.heartbeat(),
         agent_log: layout.own_log("agent"),
         agent,
         watch: args.watch,

@@ -40,6 +40,26 @@ async fn a_killed_agent_comes_back_and_adopts() {
     survive(|own| own.agent).await;
 }
 
+/// Nobody starts again what still is there: the guard sees that it hangs, and ends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_hangs_is_replaced_and_what_died_meanwhile_serves_again() {
+    let shop = Shop::up();
+    shop.until_redundant_without("db", &[]);
+    let status = shop.rig.status().unwrap();
+    let (lost, active) = rig::holder(&status, "db", 0).unwrap();
+    let before = rig::pids(&status);
+    let own = shop.rig.own().unwrap();
+    process::signal(own.agent, Signal::STOP).unwrap();
+    kill(active);
+    until_back(&shop.rig, |now| now.agent != own.agent);
+    shop.until_redundant_without("db", &[active]);
+    let mut after = rig::pids(&shop.rig.status().unwrap());
+    after.remove(&lost);
+    for (instance, pid) in after {
+        assert_eq!(before[&instance], pid, "{instance} was restarted");
+    }
+}
+
 /// What is said first is as it was, if it is so: since when, why, and how far the outage is; and nothing is called redundant that was not
 /// looked at again.
 #[tokio::test(flavor = "multi_thread")]

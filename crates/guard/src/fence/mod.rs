@@ -20,7 +20,6 @@ pub mod protocol;
 mod realtime;
 mod selftest;
 mod server;
-mod silence;
 mod socket;
 pub mod watchdog;
 pub mod words;

@@ -10,29 +10,29 @@ const STEP_MAX: Duration = Duration::from_millis(200);
 
 /// The silence of one agent.
 #[derive(Debug, Default)]
-pub(super) struct Silence {
+pub(crate) struct Silence {
     looked: Option<Mark>,
     silent: Duration,
 }
 
 impl Silence {
     /// It was heard; from now on it is watched.
-    pub(super) fn heard(&mut self, now: Mark) {
+    pub(crate) fn heard(&mut self, now: Mark) {
         self.looked = Some(now);
         self.silent = Duration::ZERO;
     }
 
     /// It is watched no longer.
-    pub(super) fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         *self = Self::default();
     }
 
-    pub(super) fn is_watched(&self) -> bool {
+    pub(crate) fn is_watched(&self) -> bool {
         self.looked.is_some()
     }
 
     /// Counts the time since the last look; true if it has been silent for `timeout`.
-    pub(super) fn look(&mut self, now: Mark, timeout: Duration) -> bool {
+    pub(crate) fn look(&mut self, now: Mark, timeout: Duration) -> bool {
         let Some(looked) = self.looked.replace(now) else {
             self.looked = None;
             return false;
