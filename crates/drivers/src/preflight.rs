@@ -79,7 +79,7 @@ pub fn check(service: &Service, env: PreflightEnv<'_>) -> Vec<Finding> {
         }
     }
     findings.extend(dir(service, &who, env).err());
-    findings.extend(data(env.data).err());
+    findings.extend(data(env.data).and_then(|()| room(env.data)).err());
     if let Some(address) = service.listen.filter(|address| !env.skip_listen.contains(address)) {
         findings.extend(listen::check(address, service.listens_on_floating()).err());
     }
@@ -90,7 +90,8 @@ pub fn check(service: &Service, env: PreflightEnv<'_>) -> Vec<Finding> {
     findings
 }
 
-/// Whether a cold standby of `service` could be started and promoted now.
+/// Whether a cold standby of `service` could be started and promoted now. A full disk keeps nobody from trying: who does not write may be well
+/// without room, and nobody at all serves better.
 pub fn cold_ready(service: &Service, env: PreflightEnv<'_>) -> Result<(), Finding> {
     let who = user(service)?;
     command("command", &service.command, &who, service, env)?;
@@ -218,15 +219,23 @@ fn dir(service: &Service, who: &Who, env: PreflightEnv<'_>) -> Result<(), Findin
     }
 }
 
-fn data(data: &Path) -> Result<(), Finding> {
-    use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags, accessat, statvfs};
-    let finding = |problem: String, help: &str| Finding {
+/// What does not exist yet is made in the nearest folder above that does.
+fn nearest(data: &Path) -> Option<&Path> {
+    data.ancestors().find(|folder| folder.symlink_metadata().is_ok())
+}
+
+fn about_data(problem: String, help: &str) -> Finding {
+    Finding {
         key: "data",
         problem,
         help: help.into(),
-    };
-    // What does not exist yet is made in the nearest folder above that does.
-    let Some(nearest) = data.ancestors().find(|folder| folder.symlink_metadata().is_ok()) else {
+    }
+}
+
+fn data(data: &Path) -> Result<(), Finding> {
+    use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags, accessat, statvfs};
+    let finding = about_data;
+    let Some(nearest) = nearest(data) else {
         let problem = format!("the data folder `{}` lies nowhere", data.display());
         return Err(finding(problem, "name it by a full path"));
     };
@@ -255,6 +264,17 @@ fn data(data: &Path) -> Result<(), Finding> {
             "give the folder to the user that runs understudy, or keep the data elsewhere",
         ));
     }
+    Ok(())
+}
+
+/// Whether the disk of a data folder has room to begin with.
+fn room(data: &Path) -> Result<(), Finding> {
+    let Some(nearest) = nearest(data) else { return Ok(()) };
+    let shown = nearest.display();
+    // That it can be looked at was seen.
+    let Ok(disk) = rustix::fs::statvfs(nearest) else {
+        return Ok(());
+    };
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     if free < FREE_BYTES_MIN {
         let problem = format!(
@@ -262,12 +282,12 @@ fn data(data: &Path) -> Result<(), Finding> {
             free / 1024,
             FREE_BYTES_MIN / 1024
         );
-        return Err(finding(problem, "free some space, or keep the data elsewhere"));
+        return Err(about_data(problem, "free some space, or keep the data elsewhere"));
     }
     // File systems without a fixed number of files say they have none at all.
     if disk.f_files > 0 && disk.f_favail == 0 {
         let problem = format!("the disk of the data folder `{shown}` has no room for another file");
-        return Err(finding(
+        return Err(about_data(
             problem,
             "delete files (`df -i` counts them), or keep the data elsewhere",
         ));

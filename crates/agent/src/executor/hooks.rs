@@ -1,5 +1,6 @@
 //! Hooks: what is run before a slot is taken, after it, and before it is left.
 
+use super::start::{give_token, make_data};
 use super::{Declaration, Executor, chain, located};
 use crate::clock;
 use crate::input::Input;
@@ -8,6 +9,7 @@ use crate::words::Words;
 use decisions::{Event, HookOutcome};
 use drivers::hook::{self, HookCommand};
 use drivers::preflight::{self, PreflightEnv};
+use drivers::process::{keep_room, open_log};
 use model::{Epoch, HookKind, InstanceId, NodeName, Role, RunId};
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -26,7 +28,12 @@ impl Executor {
         );
         let inputs = self.inputs.clone();
         let host = self.host;
-        tokio::task::spawn_blocking(move || {
+        let (record, log) = (self.record_path(&instance), self.layout.log(&instance));
+        let (state, token) = (self.state.clone(), self.layout.state_token(&instance));
+        let (data, user) = (self.layout.data(&instance), service.user.clone());
+        let of = instance.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            let instance = of;
             let words = Words {
                 cluster: &cluster,
                 layout: &layout,
@@ -46,7 +53,23 @@ impl Executor {
                 skip_listen: &BTreeSet::new(),
                 expand: &|word| words.fill(word),
             };
-            let result = preflight::cold_ready(&service, env).map_err(|finding| finding.problem);
+            preflight::cold_ready(&service, env).map_err(|finding| finding.problem)
+        });
+        tokio::spawn(async move {
+            let result = looked.await.unwrap_or_else(|_| Err("nobody could look".into()));
+            // Whatever its start needs is there before: a takeover neither waits for it nor fails for want of it, on a full disk say.
+            let result = match result {
+                Ok(()) => make_data(&data, user.as_deref()),
+                refused => refused,
+            };
+            if result.is_ok() {
+                if let Some(state) = state {
+                    give_token(&state, &instance, &token, user.as_deref()).await;
+                }
+                if let Err(error) = keep_room(&record).and_then(|()| open_log(&log).map(drop)) {
+                    tracing::warn!(%instance, %error, "its record and its log will need room when it is started");
+                }
+            }
             let _ = inputs.send(Input::Event(Event::Prepared { instance, result }, clock::now()));
         });
     }

@@ -190,7 +190,8 @@ fn a_full_disk_is_told_and_nothing_is_lost() {
     let file = folder.path().join("file.toml");
     let text_of = |marker: &str| {
         format!(
-            "name = \"full\"\n[service.sleeper]\ncommand = [\"sleep\", \"1000\"]\nenv = {{ MARKER = \"{marker}\" }}\n"
+            "name = \"full\"\n[service.sleeper]\ncommand = [\"sleep\", \"1000\"]\nenv = {{ MARKER = \"{marker}\" }}\n\
+             [service.db]\ncommand = [\"sleep\", \"1000\"]\nexclusive = true\nactive = 1\nstandby = 1\n"
         )
     };
     std::fs::write(&file, text_of("one")).unwrap();
@@ -211,7 +212,7 @@ fn a_full_disk_is_told_and_nothing_is_lost() {
         .args(["if=/dev/zero", "bs=4096"])
         .arg(format!("of={}", filler.display()))
         .output();
-    let big = format!("{}# {}\n", text_of("two"), "x".repeat(400_000));
+    let big = format!("{}# {}\n", text_of("two"), "x".repeat(650_000));
     let other = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     std::fs::write(other.path(), big).unwrap();
     let refused = run(&["apply", other.path().to_str().unwrap(), "--yes"]);
@@ -220,6 +221,27 @@ fn a_full_disk_is_told_and_nothing_is_lost() {
     assert!(said.contains("space"), "{said}");
     let after = rig::pids(&serde_json::from_slice(&run(&["status", "--json"]).stdout).unwrap());
     assert_eq!(before, after);
+    // Slots change hands all the same: as an operator wants it, and when an active dies.
+    let settled = || {
+        let begun = std::time::Instant::now();
+        loop {
+            let output = run(&["status", "--json"]);
+            let status: api::Status = serde_json::from_slice(&output.stdout).unwrap();
+            let db = status.services.iter().find(|service| service.name == "db").unwrap();
+            if db.state == "redundant" {
+                return rig::holder(&status, "db", 0).unwrap();
+            }
+            assert!(begun.elapsed() < HEAL, "{}", text(&output.stdout));
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
+    let (first, _) = settled();
+    let moved = run(&["switchover", "db"]);
+    assert!(moved.status.success(), "{}", text(&moved.stderr));
+    let (second, active) = settled();
+    assert_ne!(first, second);
+    super::kill(active);
+    assert_ne!(settled().1, active);
     std::fs::remove_file(&filler).unwrap();
     let applied = run(&["apply", other.path().to_str().unwrap(), "--yes"]);
     assert!(applied.status.success(), "{}", text(&applied.stderr));

@@ -386,7 +386,7 @@ impl Process {
         let mut noted = self.noted();
         if !noted.removed {
             noted.removed = true;
-            match std::fs::remove_file(&noted.path) {
+            match super::record::remove(&noted.path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!(path = %noted.path.display(), %error, "failed to remove the record of a stopped instance");
                 }

@@ -26,8 +26,8 @@ mod usage;
 
 pub use adopt::{AdoptError, Adopted, Gone, GoneBecause, SweepError, Swept};
 pub use handle::{Exit, ExitHow, Process, StopError, Stopped, StoppedHow};
-pub use record::{ReadError, Record};
-pub use start::{Launch, StartError};
+pub use record::{ReadError, Record, keep_room};
+pub use start::{Launch, StartError, open_log};
 pub use usage::Usage;
 
 use crate::cgroup;

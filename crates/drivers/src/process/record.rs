@@ -76,6 +76,9 @@ pub enum ReadError {
     },
 }
 
+/// More than a record is long: one block of most file systems.
+const ROOM: usize = 4096;
+
 impl Record {
     pub(crate) fn new(cluster_id: &str, instance: InstanceId, run: RunId, boot_id: &str) -> Self {
         Self {
@@ -128,7 +131,12 @@ impl Record {
             .and_then(|()| fs::rename(&new, path));
         if let Err(error) = written {
             let _ = fs::remove_file(&new);
-            if error.kind() != io::ErrorKind::StorageFull || overwrite(path, &bytes).is_err() {
+            let full = error.kind() == io::ErrorKind::StorageFull;
+            // Where there is no record yet, its room may have been kept.
+            let noted = || {
+                overwrite(path, &bytes).or_else(|_| fs::rename(room(path), path).and_then(|()| overwrite(path, &bytes)))
+            };
+            if !full || noted().is_err() {
                 return Err(error);
             }
         }
@@ -144,6 +152,27 @@ impl Record {
             marker: marker.into(),
         }
     }
+}
+
+/// Keeps room for the record of an instance that is to be started later, so that it can be on a full disk.
+pub fn keep_room(path: &Path) -> io::Result<()> {
+    if path.exists() || room(path).exists() {
+        return Ok(());
+    }
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    write_private(&room(path), &[b' '; ROOM])
+}
+
+/// Takes away the record of an instance that has ended; its room is kept.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    fs::rename(path, room(path))
+}
+
+fn room(path: &Path) -> PathBuf {
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.room"))
 }
 
 /// The owner's alone: the memo tells what the process was started from, secrets in its environment included.
@@ -191,6 +220,20 @@ mod tests {
         assert_eq!(Record::read(&path, "c1").unwrap(), record);
         let missing = overwrite(&dir.path().join("web-2.json"), b"{}").unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound, "none is begun");
+    }
+
+    #[test]
+    fn room_is_kept_for_the_first_record_and_for_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("web-1.json");
+        keep_room(&path).unwrap();
+        assert!(Record::read(&path, "c1").is_err(), "it is none");
+        let record = Record::new("c1", "web-1".parse().unwrap(), RunId(3), "boot");
+        fs::rename(room(&path), &path).unwrap();
+        overwrite(&path, &serde_json::to_vec(&record).unwrap()).unwrap();
+        assert_eq!(Record::read(&path, "c1").unwrap(), record);
+        remove(&path).unwrap();
+        assert!(!path.exists() && room(&path).exists());
     }
 
     #[test]

@@ -307,11 +307,8 @@ fn start(driver: Arc<Inner>, launch: Launch) -> Result<Process, StartError> {
             &record::marker_entry(&driver.cluster_id, &launch.instance, launch.run),
         )?,
         dir: text(launch.dir.as_os_str().as_bytes(), || "the working directory".into())?,
-        stdin: open_log(fs::OpenOptions::new().read(true), Path::new("/dev/null"))?,
-        output: open_log(
-            fs::OpenOptions::new().append(true).create(true).mode(0o640),
-            &launch.log,
-        )?,
+        stdin: stdio(fs::File::open("/dev/null"), Path::new("/dev/null"))?,
+        output: stdio(open_log(&launch.log), &launch.log)?,
         cgroup: None,
         limits: limits(&launch.limits),
         identity: switch.map(|account| sys::Identity {
@@ -410,7 +407,7 @@ impl Drop for Undo {
             // What it started within these microseconds may still be ending; then the next sweep removes the cgroup.
             let _ = cgroup::remove(path);
         }
-        let _ = fs::remove_file(&self.record);
+        let _ = super::record::remove(&self.record);
     }
 }
 
@@ -490,9 +487,13 @@ fn entries(env: &BTreeMap<String, String>, marker: &str) -> Result<Vec<CString>,
     Ok(entries)
 }
 
-fn open_log(options: &fs::OpenOptions, path: &Path) -> Result<OwnedFd, StartError> {
-    options
-        .open(path)
+/// Opens the log of an instance, and makes it if there is none.
+pub fn open_log(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+}
+
+fn stdio(opened: io::Result<fs::File>, path: &Path) -> Result<OwnedFd, StartError> {
+    opened
         .and_then(|file| above_stdio(&file))
         .map_err(|source| log_error(path, source))
 }

@@ -4,6 +4,7 @@ use super::disk::write_new;
 use crate::FileError;
 use crate::state::State;
 use redb::StorageBackend;
+use rustix::fs::{FallocateFlags, fallocate};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
@@ -12,6 +13,11 @@ use std::sync::Arc;
 
 /// The owner's alone: what operators declare lies in it, secrets of their services' environment included.
 const MODE: u32 = 0o600;
+
+/// Blocks that the file has beyond its end: on a full disk it still grows by as much, so that slots change hands.
+const ROOM: u64 = 512 << 10;
+/// Less is not worth asking for.
+const ROOM_MIN: u64 = 64 << 10;
 
 /// What the store is kept on; a file, or in tests something that fails.
 pub(super) trait Medium: Send + std::fmt::Debug {
@@ -105,7 +111,10 @@ impl Medium for FileMedium {
         keep_private(&file, &self.path);
         // Our own lock file keeps other agents out; this one is for other programs that open redb files.
         match file.try_lock() {
-            Ok(()) => Ok(Arc::new(Handle { file })),
+            Ok(()) => {
+                keep_room(&file);
+                Ok(Arc::new(Handle { file }))
+            }
             Err(TryLockError::WouldBlock) => Err(FileError::InUse {
                 path: self.path.clone(),
                 pid: None,
@@ -168,7 +177,9 @@ impl StorageBackend for Handle {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
+        self.file.set_len(len)?;
+        keep_room(&self.file);
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -177,6 +188,17 @@ impl StorageBackend for Handle {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.file.write_all_at(data, offset)
+    }
+}
+
+/// Asks for blocks beyond the end of the file, for as many as are to be had. Best effort: some file systems have no such thing.
+fn keep_room(file: &File) {
+    let Ok(len) = file.metadata().map(|meta| meta.len()) else {
+        return;
+    };
+    let mut room = ROOM;
+    while room >= ROOM_MIN && fallocate(file, FallocateFlags::KEEP_SIZE, len, room) == Err(rustix::io::Errno::NOSPC) {
+        room /= 2;
     }
 }
 
