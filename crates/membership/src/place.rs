@@ -45,6 +45,12 @@ impl Place {
         self.node.store.member.is_some() || self.node.store.tls && !self.layout.pki().join(OTHER_CA).exists()
     }
 
+    /// Whether it heard that it is none of the cluster's nodes any more.
+    pub fn is_taken_out(&self) -> Result<bool, Error> {
+        let tls = identity::Tls::load(&self.folder()?)?;
+        Ok(tls.own().is_some_and(|own| !tls.still_allowed(&own)))
+    }
+
     /// Its keys and certificates.
     pub fn folder(&self) -> Result<Folder, Error> {
         Ok(Folder::open(self.layout.pki())?)

@@ -220,7 +220,13 @@ pub async fn report(place: &Place) -> Result<Report, Error> {
         .values()
         .filter(|(state, _)| !matches!(state.as_str(), "does not answer" | "learner"));
     let there = there.count();
-    if votes > 0 && there < needed {
+    if place.is_taken_out().unwrap_or(false) {
+        says = vec![format!(
+            "node {} was taken out of the cluster: it gets nothing done any more, and nobody answers it. `understudy down --etcd` here ends what \
+             is left; to come back it joins with a new token",
+            node.node
+        )];
+    } else if votes > 0 && there < needed {
         says.push(format!(
             "only {there} of {votes} members of the store answer, {needed} are needed: nothing is decided until {} more come{} back. \
              What runs goes on as each service's policy says; exclusive actives stand still",

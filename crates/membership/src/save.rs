@@ -5,15 +5,20 @@ use crate::init::etcd_up;
 use crate::place::server_config;
 use crate::records::{REVOKED, TRUST, decode, encode, sealed};
 use crate::renew::{authorities, known_revoked, no_keys};
-use crate::{Place, Progress, connect};
+use crate::{Place, Progress, connect, etcd_options};
 use api::record::{self, Meta};
 use etcd::server::backup::{Description, snapshot, verify};
 use etcd::server::restore::{Old, force_new_cluster, restore as restore_etcd};
 use etcd::server::{PATIENCE, Server};
 use identity::rotation::TrustRecord;
 use identity::{Purpose, RevocationList, Tls};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use store::{Op, Store, Txn};
+
+/// A machine that is on says so within this time, also over a slow network.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// A backup that was written, or put back.
 #[derive(Debug, Clone)]
@@ -51,6 +56,8 @@ pub async fn restore(place: &mut Place, file: &Path, tell: Progress<'_>) -> Resu
     let config = own_etcd(place)?;
     tell("checking the backup");
     must_be_ours(place, file)?;
+    tell("looking whether the others are off");
+    must_be_alone(place).await?;
     tell("stopping etcd");
     stop(&config).await?;
     tell("putting the backup back");
@@ -91,9 +98,49 @@ fn must_be_ours(place: &Place, file: &Path) -> Result<(), Error> {
     }
 }
 
+/// Members of the store that run elsewhere would go on as the cluster that they are, beside this one: two of everything.
+async fn must_be_alone(place: &Place) -> Result<(), Error> {
+    let own = place.node.store.member.as_ref().map(|member| member.client.to_string());
+    let client = etcd::Client::new(etcd_options(&place.node, &place.layout)?)?;
+    // Our own member knows the others, also without a majority; those of before are known without it.
+    let voters = match tokio::time::timeout(ANSWERS_WITHIN, client.admin().members(true)).await {
+        Ok(Ok(voters)) => voters,
+        _ => Vec::new(),
+    };
+    let urls = voters.iter().flat_map(|voter| &voter.client_urls);
+    let others: BTreeSet<String> = urls
+        .chain(&place.node.store.endpoints)
+        .filter_map(|url| Some(url.split_once("://")?.1.to_owned()))
+        .filter(|address| own.as_ref() != Some(address))
+        .collect();
+    let asking = others.into_iter().map(|address| {
+        tokio::spawn(async move {
+            let connecting = tokio::net::TcpStream::connect(&address);
+            let connected = tokio::time::timeout(ANSWERS_WITHIN, connecting).await;
+            connected.is_ok_and(|stream| stream.is_ok()).then_some(address)
+        })
+    });
+    let mut running = Vec::new();
+    for asked in asking.collect::<Vec<_>>() {
+        running.extend(asked.await.ok().flatten());
+    }
+    if running.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Unsafe {
+        what: format!(
+            "the store of another machine runs still, and answers at {}: it would go on beside this one, with actives of its own",
+            running.join(" and ")
+        ),
+        hint: "end it there with `understudy down --etcd`, or switch that machine off; nothing was changed here".into(),
+    })
+}
+
 /// Makes this node the only one that votes. The agent must not run. What the lost machines acknowledged last is lost.
 pub async fn recover_quorum(place: &mut Place, tell: Progress<'_>) -> Result<PathBuf, Error> {
     let config = own_etcd(place)?;
+    tell("looking whether the others are off");
+    must_be_alone(place).await?;
     tell("stopping etcd");
     stop(&config).await?;
     tell("forgetting the other members");

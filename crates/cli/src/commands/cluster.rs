@@ -39,6 +39,12 @@ pub(super) async fn run(session: &Session, command: ClusterCommand) -> Result<Do
 async fn start(session: &Session) -> Result<Done, Error> {
     let place = stopped_here(session)?;
     let (node, cluster) = (&place.node.node, &place.node.cluster);
+    if place.is_taken_out().unwrap_or(false) {
+        return Err(Error::BadArgument {
+            what: format!("node {node} was taken out of cluster {cluster}"),
+            hint: "join anew with a token that `understudy cluster token` makes on a node of the cluster",
+        });
+    }
     if let Up::Waiting(why) = start_agent(session, &place).await? {
         session.output.answer_line(&format!(
             "the agent of node {node} of cluster {cluster} runs, and is {why}"
@@ -351,7 +357,7 @@ fn must_be_down(place: &Place) -> Result<(), Error> {
 }
 
 /// The node that this machine is.
-fn here(session: &Session) -> Result<Place, Error> {
+pub(super) fn here(session: &Session) -> Result<Place, Error> {
     if session.place.asked.is_none() {
         // Also one that does not run: that is when it matters most.
         let nodes: Vec<String> = session

@@ -1,10 +1,10 @@
 //! `down`: stops all services in order, and Understudy with them.
 
-use super::{Done, Error as CommandError, Session, act};
+use super::{Done, Error as CommandError, Session, act, cluster};
 use crate::args;
 use crate::client::{self, Answer, Client};
 use crate::feed::{self, News};
-use crate::place::is_gone;
+use crate::place::{Life, is_gone, life};
 use crate::render::{clean, plural};
 use api::{Outcome, Status};
 use membership::Place;
@@ -32,6 +32,12 @@ impl Error {
 
 /// `down`
 pub(super) async fn run(session: &Session, args: &args::Down) -> Result<Done, CommandError> {
+    if args.etcd
+        && let Ok(place) = cluster::here(session)
+        && matches!(life(&place.layout), Life::Stopped)
+    {
+        return stop_what_is_left(session, args, &place).await;
+    }
     let client = session.client().await?;
     let node = Place::open(&session.place.base, client.cluster()).ok();
     let status = match client.status().await {
@@ -64,6 +70,26 @@ pub(super) async fn run(session: &Session, args: &args::Down) -> Result<Done, Co
         session.output.say("its member of the store is stopped, too");
     }
     act::tell(session, Ok(outcome), args.json)
+}
+
+/// The node went down before, and its member of the store votes on.
+async fn stop_what_is_left(session: &Session, args: &args::Down, place: &Place) -> Result<Done, CommandError> {
+    let (node, cluster) = (&place.node.node, clean(&place.node.cluster));
+    session.output.say(&format!(
+        "node {node} of cluster `{cluster}` is down already; this stops its member of the store, too. `understudy cluster start` brings both back"
+    ));
+    must_not_be_needed(place).await?;
+    session.consent(args.yes, "stopping its member of the store", "Stop it?")?;
+    membership::stop_etcd(place).await?;
+    let value = Outcome {
+        version: api::VERSION,
+        done: true,
+        text: format!("the member of the store on node {node} is stopped"),
+        hint: None,
+        failover: None,
+    };
+    let raw = serde_json::to_string(&value).unwrap_or_default();
+    act::tell(session, Ok(Answer { raw, value }), args.json)
 }
 
 /// Stopping a member of the store must not stop all the others' decisions, unless nothing is decided anyway.

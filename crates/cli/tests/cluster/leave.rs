@@ -55,6 +55,22 @@ fn a_node_goes_down_without_a_gap_and_comes_back() {
         "{refused}"
     );
     land.ok(others[0], &["undrain", &elsewhere]);
+
+    // Taken out while it runs, it says so itself, and does not begin again as if it were one of them.
+    land.until_redundant(others[0]);
+    land.ok(others[0], &["drain", &node, "--wait"]);
+    land.ok(others[0], &["cluster", "remove", &node, "--yes"]);
+    wait_for("its own word", HEAL, || {
+        let says = land.report(&node).says;
+        let told = says.iter().any(|line| line.contains("was taken out of the cluster"));
+        (told && !says.iter().any(|line| line.contains("recover"))).then_some(())
+    });
+    // One after the other, as who reads on does it.
+    land.run(&node, &["down", "--yes"]);
+    land.ok(&node, &["down", "--yes", "--etcd"]);
+    assert!(land.host(&node).shell("! pgrep -x etcd").is_ok());
+    let refused = land.refused(&node, &["cluster", "start"]);
+    assert!(refused.contains("taken out") && refused.contains("token"), "{refused}");
     land.assert_never_two_actives();
 }
 

@@ -54,6 +54,21 @@ fn a_backup_is_put_back_and_a_damaged_one_harms_nothing() {
 #[test]
 fn the_member_that_is_left_goes_on_alone() {
     let land = Land::of(&["a", "b"]);
+    // Whoever says that the other is off, and it is not.
+    land.ok("a", &["cluster", "backup", "/root/saved"]);
+    land.ok("a", &["down", "--yes"]);
+    for way_back in [
+        &["cluster", "recover", "--others-are", "off"][..],
+        &["cluster", "restore", "/root/saved", "--yes"],
+    ] {
+        let refused = land.refused("a", way_back);
+        assert!(
+            refused.contains("runs still") && refused.contains("nothing was changed"),
+            "{refused}"
+        );
+    }
+    land.ok("a", &["cluster", "start"]);
+    assert_eq!(land.report("a").votes, (2, 2));
     let loss = Fault::power_loss("b");
     land.rig.begin(&loss).unwrap();
     wait_for("plain words", HEAL, || {
