@@ -68,6 +68,7 @@ fn agent_that_comes_back(with_demote: bool, session: Option<Revision>, acts: Opt
         instance: id(name),
         node: node(on),
         retiring: false,
+        placed: Revision(1),
     };
     core.handle(Event::Cluster(ClusterEvent::OwnSession(session)), NOW);
     let recovered = Recovered {

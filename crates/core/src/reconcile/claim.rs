@@ -208,7 +208,10 @@ impl Service {
             let returns = planned.is_some_and(|planned| planned.to.as_ref() == Some(*id))
                 && self.slots[index].last_holder() == Some(*id);
             let free = |instance: &Instance| cx.can_act(&instance.node) || (holds && instance.acts) || returns;
-            self.instances.get(*id).is_some_and(free) && !self.is_held_for_another(index, id)
+            // Who was forgotten while its node was away has its record back first, or ends.
+            let placed = |instance: &Instance| cx.peers.is_none() || instance.created;
+            let found = self.instances.get(*id).filter(|instance| placed(instance));
+            found.is_some_and(free) && !self.is_held_for_another(index, id)
         };
         let mut order: Vec<InstanceId> = order.iter().filter(here).cloned().collect();
         // A holder that may act and is fit keeps its slot, unless somebody wants it moved: so it is after a restart of the agent.
@@ -317,7 +320,8 @@ impl Service {
                 self.stay(index, cx.out);
             } else if let Some(old) = self.slots[index].routed.as_ref().map(|(old, _)| old.clone()) {
                 // A handover that did not come about: who serves until now takes the slot again, also under the session that came since.
-                let serves = |old: &Instance| old.is_fit() && (hold == Hold::Ours || self.is_mine(old));
+                let placed = |old: &Instance| cx.peers.is_none() || old.created;
+                let serves = |old: &Instance| old.is_fit() && placed(old) && (hold == Hold::Ours || self.is_mine(old));
                 if self.instances.get(&old).is_some_and(serves) {
                     self.write_claim(index, old, cx);
                 }
@@ -368,13 +372,10 @@ impl Service {
     }
 
     fn write_claim(&mut self, index: usize, to: InstanceId, cx: &mut Context<'_>) {
-        let Some((node, run, fit)) = self
-            .instances
-            .get(&to)
-            .map(|instance| (instance.node.clone(), instance.run, instance.is_fit()))
-        else {
+        let Some(instance) = self.instances.get(&to) else {
             return;
         };
+        let (node, run, fit, placed) = (instance.node.clone(), instance.run, instance.is_fit(), instance.placed);
         let hold = self.hold(index, cx);
         let terms = Terms::of(cx.peers, &node, &hold, self.slots[index].record.as_ref());
         // Nothing has to be done to it: whoever hears of the claim sends clients there.
@@ -410,6 +411,7 @@ impl Service {
             expect: slot.record.as_ref().map(|record| record.revision).unwrap_or_default(),
             held: true,
             holder: to.clone(),
+            placed: cx.peers.is_some().then_some(placed),
             node: node.clone(),
             epoch,
             served,

@@ -352,7 +352,7 @@ impl World {
         }
         let slow = self.truth.store_trouble() == Some(StoreTrouble::Slow);
         let after = self.pace.span(if slow { COMMIT_US * 300 } else { COMMIT_US });
-        self.plan_task(after, Task::Commit(write));
+        self.plan_task(after, Task::Commit(Box::new(write)));
     }
 
     pub(super) fn commit(&mut self, write: &SlotWrite) -> Commit {

@@ -77,7 +77,7 @@ pub(crate) enum Task {
     /// A cold standby is looked over.
     Prepare(InstanceId),
     /// A slot is written.
-    Commit(SlotWrite),
+    Commit(Box<SlotWrite>),
     /// The core is told whether a version is written to be given up.
     TellGivenUp(ServiceName),
     /// Who did not stop politely is killed.
