@@ -5,8 +5,8 @@
 #[expect(dead_code, reason = "here the other node has the active")]
 mod pair;
 
-use decisions::{Action, Adopted, ClusterEvent, Core, Event, Recovered, SlotKnown, SlotWrite};
-use model::{Epoch, Revision, RunId, Timestamp};
+use decisions::{Action, Adopted, ClusterEvent, Commit, Core, Event, Recovered, SlotKnown, SlotWrite};
+use model::{Epoch, Revision, RunId, ServiceState, Timestamp};
 use pair::{id, node, says, slot};
 use std::time::Duration;
 
@@ -62,6 +62,29 @@ fn who_has_the_data_of_a_slot_that_nobody_holds_has_its_record_back_and_then_cla
     assigned(&mut core, Revision(30));
     let claim = decided(&mut core).claim.unwrap();
     assert_eq!((claim.holder, claim.placed), (id("db-1"), Some(Revision(30))));
+}
+
+#[test]
+fn a_claim_without_an_answer_binds_nobody_once_the_holder_is_known_to_live() {
+    let mut core = standby(held_by_b());
+    assert_eq!(state(&core), ServiceState::Redundant);
+    // What it is told of the other's session is old, and the store, which knows better, does not get through.
+    session_of_b(&mut core, None);
+    let claim = decided(&mut core).claim.unwrap();
+    let unanswered = Event::Committed {
+        slot: claim.slot,
+        attempt: claim.attempt,
+        result: Commit::Failed("the store does not tell whether it was written".into()),
+    };
+    core.handle(unanswered, NOW);
+    assert_eq!(state(&core), ServiceState::Down);
+    session_of_b(&mut core, Some(Revision(2)));
+    core.handle(says(Some(2)), NOW);
+    assert_eq!(
+        state(&core),
+        ServiceState::Redundant,
+        "who may take over is free to do so"
+    );
 }
 
 /// An agent on `a` with a standby; the active is on `b`.
@@ -129,6 +152,10 @@ fn forgotten(core: &mut Core) {
 fn session_of_b(core: &mut Core, session: Option<Revision>) {
     let node = node("b");
     core.handle(Event::Cluster(ClusterEvent::Session { node, session }), NOW);
+}
+
+fn state(core: &Core) -> ServiceState {
+    core.view(NOW).services.remove(0).state
 }
 
 #[derive(Default)]

@@ -139,6 +139,11 @@ fn what_was_broken_once_stays_mended() {
             1_500,
             "who held a slot had no record, and wrote it again when all was well",
         ),
+        (
+            76_624,
+            1_500,
+            "a claim without an answer kept a standby from being one, although its slot was seen to be held",
+        ),
     ];
     for (seed, faults, what) in found {
         // As they were found, and with operators at work.
