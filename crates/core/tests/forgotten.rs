@@ -5,8 +5,11 @@
 #[expect(dead_code, reason = "here the other node has the active")]
 mod pair;
 
-use decisions::{Action, Adopted, ClusterEvent, Commit, Core, Event, Recovered, SlotKnown, SlotWrite};
-use model::{Epoch, Revision, RunId, ServiceState, Timestamp};
+use decisions::{
+    Action, Adopted, ClusterEvent, Commit, Core, Event, HookOutcome, InstancePhase, Reason, Recovered, Report,
+    SlotKnown, SlotWrite,
+};
+use model::{Epoch, HookKind, Revision, RunId, ServiceState, Timestamp};
 use pair::{id, node, says, slot};
 use std::time::Duration;
 
@@ -87,6 +90,60 @@ fn a_claim_without_an_answer_binds_nobody_once_the_holder_is_known_to_live() {
     );
 }
 
+#[test]
+fn an_active_is_not_moved_by_a_wish_to_see_it_go_that_was_never_written() {
+    let mut core = standby(held_by_b());
+    core.handle(Event::Cluster(placed("db-3", "b", PLACED)), NOW);
+    let Event::Cluster(ClusterEvent::Reported(report)) = says(None) else {
+        panic!("it says something else")
+    };
+    let spare = Report {
+        instance: id("db-3"),
+        ..report
+    };
+    core.handle(Event::Cluster(ClusterEvent::Reported(spare)), NOW);
+    // Its node is emptied, and put back before the store was told.
+    core.handle(Event::Cluster(ClusterEvent::Controller(true)), NOW);
+    core.handle(Event::NodeDrained { node: node("a") }, NOW);
+    assert!(decided(&mut core).retired);
+    let because = Reason::BackAsked;
+    core.handle(
+        Event::NodeBack {
+            node: node("a"),
+            because,
+        },
+        NOW,
+    );
+
+    core.handle(
+        Event::Cluster(ClusterEvent::Slot(slot(20, 2, "db-1", "a", 3, false))),
+        NOW,
+    );
+    let (instance, epoch) = (id("db-1"), Epoch(3));
+    let armed = Event::Armed {
+        instance: instance.clone(),
+        epoch,
+        result: Ok(()),
+    };
+    core.handle(armed, NOW);
+    let promoted = Event::HookDone {
+        instance,
+        run: RunId(1),
+        hook: HookKind::Promote,
+        epoch,
+        outcome: HookOutcome::Done,
+    };
+    core.handle(promoted, NOW);
+    let written = decided(&mut core).claim.unwrap();
+    assert!(written.served);
+    let result = Commit::Done(Revision(21));
+    let (slot, attempt) = (written.slot, written.attempt);
+    core.handle(Event::Committed { slot, attempt, result }, NOW);
+    let told = core.report_of(&id("db-1"), NOW).unwrap();
+    assert_eq!((told.phase, told.promoted), (InstancePhase::Running, Some(epoch)));
+    assert!(!told.leaving && !decided(&mut core).stopped);
+}
+
 /// An agent on `a` with a standby; the active is on `b`.
 fn standby(known: SlotKnown) -> Core {
     let mut core = Core::clustered(1, 1_000, 0, node("a"), Duration::from_millis(80));
@@ -163,6 +220,7 @@ struct Decided {
     claim: Option<SlotWrite>,
     recorded: bool,
     stopped: bool,
+    retired: bool,
 }
 
 fn decided(core: &mut Core) -> Decided {
@@ -172,6 +230,7 @@ fn decided(core: &mut Core) -> Decided {
             Action::Write(write) => decided.claim = Some(write),
             Action::Create { instance, .. } => decided.recorded |= instance == id("db-1"),
             Action::Stop { instance, .. } => decided.stopped |= instance == id("db-1"),
+            Action::Retire { instance, .. } => decided.retired |= instance == id("db-1"),
             _ => {}
         }
     }

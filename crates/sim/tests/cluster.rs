@@ -144,6 +144,11 @@ fn what_was_broken_once_stays_mended() {
             1_500,
             "a claim without an answer kept a standby from being one, although its slot was seen to be held",
         ),
+        (
+            105_399,
+            1_500,
+            "who had a slot was moved for a wish to see it go that was never written",
+        ),
     ];
     for (seed, faults, what) in found {
         // As they were found, and with operators at work.

@@ -92,7 +92,9 @@ impl Service {
     /// In a cluster: a holder that shall go away hands its slot over first.
     fn let_go(&mut self, index: usize, cx: &mut Context<'_>) {
         let slot = &self.slots[index];
-        let going = |holder: &InstanceId| self.instances.get(holder).is_some_and(|holder| holder.retiring);
+        // Once the store says so: our own wish may come of old news, and is then not written.
+        let goes = |holder: &Instance| holder.retiring && holder.retiring_seen;
+        let going = |holder: &InstanceId| self.instances.get(holder).is_some_and(goes);
         if cx.peers.is_none() || slot.planned.is_some() || !slot.serving().is_some_and(going) {
             return;
         }
