@@ -149,6 +149,11 @@ fn what_was_broken_once_stays_mended() {
             1_500,
             "who had a slot was moved for a wish to see it go that was never written",
         ),
+        (
+            72_211,
+            1_500,
+            "who is told its epoch by its start alone went on under the next one",
+        ),
     ];
     for (seed, faults, what) in found {
         // As they were found, and with operators at work.

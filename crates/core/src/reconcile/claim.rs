@@ -258,6 +258,13 @@ impl Service {
         (self.declared.exclusive && self.instances.get(holder).is_some_and(holder_acts)).then(|| holder.clone())
     }
 
+    /// Whether a process of ours that stood still until we had our next session, and that an earlier agent would have gone on with, takes its slot
+    /// by another start: it was told its epoch when it was started, and no hook tells it the next one.
+    fn must_start_anew(&self, hold: &Hold, cx: &Context<'_>) -> bool {
+        let hears_of_no_other = self.is_cold() && self.declared.on_promote.is_none();
+        cx.peers.is_some() && hears_of_no_other && matches!(hold, Hold::Open(_))
+    }
+
     /// The store says that it holds another slot, which is vacant: it takes that one again, or it is released first (I7).
     pub(super) fn is_held_for_another(&self, index: usize, id: &InstanceId) -> bool {
         self.held
@@ -303,7 +310,8 @@ impl Service {
                 if self.awaits_end_of_another(&to) {
                     continue;
                 }
-                if let Some(holder) = self.acting_holder(index).filter(|holder| *holder != to) {
+                let renewed = self.must_start_anew(&hold, cx);
+                if let Some(holder) = self.acting_holder(index).filter(|holder| *holder != to || renewed) {
                     // Found starting when the agent came back: it answers soon, or its time to start is over soon.
                     if self
                         .instances
@@ -312,7 +320,10 @@ impl Service {
                     {
                         continue;
                     }
-                    let because = self.why_not_again(index, &holder, cx);
+                    let because = match holder == to {
+                        true => Reason::OwnSessionLost,
+                        false => self.why_not_again(index, &holder, cx),
+                    };
                     self.slots[index].set(slot::Phase::Releasing, cx.now, because.clone());
                     self.kill(&holder, because, cx.now, cx.out);
                 } else {
