@@ -200,6 +200,9 @@ pub(crate) async fn write_shared_slot(store: &dyn Store, write: SlotWrite, becau
             .then(Op::delete(store::session::there_key(&condemn.node)))
             .then(Op::put(grave_key, value));
     }
+    if let Some(placed) = write.placed {
+        terms = terms.when(Compare::created(record::instance_key(&write.holder), placed));
+    }
     let bind = |id: &InstanceId| format!("{}{id}", record::BINDS);
     let stays = write.held && write.previous.as_ref() == Some(&write.holder);
     if !stays {
@@ -358,6 +361,57 @@ mod tests {
             .unwrap();
         retire(&store, &db(1), &node("a"), &controls, counted).await.unwrap();
         assert_eq!(retiring(&store, 1).await, Some(false));
+    }
+
+    #[tokio::test]
+    async fn who_was_forgotten_is_given_no_slot_and_who_holds_one_is_not_forgotten() {
+        let store = Memory::default();
+        let ground = Ground::Controls(elected(&store).await);
+        assert_eq!(assign(&store, &db(1), &node("a"), &ground).await, Ok(true));
+        let placed = placed(&store).await;
+
+        forget(&store, &db(1), true).await.unwrap();
+        let refused = write_shared_slot(&store, claim(placed), String::new()).await;
+        assert_eq!(refused, Commit::Conflict(None));
+
+        // Its node, which it runs on, may write its record again: then it is another one.
+        assert_eq!(assign(&store, &db(1), &node("a"), &Ground::Runs).await, Ok(true));
+        let refused = write_shared_slot(&store, claim(placed), String::new()).await;
+        assert_eq!(refused, Commit::Conflict(None));
+        let again = self::placed(&store).await;
+        let written = write_shared_slot(&store, claim(again), String::new()).await;
+        assert!(matches!(written, Commit::Done(_)), "{written:?}");
+        forget(&store, &db(1), true).await.unwrap();
+        assert_eq!(retiring(&store, 1).await, Some(false), "it holds a slot");
+    }
+
+    async fn placed(store: &Memory) -> Revision {
+        store.get(&record::instance_key(&db(1))).await.unwrap().unwrap().create
+    }
+
+    fn claim(placed: Revision) -> SlotWrite {
+        SlotWrite {
+            slot: SlotId {
+                service: db(1).service().clone(),
+                slot: 0,
+            },
+            attempt: placed.0,
+            expect: Revision(0),
+            held: true,
+            holder: db(1),
+            placed: Some(placed),
+            node: node("a"),
+            epoch: model::Epoch(1),
+            served: false,
+            data: None,
+            served_before: None,
+            previous: None,
+            claims: true,
+            session: Some(Revision(1)),
+            sessions: Vec::new(),
+            condemn: None,
+            detected_ago: None,
+        }
     }
 
     async fn elected(store: &Memory) -> Controls {

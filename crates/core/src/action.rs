@@ -245,6 +245,9 @@ pub struct SlotWrite {
     pub held: bool,
     /// By whom.
     pub holder: InstanceId,
+    /// In a cluster, if somebody is to act: the holder's own record must be the one that came to be at this revision. Who was forgotten
+    /// meanwhile is started by nobody any more, and would hold the slot for good.
+    pub placed: Option<Revision>,
     /// Where.
     pub node: NodeName,
     /// Its epoch.

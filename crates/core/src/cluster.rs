@@ -221,6 +221,7 @@ impl Core {
                 instance,
                 node,
                 retiring,
+                placed,
             } => {
                 let name = instance.service().clone();
                 let mine = self.peers.as_ref().is_some_and(|peers| peers.me == node);
@@ -232,7 +233,9 @@ impl Core {
                     let left_over = Service::left_over(name.clone(), now).seen_from(me);
                     self.services.insert(name.clone(), left_over);
                 }
-                self.with_service(&name, now, |service, _| service.assigned(instance, node, retiring, now));
+                self.with_service(&name, now, |service, _| {
+                    service.assigned(instance, node, (retiring, placed), now)
+                });
             }
             ClusterEvent::Unassigned { instance } => {
                 let name = instance.service().clone();

@@ -2,7 +2,7 @@
 
 use crate::view::InstancePhase;
 use crate::{Adopted, ProbeOutcome, Reason, Report, jitter};
-use model::{Epoch, Health, HookKind, InstanceId, Millis, NodeName, RunId, Timestamp};
+use model::{Epoch, Health, HookKind, InstanceId, Millis, NodeName, Revision, RunId, Timestamp};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -131,6 +131,8 @@ pub(crate) struct Instance {
     pub(crate) restarts: u32,
     /// The agent keeps a record of it; in a cluster: the store was seen to have one.
     pub(crate) created: bool,
+    /// In a cluster: the revision at which that came to be.
+    pub(crate) placed: Revision,
     /// In a cluster: its record was seen to say that it shall go away.
     pub(crate) retiring_seen: bool,
     /// In a cluster: when the controller writes again what it wrote about it, if the store does not say so by then.
@@ -195,6 +197,7 @@ impl Instance {
             deaths: VecDeque::new(),
             restarts: 0,
             created: false,
+            placed: Revision(0),
             retiring_seen: false,
             write_again: now,
             told_deaths: 0,

@@ -91,6 +91,8 @@ pub enum ClusterEvent {
         node: NodeName,
         /// It shall go away.
         retiring: bool,
+        /// The revision at which its record came to be.
+        placed: Revision,
     },
     /// An instance is no more.
     Unassigned {

@@ -282,6 +282,7 @@ mod tests {
                     instance: InstanceId::new(service.clone(), number),
                     node: node(at),
                     retiring: false,
+                    placed: Revision(1),
                 });
             }
             elsewhere.push(ClusterEvent::Slot(held(name, 1, at[0], 20)));

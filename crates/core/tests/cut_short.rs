@@ -57,6 +57,28 @@ fn taken_by_b() -> SlotKnown {
 
 /// The agent of `a` died within the promote hook of db-1, for epoch 1. Its session ran out, and `b` has the slot at epoch 2.
 fn agent_that_comes_back(with_demote: bool, session: Option<Revision>, acts: Option<Epoch>) -> Core {
+    comes_back(&file(with_demote), session, taken_by_b(), found(None, acts))
+}
+
+/// db-1, running.
+fn found(promoted: Option<Epoch>, acts: Option<Epoch>) -> Adopted {
+    Adopted {
+        since: None,
+        instance: id("db-1"),
+        node: node("a"),
+        run: RunId(7),
+        running: true,
+        current: true,
+        promoted,
+        acts,
+        served: acts.is_some(),
+        followed: None,
+        stands_by: None,
+        healthy: true,
+    }
+}
+
+fn comes_back(file: &str, session: Option<Revision>, slot: SlotKnown, found: Adopted) -> Core {
     let mut core = Core::clustered(1, 1_000, 0, node("a"), Duration::from_millis(80));
     let member = |name| ClusterEvent::Member {
         node: node(name),
@@ -68,26 +90,14 @@ fn agent_that_comes_back(with_demote: bool, session: Option<Revision>, acts: Opt
         instance: id(name),
         node: node(on),
         retiring: false,
+        placed: Revision(1),
     };
     core.handle(Event::Cluster(ClusterEvent::OwnSession(session)), NOW);
     let recovered = Recovered {
         worked: None,
-        cluster: spec::parse(&file(with_demote), "shop.toml").unwrap().cluster,
-        slots: vec![taken_by_b()],
-        instances: vec![Adopted {
-            since: None,
-            instance: id("db-1"),
-            node: node("a"),
-            run: RunId(7),
-            running: true,
-            current: true,
-            promoted: None,
-            acts,
-            served: acts.is_some(),
-            followed: None,
-            stands_by: None,
-            healthy: true,
-        }],
+        cluster: spec::parse(file, "shop.toml").unwrap().cluster,
+        slots: vec![slot],
+        instances: vec![found],
         numbers: Vec::new(),
         routes: Vec::new(),
         elsewhere: vec![
@@ -149,4 +159,43 @@ fn who_only_stood_by_goes_on() {
         let mut core = agent_that_comes_back(true, session, None);
         assert_eq!(decided(&mut core), [""; 0]);
     }
+}
+
+#[test]
+fn who_is_told_its_epoch_by_its_start_alone_is_started_anew_for_the_next_one() {
+    let file = r#"
+[service.db]
+command = ["db"]
+exclusive = true
+active = 1
+standby = 1
+standby_mode = "cold"
+"#;
+    // It stood still when its session ran out, and nobody has taken its slot; then its agent died.
+    let held = SlotKnown {
+        holder: id("db-1"),
+        node: node("a"),
+        session: Some(Revision(1)),
+        ..taken_by_b()
+    };
+    let found = found(Some(Epoch(2)), Some(Epoch(2)));
+    let mut core = comes_back(file, Some(Revision(9)), held, found);
+    assert_eq!(decided(&mut core), ["stop db-1 run 7"]);
+    let (instance, run) = (id("db-1"), RunId(7));
+    core.handle(Event::Gone { instance, run }, NOW);
+    let instance = id("db-1");
+    core.handle(
+        Event::Prepared {
+            instance,
+            result: Ok(()),
+        },
+        NOW,
+    );
+    let claims = std::iter::from_fn(|| core.poll_decision());
+    let claim = claims.filter_map(|decision| match decision.action {
+        Action::Write(write) => Some(write),
+        _ => None,
+    });
+    let claimed: Vec<_> = claim.map(|write| (write.holder, write.epoch)).collect();
+    assert_eq!(claimed, [(id("db-1"), Epoch(3))]);
 }

@@ -31,6 +31,7 @@ fn assigned(name: &str, on: &str) -> ClusterEvent {
         instance: id(name),
         node: node(on),
         retiring: false,
+        placed: Revision(1),
     }
 }
 

@@ -125,6 +125,7 @@ fn who_is_where_the_file_does_not_want_it_any_more_is_replaced_first() {
                 instance: instance.parse().unwrap(),
                 node: NodeName::new(node).unwrap(),
                 retiring: false,
+                placed: Revision(1),
             }),
             NOW,
         );

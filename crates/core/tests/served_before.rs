@@ -366,6 +366,7 @@ fn recovered(file: &str, slots: Vec<SlotKnown>, adopted: Adopted, on_b: &[&str])
         instance: id(name),
         node: node(on),
         retiring: false,
+        placed: Revision(1),
     };
     let mut elsewhere = vec![
         ClusterEvent::OwnSession(Some(Revision(1))),

@@ -129,6 +129,31 @@ fn what_was_broken_once_stays_mended() {
             1_500,
             "who had gone was said to have the newest data, by who took the next process for the one that had served",
         ),
+        (
+            76_797,
+            1_500,
+            "who was forgotten while its node was away took a slot, and nobody started it again",
+        ),
+        (
+            73_097,
+            1_500,
+            "who held a slot had no record, and wrote it again when all was well",
+        ),
+        (
+            76_624,
+            1_500,
+            "a claim without an answer kept a standby from being one, although its slot was seen to be held",
+        ),
+        (
+            105_399,
+            1_500,
+            "who had a slot was moved for a wish to see it go that was never written",
+        ),
+        (
+            72_211,
+            1_500,
+            "who is told its epoch by its start alone went on under the next one",
+        ),
     ];
     for (seed, faults, what) in found {
         // As they were found, and with operators at work.

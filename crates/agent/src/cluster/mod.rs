@@ -85,7 +85,8 @@ pub(crate) struct Clustered {
     pub(crate) paused: bool,
     /// What others say of their instances.
     pub(crate) lives: BTreeMap<InstanceId, Live>,
-    pub(crate) assigned: BTreeMap<InstanceId, record::Instance>,
+    /// Which instances there are, and since when.
+    pub(crate) assigned: BTreeMap<InstanceId, (record::Instance, Revision)>,
     pub(crate) slots: BTreeMap<SlotId, Entry>,
     /// When an instance of each service came, or went, last.
     pub(crate) counted: BTreeMap<ServiceName, Revision>,

@@ -340,6 +340,7 @@ impl Joined {
                         instance: id,
                         node: assigned.node,
                         retiring: assigned.retiring,
+                        placed: entry.create,
                     });
                 }
             } else if let Some(slot) = record::slot_of_key(key)

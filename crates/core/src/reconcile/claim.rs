@@ -92,7 +92,9 @@ impl Service {
     /// In a cluster: a holder that shall go away hands its slot over first.
     fn let_go(&mut self, index: usize, cx: &mut Context<'_>) {
         let slot = &self.slots[index];
-        let going = |holder: &InstanceId| self.instances.get(holder).is_some_and(|holder| holder.retiring);
+        // Once the store says so: our own wish may come of old news, and is then not written.
+        let goes = |holder: &Instance| holder.retiring && holder.retiring_seen;
+        let going = |holder: &InstanceId| self.instances.get(holder).is_some_and(goes);
         if cx.peers.is_none() || slot.planned.is_some() || !slot.serving().is_some_and(going) {
             return;
         }
@@ -208,7 +210,10 @@ impl Service {
             let returns = planned.is_some_and(|planned| planned.to.as_ref() == Some(*id))
                 && self.slots[index].last_holder() == Some(*id);
             let free = |instance: &Instance| cx.can_act(&instance.node) || (holds && instance.acts) || returns;
-            self.instances.get(*id).is_some_and(free) && !self.is_held_for_another(index, id)
+            // Who was forgotten while its node was away has its record back first, or ends.
+            let placed = |instance: &Instance| cx.peers.is_none() || instance.created;
+            let found = self.instances.get(*id).filter(|instance| placed(instance));
+            found.is_some_and(free) && !self.is_held_for_another(index, id)
         };
         let mut order: Vec<InstanceId> = order.iter().filter(here).cloned().collect();
         // A holder that may act and is fit keeps its slot, unless somebody wants it moved: so it is after a restart of the agent.
@@ -251,6 +256,13 @@ impl Service {
         let elsewhere = |holder: &Instance| self.bound.get(&holder.id).is_some_and(|at| *at != index);
         let holder_acts = |holder: &Instance| acts(holder) && self.is_mine(holder) && !elsewhere(holder);
         (self.declared.exclusive && self.instances.get(holder).is_some_and(holder_acts)).then(|| holder.clone())
+    }
+
+    /// Whether a process of ours that stood still until we had our next session, and that an earlier agent would have gone on with, takes its slot
+    /// by another start: it was told its epoch when it was started, and no hook tells it the next one.
+    fn must_start_anew(&self, hold: &Hold, cx: &Context<'_>) -> bool {
+        let hears_of_no_other = self.is_cold() && self.declared.on_promote.is_none();
+        cx.peers.is_some() && hears_of_no_other && matches!(hold, Hold::Open(_))
     }
 
     /// The store says that it holds another slot, which is vacant: it takes that one again, or it is released first (I7).
@@ -298,7 +310,8 @@ impl Service {
                 if self.awaits_end_of_another(&to) {
                     continue;
                 }
-                if let Some(holder) = self.acting_holder(index).filter(|holder| *holder != to) {
+                let renewed = self.must_start_anew(&hold, cx);
+                if let Some(holder) = self.acting_holder(index).filter(|holder| *holder != to || renewed) {
                     // Found starting when the agent came back: it answers soon, or its time to start is over soon.
                     if self
                         .instances
@@ -307,7 +320,10 @@ impl Service {
                     {
                         continue;
                     }
-                    let because = self.why_not_again(index, &holder, cx);
+                    let because = match holder == to {
+                        true => Reason::OwnSessionLost,
+                        false => self.why_not_again(index, &holder, cx),
+                    };
                     self.slots[index].set(slot::Phase::Releasing, cx.now, because.clone());
                     self.kill(&holder, because, cx.now, cx.out);
                 } else {
@@ -317,7 +333,8 @@ impl Service {
                 self.stay(index, cx.out);
             } else if let Some(old) = self.slots[index].routed.as_ref().map(|(old, _)| old.clone()) {
                 // A handover that did not come about: who serves until now takes the slot again, also under the session that came since.
-                let serves = |old: &Instance| old.is_fit() && (hold == Hold::Ours || self.is_mine(old));
+                let placed = |old: &Instance| cx.peers.is_none() || old.created;
+                let serves = |old: &Instance| old.is_fit() && placed(old) && (hold == Hold::Ours || self.is_mine(old));
                 if self.instances.get(&old).is_some_and(serves) {
                     self.write_claim(index, old, cx);
                 }
@@ -368,13 +385,10 @@ impl Service {
     }
 
     fn write_claim(&mut self, index: usize, to: InstanceId, cx: &mut Context<'_>) {
-        let Some((node, run, fit)) = self
-            .instances
-            .get(&to)
-            .map(|instance| (instance.node.clone(), instance.run, instance.is_fit()))
-        else {
+        let Some(instance) = self.instances.get(&to) else {
             return;
         };
+        let (node, run, fit, placed) = (instance.node.clone(), instance.run, instance.is_fit(), instance.placed);
         let hold = self.hold(index, cx);
         let terms = Terms::of(cx.peers, &node, &hold, self.slots[index].record.as_ref());
         // Nothing has to be done to it: whoever hears of the claim sends clients there.
@@ -407,6 +421,7 @@ impl Service {
             expect: slot.record.as_ref().map(|record| record.revision).unwrap_or_default(),
             held: true,
             holder: to.clone(),
+            placed: cx.peers.is_some().then_some(placed),
             node: node.clone(),
             epoch,
             served,

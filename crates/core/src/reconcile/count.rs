@@ -391,14 +391,18 @@ impl Service {
         }
     }
 
-    /// Instances of ours that run and whose record is gone: who holds a slot, or is about to, gets it back; the others end.
+    /// Instances of ours that run and whose record is gone: who holds a slot, or is about to, gets it back, and so does who has the data of
+    /// one that nobody holds; the others end.
     fn write_holders_again(&mut self, cx: &mut Context<'_>) {
         let me = self.me.clone();
+        let slots = &self.slots;
+        let has_data = |id: &InstanceId| slots.iter().any(|slot| slot.waits_for_data_of(id));
         for instance in self.instances.values_mut() {
             if me.as_ref() != Some(&instance.node) || instance.created || !instance.has_process() {
                 continue;
             }
             let holds = self.bound.contains_key(&instance.id) || self.held.contains_key(&instance.id);
+            let holds = holds || has_data(&instance.id);
             // Its end is the business of a step that was taken already.
             self.look_again |= !holds && !instance.retiring;
             instance.retiring |= !holds;

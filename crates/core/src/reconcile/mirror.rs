@@ -151,6 +151,9 @@ impl Service {
         slot.driven = None;
         slot.planned = None;
         slot.turn_at = None;
+        // A claim that was not answered said that its holder's session is gone. It is there: so the claim was refused, or comes so late that it
+        // will be heard of as that of another. Meanwhile the store refuses whom it was for a second slot.
+        slot.unclear.clear();
         let holder = record.holder;
         let acts = record.served && self.instances.get(&holder).is_some_and(Instance::is_alive);
         let (what, begun) = slot.told.clone().unwrap_or_default();

@@ -162,6 +162,7 @@ impl Service {
             expect: record.revision,
             held: true,
             holder: record.holder.clone(),
+            placed: None,
             node: record.node,
             epoch: record.epoch,
             served: true,

@@ -103,6 +103,7 @@ impl Service {
             expect: record.revision,
             held: false,
             holder: record.holder.clone(),
+            placed: None,
             node: record.node.clone(),
             epoch: record.epoch,
             served: record.served,

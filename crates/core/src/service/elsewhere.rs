@@ -5,7 +5,7 @@ use crate::instance::{Instance, Phase};
 use crate::service::Change;
 use crate::slot::{self, Slot};
 use crate::{Action, Decision, Note, NoteKind, Reason, Report, SlotKnown};
-use model::{Health, InstanceId, NodeName, SlotId, Timestamp};
+use model::{Health, InstanceId, NodeName, Revision, SlotId, Timestamp};
 use std::collections::{BTreeSet, VecDeque};
 
 /// An instance that its node could not fence is asked again after this long.
@@ -78,11 +78,18 @@ impl Service {
         true
     }
 
-    pub(crate) fn assigned(&mut self, id: InstanceId, node: NodeName, retiring: bool, now: Timestamp) -> bool {
+    pub(crate) fn assigned(
+        &mut self,
+        id: InstanceId,
+        node: NodeName,
+        (retiring, placed): (bool, Revision),
+        now: Timestamp,
+    ) -> bool {
         self.numbers_used(id.number());
         // That it shall exist was written before that it is no more.
         if let Some((gone, _)) = self.forgotten.get_mut(&id) {
             gone.retiring_seen = retiring;
+            gone.placed = placed;
             return false;
         }
         self.asked_for.remove(&id);
@@ -91,12 +98,14 @@ impl Service {
                 // It was gone from the store, and is there again.
                 instance.retiring = retiring;
             }
-            instance.created = true;
+            // Without its record it could not take a slot.
+            let was_placed = std::mem::replace(&mut instance.created, true);
+            instance.placed = placed;
             let was_seen = std::mem::replace(&mut instance.retiring_seen, retiring);
             let moved = instance.node != node && !instance.has_process();
             if !moved {
                 // Only what is written ends it.
-                let changed = instance.retiring != retiring || was_seen != retiring;
+                let changed = instance.retiring != retiring || was_seen != retiring || !was_placed;
                 // Our own wish to see it go comes back before it is written.
                 instance.retiring |= retiring;
                 return changed;
@@ -108,6 +117,7 @@ impl Service {
         instance.retiring = retiring;
         instance.retiring_seen = retiring;
         instance.created = true;
+        instance.placed = placed;
         if !mine {
             let until = Timestamp::NEVER;
             instance.set(Phase::Waiting { until }, Health::Down, now, Reason::Declared);

@@ -81,6 +81,7 @@ pub(crate) fn holder_and_standby(file: &str, now: Timestamp) -> Core {
         instance: id(name),
         node: node(on),
         retiring: false,
+        placed: Revision(1),
     };
     core.handle(
         Event::Recovered(Recovered {

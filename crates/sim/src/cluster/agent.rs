@@ -1143,6 +1143,9 @@ impl World {
                 txn = txn.then(records::put(key, Value::Bind));
             }
         }
+        if let Some(placed) = write.placed {
+            txn = txn.when(Compare::Created(Key::Instance(write.holder.clone()), placed));
+        }
         if write.claims && broken != Some(ClusterRule::ParkNotCompared) {
             txn = txn.when(Compare::Created(Key::Park(write.slot.clone()), Revision(0)));
         }

@@ -187,7 +187,9 @@ impl World {
                 }
             }
             (Key::Live(id), Value::Live(report)) => self.live_seen(ix, id, entry.modified, report),
-            (Key::Instance(id), Value::Instance { node, retiring }) => self.assigned_seen(ix, id, *node, *retiring),
+            (Key::Instance(id), Value::Instance { node, retiring }) => {
+                self.assigned_seen(ix, id, *node, (*retiring, entry.create));
+            }
             (Key::Member(node), _) => {
                 if let Some(agent) = self.agent(ix) {
                     agent.clustered.members.insert(*node);
@@ -412,7 +414,7 @@ impl World {
         self.handle(ix, Event::Cluster(ClusterEvent::Reported(report)));
     }
 
-    fn assigned_seen(&mut self, ix: NodeIx, id: &InstanceId, node: NodeIx, retiring: bool) {
+    fn assigned_seen(&mut self, ix: NodeIx, id: &InstanceId, node: NodeIx, (retiring, placed): (bool, Revision)) {
         let name = self.node(node).name.clone();
         let Some(agent) = self.agent(ix) else { return };
         agent.clustered.assigned.insert(id.clone(), (node, retiring));
@@ -421,6 +423,7 @@ impl World {
             instance: id.clone(),
             node: name,
             retiring,
+            placed,
         };
         self.handle(ix, Event::Cluster(event));
         if let Some(report) = told {

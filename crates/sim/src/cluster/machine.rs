@@ -1011,6 +1011,7 @@ impl World {
                         instance: id.clone(),
                         node: self.node(*node).name.clone(),
                         retiring: *retiring,
+                        placed: entry.create,
                     });
                     if *node == ix {
                         instances.insert(

@@ -405,6 +405,7 @@ pub fn core_alone(nodes: usize, per_node: usize) -> Option<(Duration, Duration, 
                 instance: id.clone(),
                 node: names[ix].clone(),
                 retiring: false,
+                placed: Revision(1),
             });
             if ix == 0 {
                 adopted.push(Adopted {

@@ -281,10 +281,12 @@ impl Agent {
             .filter_map(|(slot, entry)| known_slot(slot, entry))
             .map(ClusterEvent::Slot)
             .collect();
-        let assigned = cluster.assigned.iter().map(|(id, assigned)| ClusterEvent::Assigned {
+        let assigned = cluster.assigned.iter();
+        let assigned = assigned.map(|(id, (assigned, placed))| ClusterEvent::Assigned {
             instance: id.clone(),
             node: assigned.node.clone(),
             retiring: assigned.retiring,
+            placed: *placed,
         });
         let told = cluster
             .lives

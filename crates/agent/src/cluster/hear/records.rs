@@ -88,9 +88,10 @@ impl Agent {
             instance: id.clone(),
             node: assigned.node.clone(),
             retiring: assigned.retiring,
+            placed: entry.create,
         };
         if let Some(cluster) = &mut self.clustered {
-            cluster.assigned.insert(id.clone(), assigned);
+            cluster.assigned.insert(id.clone(), (assigned, entry.create));
         }
         self.core.handle(Event::Cluster(event), now);
         // What its node said of it may have come first.
