@@ -410,7 +410,7 @@ mod tests {
             session: Some(Revision(1)),
             sessions: Vec::new(),
             condemn: None,
-            detected_ago: None,
+            begun: None,
         }
     }
 

@@ -177,6 +177,10 @@ pub enum Reason {
     NotCheckedYet {
         instances: u32,
     },
+    NotPromoted {
+        instance: InstanceId,
+        what: String,
+    },
     PromotionsFailed {
         times: u32,
         wait: Millis,
@@ -351,6 +355,9 @@ impl fmt::Display for Reason {
                 )
             }
             Reason::SlotUnwritten => f.write_str("the store has no record of the slot"),
+            Reason::NotPromoted { instance, what } => {
+                write!(f, "{instance} took the slot and did not come to serve: {what}")
+            }
             Reason::PromotionsFailed { times, wait } => {
                 write!(f, "{times} promotions in a row failed, the next one waits {wait}")
             }

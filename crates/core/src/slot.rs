@@ -135,6 +135,8 @@ pub(crate) struct Slot {
     pub(crate) report_at: Option<Timestamp>,
     /// Promotions in a row that failed, and when the next may be tried.
     pub(crate) failed_promotions: u32,
+    /// What became of the last one, until one goes well.
+    pub(crate) failed_promotion: Option<Reason>,
     pub(crate) claim_after: Timestamp,
     /// When the store may be tried again after a write that failed.
     pub(crate) write_after: Timestamp,
@@ -182,6 +184,7 @@ impl Slot {
             awaits_route: None,
             report_at: None,
             failed_promotions: 0,
+            failed_promotion: None,
             claim_after: Timestamp(0),
             write_after: Timestamp(0),
             conflicts: 0,
@@ -332,6 +335,12 @@ impl Slot {
         if let Some(takeover) = &mut self.takeover {
             takeover.confirmed.get_or_insert(now);
         }
+    }
+
+    /// Somebody was promoted, and serves.
+    pub(crate) fn promotion_went_well(&mut self) {
+        self.failed_promotions = 0;
+        self.failed_promotion = None;
     }
 
     /// A takeover is over, as far as it went: it is told, and the operator who waits for it hears. Where nobody served before there was

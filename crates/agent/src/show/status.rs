@@ -475,6 +475,10 @@ fn problems(service: &ServiceView) -> Vec<Problem> {
                     .iter()
                     .find_map(|instance| instance.last_failure.as_ref())
                 {
+                    // What a process that was just started does not answer yet says less.
+                    _ if matches!(service.because, Reason::NotPromoted { .. }) => {
+                        format!("{name} is down: {}", service.because)
+                    }
                     Some(last) => format!("{name} is down: {}; the last failure: {last}", service.because),
                     None => format!("{name} is down: {}", service.because),
                 },

@@ -90,7 +90,15 @@ impl Service {
                 planned.to = last.or_else(|| planned.to.take());
             }
         }
+        let because = match unproven {
+            true => Reason::NotPromoted {
+                instance: holder.clone(),
+                what: instance.and_then(Instance::went_wrong).unwrap_or_else(|| because.to_string()),
+            },
+            false => because,
+        };
         if unproven {
+            slot.failed_promotion = Some(because.clone());
             count_failed_promotion(slot, cx);
         }
         if self.declared.exclusive && still_there {

@@ -194,7 +194,7 @@ impl Service {
             takeover.promoted.get_or_insert(now);
             slot.report_at.get_or_insert(now + REPORT_AFTER);
         }
-        slot.failed_promotions = 0;
+        slot.promotion_went_well();
         if let Some((old, old_epoch)) = old.filter(|(old, _)| *old != holder && kept.as_ref() != Some(old))
             && let Some(old) = self.instances.get_mut(&old).filter(|old| old.acts)
             && self.me.as_ref() == Some(&old.node)

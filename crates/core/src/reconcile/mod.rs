@@ -129,7 +129,10 @@ impl Service {
             }
             _ => match moves {
                 Some((because, _)) if serving < self.need() => because,
-                _ => self.counted(serving, ready),
+                _ => match self.slots.iter().find_map(|slot| slot.failed_promotion.clone()) {
+                    Some(failed) if state == ServiceState::Down => failed,
+                    _ => self.counted(serving, ready),
+                },
             },
         };
         // That all is there was seen by an earlier agent: it is not claimed before it was looked at again.

@@ -195,7 +195,7 @@ impl Service {
             takeover.promoted = Some(cx.now);
             slot.report_at = Some(cx.now + REPORT_AFTER);
         } else {
-            slot.failed_promotions = 0;
+            slot.promotion_went_well();
         }
         if let Some((old, old_epoch)) = old.filter(|(old, _)| old != holder)
             && (self.declared.on_demote.is_some() || !self.declared.exclusive)

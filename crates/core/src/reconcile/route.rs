@@ -114,7 +114,7 @@ impl Service {
                 continue;
             }
             self.look_again = true;
-            slot.failed_promotions = 0;
+            slot.promotion_went_well();
             slot.complete(cx.out);
         }
     }

@@ -521,7 +521,10 @@ impl Service {
             }
             if slot.phase == slot::Phase::Releasing {
                 slot.confirm_dead(now);
-                slot.set(slot::Phase::Vacant, now, Reason::HolderGone { instance: id.clone() });
+                // What ended it says more than that it has.
+                let gone = Reason::HolderGone { instance: id.clone() };
+                let because = slot.failed_promotion.clone().unwrap_or(gone);
+                slot.set(slot::Phase::Vacant, now, because);
             } else if slot.serving() == Some(id)
                 && let Some(planned) = &mut slot.planned
                 && planned.stage == Stage::Stopping
