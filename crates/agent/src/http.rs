@@ -18,7 +18,8 @@ use api::{
 };
 use appstate::AppState;
 use axum::Json;
-use axum::extract::{Path as UrlPath, Query, Request as HttpRequest, State};
+use axum::extract::{FromRequestParts, Path as UrlPath, Query, Request as HttpRequest, State};
+use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::sse::{self, KeepAlive, Sse};
@@ -47,6 +48,8 @@ const STATUS_EVERY: Duration = Duration::from_millis(100);
 const STATUS_AT_LEAST: Duration = Duration::from_secs(2);
 /// A switchover that is not through by then is said to go on.
 const SWITCHOVER_WAIT: Duration = Duration::from_secs(60);
+/// A name is not longer.
+const BY_MAX: usize = 100;
 const EVENTS_MAX: usize = 10_000;
 const LINES_MAX: usize = 100_000;
 
@@ -71,6 +74,25 @@ pub(crate) struct Door {
     pub(crate) feed: Feed,
     pub(crate) measures: crate::measure::Measures,
     pub(crate) analyses: crate::analysis::Answers,
+}
+
+/// Who asks, as the client says it.
+pub(crate) struct By(String);
+
+impl<S: Sync> FromRequestParts<S> for By {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let said = parts
+            .headers
+            .get(api::BY)
+            .map(|by| String::from_utf8_lossy(by.as_bytes()));
+        let said: String = said.unwrap_or_default().chars().take(BY_MAX).collect();
+        Ok(Self(match said.trim() {
+            "" => "somebody".into(),
+            said => said.into(),
+        }))
+    }
 }
 
 pub(crate) type Answer<T> = Result<Json<T>, Refused>;
@@ -113,6 +135,17 @@ impl Door {
             .send(Input::Request(request(answer)))
             .map_err(|_| ending())?;
         waiting.await.map_err(|_| ending())
+    }
+
+    /// Notes what was done for an operator, once it is.
+    fn noted(&self, By(by): By, what: &'static str, about: String, outcome: Outcome) -> Answer<Outcome> {
+        if outcome.done {
+            let text = outcome.text.clone();
+            let _ = self
+                .inputs
+                .send(Input::Request(Request::Note { by, what, about, text }));
+        }
+        Ok(Json(outcome))
     }
 }
 
@@ -641,7 +674,7 @@ async fn post_rollback(State(door): State<Door>, Json(request): Json<RollbackReq
 
 /// Moves a slot to a standby, without a gap. Answered when the standby serves.
 #[utoipa::path(post, path = "/v1/switchover", request_body = SwitchoverRequest, responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
-async fn post_switchover(State(door): State<Door>, Json(request): Json<SwitchoverRequest>) -> Answer<Outcome> {
+async fn post_switchover(State(door): State<Door>, by: By, Json(request): Json<SwitchoverRequest>) -> Answer<Outcome> {
     let service = request.service.clone();
     let asked = door.ask(|answer| Request::Switchover { request, answer });
     let Ok(answer) = tokio::time::timeout(SWITCHOVER_WAIT, asked).await else {
@@ -659,7 +692,7 @@ async fn post_switchover(State(door): State<Door>, Json(request): Json<Switchove
     if !outcome.done {
         return Err(outcome.into());
     }
-    Ok(Json(outcome))
+    door.noted(by, "switchover", service, outcome)
 }
 
 /// What became of a switchover, for the operator; `way_on` is what must be done first where it was refused, if that is known.
@@ -689,27 +722,26 @@ pub(crate) fn switchover_outcome(
 
 /// Breaks something for real.
 #[utoipa::path(post, path = "/v1/drill", request_body = DrillRequest, responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
-async fn post_drill(State(door): State<Door>, Json(request): Json<DrillRequest>) -> Answer<Outcome> {
-    Ok(Json(door.ask(|answer| Request::Drill { request, answer }).await??))
+async fn post_drill(State(door): State<Door>, by: By, Json(request): Json<DrillRequest>) -> Answer<Outcome> {
+    let about = request.name.clone();
+    let outcome = door.ask(|answer| Request::Drill { request, answer }).await??;
+    door.noted(by, "drill", about, outcome)
 }
 
 /// Moves everything off a node.
 #[utoipa::path(post, path = "/v1/drain/{node}", params(("node" = String, Path, description = "A node")), responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
-async fn post_drain(State(door): State<Door>, UrlPath(node): UrlPath<String>) -> Answer<Outcome> {
-    Ok(Json(
-        door.ask(|answer| Request::Drain {
-            node,
-            back: false,
-            answer,
-        })
-        .await??,
-    ))
+async fn post_drain(State(door): State<Door>, by: By, UrlPath(node): UrlPath<String>) -> Answer<Outcome> {
+    let (about, back) = (node.clone(), false);
+    let outcome = door.ask(|answer| Request::Drain { node, back, answer }).await??;
+    door.noted(by, "drain", about, outcome)
 }
 
 /// Moves the instances of a service to where they would be put today.
 #[utoipa::path(post, path = "/v1/rebalance/{service}", params(("service" = String, Path, description = "A service")), responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
-async fn post_rebalance(State(door): State<Door>, UrlPath(service): UrlPath<String>) -> Answer<Outcome> {
-    Ok(Json(door.ask(|answer| Request::Rebalance { service, answer }).await??))
+async fn post_rebalance(State(door): State<Door>, by: By, UrlPath(service): UrlPath<String>) -> Answer<Outcome> {
+    let about = service.clone();
+    let outcome = door.ask(|answer| Request::Rebalance { service, answer }).await??;
+    door.noted(by, "rebalance", about, outcome)
 }
 
 /// Keeps a slot without a holder until it is unparked. Answered when that is written.
@@ -742,7 +774,7 @@ async fn post_fence(State(door): State<Door>, Json(request): Json<api::FenceRequ
     Ok(Json(door.ask(|answer| Request::Fence { request, answer }).await??))
 }
 
-/// What operators did by hand against what the cluster does by itself, oldest first.
+/// What operators did by hand, oldest first.
 #[utoipa::path(get, path = "/v1/deeds", responses((status = 200, body = Vec<api::Deed>)))]
 async fn get_deeds(State(door): State<Door>) -> Answer<Vec<api::Deed>> {
     let listed = door.store.list(api::record::DEEDS).await;
@@ -761,15 +793,10 @@ async fn get_deeds(State(door): State<Door>) -> Answer<Vec<api::Deed>> {
 
 /// Lets a node run instances again.
 #[utoipa::path(post, path = "/v1/undrain/{node}", params(("node" = String, Path, description = "A node")), responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
-async fn post_undrain(State(door): State<Door>, UrlPath(node): UrlPath<String>) -> Answer<Outcome> {
-    Ok(Json(
-        door.ask(|answer| Request::Drain {
-            node,
-            back: true,
-            answer,
-        })
-        .await??,
-    ))
+async fn post_undrain(State(door): State<Door>, by: By, UrlPath(node): UrlPath<String>) -> Answer<Outcome> {
+    let (about, back) = (node.clone(), true);
+    let outcome = door.ask(|answer| Request::Drain { node, back, answer }).await??;
+    door.noted(by, "undrain", about, outcome)
 }
 
 /// Stops all automatic actions: nothing is failed over, restarted or rolled until `resume`. Answered when that is written.
@@ -801,8 +828,10 @@ async fn pause(door: &Door, request: Option<Json<Option<api::PauseRequest>>>, pa
 
 /// Tries an instance again at once that waits or was given up.
 #[utoipa::path(post, path = "/v1/retry/{instance}", params(("instance" = String, Path, description = "An instance: `db-1`")), responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
-async fn post_retry(State(door): State<Door>, UrlPath(instance): UrlPath<String>) -> Answer<Outcome> {
-    Ok(Json(door.ask(|answer| Request::Retry { instance, answer }).await??))
+async fn post_retry(State(door): State<Door>, by: By, UrlPath(instance): UrlPath<String>) -> Answer<Outcome> {
+    let about = instance.clone();
+    let outcome = door.ask(|answer| Request::Retry { instance, answer }).await??;
+    door.noted(by, "retry", about, outcome)
 }
 
 /// Stops everything, in reverse start order, the agent last. Answered when nothing runs any more.

@@ -146,6 +146,13 @@ pub(crate) enum Request {
         instance: String,
         answer: oneshot::Sender<Result<api::Outcome, api::Outcome>>,
     },
+    /// Something was done for an operator: it is kept who asked for it.
+    Note {
+        by: String,
+        what: &'static str,
+        about: String,
+        text: String,
+    },
     Park {
         request: api::ParkRequest,
         parks: bool,
@@ -189,6 +196,7 @@ impl Request {
             | Request::Fence { .. }
             | Request::Pause { .. }
             | Request::Retry { .. }
+            | Request::Note { .. }
             | Request::Rotations(_)
             | Request::Down { .. } => false,
         }

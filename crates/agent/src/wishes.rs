@@ -94,6 +94,23 @@ impl Agent {
         });
     }
 
+    /// Keeps what was done for an operator. Nothing waits for it, and it is lost where the store does not take it.
+    pub(crate) fn note_deed(&self, by: &str, what: &str, about: &str, text: String) {
+        let deed = self.deed(clock::wall_now(), by, what, about, text);
+        let store = Arc::clone(&self.store);
+        tokio::spawn(async move {
+            if let Err(error) = write_with(store.as_ref(), Txn::new(), &deed).await {
+                tracing::warn!(
+                    by = deed.by,
+                    what = deed.what,
+                    about = deed.about,
+                    error,
+                    "who did this is not kept"
+                );
+            }
+        });
+    }
+
     /// What an operator does through this agent.
     pub(crate) fn deed(&self, at: WallTime, by: &str, what: &str, about: &str, text: String) -> Deed {
         let node = self.core.view(clock::now()).nodes.into_iter().next();

@@ -26,3 +26,6 @@ pub use status::{
 
 /// Version of the JSON; goes up when a program that reads the earlier one could go wrong.
 pub const VERSION: u32 = 1;
+
+/// A header by which a client says who asks; for requests whose body has no place for that.
+pub const BY: &str = "understudy-by";

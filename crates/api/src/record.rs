@@ -262,7 +262,7 @@ pub struct Paused {
     pub why: String,
 }
 
-/// `audit/<time>-<node>`: something that an operator did against what the cluster does by itself.
+/// `audit/<time>-<node>`: something that an operator did by hand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deed {
     /// When.
@@ -271,7 +271,7 @@ pub struct Deed {
     pub by: String,
     /// Through the agent of which node.
     pub through: String,
-    /// `park`, `unpark`, `force`, `fence`, `pause` or `resume`.
+    /// `switchover`, `drain`, `undrain`, `rebalance`, `retry`, `drill`, `park`, `unpark`, `force`, `fence`, `pause` or `resume`.
     pub what: String,
     /// To what: a slot, or the cluster.
     pub about: String,

@@ -558,7 +558,7 @@ pub struct ForceRequest {
     pub by: String,
 }
 
-/// What an operator did against what the cluster does by itself.
+/// What an operator did by hand.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Deed {
     /// When.
@@ -567,7 +567,7 @@ pub struct Deed {
     pub by: String,
     /// Through the agent of which node.
     pub through: String,
-    /// `park`, `unpark`, `force`, `fence`, `pause` or `resume`.
+    /// `switchover`, `drain`, `undrain`, `rebalance`, `retry`, `drill`, `park`, `unpark`, `force`, `fence`, `pause` or `resume`.
     pub what: String,
     /// To what: a slot, or the cluster.
     pub about: String,

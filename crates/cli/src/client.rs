@@ -239,6 +239,7 @@ impl Client {
             .uri(path)
             .header(http::header::HOST, "understudy")
             .header(http::header::CONTENT_TYPE, "application/json")
+            .header(api::BY, crate::who::caller().as_bytes())
             .body(Full::new(body))
             .map_err(|source| Error::Body {
                 call: call.to_owned(),

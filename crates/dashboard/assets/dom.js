@@ -134,4 +134,4 @@ export async function ask(path, options) {
 }
 
 export const post = (path, body) =>
-  ask(path, { method: "POST", headers: { "content-type": "application/json", "x-understudy": "1" }, body: JSON.stringify(body === undefined ? null : body) });
+  ask(path, { method: "POST", headers: { "content-type": "application/json", "x-understudy": "1", "understudy-by": "the dashboard" }, body: JSON.stringify(body === undefined ? null : body) });

@@ -516,6 +516,7 @@ impl Agent {
                 pauses,
                 answer,
             } => self.pause(&request, pauses, answer, now),
+            Request::Note { by, what, about, text } => self.note_deed(&by, what, &about, text),
             Request::Retry { instance, answer } => {
                 if let Some((node, from)) = self.runs_elsewhere(&instance) {
                     self.forward_result(&node, &record::Ask::Retry { instance, from }, answer);

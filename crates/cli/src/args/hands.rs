@@ -26,7 +26,7 @@ pub(crate) struct History {
     /// Print the file of this revision
     #[arg(long, value_name = "REVISION", value_parser = revision)]
     pub(crate) show: Option<u64>,
-    /// List what operators did by hand instead: `park`, `unpark`, `force`, `fence`, `pause`, `resume`
+    /// List what operators did by hand instead: who switched over, drained, drilled, retried, parked, forced, fenced, paused, and when
     #[arg(long, conflicts_with = "show")]
     pub(crate) deeds: bool,
     /// Print it as JSON

@@ -54,7 +54,7 @@ pub(crate) fn list(entries: &[HistoryEntry], view: &View) -> String {
 /// What operators did by hand, oldest first.
 pub(crate) fn deeds(deeds: &[Deed], view: &View) -> String {
     if deeds.is_empty() {
-        return "nothing was parked, paused or taken by force yet\n".into();
+        return "nothing was done by hand yet\n".into();
     }
     let row = |deed: &Deed| {
         let tone = if deed.what == "force" { Tone::Bad } else { Tone::Strong };

@@ -93,7 +93,9 @@ impl Service {
         let because = match unproven {
             true => Reason::NotPromoted {
                 instance: holder.clone(),
-                what: instance.and_then(Instance::went_wrong).unwrap_or_else(|| because.to_string()),
+                what: instance
+                    .and_then(Instance::went_wrong)
+                    .unwrap_or_else(|| because.to_string()),
             },
             false => because,
         };
