@@ -27,6 +27,8 @@ const ASK_FOR: Duration = Duration::from_millis(50);
 const RELEASE_RETRY: Duration = Duration::from_millis(200);
 /// One that could not be put back while its active goes on, likewise.
 const AGAIN: Duration = Duration::from_millis(500);
+/// A stranger who still has one of ours says so each time he is asked, once a minute.
+const CONFLICT_FOR: Duration = Duration::from_secs(150);
 /// An attempt to take one that failed is repeated before this.
 const REPEATED_WITHIN: Duration = Duration::from_secs(15);
 
@@ -437,7 +439,7 @@ impl Claim {
                 &self.instance,
                 format!("{} of {}: {event}", self.address, self.instance),
                 hint,
-                None,
+                matches!(event, Event::Conflict { .. }).then(|| crate::clock::now() + CONFLICT_FOR),
             ),
             (Event::PutBack | Event::LinkUp, None) => self.shared.no_trouble(&self.instance),
             _ => {}
