@@ -19,8 +19,8 @@ const EXCHANGE_RETRY: Duration = Duration::from_secs(1);
 /// A guard that is being replaced forgets the address of before so often later, and then not before its slot is armed anew.
 const FORGET_TRIES: u32 = 50;
 const FORGET_RETRY: Duration = Duration::from_millis(200);
-/// A move waits no longer until those who come early are kept back.
-const RECEIVED_WITHIN: Duration = Duration::from_millis(200);
+/// A move waits no longer until those who come early are kept back, however busy the machine is: they would be refused.
+const RECEIVED_WITHIN: Duration = Duration::from_secs(1);
 
 impl Executor {
     /// Takes floating addresses off this node that an earlier agent left, and that nobody who was adopted has.

@@ -36,7 +36,7 @@ mod socket;
 mod syn;
 mod wire;
 
-pub use connections::{Connection, connections, reset_from};
+pub use connections::{Connection, connections, reset_from, room};
 pub use error::{AcquireError, RefreshError, ReleaseError};
 pub use latecomers::{Heard, Latecomers};
 pub use message::removal_message;
