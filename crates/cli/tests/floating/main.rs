@@ -5,6 +5,7 @@
 
 mod alone;
 mod exchange;
+mod hang;
 mod moves;
 mod parting;
 mod watch;
