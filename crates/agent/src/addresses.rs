@@ -7,14 +7,16 @@
 //!                   └── released meanwhile ────┴── session lost ────┴──► taken off at once, and seen to be gone
 //! ```
 //! A task per address does it. Whoever wants an instance's address gone waits for [`Addresses::release`], at whatever point the task is.
+//! While one is exchanged for another that the file declares now, an instance has two of them.
 
 use crate::cluster::session::Renewed;
 use crate::input::Input;
 use crate::journal::Inputs;
 use api::Severity;
+use api::record::AddressTrouble;
 use drivers::address::{self, AcquireError, Event, Held, Options, RefreshError, Spot};
 use model::{FloatingAddress, InstanceId, Millis, Revision, ServiceName, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -25,6 +27,8 @@ const ASK_FOR: Duration = Duration::from_millis(50);
 const RELEASE_RETRY: Duration = Duration::from_millis(200);
 /// One that could not be put back while its active goes on, likewise.
 const AGAIN: Duration = Duration::from_millis(500);
+/// A stranger who still has one of ours says so each time he is asked, once a minute.
+const CONFLICT_FOR: Duration = Duration::from_secs(150);
 /// An attempt to take one that failed is repeated before this.
 const REPEATED_WITHIN: Duration = Duration::from_secs(15);
 
@@ -40,11 +44,8 @@ pub(crate) struct News {
 }
 
 /// Why an address is not where it should be, and what to do.
-#[derive(Debug, Clone)]
-pub(crate) struct Trouble {
-    pub(crate) text: String,
-    pub(crate) hint: String,
-    pub(crate) since: Timestamp,
+struct Trouble {
+    told: AddressTrouble,
     /// Of an attempt that failed: it is repeated, or another node has made it by then.
     until: Option<Timestamp>,
 }
@@ -64,15 +65,17 @@ struct Shared {
 
 #[derive(Default)]
 struct All {
-    holdings: BTreeMap<InstanceId, Holding>,
-    trouble: BTreeMap<ServiceName, Trouble>,
+    /// By a number of their own.
+    holdings: BTreeMap<u64, Holding>,
+    trouble: BTreeMap<InstanceId, Trouble>,
+    /// Of which services others have to be told.
+    news: BTreeSet<ServiceName>,
     number: u64,
 }
 
 struct Holding {
+    instance: InstanceId,
     address: FloatingAddress,
-    /// Tells it from an earlier one of the same instance.
-    number: u64,
     /// Its task; `None` for one that an earlier agent took, until it is taken over.
     orders: Option<mpsc::UnboundedSender<Order>>,
     /// The interface that it is on.
@@ -103,31 +106,17 @@ impl Addresses {
 
     /// An earlier agent took it for an instance that runs on.
     pub(crate) fn left(&self, instance: &InstanceId, address: FloatingAddress) {
-        let mut all = self.shared.all();
-        all.number += 1;
-        let holding = Holding {
-            address,
-            number: all.number,
-            orders: None,
-            on: None,
-        };
-        all.holdings.insert(instance.clone(), holding);
+        self.shared.all().add(instance, address, None);
     }
 
     /// An instance is about to get an address. From here on [`Addresses::release`] finds it.
     pub(crate) fn begin(&self, instance: &InstanceId, address: FloatingAddress) -> Claim {
         let (orders, queue) = mpsc::unbounded_channel();
         let mut all = self.shared.all();
-        all.number += 1;
-        let number = all.number;
-        let holding = Holding {
-            address: address.clone(),
-            number,
-            orders: Some(orders),
-            on: None,
-        };
-        // Of the same instance at an earlier epoch: its task ends, and leaves the address for this one.
-        all.holdings.insert(instance.clone(), holding);
+        // The same one, taken before: its task ends, and leaves the address for this one.
+        all.holdings
+            .retain(|_, holding| holding.instance != *instance || holding.address.ip != address.ip);
+        let number = all.add(instance, address.clone(), Some(orders));
         drop(all);
         Claim {
             shared: Arc::clone(&self.shared),
@@ -140,68 +129,100 @@ impl Addresses {
 
     /// Comes back when this node does not have the address of an instance, which may never have had one.
     pub(crate) async fn release(&self, instance: &InstanceId) {
-        let asked = {
-            let all = self.shared.all();
-            let Some(holding) = all.holdings.get(instance) else {
-                return;
-            };
-            match &holding.orders {
-                Some(orders) => {
-                    let (answer, gone) = oneshot::channel();
-                    // One that is not heard any more has let go by itself.
-                    let _ = orders.send(Order::Release(answer));
-                    Ok((gone, holding.number))
-                }
-                None => Err((holding.address.clone(), holding.number)),
-            }
-        };
-        let number = match asked {
-            Ok((gone, number)) => {
-                let _ = gone.await;
-                number
-            }
-            Err((address, number)) => {
-                take_off(&address, None).await;
-                number
-            }
-        };
-        self.shared.forget(instance, number);
+        self.shared.release(instance, None).await;
+    }
+
+    /// What an instance has here, or is about to: two while one is exchanged for another.
+    pub(crate) fn of(&self, instance: &InstanceId) -> Vec<FloatingAddress> {
+        let all = self.shared.all();
+        all.of(instance).map(|(_, holding)| holding.address.clone()).collect()
     }
 
     /// Instances of a service, but for one, that have or may have an address here.
     pub(crate) fn others(&self, service: &ServiceName, but: Option<&InstanceId>) -> Vec<InstanceId> {
         let all = self.shared.all();
-        let ids = all.holdings.keys().filter(|id| id.service() == service);
+        let ids: BTreeSet<&InstanceId> = all.holdings.values().map(|holding| &holding.instance).collect();
+        let ids = ids.into_iter().filter(|id| id.service() == service);
         ids.filter(|id| Some(*id) != but).cloned().collect()
     }
 
     /// The guard took it away while its instance was frozen, which goes on now.
     pub(crate) fn put_back(&self, instance: &InstanceId) {
         let all = self.shared.all();
-        if let Some(orders) = all.holdings.get(instance).and_then(|holding| holding.orders.as_ref()) {
+        for orders in all.of(instance).filter_map(|(_, holding)| holding.orders.as_ref()) {
             let _ = orders.send(Order::PutBack);
         }
     }
 
-    /// The interface on which this node has the address for an instance.
-    pub(crate) fn of(&self, instance: &InstanceId) -> Option<String> {
-        self.shared.all().holdings.get(instance)?.on.clone()
+    /// The interface on which this node has an address for an instance.
+    pub(crate) fn on(&self, instance: &InstanceId, address: &FloatingAddress) -> Option<String> {
+        let all = self.shared.all();
+        let mut has = all.of(instance).filter(|(_, holding)| holding.address == *address);
+        has.find_map(|(_, holding)| holding.on.clone())
     }
 
     /// The number of the claim under which this node has the address of a service; `None` if it has it not.
     pub(crate) fn holding(&self, service: &ServiceName) -> Option<u64> {
         let all = self.shared.all();
-        let mut holdings = all.holdings.iter().filter(|(id, _)| id.service() == service);
-        holdings.find_map(|(_, holding)| holding.on.as_ref().map(|_| holding.number))
+        let mut holdings = all
+            .holdings
+            .iter()
+            .filter(|(_, holding)| holding.instance.service() == service);
+        holdings.find_map(|(number, holding)| holding.on.as_ref().map(|_| *number))
     }
 
-    /// What is wrong, by service.
-    pub(crate) fn trouble(&self) -> BTreeMap<ServiceName, Trouble> {
+    /// Of which services there is news since this was last asked: who has an address, or what is wrong with it.
+    pub(crate) fn news(&self) -> BTreeSet<ServiceName> {
         let now = crate::clock::now();
         let mut all = self.shared.all();
-        all.trouble
-            .retain(|_, trouble| trouble.until.is_none_or(|until| now < until));
-        all.trouble.clone()
+        let is_over = |trouble: &Trouble| trouble.until.is_some_and(|until| until <= now);
+        let over = all.trouble.extract_if(.., |_, trouble| is_over(trouble));
+        let over: Vec<ServiceName> = over.map(|(id, _)| id.service().clone()).collect();
+        all.news.extend(over);
+        std::mem::take(&mut all.news)
+    }
+
+    /// What an instance has here, and on which interface: what is exchanged for another as long as it is there.
+    pub(crate) fn has(&self, instance: &InstanceId) -> Option<(FloatingAddress, String)> {
+        let all = self.shared.all();
+        let mut has = all
+            .of(instance)
+            .filter_map(|(_, holding)| Some((holding.address.clone(), holding.on.clone()?)));
+        has.next()
+    }
+
+    /// What is wrong, by whose it is or was to be.
+    pub(crate) fn trouble(&self) -> BTreeMap<InstanceId, AddressTrouble> {
+        let all = self.shared.all();
+        let told = all
+            .trouble
+            .iter()
+            .map(|(id, trouble)| (id.clone(), trouble.told.clone()));
+        told.collect()
+    }
+}
+
+impl All {
+    fn add(
+        &mut self,
+        instance: &InstanceId,
+        address: FloatingAddress,
+        orders: Option<mpsc::UnboundedSender<Order>>,
+    ) -> u64 {
+        self.number += 1;
+        let holding = Holding {
+            instance: instance.clone(),
+            address,
+            orders,
+            on: None,
+        };
+        self.holdings.insert(self.number, holding);
+        self.number
+    }
+
+    fn of(&self, instance: &InstanceId) -> impl Iterator<Item = (u64, &Holding)> {
+        let holdings = self.holdings.iter().map(|(number, holding)| (*number, holding));
+        holdings.filter(move |(_, holding)| holding.instance == *instance)
     }
 }
 
@@ -212,6 +233,20 @@ pub(crate) struct Claim {
     number: u64,
     address: FloatingAddress,
     orders: mpsc::UnboundedReceiver<Order>,
+}
+
+/// An address that is here, and how long it may be.
+struct Taken {
+    held: Held,
+    events: mpsc::Receiver<Event>,
+    lease: Lease,
+}
+
+enum NotTaken {
+    /// Nobody waits for it any more.
+    Released,
+    /// In words why.
+    Refused(String),
 }
 
 impl Claim {
@@ -227,13 +262,53 @@ impl Claim {
         &self.address
     }
 
-    /// Takes it, announces it, and keeps it from then on. In words why not.
-    pub(crate) async fn acquire(mut self, takes_over: bool) -> Result<(), String> {
+    /// Takes it, announces it, and keeps it from then on; what else the instance has here goes. In words why not.
+    pub(crate) async fn acquire(self, takes_over: bool) -> Result<(), String> {
+        self.acquire_or(takes_over, None).await
+    }
+
+    /// The same; should it not be had, the very address stays as it was here `before`: elsewhere, or with another prefix.
+    pub(crate) async fn acquire_or(mut self, takes_over: bool, before: Option<FloatingAddress>) -> Result<(), String> {
+        let refused = match self.take(takes_over).await {
+            Ok(taken) => {
+                self.shared.no_trouble(&self.instance);
+                let (shared, instance, number) = (Arc::clone(&self.shared), self.instance.clone(), self.number);
+                tokio::spawn(self.keep(taken));
+                shared.release(&instance, Some(number)).await;
+                return Ok(());
+            }
+            Err(NotTaken::Released) => return Err("it lost its slot meanwhile".into()),
+            Err(NotTaken::Refused(why)) => why,
+        };
+        self.stay(before).await;
+        Err(refused)
+    }
+
+    /// It is not taken; the very address stays as it was here `before`.
+    pub(crate) async fn stay(mut self, before: Option<FloatingAddress>) {
+        let Some(before) = before else {
+            return self.shared.forget(self.number);
+        };
+        self.shared.is_of(self.number, &before);
+        self.address = before;
+        match self.take(true).await {
+            Ok(taken) => drop(tokio::spawn(self.keep(taken))),
+            Err(NotTaken::Released) => {}
+            Err(NotTaken::Refused(_)) => self.shared.forget(self.number),
+        }
+    }
+
+    async fn take(&mut self, takes_over: bool) -> Result<Taken, NotTaken> {
+        if let Some(other) = self.shared.neighbour(&self.instance, &self.address) {
+            let why = format!("{} is still on this node for {other}", self.address.ip);
+            let hint = "it is taken when that one has given it up".into();
+            return Err(NotTaken::Refused(self.refuse(why, hint)));
+        }
         let renewals = lock(&self.shared.renewals).clone();
         let lease = Lease::of(renewals);
         let options = Options {
             ask_for: (!takes_over).then_some(ASK_FOR),
-            until: lease.until()?,
+            until: lease.until().map_err(NotTaken::Refused)?,
         };
         let taken = {
             let acquiring = address::acquire(&self.address, options);
@@ -248,27 +323,26 @@ impl Claim {
             Err(order) => {
                 if let Some(answer) = order {
                     take_off(&self.address, None).await;
-                    self.shared.forget(&self.instance, self.number);
+                    self.shared.forget(self.number);
                     let _ = answer.send(());
                 }
-                Err("it lost its slot meanwhile".into())
+                Err(NotTaken::Released)
             }
-            Ok(Err(error)) => {
-                let why = self.refused(&error);
-                self.shared.forget(&self.instance, self.number);
-                Err(why)
-            }
+            Ok(Err(error)) => Err(NotTaken::Refused(self.refused(&error))),
             Ok(Ok((held, events))) => {
-                self.shared.is_on(&self.instance, self.number, Some(held.interface()));
-                self.shared.all().trouble.remove(self.instance.service());
+                self.shared.is_on(self.number, Some(held.interface()));
                 tracing::info!(instance = %self.instance, ip = %held.ip(), interface = held.interface(), "has its floating address");
-                tokio::spawn(self.keep(held, events, lease));
-                Ok(())
+                Ok(Taken { held, events, lease })
             }
         }
     }
 
-    async fn keep(mut self, mut held: Held, mut events: mpsc::Receiver<Event>, mut lease: Lease) {
+    async fn keep(mut self, taken: Taken) {
+        let Taken {
+            mut held,
+            mut events,
+            mut lease,
+        } = taken;
         let mut again: Option<tokio::time::Instant> = None;
         loop {
             let due = again.unwrap_or_else(|| tokio::time::Instant::now() + Duration::from_secs(3600));
@@ -280,7 +354,7 @@ impl Claim {
                     Some(Order::PutBack) => again = Some(tokio::time::Instant::now()),
                     Some(Order::Release(answer)) => {
                         take_off(&self.address, Some(&held)).await;
-                        self.shared.forget(&self.instance, self.number);
+                        self.shared.forget(self.number);
                         let _ = answer.send(());
                         return;
                     }
@@ -288,7 +362,7 @@ impl Claim {
                 () = lease.changed() => {
                     let Ok(until) = lease.until() else {
                         take_off(&self.address, Some(&held)).await;
-                        self.shared.is_on(&self.instance, self.number, None);
+                        self.shared.is_on(self.number, None);
                         self.tell(Severity::Error, "address-released", "taken off this node", "this node's session ran out".into());
                         self.wait_for_release().await;
                         return;
@@ -307,7 +381,7 @@ impl Claim {
                         match address::acquire(&self.address, Options { ask_for: None, until }).await {
                             Ok((anew, news)) => {
                                 (held, events) = (anew, news);
-                                self.shared.is_on(&self.instance, self.number, Some(held.interface()));
+                                self.shared.is_on(self.number, Some(held.interface()));
                                 self.tell(Severity::Warning, "address-back", "is on this node again", "its active goes on".into());
                             }
                             Err(error) => {
@@ -330,7 +404,7 @@ impl Claim {
     async fn wait_for_release(&mut self) {
         while let Some(order) = self.orders.recv().await {
             if let Order::Release(answer) = order {
-                self.shared.forget(&self.instance, self.number);
+                self.shared.forget(self.number);
                 let _ = answer.send(());
                 return;
             }
@@ -362,12 +436,12 @@ impl Claim {
         };
         match (event, hint) {
             (_, Some(hint)) => self.shared.trouble(
-                self.instance.service(),
+                &self.instance,
                 format!("{} of {}: {event}", self.address, self.instance),
                 hint,
-                None,
+                matches!(event, Event::Conflict { .. }).then(|| crate::clock::now() + CONFLICT_FOR),
             ),
-            (Event::PutBack | Event::LinkUp, None) => drop(self.shared.all().trouble.remove(self.instance.service())),
+            (Event::PutBack | Event::LinkUp, None) => self.shared.no_trouble(&self.instance),
             _ => {}
         }
         let on = match event {
@@ -376,10 +450,10 @@ impl Claim {
                 .shared
                 .all()
                 .holdings
-                .get(&self.instance)
+                .get(&self.number)
                 .and_then(|holding| holding.on.clone()),
         };
-        self.shared.is_on(&self.instance, self.number, on.as_deref());
+        self.shared.is_on(self.number, on.as_deref());
         self.tell(severity, kind, "", event.to_string());
     }
 
@@ -400,11 +474,14 @@ impl Claim {
 
     /// Notes why it is not to be had.
     fn refused(&self, error: &AcquireError) -> String {
-        let why = crate::executor::chain(error);
         let hint = error.hint().unwrap_or_else(|| "it is tried again by itself".into());
+        self.refuse(crate::executor::chain(error), hint)
+    }
+
+    fn refuse(&self, why: String, hint: String) -> String {
         let text = format!("{} cannot have its floating address here: {why}", self.instance);
         let until = crate::clock::now() + REPEATED_WITHIN;
-        self.shared.trouble(self.instance.service(), text, hint, Some(until));
+        self.shared.trouble(&self.instance, text, hint, Some(until));
         why
     }
 }
@@ -414,46 +491,81 @@ impl Shared {
         lock(&self.all)
     }
 
-    fn forget(&self, instance: &InstanceId, number: u64) {
-        let mut all = self.all();
-        if all
-            .holdings
-            .get(instance)
-            .is_some_and(|holding| holding.number == number)
+    /// Comes back when nothing is left here of what an instance has, but for one claim.
+    async fn release(&self, instance: &InstanceId, but: Option<u64>) {
+        let mut asked = Vec::new();
         {
-            all.holdings.remove(instance);
+            let all = self.all();
+            for (number, holding) in all.of(instance).filter(|(number, _)| Some(*number) != but) {
+                let gone = holding.orders.as_ref().map(|orders| {
+                    let (answer, gone) = oneshot::channel();
+                    // One that is not heard any more has let go by itself.
+                    let _ = orders.send(Order::Release(answer));
+                    gone
+                });
+                asked.push((number, holding.address.clone(), gone));
+            }
+        }
+        for (number, address, gone) in asked {
+            match gone {
+                Some(gone) => drop(gone.await),
+                None => take_off(&address, None).await,
+            }
+            self.forget(number);
+        }
+    }
+
+    fn forget(&self, number: u64) {
+        let mut all = self.all();
+        if let Some(Holding { instance, .. }) = all.holdings.remove(&number) {
+            all.news.insert(instance.service().clone());
             // What was wrong with what we had is not wrong any more.
             let is_over = |trouble: &Trouble| trouble.until.is_none();
-            if all.trouble.get(instance.service()).is_some_and(is_over) {
-                all.trouble.remove(instance.service());
+            if all.trouble.get(&instance).is_some_and(is_over) {
+                all.trouble.remove(&instance);
             }
         }
     }
 
-    fn is_on(&self, instance: &InstanceId, number: u64, on: Option<&str>) {
+    fn is_on(&self, number: u64, on: Option<&str>) {
         let mut all = self.all();
-        if let Some(holding) = all
-            .holdings
-            .get_mut(instance)
-            .filter(|holding| holding.number == number)
-        {
-            holding.on = on.map(str::to_owned);
+        let Some(holding) = all.holdings.get_mut(&number) else {
+            return;
+        };
+        holding.on = on.map(str::to_owned);
+        let service = holding.instance.service().clone();
+        all.news.insert(service);
+    }
+
+    fn no_trouble(&self, instance: &InstanceId) {
+        let mut all = self.all();
+        if all.trouble.remove(instance).is_some() {
+            all.news.insert(instance.service().clone());
         }
     }
 
-    fn trouble(&self, service: &ServiceName, text: String, hint: String, until: Option<Timestamp>) {
+    fn is_of(&self, number: u64, address: &FloatingAddress) {
+        if let Some(holding) = self.all().holdings.get_mut(&number) {
+            holding.address = address.clone();
+        }
+    }
+
+    /// Who else on this node has the address: what one service gives up another may have been given.
+    fn neighbour(&self, instance: &InstanceId, address: &FloatingAddress) -> Option<InstanceId> {
+        let all = self.all();
+        let mut holdings = all.holdings.values();
+        let has =
+            |holding: &&Holding| holding.address.ip == address.ip && holding.instance.service() != instance.service();
+        holdings.find(has).map(|holding| holding.instance.clone())
+    }
+
+    fn trouble(&self, instance: &InstanceId, text: String, hint: String, until: Option<Timestamp>) {
         let mut all = self.all();
-        let same = all.trouble.get(service).filter(|known| known.text == text);
-        let since = same.map_or_else(crate::clock::now, |known| known.since);
-        all.trouble.insert(
-            service.clone(),
-            Trouble {
-                text,
-                hint,
-                since,
-                until,
-            },
-        );
+        let same = all.trouble.get(instance).filter(|known| known.told.text == text);
+        let since = same.map_or_else(crate::clock::wall_now, |known| known.told.since);
+        let told = AddressTrouble { text, hint, since };
+        all.trouble.insert(instance.clone(), Trouble { told, until });
+        all.news.insert(instance.service().clone());
     }
 }
 

@@ -49,15 +49,20 @@ pub(crate) fn plan(agent: &Agent, request: &ApplyRequest) -> Result<Plan, Outcom
     Ok(plan)
 }
 
-/// A floating address that is another one than before comes with the next move of its slot.
+/// A floating address that is another one than before takes the connections of the one before with it.
 fn moved_addresses(before: &Cluster, after: &Cluster) -> Vec<String> {
     let moved = after.services.iter().filter_map(|(name, service)| {
-        let (old, new) = (before.services.get(name)?.address.as_ref()?, service.address.as_ref()?);
-        (old != new).then(|| {
-            format!(
-                "{}: nobody answers at {} before its slot moves: `understudy switchover {}` after `apply`",
-                name, new.ip, name
-            )
+        let old = before.services.get(name)?.address.as_ref()?;
+        let others = service.address.as_ref().is_none_or(|new| new.ip != old.ip);
+        others.then(|| match &service.address {
+            Some(new) => format!(
+                "{name}: its active takes {}, then nobody answers at {} any more, and connections to it end",
+                new.ip, old.ip
+            ),
+            None => format!(
+                "{name}: nobody answers at {} any more, and connections to it end",
+                old.ip
+            ),
         })
     });
     moved.collect()
@@ -371,10 +376,10 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_says_when_another_address_counts() {
+    fn a_plan_says_whose_connections_end_with_an_address() {
         let said = moved_addresses(&with("10.0.0.100/24"), &with("10.0.0.101/24"));
         assert!(
-            matches!(&*said, [line] if line.contains("10.0.0.101") && line.contains("switchover db")),
+            matches!(&*said, [line] if line.contains("takes 10.0.0.101") && line.contains("at 10.0.0.100 any more")),
             "{said:?}"
         );
         assert!(moved_addresses(&with("10.0.0.100/24"), &with("10.0.0.100/24")).is_empty());

@@ -56,6 +56,8 @@ pub(crate) enum Input {
     Hardware(Box<model::hardware::Hardware>),
     /// Something happened to a floating address.
     Address(Box<crate::addresses::News>),
+    /// A floating address was exchanged for another, or could not be.
+    Readdressed(Box<crate::executor::Readdressed>),
     /// The guard is gone.
     GuardGone,
     /// The sockets of this agent were taken away and made anew.

@@ -20,6 +20,9 @@ pub(crate) struct Memo {
     /// The floating address that it was given, and at which epoch.
     #[serde(default)]
     pub(crate) floating: Option<(Epoch, FloatingAddress)>,
+    /// Another one that it is being given in its place: it may have both.
+    #[serde(default)]
+    pub(crate) exchanged: Option<FloatingAddress>,
     /// Epoch of the active that it follows.
     pub(crate) followed: Option<Epoch>,
     /// What its standby check said last, and when (microseconds since boot).

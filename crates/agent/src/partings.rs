@@ -19,10 +19,10 @@ use crate::input::Input;
 use crate::journal::Inputs;
 use api::Severity;
 use decisions::Event;
-use drivers::address::{Connection, Heard, Latecomers, Mac, connections};
+use drivers::address::{Connection, Heard, Latecomers, Mac, connections, room};
 use guard::gates::{Admission, Error as GateError};
 use model::{FloatingAddress, InstanceId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,6 +34,9 @@ use tokio::time::Instant;
 /// The kernel is asked so often for connections: a request takes longer, as a rule. A first packet that was let in just before the gate was shut
 /// has become a connection by then.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// Where that has not come about after so long, processors are busy or answers slow: then less often, for who looks takes time from who answers.
+const LOOK_OFTEN_FOR: Duration = Duration::from_millis(50);
+const LOOK_THEN_EVERY: Duration = Duration::from_millis(20);
 /// Where it takes longer, for there are very many connections on this host, it is asked for no more than about half of the time.
 const LOOK_PAUSE_MAX: Duration = Duration::from_millis(50);
 /// Whether the address came back to this node is looked at so often.
@@ -41,12 +44,24 @@ const LOOK_HERE_EVERY: Duration = Duration::from_millis(5);
 /// Nobody is kept back for longer than this after an agent that died.
 const SHUT_FOR: Duration = Duration::from_secs(2);
 const RENEW_EVERY: Duration = Duration::from_millis(500);
+/// New connections are kept back for so long before requests that are still under way are waited for as behind any address: a client asks again
+/// for a connection after a second. It counts from when they are kept back, which takes a busy machine its time.
+const SHUT_WITHIN: Duration = Duration::from_millis(500);
+/// Where clients are connected to the service itself nobody asks them to come back: those who wait for no answer are not waited for longer,
+const IDLE_WITHIN: Duration = Duration::from_millis(100);
+/// and those who do have no other time than this.
+const ANSWER_WITHIN: Duration = Duration::from_millis(1_500);
 /// What is never told to end ends by itself: no planned change takes so long.
 const SHUT_FOR_MAX: Duration = Duration::from_secs(60);
 /// So long after the end of it the address may still come to somebody, as after a new holder that failed.
 const AWAIT_HOLDER: Duration = Duration::from_secs(5);
 /// Who comes before an instance is promoted waits for that no longer than this: a promotion may take its time.
-const ARRIVE_WITHIN: Duration = Duration::from_secs(1);
+const ARRIVE_WITHIN: Duration = Duration::from_secs(3);
+/// Who waited is let in so often, as many as the service has room for, within this; then all are.
+const LET_IN_EVERY: Duration = Duration::from_millis(20);
+const LET_IN_WITHIN: Duration = Duration::from_secs(1);
+/// Whoever was let in is one of those whom the service has to take in, as its system says, after so long at the latest.
+const UNDER_WAY_FOR: Duration = Duration::from_millis(100);
 /// Routers and hosts that have not taken notice of the new holder send here for so long.
 const PASS_ON_FOR: Duration = Duration::from_secs(3);
 
@@ -205,7 +220,10 @@ impl Parting {
                 biased;
                 order = self.orders.recv() => return matches!(order, Some(Order::Shut)),
                 now = looks.next(self.address.ip), if !told => before = match (before, now) {
-                    (Ok(before), Ok(now)) => Ok(before.intersection(&now).copied().collect()),
+                    (Ok(mut before), Ok(now)) => {
+                        before.retain(|connection, _| now.contains_key(connection));
+                        Ok(before)
+                    }
                     (_, now) => now,
                 },
             }
@@ -214,6 +232,7 @@ impl Parting {
 
     async fn keep_back(&mut self, noted: &mut Noted) -> Ended {
         let began = Instant::now();
+        let by = began + if self.is_direct { ANSWER_WITHIN } else { SHUT_WITHIN };
         let mut renew_at = began + RENEW_EVERY;
         let mut looks = Looks::new();
         let mut told = false;
@@ -238,14 +257,25 @@ impl Parting {
                 _ = here.tick() => {}
                 heard = noted.hear() => self.heard(noted, heard),
                 left = looks.next(self.address.ip), if !told => {
-                    if left.is_ok_and(|left| left.is_empty()) {
+                    if left.is_ok_and(|left| self.is_parted(&left, began.elapsed())) {
                         told = true;
                         self.tell(true);
                     }
                 }
+                // A host with very many connections takes its time to list them.
+                () = tokio::time::sleep_until(by), if !told => {
+                    told = true;
+                    self.tell(true);
+                }
             }
         }
         Ended::Told
+    }
+
+    /// Whether nobody is left to be waited for, so long after new connections were kept back.
+    fn is_parted(&self, left: &Connections, since: Duration) -> bool {
+        let waits = left.values().any(|waits| *waits);
+        left.is_empty() || (self.is_direct && !waits && since >= IDLE_WITHIN)
     }
 
     /// Those who were noted go where the address is; and so do all who come here by mistake, for a while.
@@ -259,7 +289,7 @@ impl Parting {
                 Ended::Told => self.addresses.holding(self.instance.service()).is_some(),
             };
             if is_here {
-                return noted.let_in(&self.instance);
+                return noted.let_in(&self.instance, self.address.ip, false).await;
             }
             if noted.passed_on {
                 until = until.min(ended_at + PASS_ON_FOR);
@@ -335,19 +365,28 @@ impl Arrival {
         }
         let _ = kept_back.send(());
         let until = Instant::now() + ARRIVE_WITHIN;
+        let mut renew_at = Instant::now() + RENEW_EVERY;
         loop {
             tokio::select! {
                 biased;
                 _ = &mut promoted => break,
                 () = tokio::time::sleep_until(until) => break,
+                () = tokio::time::sleep_until(renew_at) => {
+                    renew_at = Instant::now() + RENEW_EVERY;
+                    // Who is not kept back is refused, which is told by nobody but him.
+                    let _ = self.gate.keep_back(self.address.ip).await;
+                }
                 heard = noted.hear() => match heard {
                     Ok(_) => {}
                     Err(error) => noted.give_up(&error, &self.instance),
                 },
             }
         }
+        noted.let_in(&self.instance, self.address.ip, true).await;
+        // Those who came since have waited for no longer than that.
         self.gate.admit(self.address.ip).await;
-        noted.let_in(&self.instance);
+        noted.note(&self.instance);
+        noted.let_all_in(&self.instance);
     }
 }
 
@@ -389,9 +428,55 @@ impl Noted {
         }
     }
 
-    fn let_in(&mut self, instance: &InstanceId) {
+    /// As many at a time as the service has room for: whom it has none for its system drops, and he asks again only after a second.
+    /// While the gate is `shut` those who come wait behind them.
+    async fn let_in(&mut self, instance: &InstanceId, ip: IpAddr, shut: bool) {
+        let by = Instant::now() + LET_IN_WITHIN;
+        let mut under_way: VecDeque<(Instant, BTreeMap<u16, usize>)> = VecDeque::new();
+        while Instant::now() < by {
+            if shut {
+                self.note(instance);
+            }
+            let Some(latecomers) = &mut self.latecomers else { return };
+            let ports = latecomers.asked();
+            let mut left = tokio::task::spawn_blocking(move || rooms(ip, ports))
+                .await
+                .unwrap_or_default();
+            under_way.retain(|(at, _)| at.elapsed() < UNDER_WAY_FOR);
+            for (port, left) in &mut left {
+                let earlier = under_way.iter().filter_map(|(_, let_in)| let_in.get(port));
+                *left = left.saturating_sub(earlier.sum());
+            }
+            let before = left.clone();
+            match latecomers.let_in(&mut left) {
+                Ok(0) => {}
+                Ok(count) => {
+                    let came = before.iter().map(|(port, before)| (*port, before - left[port]));
+                    under_way.push_back((Instant::now(), came.collect()));
+                    tracing::info!(%instance, count, "clients that came meanwhile are let in");
+                }
+                Err(error) => return self.give_up(&error, instance),
+            }
+            if latecomers.asked().is_empty() {
+                return;
+            }
+            tokio::time::sleep(LET_IN_EVERY).await;
+        }
+        self.let_all_in(instance);
+    }
+
+    /// Those who came meanwhile too.
+    fn note(&mut self, instance: &InstanceId) {
+        if let Some(latecomers) = &mut self.latecomers
+            && let Err(error) = latecomers.note()
+        {
+            self.give_up(&error, instance);
+        }
+    }
+
+    fn let_all_in(&mut self, instance: &InstanceId) {
         let Some(latecomers) = &mut self.latecomers else { return };
-        match latecomers.let_in() {
+        match latecomers.let_in(&mut BTreeMap::new()) {
             Ok(0) => {}
             Ok(count) => tracing::info!(%instance, count, "clients that came meanwhile are let in"),
             Err(error) => self.give_up(&error, instance),
@@ -404,17 +489,28 @@ impl Noted {
     }
 }
 
+/// For how many there is room at each port where anybody listens.
+fn rooms(ip: IpAddr, ports: BTreeSet<u16>) -> BTreeMap<u16, usize> {
+    let room = |port| Some((port, room(ip, port).ok().flatten()?));
+    ports.into_iter().filter_map(room).collect()
+}
+
+/// Those that there are, and whether the client of each waits for something.
+type Connections = BTreeMap<Connection, bool>;
+
 /// Questions to the kernel for connections, one after the other.
 struct Looks {
+    since: Instant,
     at: Instant,
     began: Instant,
-    under_way: Option<JoinHandle<io::Result<BTreeSet<Connection>>>>,
+    under_way: Option<JoinHandle<io::Result<Connections>>>,
 }
 
 impl Looks {
     fn new() -> Self {
         let began = Instant::now();
         Self {
+            since: began,
             at: began + LOOK_EVERY,
             began,
             under_way: None,
@@ -423,7 +519,7 @@ impl Looks {
 
     /// The connections of an address, when it is time to look again. May be given up at any time: the next call goes on with the question that
     /// is under way, or clients who come all the time would keep it from ever being answered.
-    async fn next(&mut self, ip: IpAddr) -> io::Result<BTreeSet<Connection>> {
+    async fn next(&mut self, ip: IpAddr) -> io::Result<Connections> {
         if self.under_way.is_none() {
             tokio::time::sleep_until(self.at).await;
             self.began = Instant::now();
@@ -432,12 +528,16 @@ impl Looks {
         let found = under_way.await;
         self.under_way = None;
         let now = Instant::now();
-        self.at = now + (now - self.began).clamp(LOOK_EVERY, LOOK_PAUSE_MAX);
+        let pause = match now - self.since < LOOK_OFTEN_FOR {
+            true => LOOK_EVERY,
+            false => LOOK_THEN_EVERY,
+        };
+        self.at = now + (now - self.began).clamp(pause, LOOK_PAUSE_MAX);
         found.map_err(io::Error::other)?
     }
 }
 
-fn look(ip: IpAddr) -> JoinHandle<io::Result<BTreeSet<Connection>>> {
+fn look(ip: IpAddr) -> JoinHandle<io::Result<Connections>> {
     tokio::task::spawn_blocking(move || connections(ip))
 }
 

@@ -1,6 +1,9 @@
 //! What the store keeps, as JSON, and under which keys.
 
-use model::{Cluster, Epoch, Health, InstanceId, Millis, NodeName, Revision, RunId, ServiceName, SlotId, WallTime};
+use model::{
+    Cluster, Epoch, FloatingAddress, Health, InstanceId, Millis, NodeName, Revision, RunId, ServiceName, SlotId,
+    WallTime,
+};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 
@@ -171,6 +174,23 @@ pub struct Live {
     /// The interface of its node that has the floating address for it.
     #[serde(default)]
     pub floating_on: Option<String>,
+    /// Which one that is: it is being exchanged where the file declares another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floating: Option<FloatingAddress>,
+    /// Why its node cannot have or keep the address for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address_trouble: Option<AddressTrouble>,
+}
+
+/// Why a floating address is not where it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressTrouble {
+    /// For people.
+    pub text: String,
+    /// The way out.
+    pub hint: String,
+    /// Since when.
+    pub since: WallTime,
 }
 
 /// `controller`: which agent places and replaces instances.

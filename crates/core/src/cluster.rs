@@ -3,7 +3,7 @@
 use crate::peers::{ClusterEvent, Hold, Peer, Peers, lost_because};
 use crate::service::Service;
 use crate::{Core, Decision, Node, NodeState, Note, NoteKind, Place, Reason, Report};
-use model::{FenceBy, InstanceId, NodeName, Revision, ServiceName, Timestamp};
+use model::{Epoch, FenceBy, InstanceId, NodeName, Revision, ServiceName, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -43,6 +43,30 @@ impl Core {
         };
         let services = touched.iter().filter_map(|name| self.services.get(name));
         (services.flat_map(own).collect(), touched)
+    }
+
+    /// There is news of a service's instances that others know better than we do.
+    pub fn tell_of(&mut self, service: &ServiceName) {
+        if self.peers.is_some() {
+            self.touched.insert(service.clone());
+        }
+    }
+
+    /// Actives of exclusive services that act here, are armed, and stay where they are: since which epoch.
+    pub fn acting(&self) -> Vec<(InstanceId, Epoch)> {
+        if self.paused.is_some() || self.shutdown.is_some() {
+            return Vec::new();
+        }
+        let exclusive = self.services.values().filter(|service| service.declared.exclusive);
+        let acting = exclusive.flat_map(|service| {
+            let armed = self.peers.is_some() || service.declared.address.is_some();
+            let here = service.slots.iter().filter(move |slot| {
+                let is_armed = slot.armed == Some((slot.epoch(), true));
+                slot.planned.is_none() && service.is_driven(slot) && (is_armed || !armed)
+            });
+            here.filter_map(|slot| Some((slot.serving()?.clone(), slot.epoch())))
+        });
+        acting.collect()
     }
 
     /// Looks at everything again, and tells all of our instances again.

@@ -69,6 +69,7 @@ fn armament(cgroup: &str) -> Armament {
         ports: Vec::new(),
         addresses: Vec::new(),
         floating: None,
+        exchanged: None,
     }
 }
 

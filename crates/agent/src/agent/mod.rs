@@ -83,6 +83,7 @@ impl Agent {
     pub(crate) async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Input>) -> i32 {
         loop {
             self.carry_out();
+            self.readdress();
             self.note_worked();
             self.tell_others(clock::now());
             if let Some(code) = self.ending {
@@ -118,6 +119,13 @@ impl Agent {
                 }
                 None => self.tick(),
             }
+        }
+    }
+
+    /// Whoever acts has the floating address that the file declares now.
+    fn readdress(&mut self) {
+        for (instance, epoch) in self.core.acting() {
+            self.executor.readdress(&instance, epoch);
         }
     }
 
@@ -229,6 +237,13 @@ impl Agent {
                 }
             }
             Input::Address(news) => self.journal.tell_of(*news),
+            Input::Readdressed(readdressed) => {
+                if self.executor.readdressed(&readdressed) {
+                    let because = "the file declares it".to_owned();
+                    self.journal
+                        .tell(Severity::Info, "address-changed", readdressed.to_string(), because);
+                }
+            }
             Input::GuardGone => {
                 let text = "the guard died; another one is being started".to_owned();
                 self.journal

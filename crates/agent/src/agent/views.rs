@@ -230,15 +230,12 @@ impl Agent {
             ));
         }
         problems.extend(self.cluster_problems());
-        for (service, trouble) in self.executor.addresses.trouble() {
-            if self
-                .cluster
-                .services
-                .get(&service)
-                .is_some_and(|service| service.address.is_some())
-            {
+        for (instance, trouble) in self.executor.address_troubles() {
+            let service = instance.service();
+            let declared = self.cluster.services.get(service);
+            if declared.is_some_and(|service| service.address.is_some()) {
                 let mut problem = problem("address", service.as_str(), trouble.text, &trouble.hint);
-                problem.since = clock::shown(trouble.since);
+                problem.since = clock::shown_wall(trouble.since);
                 problems.push(problem);
             }
         }

@@ -58,6 +58,10 @@ enum Heard {
 struct Armed {
     instance: InstanceId,
     armament: Armament,
+    /// What counts again if the guard refuses the other addresses that are waited for.
+    before: Option<Armament>,
+    /// Another guard was asked to arm it anew, and has not answered.
+    anew: bool,
     waiting: Option<oneshot::Sender<Result<(), String>>>,
     /// When the kernel ends it by itself, where it can.
     deadline: Option<KernelDeadline>,
@@ -65,6 +69,17 @@ struct Armed {
     over: bool,
     /// Whoever waits does so for it to be bound to the present session, and not for it to be armed.
     rebinds: bool,
+}
+
+impl Armed {
+    /// The guard does not have the other addresses. False if it was not asked for any.
+    fn keeps_what_was(&mut self) -> bool {
+        let Some(before) = self.before.take() else {
+            return false;
+        };
+        self.armament = before;
+        true
+    }
 }
 
 /// Whether the kernel can end what runs past its hard deadline, or why not.
@@ -222,10 +237,6 @@ impl Fence {
             let _ = answer.send(Err(self.why_not.clone()));
             return;
         }
-        let floating = gates.iter().find_map(|gate| match gate {
-            Gate::Address(floating) => Some(*floating),
-            Gate::Port(_) => None,
-        });
         let armament = Armament {
             slot: slot.clone(),
             epoch,
@@ -239,9 +250,15 @@ impl Fence {
                     Gate::Address(_) => None,
                 })
                 .collect(),
-            addresses: floating.iter().map(|floating| floating.address).collect(),
-            floating,
+            addresses: Vec::new(),
+            floating: None,
+            exchanged: None,
         };
+        let floating = gates.iter().filter_map(|gate| match gate {
+            Gate::Address(floating) => Some(*floating),
+            Gate::Port(_) => None,
+        });
+        let armament = with_addresses(armament, floating);
         self.empty = false;
         self.inherited.remove(slot);
         self.decide(GuardEvent::Armed(slot.clone()));
@@ -254,12 +271,37 @@ impl Fence {
             Armed {
                 instance: instance.clone(),
                 armament,
+                before: None,
+                anew: false,
                 waiting: Some(answer),
                 deadline,
                 over: false,
                 rebinds: false,
             },
         );
+    }
+
+    /// What is armed at this epoch goes on with another address, and for now with that of before too if it `keeps` it. The answer comes when the
+    /// guard takes both away, or does not.
+    pub(crate) fn readdress(
+        &mut self,
+        instance: &InstanceId,
+        epoch: Epoch,
+        (to, keeps): (Option<Floating>, bool),
+        answer: oneshot::Sender<Result<(), String>>,
+    ) {
+        let mut armed = self.armed.values_mut();
+        let of_it = |armed: &&mut Armed| armed.instance == *instance && armed.armament.epoch == epoch && !armed.over;
+        let settled = |armed: &&mut Armed| self.ready && !armed.anew && armed.waiting.is_none();
+        let Some(armed) = armed.find(of_it).filter(settled) else {
+            let _ = answer.send(Err("the guard does not keep it at this moment".into()));
+            return;
+        };
+        let all = armed.armament.floating.filter(|_| keeps).into_iter().chain(to);
+        let armament = with_addresses(armed.armament.clone(), all);
+        armed.before = Some(std::mem::replace(&mut armed.armament, armament.clone()));
+        armed.waiting = Some(answer);
+        self.send(|client| client.arm(armament));
     }
 
     /// It does not act any more.
@@ -492,7 +534,8 @@ impl Fence {
             .filter_map(|(slot, armed)| {
                 let waiting = armed.waiting.take()?;
                 let _ = waiting.send(Err(why.clone()));
-                Some(slot.clone())
+                // What waited for other addresses alone was armed before.
+                (!armed.keeps_what_was()).then(|| slot.clone())
             })
             .collect();
         for slot in refused {
@@ -557,8 +600,12 @@ impl Fence {
                 {
                     self.put_off(renewed);
                 }
-                let armed = self.armed.values().filter(|armed| !armed.over);
-                let armaments: Vec<Armament> = armed.map(|armed| armed.armament.clone()).collect();
+                let armed = self.armed.values_mut().filter(|armed| !armed.over);
+                let again = |armed: &mut Armed| {
+                    armed.anew = true;
+                    armed.armament.clone()
+                };
+                let armaments: Vec<Armament> = armed.map(again).collect();
                 for armament in armaments {
                     self.send(|client| client.arm(armament));
                 }
@@ -595,14 +642,22 @@ impl Fence {
                 if state == State::Frozen {
                     self.stands_still(&slot);
                 }
-                if let Some(armed) = self.armed.get_mut(&slot).filter(|armed| armed.armament.epoch == epoch)
-                    && let Some(waiting) = armed.waiting.take()
-                {
-                    let _ = waiting.send(Ok(()));
+                if let Some(armed) = self.armed.get_mut(&slot).filter(|armed| armed.armament.epoch == epoch) {
+                    armed.anew = false;
+                    armed.before = None;
+                    if let Some(waiting) = armed.waiting.take() {
+                        let _ = waiting.send(Ok(()));
+                    }
                 }
             }
             Reply::Refused { slot: Some(slot), why } => {
-                if let Some(mut armed) = self.armed.remove(&slot) {
+                if let Some(armed) = self.armed.get_mut(&slot)
+                    && armed.keeps_what_was()
+                {
+                    if let Some(waiting) = armed.waiting.take() {
+                        let _ = waiting.send(Err(why));
+                    }
+                } else if let Some(mut armed) = self.armed.remove(&slot) {
                     self.decide(GuardEvent::Disarmed(slot.clone()));
                     match armed.waiting.take() {
                         Some(waiting) => drop(waiting.send(Err(why))),
@@ -729,6 +784,18 @@ fn in_words(no_gates: Option<String>, no_deadline: Option<String>, not_kept: Opt
         .filter_map(|(name, missing)| Some(format!("; no {name}: {}", missing.as_ref()?)));
     let lost = not_kept.map(|why| format!("; the kernel deadline ends with the agent: {why}"));
     had.join(", ") + &lacks.collect::<String>() + &lost.unwrap_or_default()
+}
+
+/// The same with these addresses and no others: one, or two while one is exchanged for the other.
+fn with_addresses(mut armament: Armament, all: impl IntoIterator<Item = Floating>) -> Armament {
+    let mut all = all.into_iter();
+    armament.floating = all.next();
+    armament.exchanged = all.next();
+    let both = armament.floating.into_iter().chain(armament.exchanged);
+    // It may move from one interface to another.
+    let both: BTreeSet<_> = both.map(|floating| floating.address).collect();
+    armament.addresses = both.into_iter().collect();
+    armament
 }
 
 /// As soon as either clock gets there.

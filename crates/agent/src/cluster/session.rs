@@ -13,6 +13,7 @@ use super::silence::Missing;
 use crate::input::Input;
 use crate::journal::Inputs;
 use decisions::lease::{Covered, Holder, HolderAction, HolderEvent, HolderOptions, Lost, Still};
+use guard::fence::protocol::Floating;
 use model::timing::observer_wait;
 use model::{Epoch, InstanceId, Mark, Millis, NodeName, Revision, SlotId, Timing};
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,14 @@ pub(crate) enum Order {
         gates: Vec<super::fence::Gate>,
         /// The session under which the slot was taken: another one that is open by now covers nothing of it.
         session: Revision,
+        answer: oneshot::Sender<Result<(), String>>,
+    },
+    /// What is armed goes on with another address, and for now with that of before too if it `keeps` it.
+    Readdress {
+        instance: InstanceId,
+        epoch: Epoch,
+        to: Option<Floating>,
+        keeps: bool,
         answer: oneshot::Sender<Result<(), String>>,
     },
     /// What stood still under an earlier session goes on under this one, which its slot is bound to now.
@@ -339,6 +348,13 @@ impl Keeper {
                     }
                 }
             }
+            Order::Readdress {
+                instance,
+                epoch,
+                to,
+                keeps,
+                answer,
+            } => self.fence.readdress(&instance, epoch, (to, keeps), answer),
             Order::Rebind {
                 slot,
                 epoch,

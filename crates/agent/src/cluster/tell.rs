@@ -35,12 +35,19 @@ impl Agent {
         if self.clustered.is_none() {
             return;
         }
+        for service in self.executor.addresses.news() {
+            self.core.tell_of(&service);
+        }
         let (instances, _) = self.core.take_touched();
+        let troubles = self.executor.addresses.trouble();
         for id in instances {
             let Some(report) = self.core.report_of(&id, now) else {
                 continue;
             };
-            let live = self.live_of(&id, report, now);
+            let live = Live {
+                address_trouble: troubles.get(&id).cloned(),
+                ..self.live_of(&id, report, now)
+            };
             let Some(cluster) = &mut self.clustered else { return };
             if cluster
                 .published
@@ -289,6 +296,7 @@ impl Agent {
     }
 
     fn live_of(&self, id: &InstanceId, report: Report, now: Timestamp) -> Live {
+        let floating = self.executor.addresses.has(id);
         let age = i64::try_from(now.since(report.since).as_millis()).unwrap_or(0);
         Live {
             node: report.node,
@@ -325,7 +333,9 @@ impl Agent {
             last_end: report.last_end,
             address: self.executor.address(id),
             pid: self.executor.pid(id),
-            floating_on: self.executor.addresses.of(id),
+            floating_on: floating.as_ref().map(|(_, interface)| interface.clone()),
+            floating: floating.map(|(address, _)| address),
+            address_trouble: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Arms the guard for an exclusive active before it acts, and disarms it after.
 
 use super::{Executor, chain};
+use crate::addresses::{Addresses, Claim};
 use crate::clock;
 use crate::cluster::fence::Gate;
 use crate::cluster::session::{Order, SessionLink};
@@ -13,8 +14,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A move waits no longer until those who come early are kept back.
-const RECEIVED_WITHIN: Duration = Duration::from_millis(200);
+/// An exchange that failed is tried again after this long.
+const EXCHANGE_RETRY: Duration = Duration::from_secs(1);
+/// A guard that is being replaced forgets the address of before so often later, and then not before its slot is armed anew.
+const FORGET_TRIES: u32 = 50;
+const FORGET_RETRY: Duration = Duration::from_millis(200);
+/// A move waits no longer until those who come early are kept back, however busy the machine is: they would be refused.
+const RECEIVED_WITHIN: Duration = Duration::from_secs(1);
 
 impl Executor {
     /// Takes floating addresses off this node that an earlier agent left, and that nobody who was adopted has.
@@ -81,12 +87,7 @@ impl Executor {
                 if let Some((session, cgroup)) = &fenced {
                     let mut gates: Vec<Gate> = port.map(Gate::Port).into_iter().collect();
                     if let Some(claim) = &claim {
-                        let spot = claim.locate().await?;
-                        gates.push(Gate::Address(Floating {
-                            address: claim.address().ip,
-                            prefix: spot.prefix,
-                            interface: spot.index,
-                        }));
+                        gates.push(Gate::Address(spot(claim).await?));
                     }
                     let (answer, armed) = tokio::sync::oneshot::channel();
                     session.order(Order::Arm {
@@ -147,6 +148,73 @@ impl Executor {
         });
     }
 
+    /// Gives an active that acts at an epoch the address that the file declares now, and takes from it what it had. What comes of it is heard as
+    /// [`Input::Readdressed`].
+    pub(crate) fn readdress(&mut self, instance: &InstanceId, epoch: Epoch) {
+        let service = self.cluster.services.get(instance.service());
+        let declared = service.and_then(|service| service.address.clone());
+        let has = self.addresses.of(instance);
+        if has.iter().eq(&declared) || self.exchanges.contains(instance) {
+            return;
+        }
+        let Some(live) = self.live.get_mut(instance) else {
+            return;
+        };
+        // Should this agent die on the way, the next one knows of both.
+        live.memo.exchanged.clone_from(&declared);
+        live.keep_memo(instance);
+        self.exchanges.insert(instance.clone());
+        let exchange = Exchange {
+            instance: instance.clone(),
+            epoch,
+            // From here on whoever takes its slot away takes this address too.
+            claim: declared.clone().map(|address| self.addresses.begin(instance, address)),
+            before: has
+                .iter()
+                .find(|has| declared.as_ref().is_some_and(|to| to.ip == has.ip))
+                .cloned(),
+            addresses: self.addresses.clone(),
+            session: self.session.clone(),
+        };
+        let (inputs, instance) = (self.inputs.clone(), instance.clone());
+        tokio::spawn(async move {
+            let result = exchange.run().await;
+            if result.is_err() {
+                tokio::time::sleep(EXCHANGE_RETRY).await;
+            }
+            let readdressed = Readdressed {
+                instance,
+                epoch,
+                from: has,
+                to: declared,
+                result,
+            };
+            let _ = inputs.send(Input::Readdressed(Box::new(readdressed)));
+        });
+    }
+
+    /// What an exchange came to. True if the address is another one now.
+    pub(crate) fn readdressed(&mut self, readdressed: &Readdressed) -> bool {
+        let Readdressed {
+            instance,
+            epoch,
+            to,
+            result,
+            ..
+        } = readdressed;
+        self.exchanges.remove(instance);
+        let acts = |live: &&mut super::Live| live.memo.acts == Some(*epoch) || live.memo.promoted == Some(*epoch);
+        let Some(live) = self.live.get_mut(instance).filter(acts) else {
+            return false;
+        };
+        live.memo.exchanged = None;
+        if result.is_ok() {
+            live.memo.floating = to.clone().map(|address| (*epoch, address));
+        }
+        live.keep_memo(instance);
+        result.is_ok()
+    }
+
     /// The floating address that an instance is to have at an epoch: one that it was given at it before stays as it was.
     pub(super) fn floating(&mut self, instance: &InstanceId, epoch: Epoch) -> Option<FloatingAddress> {
         let declared = self
@@ -158,7 +226,12 @@ impl Executor {
             return declared;
         };
         let given = live.memo.floating.take().filter(|(at, _)| *at == epoch);
-        let address = given.map_or(declared, |(_, address)| Some(address));
+        // What is declared since it acts is exchanged for what it has when it is armed: see `readdress`.
+        let acts = live.memo.acts == Some(epoch) || live.memo.promoted == Some(epoch);
+        let address = match given {
+            Some((_, address)) => Some(address),
+            None => declared.filter(|_| !acts),
+        };
         live.memo.floating = address.clone().map(|address| (epoch, address));
         live.keep_memo(instance);
         address
@@ -176,4 +249,105 @@ impl Executor {
             session.order(Order::Disarm(instance.clone()));
         }
     }
+}
+
+/// The address of an active that acts, for another one: that is here first, and the guard can take both away as long as there are two.
+struct Exchange {
+    instance: InstanceId,
+    epoch: Epoch,
+    /// The right to the new one; `None` if it shall have none.
+    claim: Option<Claim>,
+    /// The very address, if it only moves on this node.
+    before: Option<FloatingAddress>,
+    addresses: Addresses,
+    session: Option<SessionLink>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) struct Readdressed {
+    pub(crate) instance: InstanceId,
+    pub(crate) epoch: Epoch,
+    pub(crate) from: Vec<FloatingAddress>,
+    pub(crate) to: Option<FloatingAddress>,
+    pub(crate) result: Result<(), String>,
+}
+
+impl std::fmt::Display for Readdressed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { instance, from, to, .. } = self;
+        match (from.first(), to) {
+            (Some(from), Some(to)) => write!(f, "{instance} has floating address {to} in place of {from}"),
+            (None, Some(to)) => write!(f, "{instance} has floating address {to}"),
+            (from, None) => {
+                let from = from.map(ToString::to_string).unwrap_or_default();
+                write!(f, "{instance} has no floating address any more, {from} was taken off")
+            }
+        }
+    }
+}
+
+impl Exchange {
+    async fn run(mut self) -> Result<(), String> {
+        let to = match self.claim.take() {
+            Some(claim) => {
+                let guarded = async {
+                    let to = spot(&claim).await?;
+                    self.guard(Some(to), true).await.map(|()| to)
+                };
+                let to = match guarded.await {
+                    Ok(to) => to,
+                    Err(why) => {
+                        claim.stay(self.before.take()).await;
+                        return Err(why);
+                    }
+                };
+                if let Err(why) = claim.acquire_or(false, self.before.take()).await {
+                    // That it is gated here does no harm but to whoever speaks to that address from this node.
+                    self.forget(None, true).await;
+                    return Err(why);
+                }
+                Some(to)
+            }
+            None => {
+                self.addresses.release(&self.instance).await;
+                None
+            }
+        };
+        self.forget(to, false).await;
+        Ok(())
+    }
+
+    async fn guard(&self, to: Option<Floating>, keeps: bool) -> Result<(), String> {
+        let Some(session) = &self.session else { return Ok(()) };
+        let (answer, changed) = tokio::sync::oneshot::channel();
+        session.order(Order::Readdress {
+            instance: self.instance.clone(),
+            epoch: self.epoch,
+            to,
+            keeps,
+            answer,
+        });
+        changed.await.unwrap_or_else(|_| Err("the agent is ending".into()))
+    }
+
+    /// What is not here any more need not be taken away.
+    async fn forget(&self, to: Option<Floating>, keeps: bool) {
+        for _ in 0..FORGET_TRIES {
+            let Err(error) = self.guard(to, keeps).await else {
+                return;
+            };
+            tracing::debug!(instance = %self.instance, error, "the guard keeps an address that is gone");
+            tokio::time::sleep(FORGET_RETRY).await;
+        }
+    }
+}
+
+async fn spot(claim: &Claim) -> Result<Floating, String> {
+    let spot = claim.locate().await?;
+    Ok(Floating {
+        address: claim.address().ip,
+        prefix: spot.prefix,
+        interface: spot.index,
+    })
 }

@@ -6,6 +6,8 @@ mod hooks;
 mod start;
 mod stop;
 
+pub(crate) use arm::Readdressed;
+
 use crate::addresses::Addresses;
 use crate::clock;
 use crate::cluster::session::SessionLink;
@@ -18,14 +20,14 @@ use crate::ports::Ports;
 use crate::slots::{Controls, Ground, assign, forget, retire, write_shared_slot, write_slot};
 use crate::words::Words;
 use api::layout::Layout;
-use api::record;
+use api::record::{self, AddressTrouble};
 use appstate::AppState;
 use decisions::{Action, ClusterEvent, Event, Reason, SlotWrite};
 use drivers::probe::ProberHandle;
 use drivers::process::{Driver, Process};
 use drivers::{environment, program};
-use model::{Cluster, FenceBy, InstanceId, Millis, NodeName, Revision, RunId, ServiceName};
-use std::collections::BTreeMap;
+use model::{Cluster, FenceBy, FloatingAddress, InstanceId, Millis, NodeName, Revision, RunId, ServiceName};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -75,6 +77,8 @@ struct Remote {
     address: Option<SocketAddr>,
     pid: Option<u32>,
     floating_on: Option<String>,
+    floating: Option<FloatingAddress>,
+    address_trouble: Option<AddressTrouble>,
 }
 
 /// Carries decisions out.
@@ -99,6 +103,8 @@ pub(crate) struct Executor {
     host: IpAddr,
     /// Floating addresses of the actives here.
     pub(crate) addresses: Addresses,
+    /// Whose address is being exchanged for another.
+    exchanges: BTreeSet<InstanceId>,
     /// Whose clients are parted with, since it is about to move.
     partings: Partings,
     /// In a cluster: who arms the guard.
@@ -128,6 +134,7 @@ impl Executor {
         Self {
             partings: Partings::new(inputs.clone(), addresses.clone()),
             addresses,
+            exchanges: BTreeSet::new(),
             layout,
             exe,
             cluster_id,
@@ -166,16 +173,29 @@ impl Executor {
             address: live.address,
             pid: live.pid,
             floating_on: live.floating_on.clone(),
+            floating: live.floating.clone(),
+            address_trouble: live.address_trouble.clone(),
         };
         self.remote.insert(instance.clone(), remote);
     }
 
-    /// On which interface of its node the floating address of an instance is.
-    pub(crate) fn floating_on(&self, instance: &InstanceId) -> Option<String> {
+    /// On which interface of its node the floating address of an instance is that the file declares.
+    pub(crate) fn floating_on(&self, instance: &InstanceId, declared: &FloatingAddress) -> Option<String> {
         match self.remote.get(instance) {
-            Some(remote) => remote.floating_on.clone(),
-            None => self.addresses.of(instance),
+            Some(remote) => {
+                // Agents of before do not say which.
+                let is_it = remote.floating.as_ref().is_none_or(|address| address == declared);
+                remote.floating_on.clone().filter(|_| is_it)
+            }
+            None => self.addresses.on(instance, declared),
         }
+    }
+
+    /// What is wrong with floating addresses, by whose they are or were to be, here and on other nodes.
+    pub(crate) fn address_troubles(&self) -> BTreeMap<InstanceId, AddressTrouble> {
+        let theirs = self.remote.iter();
+        let theirs = theirs.filter_map(|(id, remote)| Some((id.clone(), remote.address_trouble.clone()?)));
+        theirs.chain(self.addresses.trouble()).collect()
     }
 
     pub(crate) fn forget_remote(&mut self, instance: &InstanceId) {
@@ -217,7 +237,8 @@ impl Executor {
         if let Some(port) = memo.port {
             self.ports.keep(instance, port);
         }
-        if let Some((_, address)) = &memo.floating {
+        let floating = memo.floating.iter().map(|(_, address)| address);
+        for address in floating.chain(&memo.exchanged) {
             self.addresses.left(instance, address.clone());
         }
         let process = Arc::new(process);

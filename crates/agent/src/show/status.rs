@@ -161,7 +161,7 @@ fn floating(address: &model::FloatingAddress, service: &ServiceView, executor: &
         .instances
         .iter()
         .filter(|instance| holds(&instance.id))
-        .filter_map(|instance| Some((instance, executor.floating_on(&instance.id)?)));
+        .filter_map(|instance| Some((instance, executor.floating_on(&instance.id, address)?)));
     let (node, interface) = there
         .next()
         .map(|(instance, interface)| (instance.node.to_string(), interface))

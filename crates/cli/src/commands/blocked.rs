@@ -35,7 +35,39 @@ pub(super) fn all_blocked(status: &Status, blocked: &BTreeMap<&str, String>) -> 
 
 /// Whether a service is not yet what its file says.
 pub(super) fn is_behind(service: &ServiceStatus) -> bool {
-    service.rolling || service.state != "redundant" || service.unplaced.is_some()
+    service.rolling || service.state != "redundant" || service.unplaced.is_some() || lacks_address(service)
+}
+
+/// Whether nobody has the floating address that its file says: after a change of it, until it was taken.
+pub(super) fn lacks_address(service: &ServiceStatus) -> bool {
+    service
+        .floating
+        .as_ref()
+        .is_some_and(|floating| floating.node.is_none())
+}
+
+/// What is waited for of a service that is behind.
+pub(super) fn waits_for(status: &Status, service: &ServiceStatus) -> String {
+    let floating = service
+        .floating
+        .as_ref()
+        .filter(|_| lacks_address(service) && service.state == "redundant");
+    let Some(floating) = floating else {
+        return format!(
+            "{}: {}, {}",
+            clean(&service.name),
+            clean(&service.state),
+            clean(&service.because)
+        );
+    };
+    let of_it = |problem: &&api::Problem| problem.code == "address" && problem.about == service.name;
+    let why = status.problems.iter().find(of_it);
+    let why = why.map_or_else(String::new, |problem| format!(": {}", clean(&problem.text)));
+    format!(
+        "{}: no node has {} yet{why}",
+        clean(&service.name),
+        clean(&floating.address)
+    )
 }
 
 fn why(status: &Status, service: &ServiceStatus) -> Option<String> {
@@ -102,6 +134,35 @@ mod tests {
 
     fn names(status: &Status) -> Vec<String> {
         blocked(status).keys().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn an_address_that_no_node_has_is_waited_for_and_the_wait_says_why() {
+        let mut status = shop();
+        let mut service = status.services.remove(0);
+        service.state = "redundant".into();
+        service.unplaced = None;
+        service.floating = Some(api::Floating {
+            address: "10.0.0.9/24".into(),
+            node: None,
+            interface: None,
+        });
+        assert!(is_behind(&service));
+        status.problems = vec![api::Problem {
+            code: "address".into(),
+            severity: api::Severity::Error,
+            about: service.name.clone(),
+            text: "10.0.0.9 is in use".into(),
+            hint: String::new(),
+            since: String::new(),
+        }];
+        let said = waits_for(&status, &service);
+        assert!(
+            said.contains("no node has 10.0.0.9/24 yet: 10.0.0.9 is in use"),
+            "{said}"
+        );
+        service.floating.as_mut().unwrap().node = Some("a".into());
+        assert!(!is_behind(&service));
     }
 
     #[test]

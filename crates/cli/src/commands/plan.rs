@@ -88,9 +88,7 @@ async fn until_it_runs(session: &Session, client: Client, limit: Duration) -> Re
             return Ok(Done::No);
         }
         let behind = status.services.iter().filter(|service| blocked::is_behind(service));
-        let now: Vec<String> = behind
-            .map(|service| format!("{}: {}, {}", service.name, service.state, service.because))
-            .collect();
+        let now: Vec<String> = behind.map(|service| blocked::waits_for(&status, service)).collect();
         if now.is_empty() {
             session.output.say("everything runs as the file says and is redundant");
             return Ok(Done::Yes);

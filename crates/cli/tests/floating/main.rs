@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod alone;
+mod exchange;
+mod hang;
 mod moves;
 mod parting;
 mod watch;

@@ -210,3 +210,22 @@ fn an_address_that_a_stranger_has_is_not_taken_and_status_says_so() {
         assert!(!events.contains("failover"), "{events}");
     }
 }
+
+#[test]
+fn a_stranger_who_has_the_address_and_says_nothing_is_told_of_on_every_node() {
+    let world = World::three();
+    understudy(world.host("a"), &["drain", "c"]).unwrap();
+    world.apply_direct();
+    let ip = world.ip();
+    // Nobody asks before a move: who had the address has given it up.
+    world
+        .host("c")
+        .shell(&format!("ip address add {ip}/24 dev eth0"))
+        .unwrap();
+    understudy(world.host("a"), &["switchover", "db"]).unwrap();
+    let told = |name: &str| understudy(world.host(name), &["status"]).unwrap_or_else(|error| error.to_string());
+    for name in ["a", "b", "c"] {
+        wait_until("it to be told", WAIT, || told(name).contains("claims the address"));
+        assert!(told(name).contains("find the host with"), "{}", told(name));
+    }
+}

@@ -123,8 +123,12 @@ impl World {
             on_demote = ["/bin/rm", "-f", "epoch"]
             "#
         );
+        self.apply_file(&file);
+    }
+
+    pub(crate) fn apply_file(&self, file: &str) {
         let a = self.host("a");
-        a.write("/srv/shop.toml", &file).unwrap();
+        a.write("/srv/shop.toml", file).unwrap();
         understudy(a, &["apply", "/srv/shop.toml", "--yes"]).unwrap();
         wait_until("a redundant service", Duration::from_secs(30), || {
             self.db("a")["state"] == "redundant"

@@ -10,11 +10,9 @@ use std::time::Duration;
 /// So long the clients of a floating address are served on and asked to come back on new connections: by then each has had an answer or was
 /// idle, as a rule.
 const PART_WITHIN: Millis = Millis(1_000);
-/// And so long new connections are kept back before requests that are still under way are waited for as behind any address: a client
-/// asks again for a connection after a second.
-const SHUT_WITHIN: Millis = Millis(500);
-/// Where clients are connected to the service itself nobody asks them to come back, and those who stay connected are not waited for longer.
-const SHUT_DIRECT_WITHIN: Millis = Millis(100);
+/// By then the holder's node has said that new connections are kept back and nobody is waited for any more, however busy it is: it counts from
+/// when they are. The move goes on without it all the same.
+const SHUT_WITHIN: Millis = Millis(3_000);
 /// An operator who asked for a switchover hears within this what became of it.
 const SWITCHOVER_WITHIN: Duration = Duration::from_secs(30);
 const WITHDRAWN: &str = "the switchover is withdrawn";
@@ -136,7 +134,6 @@ impl Service {
     /// Asks the node of the holder, which is ours, to part with the clients of its floating address.
     pub(crate) fn part(&mut self, index: usize, shut: bool, now: Timestamp, out: &mut VecDeque<Decision>) {
         let within = match shut {
-            true if self.declared.answers_on_floating() => SHUT_DIRECT_WITHIN,
             true => SHUT_WITHIN,
             false => Millis(PART_WITHIN.0.min(self.declared.drain_timeout.0)),
         };

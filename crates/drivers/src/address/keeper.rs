@@ -24,6 +24,9 @@ const ANNOUNCEMENTS: [Duration; 5] = [
 ];
 /// And then so often: a switch forgets in five minutes, a host in less.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(60);
+/// From this announcement on the neighbours are asked too whether anyone else has it: a stranger who says nothing by himself, and was not asked
+/// before it was added or answered late. Not before, when what an old holder said may still be under way.
+const ASKED_FROM: usize = 2;
 /// RFC 5227, DEFEND_INTERVAL.
 const DEFEND_EVERY: Duration = Duration::from_secs(10);
 /// A second look without a cause, should the kernel's news have been lost.
@@ -140,13 +143,15 @@ impl Keeper {
         }
     }
 
-    /// Sends the announcement that is due.
+    /// Sends the announcement that is due, and the question.
     pub(crate) fn announce(&mut self) {
+        let asks = self.announced.0 >= ASKED_FROM;
         self.announced.0 += 1;
-        if let Some(wire) = &self.wire
-            && self.sight.link == LinkState::Up
-            && let Err(error) = wire.announce()
-        {
+        let Some(wire) = self.wire.as_ref().filter(|_| self.sight.link == LinkState::Up) else {
+            return;
+        };
+        let said = wire.announce().and_then(|()| if asks { wire.ask() } else { Ok(()) });
+        if let Err(error) = said {
             tracing::debug!(ip = %self.ip, %error, "failed to announce; it is repeated");
         }
     }

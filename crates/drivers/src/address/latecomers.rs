@@ -15,7 +15,7 @@ use crate::sys;
 use model::FloatingAddress;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -49,7 +49,9 @@ pub struct Latecomers {
     wire: Wire,
     /// There may be frames that were not read yet.
     unread: bool,
-    kept: BTreeMap<Asker, Syn>,
+    /// With their number, in the order in which they came.
+    kept: BTreeMap<Asker, (u64, Syn)>,
+    number: u64,
     /// Who has the address now.
     to: Option<MacBytes>,
 }
@@ -86,6 +88,7 @@ impl Latecomers {
             wire: Wire::open(place.link.index, ip, mac).map_err(failed)?,
             unread: false,
             kept: BTreeMap::new(),
+            number: 0,
             to: None,
         })
     }
@@ -130,26 +133,57 @@ impl Latecomers {
     pub fn hand_to(&mut self, holder: Mac) -> io::Result<usize> {
         self.to = Some(holder.0);
         let kept = std::mem::take(&mut self.kept);
-        kept.values().try_for_each(|syn| self.send(syn, holder.0))?;
+        kept.values().try_for_each(|(_, syn)| self.send(syn, holder.0))?;
         Ok(kept.len())
     }
 
-    /// Lets those who are kept in here, where the address is after all. Returns how many there were.
+    /// Takes note of those who came and were not heard yet.
+    ///
+    /// # Errors
+    /// The socket cannot be read.
+    pub fn note(&mut self) -> io::Result<()> {
+        self.take_in().map(drop)
+    }
+
+    /// The ports that those ask for who are kept.
+    pub fn asked(&self) -> BTreeSet<u16> {
+        self.kept.values().map(|(_, syn)| syn.to).collect()
+    }
+
+    /// Lets those in who came first, where the address is here after all: so many for each port, and all for one that is not named. Leaves how
+    /// many more may come, and returns how many there were.
     ///
     /// # Errors
     /// There is no right to raw sockets, or the address is not here.
-    pub fn let_in(&mut self) -> io::Result<usize> {
-        let kept = std::mem::take(&mut self.kept);
-        if kept.is_empty() {
-            return Ok(0);
-        }
+    pub fn let_in(&mut self, room: &mut BTreeMap<u16, usize>) -> io::Result<usize> {
+        let mut first: Vec<(u64, Asker)> = self.kept.iter().map(|(from, (number, _))| (*number, *from)).collect();
+        first.sort_unstable();
         let at = SocketAddr::new(self.ip, 0);
         let raw = Some(socket2::Protocol::from(libc::IPPROTO_RAW));
-        let socket = socket2::Socket::new(socket2::Domain::for_address(at), socket2::Type::RAW.nonblocking(), raw)?;
-        for syn in kept.values() {
+        let mut socket = None;
+        let mut count = 0;
+        for (_, from) in first {
+            let left = self.kept.get(&from).and_then(|(_, syn)| room.get_mut(&syn.to));
+            match left {
+                Some(0) => continue,
+                Some(left) => *left -= 1,
+                None => {}
+            }
+            let Some((_, syn)) = self.kept.remove(&from) else {
+                continue;
+            };
+            let socket = match &mut socket {
+                Some(socket) => socket,
+                none => none.insert(socket2::Socket::new(
+                    socket2::Domain::for_address(at),
+                    socket2::Type::RAW.nonblocking(),
+                    raw,
+                )?),
+            };
             socket.send_to(&syn.packet, &at.into())?;
+            count += 1;
         }
-        Ok(kept.len())
+        Ok(count)
     }
 
     /// Reads what lies ready, and says whether there was anything.
@@ -180,8 +214,10 @@ impl Latecomers {
         if let Some(to) = self.to {
             return self.send(&syn, to);
         }
-        if self.kept.len() < KEPT_MAX || self.kept.contains_key(&syn.from) {
-            self.kept.insert(syn.from, syn);
+        let known = self.kept.get(&syn.from).map(|(number, _)| *number);
+        if self.kept.len() < KEPT_MAX || known.is_some() {
+            self.number += 1;
+            self.kept.insert(syn.from, (known.unwrap_or(self.number), syn));
         }
         Ok(())
     }

@@ -11,7 +11,7 @@
 //!
 //! [`acquire`] asks the neighbours first whether anyone has the address, adds it, and announces it at once. A task then keeps it until
 //! [`Held::release`]: it announces it at 0, 0.1, 1, 5 and 10 s and every 60 s, puts it back when others remove it, announces it anew when the link was
-//! down, and defends it against a stranger who claims it. What happens comes as an [`Event`].
+//! down, and defends it against a stranger who claims it, for whom it asks from the third announcement on. What happens comes as an [`Event`].
 //!
 //! With a lease ([`Options::until`], [`Held::refresh`]) the kernel takes the address away when nobody renews it, and nothing here puts it back
 //! after its end. [`removal_message`] is for another process, which may have to take it away when this one hangs.
@@ -36,7 +36,7 @@ mod socket;
 mod syn;
 mod wire;
 
-pub use connections::{Connection, connections, reset_from};
+pub use connections::{Connection, connections, reset_from, room};
 pub use error::{AcquireError, RefreshError, ReleaseError};
 pub use latecomers::{Heard, Latecomers};
 pub use message::removal_message;

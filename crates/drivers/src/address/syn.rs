@@ -21,6 +21,8 @@ pub(crate) type Asker = (IpAddr, u16);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Syn {
     pub(crate) from: Asker,
+    /// The port that is asked for.
+    pub(crate) to: u16,
     pub(crate) packet: Vec<u8>,
 }
 
@@ -41,12 +43,13 @@ impl Syn {
         if target != ip || segment.len() < TCP_BYTES_MIN || segment[TCP_FLAGS] & SYN_ACK_RST_FIN != SYN {
             return None;
         }
-        let port = u16::from_be_bytes([segment[0], segment[1]]);
+        let [port, to] = [0, 2].map(|at| u16::from_be_bytes([segment[at], segment[at + 1]]));
         segment[TCP_SUM..TCP_SUM + 2].fill(0);
         let sum = checksum(source, target, TCP, segment);
         segment[TCP_SUM..TCP_SUM + 2].copy_from_slice(&sum);
         Some(Self {
             from: (source, port),
+            to,
             packet,
         })
     }
@@ -169,7 +172,7 @@ mod tests {
         for (client, ip, header) in [("10.0.0.7", "10.0.0.9", 20), ("fd00::7", "fd00::9", 40)] {
             let address: IpAddr = ip.parse().unwrap();
             let syn = Syn::read(&frame(client, ip, &segment(SYN)), address).unwrap();
-            assert_eq!(syn.from, (client.parse().unwrap(), 40_000));
+            assert_eq!((syn.from, syn.to), ((client.parse().unwrap(), 40_000), 80));
             assert_eq!(syn.packet.len(), header + 20, "without the padding");
             assert_eq!(checksum(syn.from.0, address, TCP, &syn.packet[header..]), [0, 0]);
             // What is sent on is the same request, from us.

@@ -51,6 +51,11 @@ impl Wire {
         frames.try_for_each(|frame| self.send(&frame))
     }
 
+    /// Asks whether anyone has the address. Whoever has says so to us.
+    pub(crate) fn ask(&self) -> io::Result<()> {
+        self.send(&frame::probe(self.ip, self.mac))
+    }
+
     fn socket(&self) -> io::Result<&AsyncFd<OwnedFd>> {
         self.socket.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
@@ -88,7 +93,7 @@ impl Wire {
     pub(crate) async fn stranger(&self, but: &[MacBytes], wait: Duration) -> io::Result<Option<Heard>> {
         let start = Instant::now();
         for probe in 1..=PROBES {
-            self.send(&frame::probe(self.ip, self.mac))?;
+            self.ask()?;
             let until = start + wait * probe / PROBES;
             while let Ok(heard) = tokio::time::timeout_at(until, self.hear(but)).await {
                 if let Some(heard) = heard? {

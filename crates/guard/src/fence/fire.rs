@@ -304,6 +304,7 @@ mod tests {
                 ports: Vec::new(),
                 addresses: Vec::new(),
                 floating: None,
+                exchanged: None,
             };
             let arm = Arm {
                 slot,

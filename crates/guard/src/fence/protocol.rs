@@ -32,7 +32,8 @@ pub enum Request {
         /// When the request that opened it was sent.
         mark: Mark,
     },
-    /// A slot is held. Answered by [`Reply::Armed`] or [`Reply::Refused`]; gate and processes are open when the answer comes.
+    /// A slot is held. Answered by [`Reply::Armed`] or [`Reply::Refused`]; gate and processes are open when the answer comes. Said again at the
+    /// same epoch it may name other addresses: those of before are kept until the answer comes.
     Arm(Armament),
     /// A frozen slot was taken into the present session (T10). Answered by [`Reply::Done`].
     Rebind {
@@ -84,6 +85,22 @@ pub struct Armament {
     /// The floating address to take away at the hard deadline.
     #[serde(default)]
     pub floating: Option<Floating>,
+    /// Another one, while it is exchanged for it: both may be there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchanged: Option<Floating>,
+}
+
+impl Armament {
+    /// Whether it differs from another in addresses alone: then it is changed while it lasts.
+    pub(crate) fn is_readdressed(&self, other: &Self) -> bool {
+        let without = |armament: &Self| Self {
+            addresses: Vec::new(),
+            floating: None,
+            exchanged: None,
+            ..armament.clone()
+        };
+        without(self) == without(other)
+    }
 }
 
 /// An address on an interface.

@@ -200,6 +200,7 @@ fn nothing() -> Armament {
         ports: Vec::new(),
         addresses: Vec::new(),
         floating: None,
+        exchanged: None,
     }
 }
 

@@ -89,7 +89,7 @@ pub(super) enum Order {
         key: Key,
         gate: Arc<Gate>,
         members: Vec<Member>,
-        floating: Option<Floating>,
+        floating: Vec<Floating>,
     },
     /// They are gated no longer.
     Forget(Key),
@@ -178,7 +178,7 @@ pub(super) fn drain(event: &OwnedFd) {
 struct Taken {
     gate: Arc<Gate>,
     members: Vec<Member>,
-    floating: Option<(Floating, address::Removal)>,
+    floating: Vec<(Floating, address::Removal)>,
     done: Option<Wanted>,
 }
 
@@ -264,14 +264,15 @@ impl Hand {
                 members,
                 floating,
             } => {
-                let floating = floating.map(|floating| {
+                let removal = |floating: Floating| {
                     let Floating {
                         address,
                         prefix,
                         interface,
                     } = floating;
                     (floating, address::Removal::new(address, prefix, interface))
-                });
+                };
+                let floating = floating.into_iter().map(removal).collect();
                 let taken = Taken {
                     gate,
                     members,
@@ -318,7 +319,7 @@ impl Hand {
             }
             gates.gate(&taken.members).map_err(|error| error.to_string())?;
         }
-        if taken.floating.is_some() && self.addresses.is_none() {
+        if !taken.floating.is_empty() && self.addresses.is_none() {
             let socket =
                 address::socket().map_err(|errno| format!("cannot speak to the kernel about addresses: {errno}"))?;
             self.addresses = Some(socket);
@@ -360,10 +361,13 @@ impl Hand {
         let removed_before = taken.done.is_some_and(|done| done.address_away);
         if wanted.address_away
             && !removed_before
-            && let (Some((floating, removal)), Some(socket)) = (&taken.floating, &mut self.addresses)
-            && let Err(errno) = removal.carry_out(socket)
+            && let Some(socket) = &mut self.addresses
         {
-            result = Err(format!("failed to take address {} away: {errno}", floating.address));
+            for (floating, removal) in &taken.floating {
+                if let Err(errno) = removal.carry_out(socket) {
+                    result = Err(format!("failed to take address {} away: {errno}", floating.address));
+                }
+            }
         }
         // What was not done is tried again with the next renewal or change.
         taken.done = (result.is_ok() && applied == wanted).then_some(wanted);

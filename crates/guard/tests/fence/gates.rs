@@ -287,6 +287,66 @@ fn a_floating_address_is_gated_and_taken_away() {
 }
 
 #[test]
+fn a_floating_address_is_exchanged_while_its_slot_is_held_and_both_are_taken_away() {
+    in_a_network(|| {
+        let [old, new] = [1, 2].map(|last| IpAddr::V4(Ipv4Addr::new(10, 99, 0, last)));
+        let floating = |address| {
+            Some(Floating {
+                address,
+                prefix: 32,
+                interface: 1,
+            })
+        };
+        for ip in [old, new] {
+            run("ip", &["address", "add", &format!("{ip}/32"), "dev", "lo"]);
+        }
+        let fenced = Fenced::new(&[]);
+        let mut group = Group::new();
+        group.run("sleep 600 & wait");
+        let (mut pair, listener) = Pair::new(new);
+        let (mut agent, _) = fenced.agent_with(timing(700, 900));
+        let alone = Armament {
+            addresses: vec![old],
+            floating: floating(old),
+            frozen_max: Millis(60_000),
+            ..armament(0, 1, &group)
+        };
+        let both = Armament {
+            addresses: vec![old, new],
+            exchanged: floating(new),
+            ..alone.clone()
+        };
+        agent.arm(alone.clone());
+        agent.arm(both.clone());
+        assert!(pair.talks());
+        agent
+            .client
+            .arm(Armament {
+                ports: vec![PORT],
+                ..both
+            })
+            .unwrap();
+        assert!(agent.refused().contains("another cgroup, port or policy"));
+        assert_eq!(agent.event(), What::Frozen);
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!pair.talks(), "frozen, but the new address is not gated");
+        until("both addresses are gone", || {
+            !run("ip", &["address"]).contains("10.99.0.")
+        });
+        agent.renew();
+        assert_eq!(agent.event(), What::Thawed { address_removed: true });
+        // What is not its own any more is nobody's gate.
+        agent.arm(alone);
+        assert_eq!(agent.event(), What::Frozen);
+        run("ip", &["address", "add", &format!("{new}/32"), "dev", "lo"]);
+        drop((pair, listener));
+        assert!(Pair::new(new).0.talks());
+        std::thread::sleep(Duration::from_millis(400));
+        assert!(run("ip", &["address"]).contains(&new.to_string()));
+    });
+}
+
+#[test]
 fn gates_close_by_themselves_and_each_refresh_counts_from_its_own_moment() {
     in_a_network(|| {
         let cluster = crate::world::unique("g");

@@ -255,5 +255,6 @@ pub(crate) fn armament(number: u32, epoch: u64, group: &Group) -> Armament {
         ports: Vec::new(),
         addresses: Vec::new(),
         floating: None,
+        exchanged: None,
     }
 }

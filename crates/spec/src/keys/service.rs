@@ -95,10 +95,11 @@ pub(crate) static SERVICE: TableKind = TableKind {
             kind: Kind::Either(&[Kind::Text(TextRule::HostAddress), Kind::Table(&ADDRESS)]),
             default: Default::Rule("none"),
             doc: "A floating address: an IP address with its prefix that is on the node of the active, and moves with it. For an exclusive service \
-                  with one active; no two services share one. It needs root, or CAP_NET_ADMIN and CAP_NET_RAW. A change counts from the next \
-                  activation on: `understudy switchover SERVICE`. With `listen` on it, a planned move lets the clients' connections end first, for up to \
+                  with one active; no two services share one. It needs root, or CAP_NET_ADMIN and CAP_NET_RAW. Another \
+                  one is taken at once, without a restart, and then the one before is given up. With `listen` on it, a planned move lets the clients' \
+                  connections end first, for up to \
                   1.5 s, and makes new ones wait for the new node: clients need a time-out of 3 s, and with `nf_tables` none is broken. Without \
-                  `listen`, connections end with the move, and new ones wait for the new node, for 0.1 s and the promote hook: the service then listens on all addresses, \
+                  `listen`, connections end with the move, and new ones wait for the new node, for up to 1.5 s and the promote hook: the service then listens on all addresses, \
                   or binds to this one when it is promoted.",
             example: r#""10.0.0.100/24""#,
         },

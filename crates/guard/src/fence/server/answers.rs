@@ -163,9 +163,14 @@ impl Server {
                 let (slot, epoch, state) = (armament.slot, armament.epoch, slot.state);
                 return Ok(Some(Reply::Armed { slot, epoch, state }));
             }
+            let runs = slot.state == State::Armed && present == Some(slot.session);
+            if live && runs && armament.is_readdressed(&target.armament) {
+                self.readdress(at, key, armament);
+                return Ok(None);
+            }
             if live && !same {
                 return Err(format!(
-                    "slot {} is armed at epoch {} with another cgroup, gate or policy; a change needs a new epoch",
+                    "slot {} is armed at epoch {} with another cgroup, port or policy, or stands still; a change needs a new epoch",
                     armament.slot, armament.epoch
                 ));
             }
@@ -182,32 +187,38 @@ impl Server {
             return Ok(None);
         };
         let gate = old_target_gate(&self.fire, key).unwrap_or_else(|| self.worker.gate());
-        let ports = armament.ports.iter().copied().map(Member::Port);
-        let addresses = armament.addresses.iter().copied().map(Member::Address);
-        // What has no deadline has no gate: it would close and never open again.
-        let members = ports.chain(addresses).filter(|_| fenced).collect();
-        let floating = armament.floating.filter(|_| fenced);
+        let take = take(key, gate.clone(), &armament);
         self.fire.aim(
             key,
             Target {
                 armament,
                 cgroup,
-                gate: gate.clone(),
+                gate,
                 dying: false,
                 failed: false,
             },
         );
         self.fire.carry_out();
-        self.worker.order(Order::Take {
-            key,
-            gate,
-            members,
-            floating,
-        });
+        self.order(at, key, take);
+        Ok(None)
+    }
+
+    /// What is armed goes on with other addresses.
+    fn readdress(&mut self, at: usize, key: Key, armament: Armament) {
+        let Some(Some(target)) = self.fire.targets.get_mut(key) else {
+            return;
+        };
+        let take = take(key, target.gate.clone(), &armament);
+        target.armament = armament;
+        self.order(at, key, take);
+    }
+
+    /// Answered by `gated`.
+    fn order(&mut self, at: usize, key: Key, take: Order) {
+        self.worker.order(take);
         if let Some(incarnation) = self.connections[at].incarnation {
             self.waiting.push(Waiting { key, incarnation });
         }
-        Ok(None)
     }
 
     /// Whether nothing runs of what a slot was armed with, or it is the very same cgroup and was never stopped.
@@ -261,6 +272,20 @@ impl Server {
                 let _ = connection.tell(&reply);
             }
         }
+    }
+}
+
+fn take(key: Key, gate: Arc<Gate>, armament: &Armament) -> Order {
+    // What has no deadline has no gate: it would close and never open again.
+    let fenced = armament.policy != Policy::Ignore;
+    let ports = armament.ports.iter().copied().map(Member::Port);
+    let addresses = armament.addresses.iter().copied().map(Member::Address);
+    let floating = armament.floating.into_iter().chain(armament.exchanged);
+    Order::Take {
+        key,
+        gate,
+        members: ports.chain(addresses).filter(|_| fenced).collect(),
+        floating: floating.filter(|_| fenced).collect(),
     }
 }
 
