@@ -171,10 +171,7 @@ async fn on_one_machine_nothing_is_taken_by_force() {
         shop.refused(&["force", "db", "--node-is-off", "nowhere"])
             .contains("there is no node `nowhere`")
     );
-    assert_eq!(
-        shop.ok(&["history", "--deeds"]),
-        "nothing was done by hand yet\n"
-    );
+    assert_eq!(shop.ok(&["history", "--deeds"]), "nothing was done by hand yet\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
