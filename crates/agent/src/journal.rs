@@ -22,6 +22,8 @@ const LOG_MODE: u32 = 0o640;
 /// The events of a cluster.
 pub(crate) struct Journal {
     events: VecDeque<Event>,
+    /// What a write that is under way will mean, by its attempt: several nodes may try at once, and one of them succeeds.
+    asked: BTreeMap<u64, Event>,
     took: Took,
     next_seq: u64,
     to_file: std::sync::mpsc::Sender<Vec<u8>>,
@@ -44,6 +46,7 @@ impl Journal {
         }
         Self {
             events,
+            asked: BTreeMap::new(),
             took,
             next_seq,
             to_file,
@@ -101,6 +104,8 @@ impl Journal {
                 event.instance = Some(instance.to_string());
                 event
             }
+            // That its holder was promoted, or goes on, says the promotion.
+            Action::Write(write) if write.held && !write.claims => return,
             Action::Write(write) => {
                 let text = if write.held {
                     format!("{} takes slot {} at epoch {}", write.holder, write.slot, write.epoch)
@@ -111,7 +116,9 @@ impl Journal {
                     )
                 };
                 let kind = if write.held { "slot-taken" } else { "slot-released" };
-                self.about(&write.holder, &write.node, kind, text, because)
+                let event = self.about(&write.holder, &write.node, kind, text, because);
+                self.asked.insert(write.attempt, event);
+                return;
             }
             Action::RunHook {
                 instance,
@@ -152,6 +159,13 @@ impl Journal {
         event.service = Some(news.instance.service().to_string());
         event.instance = Some(news.instance.to_string());
         self.push(event);
+    }
+
+    /// A write was answered.
+    pub(crate) fn answered(&mut self, attempt: u64, is_written: bool) {
+        if let Some(event) = self.asked.remove(&attempt).filter(|_| is_written) {
+            self.push(event);
+        }
     }
 
     /// The number of the newest event.

@@ -196,6 +196,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     ] {
         make_folder(&folder)?;
     }
+    let before = guard::locked_by(&layout.agent_lock()).filter(|before| !before.is_empty());
     let mut lock = guard::lock(&layout.agent_lock())?;
     let had_records = move_old_records(&layout) || had_records;
     let exe = own_path().map_err(StartError::Exe)?;
@@ -231,7 +232,15 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
     }
 
     let (inputs, mut queue) = mpsc::unbounded_channel();
-    let journal = Journal::open(layout.root().join("events.jsonl"));
+    let mut journal = Journal::open(layout.root().join("events.jsonl"));
+    if before.is_some_and(|before| before != guard::ENDED) {
+        journal.tell(
+            api::Severity::Warning,
+            "agent-back",
+            "the agent is back; until now nobody looked after what runs here".into(),
+            "the one before it did not end in order: it died, hung and was killed, or the machine went down".into(),
+        );
+    }
     let nodes = match &node {
         Some(node) => vec![node.node.clone()],
         None => node_names(config.nodes),
@@ -282,6 +291,11 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         .chain(routed_epoch)
         .max();
     let generation = generation(store.as_ref(), &meta, &found.slots, seen).await?;
+    if joined.is_some()
+        && let Err(error) = api::node::Node::note_generation(&layout.node(), generation)
+    {
+        tracing::warn!(error = %crate::executor::chain(&error), "the generation of epochs is not noted on this node");
+    }
     let attempt = clock::wall_now().0.unsigned_abs() * 1_000;
     let mut core = match &joined {
         Some(joined) => {

@@ -41,6 +41,17 @@ pub struct Node {
     /// Of up to so many nodes every agent is told every renewal; of more only those of nodes that it may succeed. 50 if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub whole_up_to: Option<usize>,
+    /// The highest generation of epochs that this node knew of: a store that is put back knows less.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub generation: u32,
+    /// Where the members of the store were that `recover` or `restore` left behind.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_behind: Vec<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_first(generation: &u32) -> bool {
+    *generation == 0
 }
 
 /// Where the store is.
@@ -113,14 +124,27 @@ impl Node {
             })
     }
 
-    /// Writes the file: whole or not at all.
+    /// Notes a generation of epochs, unless a later one is known.
+    pub fn note_generation(path: &Path, generation: u32) -> Result<(), Error> {
+        match Self::read(path)? {
+            Some(node) if node.generation < generation => Self { generation, ..node }.write(path),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes the file: whole or not at all. The generation that it has is not lowered.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
+        let known = Self::read(path).ok().flatten().map_or(0, |node| node.generation);
+        let node = Self {
+            generation: known.max(self.generation),
+            ..self.clone()
+        };
         let failed = |source| Error::Io {
             doing: "write",
             path: path.into(),
             source,
         };
-        let text = serde_json::to_vec_pretty(self).map_err(|error| failed(io::Error::other(error)))?;
+        let text = serde_json::to_vec_pretty(&node).map_err(|error| failed(io::Error::other(error)))?;
         let new = path.with_extension("json.new");
         let written = std::fs::File::create(&new).and_then(|mut file| {
             io::Write::write_all(&mut file, &text)?;

@@ -277,6 +277,13 @@ impl Core {
                 if self.peers.is_some() {
                     self.touched.insert(name.clone());
                 }
+                let event = match service.aim(event, &self.nodes, now) {
+                    Ok(event) => event,
+                    Err((request, refusal)) => {
+                        self.decisions.push_back(Decision::answer(request, Err(refusal)));
+                        return;
+                    }
+                };
                 if service.absorb(event, now, &mut self.decisions) {
                     self.reconcile(&name, now);
                 }

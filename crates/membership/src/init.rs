@@ -148,6 +148,8 @@ pub async fn init(init: &Init, tell: Progress<'_>) -> Result<Place, Error> {
         store,
         watchdog: None,
         whole_up_to: None,
+        generation: 0,
+        left_behind: Vec::new(),
     };
     let place = Place { layout, node };
     let server = match server_config(&place.node, &place.layout) {

@@ -187,6 +187,8 @@ fn node_of(join: &Join, bundle: &Bundle, settings: &Settings) -> Node {
         },
         watchdog: None,
         whole_up_to: None,
+        generation: 0,
+        left_behind: Vec::new(),
     }
 }
 

@@ -238,6 +238,12 @@ pub async fn report(place: &Place) -> Result<Report, Error> {
              the only one that votes; read what it says first"
                 .into(),
         );
+    } else if votes == 0 {
+        says.push(
+            "this machine is cut off from all members of the store, or the cluster went on without it, which `understudy cluster status` on \
+             another node tells; then it joins anew with a token"
+                .into(),
+        );
     } else if !answers {
         says.push(
             "the store does not answer, though a majority of its members does: an election may be under way".into(),

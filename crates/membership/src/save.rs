@@ -110,6 +110,7 @@ async fn must_be_alone(place: &Place) -> Result<(), Error> {
     let urls = voters.iter().flat_map(|voter| &voter.client_urls);
     let others: BTreeSet<String> = urls
         .chain(&place.node.store.endpoints)
+        .chain(&place.node.left_behind)
         .filter_map(|url| Some(url.split_once("://")?.1.to_owned()))
         .filter(|address| own.as_ref() != Some(address))
         .collect();
@@ -132,7 +133,9 @@ async fn must_be_alone(place: &Place) -> Result<(), Error> {
             "the store of another machine runs still, and answers at {}: it would go on beside this one, with actives of its own",
             running.join(" and ")
         ),
-        hint: "end it there with `understudy down --etcd`, or switch that machine off; nothing was changed here".into(),
+        hint: "end it there with `understudy down --etcd --force`, or switch that machine off; if it is none of this cluster's any more, take its \
+               address out of `node.json`. Nothing was changed here"
+            .into(),
     })
 }
 
@@ -175,7 +178,11 @@ async fn stop(config: &etcd::server::Config) -> Result<(), Error> {
 /// more before they join anew.
 async fn alone(place: &mut Place, tell: Progress<'_>) -> Result<(), Error> {
     if let Some(member) = &place.node.store.member {
-        place.node.store.endpoints = vec![format!("https://{}", member.client)];
+        let own = format!("https://{}", member.client);
+        let others = std::mem::replace(&mut place.node.store.endpoints, vec![own.clone()]);
+        let known = std::mem::take(&mut place.node.left_behind);
+        let others: BTreeSet<String> = others.into_iter().chain(known).filter(|url| *url != own).collect();
+        place.node.left_behind = others.into_iter().collect();
     }
     let store = etcd_up(place).await?;
     tell("beginning a new generation");
@@ -196,10 +203,13 @@ async fn alone(place: &mut Place, tell: Progress<'_>) -> Result<(), Error> {
             hint: "take a backup of this cluster".into(),
         });
     }
+    // A backup that is put back knows nothing of the generations since: no epoch is given twice.
     let meta = Meta {
-        generation: meta.generation + 1,
+        generation: meta.generation.max(place.node.generation) + 1,
         ..meta
     };
+    place.node.generation = meta.generation;
+    place.node.write(&place.layout.node())?;
     store
         .txn(Txn::new().then(Op::put(record::META, encode(record::META, &meta)?)))
         .await?;
@@ -229,6 +239,7 @@ async fn alone(place: &mut Place, tell: Progress<'_>) -> Result<(), Error> {
         record::ANSWERS,
         record::CONTROLLER,
         record::WHOLE,
+        record::LIVES,
     ] {
         for entry in store.list(prefix).await?.0 {
             if entry.key != keep {

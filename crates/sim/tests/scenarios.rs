@@ -619,6 +619,25 @@ fn a_switchover_whose_target_dies_after_the_demotion_goes_to_the_next_in_the_ord
 }
 
 #[test]
+fn a_switchover_that_nobody_gets_through_goes_on_with_whoever_is_ready() {
+    let transcript = scenario(
+        "
+        service  db  active 1  standby 2  exclusive  hooks
+        hook     db  promote  fails  3s
+        switchover  db
+        advance  30s
+        ",
+    );
+    let claims: Vec<&str> = transcript
+        .lines()
+        .filter_map(|line| line.split("claim db/0 for ").nth(1))
+        .collect();
+    let tried: std::collections::BTreeSet<&str> = claims.iter().filter_map(|claim| claim.split(',').next()).collect();
+    assert_eq!(tried.len(), 3, "{transcript}");
+    assert!(transcript.contains("db is redundant"), "{transcript}");
+}
+
+#[test]
 fn a_promotion_that_fails_is_tried_with_the_next() {
     let transcript = scenario(
         "

@@ -20,7 +20,7 @@ use api::layout::Layout;
 use api::proxy::ToProxy;
 use api::record::{self, Applied};
 use api::{Outcome, Severity};
-use decisions::{Action, Core, Decision, Event, Reason, Takeover};
+use decisions::{Action, Commit, Core, Decision, Event, Reason, Takeover};
 use model::{Cluster, Millis, NodeName, Revision, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -161,6 +161,9 @@ impl Agent {
         match input {
             Input::Event(event, at) => {
                 let event = self.fair(event, now);
+                if let Event::Committed { attempt, result, .. } = &event {
+                    self.journal.answered(*attempt, matches!(result, Commit::Done(_)));
+                }
                 if let Event::Gone { instance, run } = &event {
                     self.executor.gone(instance, *run);
                 }

@@ -129,6 +129,12 @@ impl Alerting {
             status.problems.extend(news.problems.iter().cloned());
             disks.extend(news.disk_free.map(|free| (node.clone(), free)));
         }
+        // Of what is not declared any more nobody can do anything, nor silence it.
+        let declared = |service: &str| look.declared.services.keys().any(|name| name.as_str() == service);
+        all.failovers.retain(|(failover, _)| declared(&failover.service));
+        all.failed.retain(|(service, _)| declared(service));
+        all.flapping
+            .retain(|(instance, _)| instance.rsplit_once('-').is_some_and(|(service, _)| declared(service)));
         let wrong = judge(&Facts {
             status: &status,
             declared: &look.declared,

@@ -218,6 +218,9 @@ pub(crate) struct Down {
     /// Stop this node's member of the store, too; without it, it goes on voting, and the others keep their majority
     #[arg(long)]
     pub(crate) etcd: bool,
+    /// Stop it also where nothing is decided any more without it
+    #[arg(long, requires = "etcd")]
+    pub(crate) force: bool,
     /// Do not ask; needed where there is no terminal
     #[arg(long, short)]
     pub(crate) yes: bool,

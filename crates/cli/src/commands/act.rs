@@ -10,6 +10,8 @@ use api::{Outcome, PauseRequest, SwitchoverRequest};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
+/// So long nobody finds another node before that is told: a look is older than what was just asked for.
+const STUCK_FOR: Duration = Duration::from_secs(3);
 /// Between two looks at a node that is being drained.
 const EMPTY_LOOK: Duration = Duration::from_millis(200);
 
@@ -45,8 +47,19 @@ pub(super) async fn drain(session: &Session, args: &args::Drain) -> Result<Done,
 /// Waits until nothing runs on a node.
 async fn until_empty(session: &Session, client: &Client, node: &str, limit: Duration) -> Result<Done, Error> {
     let until = Instant::now() + limit;
+    let mut stuck: Option<Instant> = None;
     loop {
-        let left = on_node(&client.status().await?, node);
+        let status = client.status().await?;
+        let left = on_node(&status, node);
+        // Whom no other node takes stays for good: whoever waits hears of it now.
+        let why = unplaced(&status, &left);
+        stuck = why.as_ref().map(|_| stuck.unwrap_or_else(Instant::now));
+        if let Some(why) = why.filter(|_| stuck.is_some_and(|since| since.elapsed() >= STUCK_FOR)) {
+            session
+                .output
+                .say(&format!("{} stay on node {node}: {why}", left.join(", ")));
+            return Ok(Done::No);
+        }
         if left.is_empty() {
             session.output.say(&format!("nothing runs on node {node} any more"));
             return Ok(Done::Yes);
@@ -61,6 +74,15 @@ async fn until_empty(session: &Session, client: &Client, node: &str, limit: Dura
         }
         tokio::time::sleep(EMPTY_LOOK).await;
     }
+}
+
+/// Why none of these finds another node, if that is so of all of their services.
+fn unplaced(status: &api::Status, left: &[String]) -> Option<String> {
+    let has_left = |service: &&api::ServiceStatus| service.instances.iter().any(|one| left.contains(&one.id));
+    let mut services = status.services.iter().filter(has_left).peekable();
+    services.peek()?;
+    let why: Option<Vec<String>> = services.map(|service| service.unplaced.clone()).collect();
+    Some(why?.join("; "))
 }
 
 /// What runs on a node, or may: of what is not known now nobody says that it has ended.

@@ -4,6 +4,7 @@ use super::act::post;
 use super::{Done, Error, Session};
 use crate::args;
 use crate::client::segment;
+use crate::names::{Kind, find};
 use crate::render;
 use crate::who;
 use api::{Alerts, SilenceRequest};
@@ -12,6 +13,16 @@ use api::{Alerts, SilenceRequest};
 pub(super) async fn show(session: &Session, args: &args::Alerts) -> Result<Done, Error> {
     let client = session.client().await?;
     let answer = client.get::<Alerts>("/v1/alerts").await?;
+    // What an alert is about may be none of these: a receiver, the cluster.
+    if let Some(about) = &args.about
+        && !answer.value.alerts.iter().any(|alert| alert.about == *about)
+    {
+        find(
+            &client.status().await?,
+            about,
+            &[Kind::Service, Kind::Instance, Kind::Node],
+        )?;
+    }
     if args.json {
         session.json(&answer.raw);
     } else {

@@ -58,7 +58,7 @@ pub(super) async fn run(session: &Session, args: &args::Down) -> Result<Done, Co
     if args.etcd
         && let Some(place) = &node
     {
-        must_not_be_needed(place).await?;
+        must_not_be_needed(place, args.force).await?;
     }
     session.consent(args.yes, "stopping all of it", "Stop all of it?")?;
     let outcome = stop(session, &client).await?;
@@ -78,7 +78,7 @@ async fn stop_what_is_left(session: &Session, args: &args::Down, place: &Place) 
     session.output.say(&format!(
         "node {node} of cluster `{cluster}` is down already; this stops its member of the store, too. `understudy cluster start` brings both back"
     ));
-    must_not_be_needed(place).await?;
+    must_not_be_needed(place, args.force).await?;
     session.consent(args.yes, "stopping its member of the store", "Stop it?")?;
     membership::stop_etcd(place).await?;
     let value = Outcome {
@@ -93,10 +93,18 @@ async fn stop_what_is_left(session: &Session, args: &args::Down, place: &Place) 
 }
 
 /// Stopping a member of the store must not stop all the others' decisions, unless nothing is decided anyway.
-async fn must_not_be_needed(place: &Place) -> Result<(), CommandError> {
+async fn must_not_be_needed(place: &Place, force: bool) -> Result<(), CommandError> {
+    if force {
+        return Ok(());
+    }
     let report = membership::report(place).await?;
     let (answering, needed) = report.votes;
-    if place.node.store.member.is_none() || !report.store_answers || report.members.len() < 2 || answering > needed {
+    if place.node.store.member.is_none()
+        || !report.store_answers
+        || report.members.len() < 2
+        || answering > needed
+        || answering < needed
+    {
         return Ok(());
     }
     Err(CommandError::BadArgument {
@@ -104,7 +112,7 @@ async fn must_not_be_needed(place: &Place) -> Result<(), CommandError> {
             "{answering} members of the store answer and {needed} are needed: without that of node {} nothing is decided any more",
             place.node.node
         ),
-        hint: "leave --etcd out: its member then goes on voting; or bring the others back first",
+        hint: "leave --etcd out: its member then goes on voting; or bring the others back first; --force stops it all the same",
     })
 }
 

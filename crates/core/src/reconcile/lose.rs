@@ -87,7 +87,11 @@ impl Service {
             // Who was wanted and did not get through is not asked again before whoever served last.
             let last = slot.data.as_ref().map(|(last, _)| last.clone());
             if was_promoting && planned.to.as_ref() == Some(&holder) {
-                planned.to = last.or_else(|| planned.to.take());
+                planned.to = last.filter(|last| *last != holder);
+                // And if that one does not get through either, it is the turn of whoever is ready.
+                if planned.to.is_none() {
+                    slot.planned = None;
+                }
             }
         }
         let because = match unproven {

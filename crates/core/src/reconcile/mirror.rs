@@ -158,6 +158,9 @@ impl Service {
         let acts = record.served && self.instances.get(&holder).is_some_and(Instance::is_alive);
         let (what, begun) = slot.told.clone().unwrap_or_default();
         if !acts {
+            if begun.planned {
+                slot.begin_takeover(true, Reason::Told { what: what.clone() }, now);
+            }
             if slot.bound() != Some(&holder) || slot.serving().is_some() {
                 slot.set(slot::Phase::Promoting { holder }, now, Reason::Told { what });
             }

@@ -2,9 +2,9 @@
 
 use super::Service;
 use crate::slot::{self, Planned, Stage};
-use crate::{Action, Decision, Reason, Refusal, Takeover};
+use crate::{Action, Decision, Event, Node, NodeState, Reason, Refusal, Takeover};
 use model::{InstanceId, Millis, NodeName, Timestamp};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// So long the clients of a floating address are served on and asked to come back on new connections: by then each has had an answer or was
@@ -38,6 +38,44 @@ impl Change {
 }
 
 impl Service {
+    /// A switchover names whom it is to, and nobody where no slot may be taken: it would come back, and be called done.
+    pub(crate) fn aim(
+        &self,
+        event: Event,
+        nodes: &BTreeMap<NodeName, Node>,
+        now: Timestamp,
+    ) -> Result<Event, (u64, Refusal)> {
+        let Event::Switchover {
+            request,
+            service,
+            slot,
+            to,
+        } = event
+        else {
+            return Ok(event);
+        };
+        let takes_none = |id: &InstanceId| {
+            let node = &self.instances.get(id)?.node;
+            let online = nodes.get(node).is_some_and(|node| node.state == NodeState::Online);
+            (!online).then(|| format!("{id}: node {node} takes no slots now"))
+        };
+        let order = match to {
+            Some(to) => vec![to],
+            None => self.failover_order(None, now),
+        };
+        let why: Vec<String> = order.iter().filter_map(takes_none).collect();
+        if !order.is_empty() && why.len() == order.len() {
+            return Err((request, Refusal::NobodyReady { why }));
+        }
+        let to = order.into_iter().find(|id| takes_none(id).is_none());
+        Ok(Event::Switchover {
+            request,
+            service,
+            slot,
+            to,
+        })
+    }
+
     pub(super) fn switchover(
         &mut self,
         request: u64,
@@ -255,7 +293,15 @@ impl Service {
             if slot.request.is_none() || !slot.takeover.as_ref().is_some_and(late) {
                 continue;
             }
-            let Some(planned) = &slot.planned else { continue };
+            let Some(planned) = &slot.planned else {
+                let what = format!(
+                    "the slot is still {}: {}; neither the target nor who had it came to serve, and it is the turn of whoever is ready",
+                    slot.state_name(),
+                    slot.because
+                );
+                self.answer_late(index, what, out);
+                continue;
+            };
             let stage = planned.stage.clone();
             let to = planned
                 .to

@@ -63,7 +63,14 @@ impl Wrong {
 
     /// What to do, with the names that it is about: to be typed as it stands.
     pub fn action(&self) -> String {
-        let action = self.code.entry().action.replace("INSTANCE", &self.about);
+        let action = self.code.entry().action;
+        let action = match self.service.as_ref() == Some(&self.about) {
+            true => action.replace(
+                "`understudy retry INSTANCE`",
+                "`understudy retry` with each instance that `understudy status` tells as given up",
+            ),
+            false => action.replace("INSTANCE", &self.about),
+        };
         let usual = match &self.service {
             Some(service) => action.replace("SERVICE", service),
             None => action,
@@ -399,6 +406,8 @@ mod tests {
             down.action(),
             "`understudy explain db` says what keeps it from serving; `understudy logs db` what the program says."
         );
+        let of_all = of(Code::GivenUp, "db", Some("db".into()), String::new());
+        assert!(!of_all.action().contains("retry db"), "{}", of_all.action());
         let given_up = of(Code::GivenUp, "db-2", Some("db".into()), String::new());
         assert!(
             given_up.action().ends_with("`understudy retry db-2`."),
