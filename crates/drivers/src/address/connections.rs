@@ -27,6 +27,8 @@ const INFO: u16 = 2;
 const WITH_INFO: u8 = 1 << (INFO - 1);
 const SENT_AGO: usize = 44;
 const RECEIVED_AGO: usize = 52;
+/// Segments with data that were sent.
+const SENT: usize = 156;
 const RECEIVED: usize = 128;
 /// All but listening ones, those that only wait, and those whose end was sent and received: nobody waits for anything of theirs.
 const STATES: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 8 | 1 << 9 | 1 << 11;
@@ -186,7 +188,9 @@ fn waits(body: &[u8]) -> bool {
     let received = info
         .get(RECEIVED..RECEIVED + 8)
         .is_none_or(|bytes| bytes.iter().any(|byte| *byte != 0));
-    queued || !received || word(info, RECEIVED_AGO) < word(info, SENT_AGO)
+    // The first answer may be due within the tick in which the connection was made.
+    let never_answered = word(info, SENT) == Some(0);
+    queued || !received || never_answered || word(info, RECEIVED_AGO) < word(info, SENT_AGO)
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
