@@ -4,12 +4,13 @@
 //! The agent sends its process id to a socket now and then, and waits for no answer. One that never did (of an older program) is left alone.
 
 use crate::fence::AGENT_TIMEOUT;
+use crate::fence::socket::which;
 use crate::silence::Silence;
 use crate::watch::Process;
 use crate::{is_free, locked_by};
 use model::Mark;
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -111,9 +112,4 @@ fn listen_at(path: &Path) -> io::Result<(UnixDatagram, (u64, u64))> {
     socket.set_read_timeout(Some(LOOK))?;
     let file = which(path).ok_or_else(|| io::Error::other("it is gone already"))?;
     Ok((socket, file))
-}
-
-fn which(path: &Path) -> Option<(u64, u64)> {
-    let metadata = std::fs::symlink_metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
 }

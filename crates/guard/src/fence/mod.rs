@@ -20,7 +20,7 @@ pub mod protocol;
 mod realtime;
 mod selftest;
 mod server;
-mod socket;
+pub(crate) mod socket;
 pub mod watchdog;
 pub mod words;
 mod worker;

@@ -33,7 +33,7 @@ pub(super) fn listen_at(path: &Path) -> io::Result<(OwnedFd, Option<(u64, u64)>)
 }
 
 /// Device and inode.
-pub(super) fn which(path: &Path) -> Option<(u64, u64)> {
+pub(crate) fn which(path: &Path) -> Option<(u64, u64)> {
     let metadata = std::fs::symlink_metadata(path).ok()?;
     Some((metadata.dev(), metadata.ino()))
 }
