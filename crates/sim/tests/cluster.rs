@@ -154,6 +154,16 @@ fn what_was_broken_once_stays_mended() {
             1_500,
             "who is told its epoch by its start alone went on under the next one",
         ),
+        (
+            110_772,
+            1_500,
+            "an agent on a machine that stood still heard of its guard's end after the next one was there",
+        ),
+        (
+            111_513,
+            1_500,
+            "who had released a slot at an epoch was thought to act for it when it took another at the same",
+        ),
     ];
     for (seed, faults, what) in found {
         // As they were found, and with operators at work.

@@ -1094,8 +1094,11 @@ impl World {
                 Value::Slot(slot) if slot.slot.service == *instance.service() => Some(slot),
                 _ => None,
             });
-        let mut slots = slots.filter(|slot| slot.holder == *instance && slot.epoch == epoch);
-        slots.next().map_or(0, |slot| slot.slot.slot)
+        // One that it released may have had the same epoch.
+        slots
+            .filter(|slot| slot.holder == *instance && slot.epoch == epoch)
+            .max_by_key(|slot| slot.held)
+            .map_or(0, |slot| slot.slot.slot)
     }
 
     /// T5 to T9, as the agent writes them.

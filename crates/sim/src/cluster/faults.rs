@@ -600,8 +600,15 @@ impl World {
                     .excused
                     .max(now + Duration::from_millis(late) + decisions::lease::GUARD_ACTS);
                 let Some(agent) = self.agent(ix) else { return };
-                for due in std::mem::take(&mut agent.deferred) {
-                    self.plan_at(now, due);
+                let waited = std::mem::take(&mut agent.deferred);
+                let node = self.node_mut(ix);
+                if node.paused {
+                    // What came while it stood still by itself comes before what came while the whole machine did.
+                    node.deferred.splice(0..0, waited);
+                } else {
+                    for due in waited {
+                        self.plan_at(now, due);
+                    }
                 }
                 self.say(|| format!("n{ix:04}  its agent continues"));
             }
