@@ -41,6 +41,8 @@ pub const EXIT_REFUSED: i32 = 78;
 const YOUNG: Duration = Duration::from_secs(10);
 const WAIT_FIRST: Duration = Duration::from_millis(100);
 const WAIT_MAX: Duration = Duration::from_secs(1);
+/// As that of etcd: what it serves is worth nothing while it waits.
+const SESSION_NICE: &str = "-10";
 
 /// What a guard keeps.
 #[derive(Debug, Clone)]
@@ -126,7 +128,9 @@ fn keep(config: &Config, fence: Option<fence::Config>) -> Result<i32, Error> {
         return Err(Error::NoAgent);
     }
     // Fails only for the leader of a group: one started by hand from a shell, which keeps its terminal.
-    let _ = setsid();
+    if setsid().is_ok() {
+        prefer_session();
+    }
     let _lock = lock(&config.lock)?;
     set_child_subreaper(Some(rustix::process::getpid())).map_err(|error| Error::Subreaper(error.into()))?;
     stay_in_memory();
@@ -209,6 +213,13 @@ fn stay_in_memory() {
         // Only pages that were touched: the program that we are part of is large.
         let _ = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT);
     }
+}
+
+/// Puts our session, with agent and proxy, ahead of others where the kernel shares processors out by session first (`autogroup`): there
+/// each program that was started by hand gets as much as all of ours together, and whoever decides comes late on a busy machine. Services
+/// have sessions of their own. That it is not allowed, or not there, is no failure.
+fn prefer_session() {
+    let _ = std::fs::write("/proc/self/autogroup", SESSION_NICE);
 }
 
 /// Makes us an unlikely victim when memory runs out, where that is allowed; returns how likely we were before.

@@ -148,6 +148,8 @@ impl Process {
         let pid = child.id();
         // Not waited for through `child`: an adopted one has none, and both are watched alike.
         let _ = fs::write(format!("/proc/{pid}/oom_score_adj"), OOM_SCORE);
+        // Where the kernel shares processors out by session first, priority counts among those of one session only.
+        let _ = fs::write(format!("/proc/{pid}/autogroup"), NICE.to_string());
         let identity = Identity::of(pid);
         let watched = watch(pid);
         match (identity, watched) {
