@@ -18,6 +18,9 @@ const DONE: u16 = 3;
 const HEADER_BYTES: usize = 16;
 /// Of `inet_diag_msg`, before its attributes.
 const MESSAGE_BYTES: usize = 72;
+/// In it.
+const STATE_AT: usize = 1;
+const INODE_AT: usize = 68;
 const WITH_TIMES: u8 = 1 << 1;
 const INFO: u16 = 2;
 const CGROUP_ID: u16 = 21;
@@ -64,6 +67,17 @@ impl Sockets {
     /// The cgroup of the end `local` of a connection to `remote`; `None` if there is no such connection on this machine, or the kernel
     /// knows no cgroups of sockets.
     pub fn owner(&self, local: SocketAddr, remote: SocketAddr) -> io::Result<Option<CgroupId>> {
+        let owner = self.look_up(local, remote, |body| attribute(body, CGROUP_ID).and_then(number))?;
+        Ok(owner.flatten())
+    }
+
+    /// What is read of the end `local` of a connection to `remote`, if there is one.
+    fn look_up<T>(
+        &self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> io::Result<Option<T>> {
         let family = if local.is_ipv4() && remote.is_ipv4() {
             libc::AF_INET
         } else {
@@ -76,12 +90,23 @@ impl Sockets {
             return Ok(None);
         };
         if kind != ERROR {
-            return Ok(attribute(body, CGROUP_ID).and_then(number));
+            return Ok(Some(read(body)));
         }
         match errno(body) {
             libc::ENOENT => Ok(None),
             number => Err(io::Error::from_raw_os_error(number)),
         }
+    }
+
+    /// Whether the connection from `peer` to a service at `service` lies in the kernel's queue still: it was made, and the service has not
+    /// taken it. No if there is no such connection in this network namespace.
+    pub fn is_queued(&self, service: SocketAddr, peer: SocketAddr) -> io::Result<bool> {
+        self.look_up(service, peer, |body| {
+            let owner = body.get(INODE_AT..INODE_AT + 4);
+            // Whatever was taken has a file, and one of a listener that waits for the first bytes is not made yet.
+            body.get(STATE_AT) == Some(&ESTABLISHED) && owner == Some(&[0; 4])
+        })
+        .map(|found| found.unwrap_or(false))
     }
 
     /// All connections that were made from this machine, those that it accepted left out.

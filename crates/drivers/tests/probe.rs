@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test helper that panics is a failing test")]
 
 use bytes::Bytes;
-use drivers::probe::{ExecEnv, ProbeResult, probe};
+use drivers::probe::{ExecEnv, ProbeResult};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -202,7 +202,7 @@ async fn http_is_bounded_in_time() {
 }
 
 #[tokio::test]
-async fn a_stopped_process_is_found_by_http_and_not_at_once_by_tcp() {
+async fn a_stopped_process_is_found_by_http_and_not_by_tcp_where_the_process_is_not_known() {
     let mut server = PythonServer::start();
     let address = server.address;
     let get = http("/", &[], None);
@@ -424,6 +424,11 @@ async fn without_an_address_a_check_over_the_network_fails() {
         matches!(&result, ProbeResult::Fail { what, .. } if what == "there is no address to check"),
         "{result:?}"
     );
+}
+
+/// What answers is known by its address alone.
+async fn probe(kind: &CheckKind, target: Option<SocketAddr>, timeout: Duration, env: &ExecEnv) -> ProbeResult {
+    drivers::probe::probe(kind, target, timeout, env, None).await
 }
 
 fn tcp() -> CheckKind {

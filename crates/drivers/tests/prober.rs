@@ -146,7 +146,7 @@ fn spawn(check: Check, target: SocketAddr, seed: u64) -> (ProberHandle, mpsc::Un
         let _ = sender.send(result);
     };
     (
-        Prober::spawn(check, Some(target), ExecEnv::default(), seed, sink),
+        Prober::spawn(check, Some(target), ExecEnv::default(), None, seed, sink),
         results,
     )
 }

@@ -44,7 +44,7 @@ impl Executor {
 
     pub(super) fn prober(&self, instance: &InstanceId, check: &Check, standby: bool) -> Option<ProberHandle> {
         let live = self.live.get(instance)?;
-        let process = live.process.as_ref()?;
+        let process = drivers::process::Process::clone(live.process.as_ref()?);
         let service = self.cluster.services.get(instance.service())?;
         let words = self.words(instance, &live.node, live.memo.port);
         let filled = || {
@@ -90,7 +90,7 @@ impl Executor {
             let _ = inputs.send(Input::Event(event, now));
         };
         let seed = u64::from(process.pid()) ^ (u64::from(instance.number()) << 32);
-        Some(Prober::spawn(check, target, exec, seed, sink))
+        Some(Prober::spawn(check, target, exec, Some(process), seed, sink))
     }
 
     /// How long a check of an instance may be under way.

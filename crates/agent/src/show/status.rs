@@ -7,7 +7,7 @@ use crate::journal::Journal;
 use crate::show::Pace;
 use api::{InstanceStatus, NodeState, NodeStatus, Problem, ServiceStatus, Severity, SlotStatus, Status, Traffic};
 use decisions::{InstancePhase, InstanceView, Reason, RolloutState, ServiceView, SlotPhase, View};
-use model::{FenceBy, Millis, ServiceState, Site, Timestamp};
+use model::{CheckKind, FenceBy, Millis, ServiceState, Site, Timestamp};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -323,10 +323,15 @@ fn protection(service: &ServiceView, view: &View, beside: &Beside<'_>) -> String
             )
         }
     };
+    // One that only connects sees whether anything of the instance runs, not whether all of it does.
+    let of_what = match &declared.check {
+        Some(check) if check.kind == CheckKind::Tcp => "a hang of all its threads",
+        _ => "a hang",
+    };
     let hang = match (found, heir) {
-        (Some(found), true) => format!("a hang: its check, within {}", millis(found)),
+        (Some(found), true) => format!("{of_what}: its check, within {}", millis(found)),
         (Some(found), false) => format!(
-            "a hang: its check, within {}, and with no standby it is started again {} later",
+            "{of_what}: its check, within {}, and with no standby it is started again {} later",
             millis(found),
             millis(decisions::unhealthy_restart_after(found))
         ),

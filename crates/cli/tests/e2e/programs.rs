@@ -86,6 +86,40 @@ async fn a_redis_replica_is_promoted_under_load_and_the_old_active_comes_back_as
     assert_eq!(redis(address.port(), &["get", "writes"]), written);
 }
 
+/// The kernel accepts connections in place of a process that stands still: it is found by that nobody takes them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_stands_still_is_found_by_a_check_that_only_connects() {
+    let address = rig::free_address().unwrap();
+    let file = format!(
+        r#"
+        name = "redis"
+        [service.redis]
+        command = ["redis-server", "--port", "{{port}}", "--dir", "{{data}}"]
+        exclusive = true
+        standby = 1
+        listen = "{address}"
+        check = {{ tcp = true, every = "200ms", timeout = "200ms", fail_after = 2 }}
+        "#
+    );
+    let rig = Rig::up(Path::new(PROGRAM), "redis", &file).unwrap();
+    assert_eq!(redis(address.port(), &["ping"]), "PONG");
+    let (instance, pid) = rig::holder(&rig.status().unwrap(), "redis", 0).unwrap();
+    let begun = Instant::now();
+    bench::process::signal(pid, rustix::process::Signal::STOP).unwrap();
+    let elsewhere = |status: &api::Status| rig::holder(status, "redis", 0).is_ok_and(|(now, _)| now != instance);
+    rig.wait_for("another holder", HEAL, elsewhere).unwrap();
+    let found = begun.elapsed();
+    assert_eq!(redis(address.port(), &["ping"]), "PONG");
+    assert!(found < Duration::from_secs(3), "found after {found:?}");
+    let events = text(&rig.run(&["events", "--json"]).unwrap().stdout);
+    let why = "connection not taken within 200ms, and nothing of it ran meanwhile";
+    assert!(events.contains(why), "{events}");
+    rig.wait_for("redundancy", HEAL, |status| {
+        rig::redundant_without(status, "redis", &[pid])
+    })
+    .unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_nginx_costs_no_request() {
     let address = rig::free_address().unwrap();

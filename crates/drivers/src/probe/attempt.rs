@@ -30,6 +30,7 @@ pub(super) struct Attempt {
 #[repr(u8)]
 enum Stage {
     Connecting,
+    Queued,
     Asked,
     ReadingBody,
     Passed,
@@ -52,6 +53,11 @@ impl Attempt {
         Ok(stream)
     }
 
+    /// The kernel has accepted for the instance, which has not taken the connection.
+    pub(super) fn is_queued(&self) {
+        self.stage.store(Stage::Queued as u8, Relaxed);
+    }
+
     /// The answer has begun and only its body is missing.
     pub(super) fn reads_body(&self) {
         self.stage.store(Stage::ReadingBody as u8, Relaxed);
@@ -71,6 +77,8 @@ impl Attempt {
         let timeout = shown(timeout);
         if self.is_at(Stage::Connecting) {
             format!("connection not accepted within {timeout} by {}", self.target)
+        } else if self.is_at(Stage::Queued) {
+            format!("connection not taken within {timeout}, and nothing of it ran meanwhile")
         } else if self.is_at(Stage::ReadingBody) {
             format!("answer not complete within {timeout}")
         } else {

@@ -4,8 +4,9 @@
 //! agent was stopped or starved meanwhile, or the kernel gave it no socket, so that the silence says nothing. Whoever counts
 //! failures leaves `Unsure` out.
 //!
-//! What each kind finds: a process that is stopped or hangs still accepts connections, since the kernel does that for
-//! it until the listen queue is full. So `tcp` passes for a while where `http`, `grpc` and `exec` fail at once.
+//! What each kind finds: for a process that is stopped or hangs the kernel still accepts connections until the listen queue is full. `tcp`
+//! sees whether a connection is taken from that queue, and fails if not a thread of the instance runs meanwhile. One whose other threads
+//! go on is found by `http`, `grpc` and `exec` only.
 //!
 //! Each probe opens a connection of its own: one that is kept open would go on working when the instance no longer
 //! accepts others.
@@ -16,9 +17,11 @@ mod grpc;
 mod http;
 mod patience;
 mod prober;
+mod tcp;
 
 pub use prober::{Prober, ProberHandle};
 
+use crate::process::Process;
 use attempt::{Attempt, Trouble};
 use model::{CheckKind, Millis};
 use patience::{Over, Patience};
@@ -61,15 +64,22 @@ pub struct ExecEnv {
 }
 
 /// Tries once. The placeholders of `kind` are filled in; `target` is the address of the instance, for all kinds but `exec`.
-/// Takes at most `timeout`, and what was begun ends when the future is dropped.
-pub async fn probe(kind: &CheckKind, target: Option<SocketAddr>, timeout: Duration, exec_env: &ExecEnv) -> ProbeResult {
+/// `process` is the instance, if a connection that it does not take is to count against it. Takes at most `timeout`, and what was begun ends
+/// when the future is dropped.
+pub async fn probe(
+    kind: &CheckKind,
+    target: Option<SocketAddr>,
+    timeout: Duration,
+    exec_env: &ExecEnv,
+    process: Option<&Process>,
+) -> ProbeResult {
     let begun = Instant::now();
     let patience = Patience::new(timeout);
     let found = match (kind, target) {
         // A command is killed at the deadline and its last words are kept, so it minds the time itself.
         (CheckKind::Exec { command }, _) => exec::run(command, exec_env, timeout, patience).await,
         (_, None) => Err(Trouble::Instance("there is no address to check".into())),
-        (kind, Some(target)) => over_network(kind, target, timeout, patience).await,
+        (kind, Some(target)) => over_network(kind, target, timeout, patience, process).await,
     };
     let took = begun.elapsed();
     match found {
@@ -84,11 +94,12 @@ async fn over_network(
     target: SocketAddr,
     timeout: Duration,
     patience: Patience,
+    process: Option<&Process>,
 ) -> Result<(), Trouble> {
     let attempt = Attempt::new(target);
     let answer = async {
         match kind {
-            CheckKind::Tcp => attempt.connect().await.map(drop),
+            CheckKind::Tcp => tcp::check(&attempt, process).await,
             CheckKind::Http { path, status, body } => http::get(&attempt, path, status, body.as_deref()).await,
             CheckKind::Grpc { service } => grpc::check(&attempt, service).await,
             CheckKind::Exec { .. } => Ok(()),

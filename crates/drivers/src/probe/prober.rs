@@ -7,6 +7,7 @@
 
 use super::patience::since_boot;
 use super::{ExecEnv, ProbeResult, probe};
+use crate::process::Process;
 use model::Check;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -52,12 +53,19 @@ impl Prober {
         check: Check,
         target: Option<SocketAddr>,
         exec_env: ExecEnv,
+        process: Option<Process>,
         jitter_seed: u64,
         sink: impl Fn(ProbeResult) + Send + 'static,
     ) -> ProberHandle {
         let extra = Arc::new(Notify::new());
         let pace = Pace::new(check.every.duration(), jitter_seed);
-        let rounds = rounds(check, target, exec_env, pace, Arc::clone(&extra), sink);
+        let subject = Subject {
+            check,
+            target,
+            exec_env,
+            process,
+        };
+        let rounds = rounds(subject, pace, Arc::clone(&extra), sink);
         ProberHandle {
             task: tokio::spawn(rounds).abort_handle(),
             extra,
@@ -81,20 +89,34 @@ impl Drop for ProberHandle {
     }
 }
 
-async fn rounds(
+/// What is probed, and how.
+struct Subject {
     check: Check,
     target: Option<SocketAddr>,
     exec_env: ExecEnv,
-    mut pace: Pace,
-    extra: Arc<Notify>,
-    sink: impl Fn(ProbeResult) + Send + 'static,
-) {
+    process: Option<Process>,
+}
+
+async fn rounds(subject: Subject, mut pace: Pace, extra: Arc<Notify>, sink: impl Fn(ProbeResult) + Send + 'static) {
+    let Subject {
+        check,
+        target,
+        exec_env,
+        process,
+    } = subject;
     loop {
         // What was asked for up to here, this probe answers.
         pin!(extra.notified()).enable();
         let begun = Instant::now();
         // Boxed, so that a prober that waits, as nearly all do nearly always, is small.
-        let result = Box::pin(probe(&check.kind, target, check.timeout.duration(), &exec_env)).await;
+        let result = Box::pin(probe(
+            &check.kind,
+            target,
+            check.timeout.duration(),
+            &exec_env,
+            process.as_ref(),
+        ))
+        .await;
         let passed = matches!(result, ProbeResult::Pass { .. });
         sink(result);
         let next = pace.next(since_boot(), begun.elapsed(), passed);

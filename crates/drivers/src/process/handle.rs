@@ -2,7 +2,7 @@
 
 use super::record::Record;
 use super::tree::{self, Tree};
-use super::{Inner, Usage};
+use super::{Inner, Stir, Usage};
 use crate::sys;
 use model::{InstanceId, RunId, StopSignal, Timestamp};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
@@ -344,6 +344,14 @@ impl Process {
     /// All its processes, as they were a second ago at most: cheap for many instances, also without cgroups.
     pub async fn recent_pids(&self) -> io::Result<Vec<u32>> {
         self.shared.tree.recent_pids(&self.shared.driver.scanner).await
+    }
+
+    /// Whether any of its threads runs. Of a process that was stopped, or hangs as a whole, none does.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read.
+    pub async fn stir(&self) -> io::Result<Stir> {
+        super::stir::of(&self.shared.tree, &self.shared.driver.scanner).await
     }
 
     /// What it uses.

@@ -21,6 +21,7 @@ mod reaper;
 mod record;
 mod scan;
 mod start;
+mod stir;
 mod tree;
 mod usage;
 
@@ -28,6 +29,7 @@ pub use adopt::{AdoptError, Adopted, Gone, GoneBecause, SweepError, Swept};
 pub use handle::{Exit, ExitHow, Process, StopError, Stopped, StoppedHow};
 pub use record::{ReadError, Record, keep_room};
 pub use start::{Launch, StartError, open_log};
+pub use stir::Stir;
 pub use usage::Usage;
 
 use crate::cgroup;

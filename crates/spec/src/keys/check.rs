@@ -15,7 +15,7 @@ pub(crate) static CHECK: TableKind = TableKind {
             name: "tcp",
             kind: Kind::Only(true),
             default: Default::Rule("no such check"),
-            doc: "The instance accepts a connection on its port.",
+            doc: "The instance accepts a connection on its port. Where it leaves the connection to the kernel, which accepts for it, and none of its threads runs meanwhile, it hangs.",
             example: "true",
         },
         Key {
