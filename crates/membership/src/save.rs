@@ -226,7 +226,7 @@ async fn alone(place: &mut Place, tell: Progress<'_>) -> Result<(), Error> {
                 &node,
                 Some(member.host),
                 false,
-                "the cluster went on without it",
+                crate::remove::LEFT_BEHIND,
             )
             .await?;
         }
