@@ -141,7 +141,7 @@ async fn ask_around(place: membership::Place, told: Out) {
             *told.lock().unwrap_or_else(PoisonError::into_inner) = problem.map(|problem| (problem.text, problem.hint));
         }
         Err(error) => {
-            tracing::warn!(error = %crate::executor::chain(&error), "the others cannot be asked how this node stands")
+            tracing::warn!(error = %crate::executor::chain(&error), "the others cannot be asked how this node stands");
         }
     }
 }

@@ -101,6 +101,8 @@ fn the_member_that_is_left_goes_on_alone() {
         assert_eq!(names(land.status("a").unwrap()), ["a"], "{started:?}");
         std::thread::sleep(std::time::Duration::from_millis(250));
     }
+    let says = land.report("b").says;
+    assert!(says[0].contains("was left behind at"), "{says:?}");
     let token = land.ok("a", &["cluster", "token"]);
     let host = land.host("b").address().to_string();
     let join = ["cluster", "join", token.trim(), "--host", &*host];
