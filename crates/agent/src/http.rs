@@ -32,7 +32,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use store::Store;
 use tokio::net::{TcpListener, UnixListener};
@@ -74,6 +74,8 @@ pub(crate) struct Door {
     pub(crate) feed: Feed,
     pub(crate) measures: crate::measure::Measures,
     pub(crate) analyses: crate::analysis::Answers,
+    /// What is wrong with this node's certificates; nothing on one machine.
+    pub(crate) papers: crate::cluster::papers::Troubles,
 }
 
 /// Who asks, as the client says it.
@@ -239,6 +241,7 @@ pub(crate) fn app(door: Door) -> axum::Router {
     let (router, document) = router();
     let document = Arc::new(document);
     let state = door.state.clone();
+    let papers = Arc::clone(&door.papers);
     router
         .route(
             "/v1/openapi.json",
@@ -259,8 +262,27 @@ pub(crate) fn app(door: Door) -> axum::Router {
             )
         })
         .with_state(door)
+        .layer(middleware::from_fn_with_state(papers, commands_of_a_node))
         .merge(appstate::routes(state.clone()))
         .merge(appstate::admin_routes(state))
+}
+
+/// A node that was removed commands nothing, though what it has open to the store may do so for some seconds. It can be ended.
+async fn commands_of_a_node(
+    State(papers): State<crate::cluster::papers::Troubles>,
+    request: HttpRequest,
+    next: Next,
+) -> Response {
+    let path = request.uri().path();
+    let commands = request.method() != Method::GET && path.starts_with("/v1/") && path != "/v1/down";
+    let removed = commands.then(|| {
+        let papers = papers.lock().unwrap_or_else(PoisonError::into_inner);
+        papers.iter().find(|problem| problem.code == "removed").cloned()
+    });
+    match removed.flatten() {
+        Some(problem) => Refused(StatusCode::FORBIDDEN, refused(problem.text, Some(problem.hint))).into_response(),
+        None => next.run(request).await,
+    }
 }
 
 /// Files have secrets of services in their environment, and what services say may be confidential: for the owner of the socket.

@@ -400,6 +400,10 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         feed,
         measures: measures.clone(),
         analyses: crate::analysis::Answers::default(),
+        papers: joined
+            .as_ref()
+            .map(|joined| Arc::clone(&joined.cluster.papers))
+            .unwrap_or_default(),
     };
     waiting.start(door.clone());
     tokio::spawn(crate::outlook::keep(door.clone()));

@@ -44,7 +44,7 @@ pub struct Node {
     /// The highest generation of epochs that this node knew of: a store that is put back knows less.
     #[serde(default, skip_serializing_if = "is_first")]
     pub generation: u32,
-    /// Where the members of the store were that `recover` or `restore` left behind.
+    /// Where the members of the store were that `recover` or `restore` left behind, and that have not joined anew since.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_behind: Vec<String>,
 }

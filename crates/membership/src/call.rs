@@ -1,14 +1,16 @@
-//! The calls of a machine that wants to become a node, and of one that wants to stay one.
+//! The calls of a machine that wants to become a node, of one that wants to stay one, and of one that asks whether it still is.
 
 use crate::error::Error;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use identity::{Bundle, Expect, JoinRequest, JoinToken, Tls, join_client_config, server_name};
+use identity::{Bundle, Expect, JoinRequest, JoinToken, Peer, Tls, join_client_config, server_name};
 use model::NodeName;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +49,7 @@ pub(crate) async fn ask_to_renew(
     let at = address.to_string();
     let name = server_name(member).map_err(|error| failed(&at, &error))?;
     match tokio::time::timeout(CALL, post(&at, config, name, "/v1/renew", request)).await {
-        Ok(answer) => answer,
+        Ok(answer) => answer.map(|(bundle, _)| bundle),
         Err(_) => Err(failed(&at, &format!("no answer within {} s", CALL.as_secs()))),
     }
 }
@@ -58,7 +60,8 @@ async fn ask(address: &str, token: &JoinToken, request: &JoinRequest) -> Result<
         .map_err(|error| failed(address, &error))?
         .ip();
     let name = ServerName::from(ip);
-    post(address, join_client_config(token)?, name, "/v1/join", request).await
+    let (bundle, _) = post(address, join_client_config(token)?, name, "/v1/join", request).await?;
+    Ok(bundle)
 }
 
 fn failed(address: &str, error: &dyn std::fmt::Display) -> Error {
@@ -69,13 +72,14 @@ fn failed(address: &str, error: &dyn std::fmt::Display) -> Error {
     }
 }
 
-async fn post(
+/// The answer, and who gave it as its certificate says.
+pub(crate) async fn post<Q: Serialize, A: DeserializeOwned>(
     address: &str,
     config: ClientConfig,
     name: ServerName<'static>,
     path: &str,
-    request: &JoinRequest,
-) -> Result<Bundle, Error> {
+    request: &Q,
+) -> Result<(A, Option<Peer>), Error> {
     let io = |source| Error::Io {
         doing: "reach",
         path: address.into(),
@@ -101,6 +105,7 @@ async fn post(
             },
             None => io(error),
         })?;
+    let peer = Peer::of_connection(tls.get_ref().1.peer_certificates());
     let other = |error: &dyn std::fmt::Display| failed(address, error);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
         .await
@@ -134,10 +139,11 @@ async fn post(
             hint: said.and_then(|said| said.hint),
         });
     }
-    serde_json::from_slice(&body).map_err(|source| Error::Record {
+    let answer = serde_json::from_slice(&body).map_err(|source| Error::Record {
         key: "the answer".into(),
         source,
-    })
+    })?;
+    Ok((answer, peer))
 }
 
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {

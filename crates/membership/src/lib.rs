@@ -25,6 +25,7 @@ mod renew;
 mod report;
 mod rotate;
 mod save;
+mod standing;
 mod token;
 
 pub use admit::{Admitted, admit};
@@ -38,6 +39,7 @@ pub use renew::{forget_old_keys, issued_by, lacks_keys_of, note_own, renew, rene
 pub use report::{Ending, MemberReport, Report, report};
 pub use rotate::{abort_rotation, advance, leave_turn, note_progress, progress_of, rotate, take_turn};
 pub use save::{Saved, backup, recover_quorum, restore, stop_etcd};
+pub use standing::{Around, Ask, Other, Out, Standing, Told, look_around, standing};
 pub use token::mint;
 
 /// Port of an agent's API, unless told otherwise; etcd's are the next two.

@@ -45,12 +45,6 @@ impl Place {
         self.node.store.member.is_some() || self.node.store.tls && !self.layout.pki().join(OTHER_CA).exists()
     }
 
-    /// Whether it heard that it is none of the cluster's nodes any more.
-    pub fn is_taken_out(&self) -> Result<bool, Error> {
-        let tls = identity::Tls::load(&self.folder()?)?;
-        Ok(tls.own().is_some_and(|own| !tls.still_allowed(&own)))
-    }
-
     /// Its keys and certificates.
     pub fn folder(&self) -> Result<Folder, Error> {
         Ok(Folder::open(self.layout.pki())?)
@@ -137,9 +131,17 @@ pub fn etcd_options(node: &Node, layout: &Layout) -> Result<etcd::Options, Error
     Ok(options)
 }
 
-/// The store of a node.
+/// The store of a node, for what operators do there. Not for a node that was removed: until the others have heard of that, their members of the
+/// store would still let it in.
 pub async fn connect(place: &Place) -> Result<etcd::Etcd, Error> {
-    Ok(etcd::Etcd::connect(etcd_options(&place.node, &place.layout)?).await?)
+    let store = etcd::Etcd::connect(etcd_options(&place.node, &place.layout)?).await?;
+    match place.taken_out_by(&store).await {
+        Ok(Some(told)) => Err(Error::Unsafe {
+            what: told.text(&place.node.node),
+            hint: told.hint(place),
+        }),
+        _ => Ok(store),
+    }
 }
 
 /// The member of etcd that a node runs, if it runs one.

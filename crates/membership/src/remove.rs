@@ -17,6 +17,10 @@ const OPS_MAX: usize = 100;
 /// Others revoke at the same moment: then the list is read again.
 const TRIES_MAX: usize = 5;
 
+/// Why certificates are revoked: by `remove`, and by the ways back of a node that is left.
+const REMOVED: &str = "it was removed";
+pub(crate) const LEFT_BEHIND: &str = "the cluster went on without it";
+
 /// Takes a node out: its vote, its certificates, its record. Refuses what would stop the cluster or a service, unless `force`.
 pub async fn remove(place: &Place, node: &NodeName, force: bool, tell: Progress<'_>) -> Result<(), Error> {
     let store = connect(place).await?;
@@ -53,7 +57,7 @@ pub async fn remove(place: &Place, node: &NodeName, force: bool, tell: Progress<
         }
     }
     let host = member.map(|member| member.host);
-    finish(place, &store, node, host, session.is_some(), "it was removed").await
+    finish(place, &store, node, host, session.is_some(), REMOVED).await
 }
 
 /// Takes its certificates and its records from a node that does not vote any more.

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::place::now;
 use crate::records::{decode, issued_key, members};
 use crate::renew::lifetime;
-use crate::{Place, etcd_options};
+use crate::{Other, Place, Told, etcd_options};
 use identity::rotation::Phase;
 use identity::{Issued, Peer, Tls};
 use model::{NodeName, Profile, WallTime};
@@ -48,6 +48,9 @@ pub struct Report {
     pub store_refuses: bool,
     /// Members that answer and follow the leader (or are it), and members that are needed.
     pub votes: (usize, usize),
+    /// This node is none of the cluster's any more: what it could count is none of its business.
+    #[serde(default)]
+    pub taken_out: bool,
     /// In plain words: what is so, and what to do.
     pub says: Vec<String>,
     /// The nodes.
@@ -156,7 +159,7 @@ pub async fn report(place: &Place) -> Result<Report, Error> {
     let full = |alarm: &etcd::client::Alarm| alarm.kind == etcd::client::AlarmKind::NoSpace;
     let refuses = matches!(alarms, Ok(Ok(alarms)) if alarms.iter().any(full));
     let votes = voters.iter().filter(|voter| !voter.learner).count();
-    let needed = votes / 2 + 1;
+    let mut needed = votes / 2 + 1;
     let store = etcd::Etcd::on(client.clone());
     let answers = matches!(tokio::time::timeout(ASK, store.revision()).await, Ok(Ok(_)));
     // It may go away while it is read: then it is as if it had not answered.
@@ -168,7 +171,7 @@ pub async fn report(place: &Place) -> Result<Report, Error> {
         true => tokio::time::timeout(ASK, read).await.ok().flatten(),
         false => None,
     };
-    let answers = known.is_some();
+    let mut answers = known.is_some();
     let mut reports = Vec::new();
     if let Some((sessions, known)) = known {
         for (name, member) in known {
@@ -220,13 +223,7 @@ pub async fn report(place: &Place) -> Result<Report, Error> {
         .values()
         .filter(|(state, _)| !matches!(state.as_str(), "does not answer" | "learner"));
     let there = there.count();
-    if place.is_taken_out().unwrap_or(false) {
-        says = vec![format!(
-            "node {} was taken out of the cluster: it gets nothing done any more, and nobody answers it. `understudy down --etcd` here ends what \
-             is left; to come back it joins with a new token",
-            node.node
-        )];
-    } else if votes > 0 && there < needed {
+    if votes > 0 && there < needed {
         says.push(format!(
             "only {there} of {votes} members of the store answer, {needed} are needed: nothing is decided until {} more come{} back. \
              What runs goes on as each service's policy says; exclusive actives stand still",
@@ -259,6 +256,21 @@ pub async fn report(place: &Place) -> Result<Report, Error> {
         Err(_) if answers => papers(place, None, &mut says).await?,
         told => told?,
     };
+    let unwell = !answers
+        || stores
+            .values()
+            .any(|(state, _)| !matches!(state.as_str(), "leader" | "follower" | "learner"));
+    let (out, others) = how_it_stands(place, answers.then_some(&store), unwell).await;
+    let taken_out = out.as_ref().is_some_and(|told| !told.out.left_behind);
+    if let Some(told) = out {
+        // Nothing else that could be said is of use to it, least of all how to go on alone.
+        says = vec![told.text(&node.node), told.hint(place)];
+    }
+    says.splice(0..0, others.iter().flat_map(|other| [other.text(), other.hint(place)]));
+    if taken_out {
+        (answers, answering, needed) = (false, 0, 0);
+        reports.clear();
+    }
     let timing = node.timing();
     let commit = Duration::from_millis(20);
     Ok(Report {
@@ -273,11 +285,29 @@ pub async fn report(place: &Place) -> Result<Report, Error> {
         store_answers: answers,
         store_refuses: refuses,
         votes: (answering, needed),
+        taken_out,
         says,
         members: reports,
         authority,
         ending,
     })
+}
+
+/// Whether this node is none of the cluster's any more, by its own knowledge, by the store or by what others say; and who goes on beside it.
+async fn how_it_stands(place: &Place, store: Option<&etcd::Etcd>, unwell: bool) -> (Option<Told>, Vec<Other>) {
+    let mut out = place.taken_out().ok().flatten();
+    if let (None, Some(store)) = (&out, store) {
+        let read = tokio::time::timeout(ASK, place.taken_out_by(store)).await;
+        out = read.ok().and_then(Result::ok).flatten();
+    }
+    if out.is_some() || !unwell && place.node.left_behind.is_empty() {
+        return (out, Vec::new());
+    }
+    let store = store.map(|store| store as &dyn Store);
+    match crate::look_around(place, store, unwell).await {
+        Ok(around) => (around.out, around.others),
+        Err(_) => (None, Vec::new()),
+    }
 }
 
 /// Certificates: what ends soon, and how far a replacement of the authority is.

@@ -57,7 +57,7 @@ pub async fn restore(place: &mut Place, file: &Path, tell: Progress<'_>) -> Resu
     tell("checking the backup");
     must_be_ours(place, file)?;
     tell("looking whether the others are off");
-    must_be_alone(place).await?;
+    let others = must_be_alone(place).await?;
     tell("stopping etcd");
     stop(&config).await?;
     tell("putting the backup back");
@@ -68,7 +68,7 @@ pub async fn restore(place: &mut Place, file: &Path, tell: Progress<'_>) -> Resu
             what: crate::call::chain(&error),
         })?;
     let _server = Server::start(config).await?;
-    alone(place, tell).await?;
+    alone(place, others, tell).await?;
     Ok(Saved {
         description: restored.description,
         kept: restored.kept,
@@ -98,8 +98,9 @@ fn must_be_ours(place: &Place, file: &Path) -> Result<(), Error> {
     }
 }
 
-/// Members of the store that run elsewhere would go on as the cluster that they are, beside this one: two of everything.
-async fn must_be_alone(place: &Place) -> Result<(), Error> {
+/// Members of the store that run elsewhere would go on as the cluster that they are, beside this one: two of everything. Told is where they are,
+/// also those who joined so lately that `node.json` does not have them yet.
+async fn must_be_alone(place: &Place) -> Result<BTreeSet<String>, Error> {
     let own = place.node.store.member.as_ref().map(|member| member.client.to_string());
     let client = etcd::Client::new(etcd_options(&place.node, &place.layout)?)?;
     // Our own member knows the others, also without a majority; those of before are known without it.
@@ -114,7 +115,7 @@ async fn must_be_alone(place: &Place) -> Result<(), Error> {
         .filter_map(|url| Some(url.split_once("://")?.1.to_owned()))
         .filter(|address| own.as_ref() != Some(address))
         .collect();
-    let asking = others.into_iter().map(|address| {
+    let asking = others.clone().into_iter().map(|address| {
         tokio::spawn(async move {
             let connecting = tokio::net::TcpStream::connect(&address);
             let connected = tokio::time::timeout(ANSWERS_WITHIN, connecting).await;
@@ -126,7 +127,7 @@ async fn must_be_alone(place: &Place) -> Result<(), Error> {
         running.extend(asked.await.ok().flatten());
     }
     if running.is_empty() {
-        return Ok(());
+        return Ok(others);
     }
     Err(Error::Unsafe {
         what: format!(
@@ -143,7 +144,7 @@ async fn must_be_alone(place: &Place) -> Result<(), Error> {
 pub async fn recover_quorum(place: &mut Place, tell: Progress<'_>) -> Result<PathBuf, Error> {
     let config = own_etcd(place)?;
     tell("looking whether the others are off");
-    must_be_alone(place).await?;
+    let others = must_be_alone(place).await?;
     tell("stopping etcd");
     stop(&config).await?;
     tell("forgetting the other members");
@@ -151,7 +152,7 @@ pub async fn recover_quorum(place: &mut Place, tell: Progress<'_>) -> Result<Pat
         what: crate::call::chain(&error),
         hint: error.hint().unwrap_or_else(|| "nothing was changed".into()),
     })?;
-    alone(place, tell).await?;
+    alone(place, others, tell).await?;
     Ok(kept)
 }
 
@@ -176,13 +177,11 @@ async fn stop(config: &etcd::server::Config) -> Result<(), Error> {
 
 /// The store goes on with this node alone: every epoch begins a new generation, nobody has a session, and the other nodes are none any
 /// more before they join anew.
-async fn alone(place: &mut Place, tell: Progress<'_>) -> Result<(), Error> {
+async fn alone(place: &mut Place, others: BTreeSet<String>, tell: Progress<'_>) -> Result<(), Error> {
     if let Some(member) = &place.node.store.member {
-        let own = format!("https://{}", member.client);
-        let others = std::mem::replace(&mut place.node.store.endpoints, vec![own.clone()]);
-        let known = std::mem::take(&mut place.node.left_behind);
-        let others: BTreeSet<String> = others.into_iter().chain(known).filter(|url| *url != own).collect();
-        place.node.left_behind = others.into_iter().collect();
+        place.node.store.endpoints = vec![format!("https://{}", member.client)];
+        let url = |address: String| format!("https://{address}");
+        place.node.left_behind = others.into_iter().map(url).collect();
     }
     let store = etcd_up(place).await?;
     tell("beginning a new generation");
@@ -226,7 +225,7 @@ async fn alone(place: &mut Place, tell: Progress<'_>) -> Result<(), Error> {
                 &node,
                 Some(member.host),
                 false,
-                "the cluster went on without it",
+                crate::remove::LEFT_BEHIND,
             )
             .await?;
         }

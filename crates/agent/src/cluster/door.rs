@@ -55,6 +55,7 @@ pub(crate) async fn open(
     let calls = axum::Router::new()
         .route("/v1/join", post(let_in))
         .route("/v1/renew", post(renew))
+        .route("/v1/standing", post(standing))
         .with_state(Arc::clone(&desk));
     let app = app.layer(middleware::from_fn_with_state(desk, with_right)).merge(calls);
     tokio::spawn(async move {
@@ -111,6 +112,17 @@ async fn renew(
             let text = crate::executor::chain(&error);
             tracing::warn!(who = %peer.who, text, "certificates were not renewed");
             no(text, error.hint())
+        }
+    }
+}
+
+/// Tells whoever asks, with a certificate or without, whether it is a node of this cluster: what is said is no secret.
+async fn standing(State(desk): State<Arc<Desk>>, Json(ask): Json<membership::Ask>) -> Response {
+    match membership::standing(&desk.ways.place(), desk.ways.store.as_ref(), &ask).await {
+        Ok(standing) => Json(standing).into_response(),
+        Err(error) => {
+            let text = crate::executor::chain(&error);
+            (StatusCode::SERVICE_UNAVAILABLE, Json(refused(text, error.hint()))).into_response()
         }
     }
 }

@@ -27,6 +27,7 @@ pub(crate) mod reach;
 pub(crate) mod renewals;
 pub(crate) mod session;
 pub(crate) mod silence;
+pub(crate) mod standing;
 pub(crate) mod start;
 mod tell;
 pub(crate) mod upkeep;
@@ -125,6 +126,8 @@ pub(crate) struct Clustered {
     pub(crate) next_ask: u64,
     /// What is wrong with certificates.
     pub(crate) papers: papers::Troubles,
+    /// Whether this node was removed or left behind, and who that it left behind goes on beside it.
+    pub(crate) standing: papers::Troubles,
     /// What is wrong with the members of the store.
     pub(crate) store_trouble: upkeep::Trouble,
     /// Whether the data of this node's own member can be used.

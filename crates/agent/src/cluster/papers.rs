@@ -17,7 +17,7 @@ use identity::renewal::{Plan, Reloader, Standing};
 use identity::rotation::{Phase, Progress, TrustRecord, Waiting};
 use identity::{Peer, Purpose, RevocationList, Sealed, Tls};
 use membership::{Place, REVOKED, TRUST};
-use model::WallTime;
+use model::{Revision, WallTime};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -89,10 +89,30 @@ impl Papers {
 
     /// Goes on for as long as the agent lives.
     pub(crate) async fn run(mut self) {
+        let mut changes = None;
         loop {
+            if changes.is_none() {
+                changes = self.watch().await;
+            }
             self.look().await;
-            tokio::time::sleep(LOOK_EVERY).await;
+            let changed = async {
+                match &mut changes {
+                    Some(watch) => watch.next().await.is_ok(),
+                    None => std::future::pending().await,
+                }
+            };
+            // Whoever was removed is shut out at once, and says so itself at once, if it still hears of it.
+            if let Ok(false) = tokio::time::timeout(LOOK_EVERY, changed).await {
+                changes = None;
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
         }
+    }
+
+    /// What is written to the list of whom not to trust from now on; none while the store does not tell.
+    async fn watch(&self) -> Option<store::Watch> {
+        let from = self.ways.store.revision().await.ok()?;
+        self.ways.store.watch(REVOKED, Revision(from.0 + 1)).await.ok()
     }
 
     async fn look(&mut self) {
@@ -314,13 +334,8 @@ impl Papers {
             tracing::warn!(why, "failed to {doing}");
         }
         if let Some(own) = self.tls.own() {
-            if self.removed(&own) {
-                add(
-                    "removed",
-                    api::Severity::Error,
-                    format!("node {me} was taken out of the cluster: it gets nothing done any more"),
-                    "`understudy down` here ends what is left; to come back it joins with a new token",
-                );
+            if let Some(told) = self.removed(&own).then(|| place.taken_out().ok().flatten()).flatten() {
+                problems.push(super::standing::out(place, &told));
             } else {
                 match Plan::of(&own).standing(now()) {
                     Standing::Ended { .. } => add(

@@ -170,6 +170,20 @@ impl Ways {
         }
     }
 
+    /// What was left behind at these addresses of members of the store has joined anew.
+    pub(crate) async fn forget_left_behind(&self, joined: &[String]) {
+        // An exchange writes the same file.
+        let _one = self.exchanging.lock().await;
+        let node = {
+            let mut node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
+            node.left_behind.retain(|url| !joined.contains(url));
+            node.clone()
+        };
+        if let Err(error) = node.write(&self.layout.node()) {
+            tracing::warn!(error = %chain(&error), "it cannot be noted that nodes have joined anew");
+        }
+    }
+
     /// How the store is reached now, for clients of their own; what was known of it is remembered.
     pub(crate) fn options(&self) -> Result<etcd::Options, String> {
         let place = self.place();

@@ -10,9 +10,9 @@ use super::papers::{Papers, Troubles};
 use super::reach::Ways;
 use super::session::{News, Noted, PROTOCOL, SessionLink, Setup};
 use super::upkeep::{self, Wanted};
-use super::waiting::Waiting;
+use super::waiting::{Out, Waiting};
 use super::{Clustered, clock};
-use super::{publish, renewals};
+use super::{publish, renewals, standing};
 use crate::agent::Agent;
 use crate::executor::Executor;
 use crate::input::Input;
@@ -26,7 +26,7 @@ use decisions::lease::Observer;
 use decisions::{ClusterEvent, Presence, Scoped};
 use model::{NodeName, Revision, Timing};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use store::session::{self, Record};
 use store::{Entry, Store};
@@ -36,6 +36,8 @@ use tokio::sync::{mpsc, watch};
 const STORE_RETRY: Duration = Duration::from_millis(500);
 /// A store takes a moment to come up; after this long people are told.
 const TOLD_AFTER: Duration = Duration::from_secs(3);
+/// While it waits, voters are asked this often whether this node still belongs to them.
+const ASK_EVERY: Duration = Duration::from_secs(10);
 const RENEWED: &str = "the certificates of this node were due, or not valid yet, and were renewed";
 /// What an agent that comes up sees of its own earlier session within this decides whether what runs goes on.
 const SESSION_WAIT_MIN: Duration = Duration::from_secs(2);
@@ -78,6 +80,7 @@ pub(crate) async fn connect(node: &Node, layout: &Layout) -> Result<Connected, S
     let began = tokio::time::Instant::now();
     let mut waiting: Option<Waiting> = None;
     let mut told = false;
+    let mut asked: Option<tokio::time::Instant> = None;
     loop {
         super::fence::spare_frozen(layout);
         let connected = match etcd::Etcd::connect(with.clone()).await {
@@ -104,6 +107,10 @@ pub(crate) async fn connect(node: &Node, layout: &Layout) -> Result<Connected, S
             waiting = Waiting::begin(&layout.api_socket(), error);
         } else if let Some(waiting) = &waiting {
             waiting.say(&error);
+            if asked.is_none_or(|asked| asked.elapsed() >= ASK_EVERY) {
+                asked = Some(tokio::time::Instant::now());
+                tokio::spawn(ask_around(place.clone(), waiting.out()));
+            }
         }
         let down = async {
             match &waiting {
@@ -122,6 +129,19 @@ pub(crate) async fn connect(node: &Node, layout: &Layout) -> Result<Connected, S
         if membership::renew_alone(&place).unwrap_or(false) {
             tracing::info!(RENEWED);
             with = options(node, layout)?;
+        }
+    }
+}
+
+/// Whoever was removed while it was down, or left behind, waits for a store in vain, and is told so by others.
+async fn ask_around(place: membership::Place, told: Out) {
+    match membership::look_around(&place, None, true).await {
+        Ok(around) => {
+            let problem = around.out.map(|told| standing::out(&place, &told));
+            *told.lock().unwrap_or_else(PoisonError::into_inner) = problem.map(|problem| (problem.text, problem.hint));
+        }
+        Err(error) => {
+            tracing::warn!(error = %crate::executor::chain(&error), "the others cannot be asked how this node stands");
         }
     }
 }
@@ -205,6 +225,12 @@ pub(crate) async fn join(
     let (upkeep, wanted) = watch::channel(Wanted::default());
     let store_trouble = upkeep::Trouble::default();
     tokio::spawn(upkeep::run(Arc::clone(ways), wanted, Arc::clone(&store_trouble)));
+    let how_it_stands = Troubles::default();
+    tokio::spawn(standing::run(
+        Arc::clone(ways),
+        Arc::clone(&store_trouble),
+        Arc::clone(&how_it_stands),
+    ));
     let own_trouble = upkeep::Trouble::default();
     if let Some(own) = etcd {
         let trouble = Arc::clone(&own_trouble);
@@ -268,6 +294,7 @@ pub(crate) async fn join(
         awaited: BTreeMap::new(),
         next_ask: clock::mark().boot_ns,
         papers: Troubles::default(),
+        standing: how_it_stands,
         power: super::power::Power::new(node.node.clone()),
         leaving: None,
         node: node.clone(),

@@ -154,6 +154,18 @@ impl Agent {
         let papers = cluster.papers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut problems = papers.clone();
         drop(papers);
+        let standing = cluster
+            .standing
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let known: Vec<String> = problems.iter().map(|problem| problem.code.clone()).collect();
+        problems.extend(
+            standing
+                .iter()
+                .filter(|problem| !known.contains(&problem.code))
+                .cloned(),
+        );
+        drop(standing);
         // If the store does not answer at all, that is told below, and says more.
         let trouble = cluster
             .store_trouble

@@ -9,10 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::UnixListener;
 use tokio::sync::Notify;
 
+/// That this node is none of the cluster's any more, and the way out, if others say so.
+pub(crate) type Out = Arc<Mutex<Option<(String, String)>>>;
+
 /// Answers on the agent's socket until it is dropped.
 pub(crate) struct Waiting {
     socket: PathBuf,
     why: Arc<Mutex<String>>,
+    out: Out,
     task: tokio::task::JoinHandle<()>,
     down: Arc<Notify>,
 }
@@ -33,6 +37,8 @@ impl Waiting {
         let why = Arc::new(Mutex::new(why));
         let down = Arc::new(Notify::new());
         let (said, ends) = (Arc::clone(&why), Arc::clone(&down));
+        let out = Out::default();
+        let told = Arc::clone(&out);
         let app = axum::Router::new()
             .route(
                 "/v1/down",
@@ -48,10 +54,12 @@ impl Waiting {
             )
             .fallback(move || {
                 let why = said.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let out = told.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 async move {
                     let hint =
                         "`understudy cluster status` says which members of the store are missing, and what to do";
-                    let outcome = refused(format!("waiting for the store: {why}"), Some(hint.into()));
+                    let (why, hint) = out.unwrap_or((why, hint.into()));
+                    let outcome = refused(format!("waiting for the store: {why}"), Some(hint));
                     (StatusCode::SERVICE_UNAVAILABLE, Json(outcome))
                 }
             });
@@ -63,6 +71,7 @@ impl Waiting {
         Some(Self {
             socket: socket.into(),
             why,
+            out,
             task,
             down,
         })
@@ -71,6 +80,11 @@ impl Waiting {
     /// What the store said last.
     pub(crate) fn say(&self, why: &str) {
         why.clone_into(&mut self.why.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// What others say of this node, to be told instead.
+    pub(crate) fn out(&self) -> Out {
+        Arc::clone(&self.out)
     }
 
     /// Waits until an operator wants the node down.

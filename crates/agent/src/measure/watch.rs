@@ -95,7 +95,14 @@ pub(crate) async fn get_counts(
     let own = |problem: &&api::Problem| {
         matches!(
             problem.code.as_str(),
-            "proxy-down" | "not-served" | "address" | "frozen" | "cannot-fence" | "no-session"
+            "proxy-down"
+                | "not-served"
+                | "address"
+                | "frozen"
+                | "cannot-fence"
+                | "no-session"
+                | "two-clusters"
+                | "left-behind"
         )
     };
     let problems: Vec<api::Problem> = seen.status.problems.iter().filter(own).cloned().collect();

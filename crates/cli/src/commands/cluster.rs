@@ -39,10 +39,10 @@ pub(super) async fn run(session: &Session, command: ClusterCommand) -> Result<Do
 async fn start(session: &Session) -> Result<Done, Error> {
     let place = stopped_here(session)?;
     let (node, cluster) = (&place.node.node, &place.node.cluster);
-    if place.is_taken_out().unwrap_or(false) {
+    if let Ok(Some(told)) = place.taken_out() {
         return Err(Error::BadArgument {
-            what: format!("node {node} was taken out of cluster {cluster}"),
-            hint: "join anew with a token that `understudy cluster token` makes on a node of the cluster",
+            what: told.text(node),
+            hint: "`understudy down --etcd` here, then join anew with a token that `understudy cluster token` makes on a node of the cluster",
         });
     }
     if let Up::Waiting(why) = start_agent(session, &place).await? {
@@ -226,12 +226,18 @@ async fn status(session: &Session, json: bool) -> Result<Done, Error> {
 fn page(report: &Report) -> String {
     let (answering, needed) = report.votes;
     let mut page = format!(
-        "{}, seen from node {}\n\nstore      {}: {answering} members answer, {needed} are needed\nauthority  {}\ntiming     {}: {}\n           \
+        "{}, seen from node {}\n\nstore      {}\nauthority  {}\ntiming     {}: {}\n           \
          a lost node's slot is held elsewhere within {} ms, within {} ms if the store's leader is lost with it; the promotion comes on top\n           \
          (with 20 ms for a write of the store; `understudy explain NODE` goes by those that were measured)\n\n",
         report.cluster,
         report.node,
-        store_in_words(report.store_answers, report.store_refuses),
+        match report.taken_out {
+            true => "not for this node any more".to_owned(),
+            false => format!(
+                "{}: {answering} members answer, {needed} are needed",
+                store_in_words(report.store_answers, report.store_refuses)
+            ),
+        },
         report.authority,
         report.profile,
         report.because,

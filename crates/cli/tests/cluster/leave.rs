@@ -2,6 +2,7 @@
 
 use crate::shop::judge;
 use crate::{HEAL, Land, wait_for};
+use hosts::Fault;
 
 #[test]
 fn a_node_goes_down_without_a_gap_and_comes_back() {
@@ -60,18 +61,65 @@ fn a_node_goes_down_without_a_gap_and_comes_back() {
     land.until_redundant(others[0]);
     land.ok(others[0], &["drain", &node, "--wait"]);
     land.ok(others[0], &["cluster", "remove", &node, "--yes"]);
+    // At once, and not when the last of what it has open is ended.
+    assert_removed(&land.report(&node));
+    let commands = land.refused(&node, &["drain", others[0]]);
+    assert!(commands.contains("was removed from the cluster at"), "{commands}");
+    let commands = land.refused(&node, &["cluster", "token"]);
+    assert!(!commands.contains("recover"), "{commands}");
     wait_for("its own word", HEAL, || {
-        let says = land.report(&node).says;
-        let told = says.iter().any(|line| line.contains("was taken out of the cluster"));
-        (told && !says.iter().any(|line| line.contains("recover"))).then_some(())
+        let problem = land
+            .status(&node)?
+            .problems
+            .into_iter()
+            .find(|one| one.code == "removed")?;
+        assert!(problem.text.contains("was removed from the cluster at"), "{problem:?}");
+        problem.hint.contains("`understudy down --etcd`").then_some(())
     });
+    assert_removed(&land.report(&node));
     // One after the other, as who reads on does it.
     land.run(&node, &["down", "--yes"]);
     land.ok(&node, &["down", "--yes", "--etcd"]);
     assert!(land.host(&node).shell("! pgrep -x etcd").is_ok());
     let refused = land.refused(&node, &["cluster", "start"]);
-    assert!(refused.contains("taken out") && refused.contains("token"), "{refused}");
+    assert!(
+        refused.contains("was removed from") && refused.contains("token"),
+        "{refused}"
+    );
     land.assert_never_two_actives();
+}
+
+#[test]
+fn who_was_removed_while_it_was_off_is_told_so_when_it_is_on_again() {
+    let land = Land::of(&["a", "b", "c"]);
+    let loss = Fault::power_loss("c");
+    land.rig.begin(&loss).unwrap();
+    land.ok("a", &["cluster", "remove", "c", "--force", "--yes"]);
+    land.rig.heal(&loss).unwrap();
+    let started = land.run("c", &["cluster", "start"]);
+    assert!(!started.ended.is_success(), "{started:?}");
+    assert_removed(&land.report("c"));
+    wait_for("its own word", HEAL, || {
+        let said = land.run("c", &["status"]).stderr;
+        (said.contains("was removed from the cluster at") && said.contains("`understudy down --etcd`")).then_some(())
+    });
+    // As it says.
+    land.ok("c", &["down", "--yes", "--etcd"]);
+    land.host("c").shell("mv /var/lib/understudy/shop /root/").unwrap();
+    land.join("c", "a", "member");
+    assert_eq!(land.report("c").votes, (3, 2));
+    assert!(!land.report("c").taken_out);
+}
+
+/// It counts nobody, and is not led to go on alone.
+fn assert_removed(report: &membership::Report) {
+    let says = report.says.join("\n");
+    assert!(report.taken_out && report.members.is_empty(), "{report:?}");
+    assert!(
+        says.contains("was removed from the cluster at") && says.contains("`understudy down --etcd`"),
+        "{says}"
+    );
+    assert!(!says.contains("recover"), "{says}");
 }
 
 #[test]

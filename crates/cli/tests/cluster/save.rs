@@ -101,6 +101,8 @@ fn the_member_that_is_left_goes_on_alone() {
         assert_eq!(names(land.status("a").unwrap()), ["a"], "{started:?}");
         std::thread::sleep(std::time::Duration::from_millis(250));
     }
+    let says = land.report("b").says;
+    assert!(says[0].contains("was left behind at"), "{says:?}");
     let token = land.ok("a", &["cluster", "token"]);
     let host = land.host("b").address().to_string();
     let join = ["cluster", "join", token.trim(), "--host", &*host];
@@ -112,6 +114,74 @@ fn the_member_that_is_left_goes_on_alone() {
     let joined = land.run("b", &join);
     assert!(joined.ended.is_success(), "{down:?} {joined:?}");
     wait_for("both", HEAL, || (names(land.status("a")?) == ["a", "b"]).then_some(()));
+}
+
+/// The others were cut off and not off, whatever was stated: they go on with the store of before.
+#[test]
+fn both_sides_of_a_false_statement_tell_of_each_other_until_one_has_joined_anew() {
+    let land = Land::of(&["a", "b", "c"]);
+    let cut = Fault::partition([vec!["a"], vec!["b", "c"]]);
+    land.rig.begin(&cut).unwrap();
+    wait_for("plain words", HEAL, || (!land.report("a").store_answers).then_some(()));
+    land.ok("a", &["down", "--yes"]);
+    land.ok("a", &["cluster", "recover", "--others-are", "off"]);
+    let problem = |host: &str, code: &str, about: &str| {
+        let problems = land.status(host)?.problems;
+        problems.into_iter().find(|one| one.code == code && one.about == about)
+    };
+    assert!(
+        problem("a", "two-clusters", "b").is_none(),
+        "nothing is heard of it yet"
+    );
+    land.rig.heal(&cut).unwrap();
+
+    for other in ["b", "c"] {
+        let beside = wait_for("the new side to tell of it", HEAL, || {
+            problem("a", "two-clusters", other)
+        });
+        assert!(beside.text.contains("that store decides"), "{beside:?}");
+        assert!(beside.hint.contains(&format!("--force` on {other}")), "{beside:?}");
+        let left = wait_for("its own word", HEAL, || problem(other, "left-behind", other));
+        assert!(
+            left.text.contains("node a went on without it, as generation 1"),
+            "{left:?}"
+        );
+        assert!(left.hint.contains("understudy down --etcd --force"), "{left:?}");
+        let report = land.report(other);
+        assert!(
+            report.store_answers && report.says[0].contains("was left behind"),
+            "{report:?}"
+        );
+    }
+    let report = land.report("a");
+    assert!(report.says[0].contains("two clusters go on"), "{report:?}");
+    let alerts = wait_for("the alert", HEAL, || {
+        let alerts = land.run("a", &["alerts", "--json"]).stdout;
+        alerts.contains("two-clusters").then_some(alerts)
+    });
+    assert!(alerts.contains("understudy down --etcd --force"), "{alerts}");
+    // Nobody was ended for it.
+    assert!(land.report("b").store_answers && land.status("c").is_some());
+
+    // As the hints say.
+    for other in ["b", "c"] {
+        land.ok(other, &["down", "--yes", "--etcd", "--force"]);
+        land.host(other).shell("mv /var/lib/understudy/shop /root/").unwrap();
+        land.join(other, "a", "member");
+    }
+    wait_for("nothing to be left to tell", HEAL, || {
+        let problems = land.status("a")?.problems;
+        (!problems.iter().any(|one| one.code == "two-clusters")).then_some(())
+    });
+    wait_for("those who joined to be left behind no more", HEAL, || {
+        let node = land.host("a").shell("cat /var/lib/understudy/shop/node.json").unwrap();
+        (!node.contains("left_behind")).then_some(())
+    });
+    let report = land.report("b");
+    assert!(
+        report.votes == (3, 2) && !report.says.iter().any(|line| line.contains("left behind")),
+        "{report:?}"
+    );
 }
 
 /// The node of the active is lost for good, and two of three members with it: whoever is left has not followed since it came up.

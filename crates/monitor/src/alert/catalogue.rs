@@ -9,6 +9,8 @@ pub enum Code {
     ServiceDown,
     /// The store has no majority: nothing can be decided.
     QuorumLost,
+    /// Nodes that were left behind go on beside the cluster.
+    TwoClusters,
     /// The budget of an objective burns so fast that somebody must look now.
     BudgetBurnsFast,
     /// Promotions fail.
@@ -69,7 +71,7 @@ pub struct Entry {
 }
 
 /// All of them, the worst first.
-pub const CATALOGUE: [Entry; 20] = [
+pub const CATALOGUE: [Entry; 21] = [
     Entry {
         code: Code::ServiceDown,
         name: "service-down",
@@ -89,6 +91,16 @@ pub const CATALOGUE: [Entry; 20] = [
         meaning: "What runs goes on, but nothing is failed over; exclusive actives stand still when their sessions run out.",
         manager: "It goes on asking, and takes up its work when the store answers.",
         action: "`understudy cluster status` names the members that are missing: bring a majority of them back.",
+    },
+    Entry {
+        code: Code::TwoClusters,
+        name: "two-clusters",
+        title: "what was left behind goes on beside the cluster",
+        severity: Severity::Error,
+        after_s: 0,
+        meaning: "Services may run twice, exclusive ones too, each side with data of its own; a floating address may be on both.",
+        manager: "It ends nothing on either side: which one is right nobody but you can know. Each side tells it for as long as it hears of the other.",
+        action: "Decide which side goes on, and stop the other one: `understudy down --etcd --force` on its nodes, put their folders aside, and let them join anew.",
     },
     Entry {
         code: Code::BudgetBurnsFast,

@@ -349,6 +349,7 @@ fn of_problems(status: &Status, wrong: &mut Vec<Wrong>) {
             "proxy-down" => Code::ProxyDown,
             "frozen" | "cannot-fence" | "no-session" => Code::NotFenced,
             "clock-wrong" => Code::ClockWrong,
+            "two-clusters" | "left-behind" => Code::TwoClusters,
             _ if problem.severity == api::Severity::Error => Code::OtherProblem,
             _ => continue,
         };
@@ -360,7 +361,7 @@ fn of_problems(status: &Status, wrong: &mut Vec<Wrong>) {
             service.name == problem.about || service_of(&problem.about).as_ref() == Some(&service.name)
         });
         let text = match code {
-            Code::OtherProblem => format!("{}; {}", problem.text, problem.hint),
+            Code::OtherProblem | Code::TwoClusters => format!("{}; {}", problem.text, problem.hint),
             _ => problem.text.clone(),
         };
         wrong.push(of(code, &about, service.map(|service| service.name.clone()), text));
