@@ -375,7 +375,8 @@ fn up_on_a_running_cluster_applies_the_file() {
         "{}",
         ran.stderr
     );
-    let ran = fake.run(&["up", file, "--detach", "--yes", "--nodes", "3"]);
+    let folder = fake.folder.path().to_str().unwrap();
+    let ran = fake.run(&["up", file, "--detach", "--yes", "--nodes", "3", "--state-dir", folder]);
     for part in [
         "revision 4 is in force",
         "shop is up: 2 services, all redundant",
