@@ -484,7 +484,7 @@ pub(crate) type Inputs = mpsc::UnboundedSender<crate::input::Input>;
 #[cfg(test)]
 mod tests {
     use super::Journal;
-    use decisions::{Decision, Note, NoteKind, Reason};
+    use decisions::{Action, Decision, Note, NoteKind, Reason};
     use model::NodeName;
 
     #[test]
@@ -496,10 +496,16 @@ mod tests {
             Reason::WentDown { node: node.clone() },
             Reason::SessionExpired { node: node.clone() },
         ] {
-            journal.note(&Decision::note(
-                Note::about_node(NoteKind::NodeLost, node.clone()),
+            let note = Note {
+                kind: NoteKind::NodeLost,
+                service: None,
+                instance: None,
+                node: Some(node.clone()),
+            };
+            journal.note(&Decision {
+                action: Action::Note(note),
                 because,
-            ));
+            });
         }
         let told = journal.after(0, 10, None).events;
         let told: Vec<(&str, &str)> = told.iter().map(|event| (&*event.kind, &*event.text)).collect();

@@ -356,8 +356,8 @@ mod tests {
     fn a_plan_starts_nothing_again_that_runs_what_the_new_file_says() {
         let node = NodeName::new("a").unwrap_or_else(|error| panic!("{error}"));
         let (worked, broken) = (
-            file("command = [\"true\"]\nactive = 2\n"),
-            file("command = [\"false\"]\nactive = 2\n"),
+            file("command = [\"true\"]\nactive = 2\nstandby = 0\n"),
+            file("command = [\"false\"]\nactive = 2\nstandby = 0\n"),
         );
         let mut core = Core::new(0, 0, 0, [node]);
         core.handle(Event::Applied(broken.clone()), Timestamp(0));
@@ -383,7 +383,7 @@ mod tests {
             (api::ChangeKind::Roll, 1, 1),
             "{back:?}"
         );
-        let third = file("command = [\"sh\"]\nactive = 2\n");
+        let third = file("command = [\"sh\"]\nactive = 2\nstandby = 0\n");
         let on = &plan(2, &broken, &third, &view).changes[0];
         assert_eq!((on.kind, on.starts, on.stops), (api::ChangeKind::Roll, 2, 2), "{on:?}");
     }
