@@ -191,6 +191,7 @@ fn router() -> (axum::Router<Door>, utoipa::openapi::OpenApi) {
         .routes(routes!(post_force))
         .routes(routes!(post_fence))
         .routes(routes!(get_deeds))
+        .routes(routes!(post_deed))
         .routes(routes!(post_pause))
         .routes(routes!(post_resume))
         .routes(routes!(post_retry))
@@ -813,6 +814,20 @@ async fn get_deeds(State(door): State<Door>) -> Answer<Vec<api::Deed>> {
     Ok(Json(deeds.collect()))
 }
 
+/// What is done to a cluster by `understudy cluster`, which goes to the store itself.
+const DONE_TO_CLUSTERS: [&str; 3] = ["remove", "recover", "restore"];
+
+/// Keeps that somebody did something to the cluster that no agent carries out: `remove`, `recover` or `restore`. Answered when it is written.
+#[utoipa::path(post, path = "/v1/deeds", request_body = api::DeedRequest, responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
+async fn post_deed(State(door): State<Door>, By(by): By, Json(deed): Json<api::DeedRequest>) -> Answer<Outcome> {
+    if !DONE_TO_CLUSTERS.contains(&deed.what.as_str()) {
+        let text = format!("`{}` is not kept like this", deed.what);
+        let hint = format!("it is one of {}", DONE_TO_CLUSTERS.join(", "));
+        return Err(refused(text, Some(hint)).into());
+    }
+    Ok(Json(door.ask(|answer| Request::KeepDeed { by, deed, answer }).await??))
+}
+
 /// Lets a node run instances again.
 #[utoipa::path(post, path = "/v1/undrain/{node}", params(("node" = String, Path, description = "A node")), responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
 async fn post_undrain(State(door): State<Door>, by: By, UrlPath(node): UrlPath<String>) -> Answer<Outcome> {
@@ -858,8 +873,8 @@ async fn post_retry(State(door): State<Door>, by: By, UrlPath(instance): UrlPath
 
 /// Stops everything, in reverse start order, the agent last. Answered when nothing runs any more.
 #[utoipa::path(post, path = "/v1/down", responses((status = 200, body = Outcome)))]
-async fn post_down(State(door): State<Door>) -> Answer<Outcome> {
-    Ok(Json(door.ask(|answer| Request::Down { answer }).await?))
+async fn post_down(State(door): State<Door>, By(by): By) -> Answer<Outcome> {
+    Ok(Json(door.ask(|answer| Request::Down { by, answer }).await?))
 }
 
 pub(crate) fn not_found(outcome: Outcome) -> Refused {

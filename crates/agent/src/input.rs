@@ -28,7 +28,7 @@ pub(crate) enum Input {
         pid: u32,
     },
     /// The proxy is gone; another one is being started.
-    ProxyDown,
+    ProxyDown(crate::proxy_link::ProxyEnd),
     /// A file was written to the store, or could not be.
     /// It was written that a revision worked: for the first time or not; nothing, if it could not be.
     Worked { revision: u64, written: Option<bool> },
@@ -155,6 +155,12 @@ pub(crate) enum Request {
         about: String,
         text: String,
     },
+    /// A program of ours did something for an operator, without the agent.
+    KeepDeed {
+        by: String,
+        deed: api::DeedRequest,
+        answer: oneshot::Sender<Result<api::Outcome, api::Outcome>>,
+    },
     Park {
         request: api::ParkRequest,
         parks: bool,
@@ -171,6 +177,7 @@ pub(crate) enum Request {
     /// Logs to be looked at: where, how large, how many to keep.
     Rotations(oneshot::Sender<Vec<(std::path::PathBuf, u64, u32)>>),
     Down {
+        by: String,
         answer: oneshot::Sender<api::Outcome>,
     },
 }
@@ -199,6 +206,7 @@ impl Request {
             | Request::Pause { .. }
             | Request::Retry { .. }
             | Request::Note { .. }
+            | Request::KeepDeed { .. }
             | Request::Rotations(_)
             | Request::Down { .. } => false,
         }

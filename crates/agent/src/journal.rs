@@ -3,7 +3,7 @@
 use crate::clock;
 use crate::took::{Took, span};
 use api::{Event, EventPage, Failover, FailoverStep, Severity, Step};
-use decisions::{Action, Decision, NoteKind, Takeover};
+use decisions::{Action, Decision, NoteKind, Reason, Takeover};
 use model::{ServiceName, ServiceState, Timestamp, WallTime};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Write};
@@ -69,7 +69,14 @@ impl Journal {
         let because = decision.because.to_string();
         let event = match &decision.action {
             Action::Note(note) => {
-                let (severity, kind, text) = sentence(note);
+                let (severity, kind, text) = match (&note.kind, &decision.because) {
+                    (NoteKind::NodeLost, Reason::WentDown { node }) => (
+                        Severity::Info,
+                        "node-down",
+                        format!("node {node} was stopped in order (`down`)"),
+                    ),
+                    _ => sentence(note),
+                };
                 Event {
                     severity,
                     kind: kind.into(),
@@ -355,7 +362,9 @@ fn sentence(note: &decisions::Note) -> (Severity, &'static str, String) {
         NoteKind::Flapping => (
             Severity::Warning,
             "flapping",
-            format!("{who} dies again and again; it is last in the failover order"),
+            format!(
+                "{who} does not stay up: it ended or was ended three times within a minute; it is last in the failover order"
+            ),
         ),
         NoteKind::Replaced => (
             Severity::Warning,
@@ -471,3 +480,41 @@ fn write_lines(path: &Path, lines: &std::sync::mpsc::Receiver<Vec<u8>>) {
 
 /// A channel into the main loop.
 pub(crate) type Inputs = mpsc::UnboundedSender<crate::input::Input>;
+
+#[cfg(test)]
+mod tests {
+    use super::Journal;
+    use decisions::{Action, Decision, Note, NoteKind, Reason};
+    use model::NodeName;
+
+    #[test]
+    fn a_node_that_was_taken_down_is_not_told_as_lost() {
+        let folder = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
+        let mut journal = Journal::open(folder.path().join("events.jsonl"));
+        let node = NodeName::new("b").unwrap_or_else(|error| panic!("{error}"));
+        for because in [
+            Reason::WentDown { node: node.clone() },
+            Reason::SessionExpired { node: node.clone() },
+        ] {
+            let note = Note {
+                kind: NoteKind::NodeLost,
+                service: None,
+                instance: None,
+                node: Some(node.clone()),
+            };
+            journal.note(&Decision {
+                action: Action::Note(note),
+                because,
+            });
+        }
+        let told = journal.after(0, 10, None).events;
+        let told: Vec<(&str, &str)> = told.iter().map(|event| (&*event.kind, &*event.text)).collect();
+        assert_eq!(
+            told,
+            [
+                ("node-down", "node b was stopped in order (`down`)"),
+                ("node-lost", "node b is lost"),
+            ]
+        );
+    }
+}

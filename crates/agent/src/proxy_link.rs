@@ -60,6 +60,33 @@ impl ProxyLink {
     }
 }
 
+/// Why there is no connection to a proxy any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProxyEnd {
+    /// Its connection ended, or could not be written to.
+    Died,
+    /// It answered no ping, and was ended by us.
+    Hung,
+}
+
+impl ProxyEnd {
+    /// Its event: kind, text, and why.
+    pub(crate) fn in_words(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Died => (
+                "proxy-died",
+                "the proxy died; another one is being started on the same sockets",
+                "its connection to the agent ended",
+            ),
+            Self::Hung => (
+                "proxy-hung",
+                "the proxy hung and was killed; another one is being started on the same sockets",
+                "it answered nothing for two seconds",
+            ),
+        }
+    }
+}
+
 struct Keeper {
     layout: Layout,
     exe: PathBuf,
@@ -84,10 +111,10 @@ impl Keeper {
                     if self.inputs.send(Input::ProxyUp { fronts, pid }).is_err() {
                         return;
                     }
-                    if self.talk(client, pid, &mut queue).await.is_none() {
+                    let Some(end) = self.talk(client, pid, &mut queue).await else {
                         return;
-                    }
-                    let _ = self.inputs.send(Input::ProxyDown);
+                    };
+                    let _ = self.inputs.send(Input::ProxyDown(end));
                 }
                 Err(problem) => tracing::error!(problem, "there is no proxy; clients wait"),
             }
@@ -172,7 +199,7 @@ impl Keeper {
         mut client: ProxyClient,
         pid: u32,
         queue: &mut mpsc::UnboundedReceiver<Outgoing>,
-    ) -> Option<()> {
+    ) -> Option<ProxyEnd> {
         let mut pings = tokio::time::interval(PING_EVERY);
         // After a stall of our own the proxy gets its time anew.
         pings.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -184,10 +211,10 @@ impl Keeper {
                     if unanswered > PINGS_UNANSWERED_MAX {
                         tracing::warn!(pid, "the proxy hangs; replacing it");
                         end(pid).await;
-                        return Some(());
+                        return Some(ProxyEnd::Hung);
                     }
                     if client.queue(&ToProxy::Ping, None).is_err() {
-                        return Some(());
+                        return Some(ProxyEnd::Died);
                     }
                 }
                 outgoing = queue.recv() => {
@@ -196,7 +223,7 @@ impl Keeper {
                     let socket = socket.as_ref().map(|socket| socket.as_fd());
                     if let Err(error) = client.send(&message, socket).await {
                         tracing::warn!(error = %crate::executor::chain(&error), "lost the proxy");
-                        return Some(());
+                        return Some(ProxyEnd::Died);
                     }
                     if last {
                         // It ends because we want it to: no other one is wanted.
@@ -216,7 +243,7 @@ impl Keeper {
                     }
                     Err(error) => {
                         tracing::warn!(error = %crate::executor::chain(&error), "lost the proxy");
-                        return Some(());
+                        return Some(ProxyEnd::Died);
                     }
                 },
             }

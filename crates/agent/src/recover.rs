@@ -456,6 +456,7 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
         down: Vec::new(),
         down_by: None,
         proxy_is_up: false,
+        farewell: None,
         ending: None,
         pulse,
         clustered,

@@ -12,11 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use store::{Compare, Op, Store, Txn};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 /// So many deeds are kept; they are done by hand, so that is years.
 const DEEDS_KEPT: usize = 1_000;
 /// A store that does not answer an operator within this is told to be lost.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// An agent that ends waits for no store longer than this to note who wanted it to.
+const FAREWELL_WITHIN: Duration = Duration::from_secs(1);
 
 /// Something that is so for as long as a key is there.
 pub(crate) struct Wish {
@@ -94,12 +97,14 @@ impl Agent {
         });
     }
 
-    /// Keeps what was done for an operator. Nothing waits for it, and it is lost where the store does not take it.
-    pub(crate) fn note_deed(&self, by: &str, what: &str, about: &str, text: String) {
+    /// Keeps what was done for an operator. It is lost where the store does not take it, for what was done is done; whoever wants to know that it is
+    /// written waits for what comes back.
+    pub(crate) fn note_deed(&self, by: &str, what: &str, about: &str, text: String) -> JoinHandle<Result<(), String>> {
         let deed = self.deed(clock::wall_now(), by, what, about, text);
         let store = Arc::clone(&self.store);
         tokio::spawn(async move {
-            if let Err(error) = write_with(store.as_ref(), Txn::new(), &deed).await {
+            let written = write_with(store.as_ref(), Txn::new(), &deed).await;
+            if let Err(error) = &written {
                 tracing::warn!(
                     by = deed.by,
                     what = deed.what,
@@ -108,7 +113,24 @@ impl Agent {
                     "who did this is not kept"
                 );
             }
-        });
+            written.map(drop)
+        })
+    }
+
+    /// Keeps that this node, or all of it, is taken down, and by whom.
+    pub(crate) fn note_down(&mut self, by: &str) {
+        let (about, text) = match &self.clustered {
+            Some(cluster) => (cluster.me.to_string(), format!("node {} is taken down", cluster.me)),
+            None => (self.name.clone(), format!("cluster {} is stopped", self.name)),
+        };
+        self.farewell = Some(self.note_deed(by, "down", &about, text));
+    }
+
+    /// Waits for what is being written of the end of this agent, for as long as it is worth.
+    pub(crate) async fn take_leave(&mut self) {
+        if let Some(written) = self.farewell.take() {
+            let _ = tokio::time::timeout(FAREWELL_WITHIN, written).await;
+        }
     }
 
     /// What an operator does through this agent.

@@ -18,7 +18,7 @@ pub use history::{History, Latencies, Measure, Part, Sample, Samples, Series, Si
 pub use limits::{Bottleneck, Saturation, SlowService, Suspect, WindowPage};
 pub use live::{Beat, DashboardLink, Delta, Effect, Peer, Preview, ServiceDelta, SignIn, Snapshot, Viewer};
 pub use status::{
-    Answer, ApplyRequest, Change, ChangeKind, Deed, DrillRequest, Event, EventPage, Explanation, Failover,
+    Answer, ApplyRequest, Change, ChangeKind, Deed, DeedRequest, DrillRequest, Event, EventPage, Explanation, Failover,
     FailoverStep, FenceRequest, Floating, ForceRequest, GivenUpVersion, HistoryEntry, InstanceStatus, LogLine,
     NodeState, NodeStatus, Outage, Outcome, ParkRequest, Parked, Pause, PauseRequest, Plan, Problem, RollbackRequest,
     Rollout, ServiceStatus, Severity, SlotStatus, Status, Step, SwitchoverRequest, Traffic,

@@ -167,6 +167,9 @@ pub struct Live {
     /// How the last of its processes ended that did so unasked, or why its node ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_end: Option<String>,
+    /// It took a slot and did not come to serve, and nobody else has since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_promoted: Option<NotPromoted>,
     /// Where it listens.
     pub address: Option<SocketAddr>,
     /// Its main process.
@@ -180,6 +183,17 @@ pub struct Live {
     /// Why its node cannot have or keep the address for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address_trouble: Option<AddressTrouble>,
+}
+
+/// A promotion that failed, as the node of its instance saw it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotPromoted {
+    /// Of which slot.
+    pub slot: u32,
+    /// At which epoch.
+    pub epoch: Epoch,
+    /// What kept it from serving.
+    pub what: String,
 }
 
 /// Why a floating address is not where it should be.
@@ -291,7 +305,8 @@ pub struct Deed {
     pub by: String,
     /// Through the agent of which node.
     pub through: String,
-    /// `switchover`, `drain`, `undrain`, `rebalance`, `retry`, `drill`, `park`, `unpark`, `force`, `fence`, `pause` or `resume`.
+    /// `switchover`, `drain`, `undrain`, `rebalance`, `retry`, `drill`, `park`, `unpark`, `force`, `fence`, `pause`, `resume`, `down`,
+    /// `remove`, `recover` or `restore`.
     pub what: String,
     /// To what: a slot, or the cluster.
     pub about: String,

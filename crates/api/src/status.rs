@@ -567,9 +567,21 @@ pub struct Deed {
     pub by: String,
     /// Through the agent of which node.
     pub through: String,
-    /// `switchover`, `drain`, `undrain`, `rebalance`, `retry`, `drill`, `park`, `unpark`, `force`, `fence`, `pause` or `resume`.
+    /// `switchover`, `drain`, `undrain`, `rebalance`, `retry`, `drill`, `park`, `unpark`, `force`, `fence`, `pause`, `resume`, `down`,
+    /// `remove`, `recover` or `restore`.
     pub what: String,
     /// To what: a slot, or the cluster.
+    pub about: String,
+    /// In words, with what was stated.
+    pub text: String,
+}
+
+/// `POST /v1/deeds`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DeedRequest {
+    /// `remove`, `recover` or `restore`.
+    pub what: String,
+    /// To what: a node, or the cluster.
     pub about: String,
     /// In words, with what was stated.
     pub text: String,

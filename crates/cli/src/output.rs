@@ -3,6 +3,7 @@
 use crate::args::ColorChoice;
 use crate::render::{Tone, View};
 use jiff::tz::TimeZone;
+use std::borrow::Cow;
 use std::io::{self, BufRead, IsTerminal, Write};
 
 /// Where a command speaks.
@@ -12,6 +13,8 @@ pub(crate) struct Output {
     pub(crate) view: View,
     /// How stderr is read.
     pub(crate) talk: View,
+    /// Options that were typed and that each command needs too that is told of: it is to work when it is pasted.
+    pub(crate) options: String,
 }
 
 /// What the operator said to a question.
@@ -36,7 +39,7 @@ pub(crate) enum Said {
 
 impl Output {
     /// As asked for, and as the terminal is.
-    pub(crate) fn new(choice: ColorChoice) -> Self {
+    pub(crate) fn new(choice: ColorChoice, options: &str) -> Self {
         let zone = TimeZone::system();
         let color = |terminal: bool| match choice {
             ColorChoice::Always => true,
@@ -55,11 +58,17 @@ impl Output {
         Self {
             view: view(stdout.is_terminal(), columns(&stdout)),
             talk: view(stderr.is_terminal(), columns(&stderr)),
+            options: options.to_owned(),
         }
     }
 
-    /// Part of the answer.
+    /// Part of the answer, in our words.
     pub(crate) fn answer(&self, text: &str) {
+        self.verbatim(&with_options(text, &self.options));
+    }
+
+    /// Part of the answer that is not in our words, or for a program.
+    pub(crate) fn verbatim(&self, text: &str) {
         let mut stdout = io::stdout().lock();
         if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
             // Whoever reads has enough (`| head`): that is no failure. Anything else is: the answer is not complete.
@@ -72,10 +81,15 @@ impl Output {
         self.answer(&format!("{text}\n"));
     }
 
+    /// A line of it.
+    pub(crate) fn verbatim_line(&self, text: &str) {
+        self.verbatim(&format!("{text}\n"));
+    }
+
     /// Part of the conversation. Nobody may be listening; that changes nothing.
     pub(crate) fn say(&self, text: &str) {
         let mut stderr = io::stderr().lock();
-        let _ = stderr.write_all(text.as_bytes());
+        let _ = stderr.write_all(with_options(text, &self.options).as_bytes());
         let _ = stderr.write_all(b"\n");
     }
 
@@ -130,6 +144,25 @@ impl Output {
     }
 }
 
+/// The same text with the options in each command that it tells of: "`understudy explain db`".
+fn with_options<'a>(text: &'a str, options: &str) -> Cow<'a, str> {
+    const COMMAND: &str = "`understudy";
+    if options.is_empty() || !text.contains(COMMAND) {
+        return Cow::Borrowed(text);
+    }
+    let mut parts = text.split(COMMAND);
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        out.push_str(COMMAND);
+        // Its name alone, or that of something of it, is no command.
+        if part.starts_with(char::is_whitespace) && !part.trim_start().starts_with("--") {
+            out.push_str(options);
+        }
+        out.push_str(part);
+    }
+    Cow::Owned(out)
+}
+
 /// An error with its head; what an agent says of a file has one already, a picture of the place for each.
 fn headed(said: &str, talk: &View) -> String {
     let head = talk.paint(Tone::Bad, "error:");
@@ -147,8 +180,18 @@ fn columns(fd: &impl std::os::fd::AsFd) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::headed;
+    use super::{headed, with_options};
     use crate::render::plain_view;
+
+    #[test]
+    fn a_command_that_is_told_of_works_when_it_is_pasted() {
+        let hint = "`understudy explain db` says more, or `understudy\n  logs db-1`; the user `understudy` is ours";
+        assert_eq!(
+            with_options(hint, " --cluster shop"),
+            "`understudy --cluster shop explain db` says more, or `understudy --cluster shop\n  logs db-1`; the user `understudy` is ours"
+        );
+        assert_eq!(with_options(hint, ""), hint);
+    }
 
     #[test]
     fn an_error_has_one_head() {

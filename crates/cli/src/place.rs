@@ -17,6 +17,8 @@ pub(crate) struct Place {
     pub(crate) asked: Option<String>,
     /// How this program was called, with the options that lead here: what to type next begins with it.
     pub(crate) program: String,
+    /// The options alone that lead here, each with a space before it: commands that are told of need them too.
+    pub(crate) options: String,
 }
 
 /// Whether a cluster runs.
@@ -102,6 +104,7 @@ impl Place {
         let base = std::path::absolute(&base).unwrap_or(base);
         Self {
             program: program(global, &base),
+            options: options(global, &base),
             base,
             asked: global.cluster.clone(),
         }
@@ -218,12 +221,22 @@ fn program(global: &Global, base: &Path) -> String {
     } else {
         "understudy".to_owned()
     };
+    program.push_str(&options(global, base));
+    program
+}
+
+/// The options that were typed and lead to the same cluster again.
+fn options(global: &Global, base: &Path) -> String {
     let from_environment = std::env::var_os("UNDERSTUDY_STATE_DIR")
         .is_some_and(|value| Some(Path::new(&value)) == global.state_dir.as_deref());
+    let mut options = String::new();
     if global.state_dir.is_some() && !from_environment {
-        program.push_str(&format!(" --state-dir {}", base.display()));
+        options.push_str(&format!(" --state-dir {}", base.display()));
     }
-    program
+    if let Some(cluster) = &global.cluster {
+        options.push_str(&format!(" --cluster {cluster}"));
+    }
+    options
 }
 
 /// The process that holds the lock of a file, if one does.
@@ -269,6 +282,7 @@ mod tests {
             base: base.to_owned(),
             asked: asked.map(Into::into),
             program: String::new(),
+            options: String::new(),
         }
     }
 

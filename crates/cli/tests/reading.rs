@@ -316,6 +316,18 @@ fn without_an_agent_it_says_how_to_start_one() {
         "{}",
         ran.stderr
     );
+    // Where the way here had to be typed, what to type next leads here too.
+    let other = tempfile::tempdir().unwrap();
+    let typed = other.path().to_str().unwrap();
+    let ran = run_in(folder.path(), &["status", "--state-dir", typed]);
+    assert!(
+        ran.failed().contains("no cluster runs")
+            && ran
+                .stderr
+                .contains(&format!("`understudy --state-dir {typed} up FILE` starts one")),
+        "{}",
+        ran.stderr
+    );
     std::fs::create_dir_all(folder.path().join("shop/run")).unwrap();
     let ran = run_in(folder.path(), &["status", "--cluster", "shop"]);
     assert!(

@@ -207,6 +207,17 @@ impl Core {
                     self.reconcile_of(&node, now);
                 }
             }
+            ClusterEvent::Ended {
+                node,
+                session,
+                in_order,
+            } => {
+                if let Some(peer) = self.peer(&node)
+                    && peer.ended.is_none_or(|(known, _)| known < session)
+                {
+                    peer.ended = Some((session, in_order));
+                }
+            }
             ClusterEvent::Renewed { node } => {
                 if let Some(peer) = self.peer(&node).filter(|peer| peer.expired.is_some()) {
                     peer.expired = None;

@@ -38,7 +38,7 @@ pub use action::{Action, Begun, Decision, Note, NoteKind, Refusal, RouteTarget, 
 pub use event::{Adopted, Commit, Event, HookOutcome, ProbeOutcome, Recovered, SlotKnown};
 pub use given_up::{GivenUp, Trial};
 pub use park::{Parked, Paused};
-pub use peers::{ClusterEvent, Condemn, Report};
+pub use peers::{ClusterEvent, Condemn, NotPromoted, Report};
 pub use place::Place;
 pub use reason::Reason;
 pub use reconcile::unhealthy_restart_after;

@@ -63,6 +63,15 @@ pub enum ClusterEvent {
         /// The latest.
         session: Revision,
     },
+    /// A session of a node has ended, and how: told before it is told that it is gone. For people: nothing is decided by it.
+    Ended {
+        /// Whose.
+        node: NodeName,
+        /// Which.
+        session: Revision,
+        /// Its node gave it back: an operator took it down.
+        in_order: bool,
+    },
     /// It was renewed after all.
     Renewed {
         /// Whose.
@@ -192,6 +201,19 @@ pub struct Report {
     pub last_failure: Option<String>,
     /// How the last of its processes ended that did so unasked, or why its node ended it.
     pub last_end: Option<String>,
+    /// It took a slot and did not come to serve, and nobody else has since. For people: nothing is decided by it.
+    pub not_promoted: Option<NotPromoted>,
+}
+
+/// A promotion that failed, as the node of its instance saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotPromoted {
+    /// Of which slot.
+    pub slot: u32,
+    /// At which epoch.
+    pub epoch: Epoch,
+    /// What kept it from serving.
+    pub what: String,
 }
 
 /// Ends another's session with a claim, if it was not renewed since.
@@ -213,6 +235,8 @@ pub(crate) struct Peer {
     /// The session of which the last renewal was seen then.
     pub(crate) silent: Option<(Revision, Timestamp)>,
     pub(crate) runs_services: bool,
+    /// The latest of its sessions that ended, as far as that was told, and whether it was given back.
+    pub(crate) ended: Option<(Revision, bool)>,
 }
 
 /// The cluster as one of its agents sees it.
@@ -318,6 +342,7 @@ impl Peers {
 pub(crate) fn lost_because(peers: &Peers, node: &NodeName) -> Reason {
     match peers.others.get(node) {
         Some(peer) if peer.session.is_some() => Reason::SessionExpired { node: node.clone() },
+        Some(peer) if peer.ended.is_some_and(|(_, in_order)| in_order) => Reason::WentDown { node: node.clone() },
         _ => Reason::SessionEnded { node: node.clone() },
     }
 }

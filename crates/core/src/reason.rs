@@ -127,6 +127,9 @@ pub enum Reason {
     SessionExpired {
         node: NodeName,
     },
+    WentDown {
+        node: NodeName,
+    },
     /// A node is lost, and whether it still writes is not known yet.
     AwaitsPowerOff {
         /// Which.
@@ -317,6 +320,7 @@ impl fmt::Display for Reason {
             Reason::DownAsked => f.write_str("the operator takes everything down"),
             Reason::NodeLost { node } => write!(f, "node {node} is lost"),
             Reason::SessionEnded { node } => write!(f, "node {node} has no session"),
+            Reason::WentDown { node } => write!(f, "the operator took node {node} down in order (`down`)"),
             Reason::SessionExpired { node } => write!(f, "the session of node {node} ran out"),
             Reason::AwaitsPowerOff { node } => write!(
                 f,

@@ -1,9 +1,9 @@
 //! One of the N places for an active.
 
 use crate::reconcile::Kept;
-use crate::{Action, Begun, Decision, Parked, Reason, Refusal, SlotKnown, Takeover};
+use crate::{Action, Begun, Decision, NotPromoted, Parked, Reason, Refusal, SlotKnown, Takeover};
 use model::{Epoch, InstanceId, NodeName, Revision, RunId, SlotId, Timestamp};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// After this long a takeover is told even if nobody asked the new active anything yet.
 pub(crate) const REPORT_AFTER: std::time::Duration = std::time::Duration::from_secs(2);
@@ -135,8 +135,8 @@ pub(crate) struct Slot {
     pub(crate) report_at: Option<Timestamp>,
     /// Promotions in a row that failed, and when the next may be tried.
     pub(crate) failed_promotions: u32,
-    /// What became of the last one, until one goes well.
-    pub(crate) failed_promotion: Option<Reason>,
+    /// Whose they were, here and on other nodes, and what became of the last of each, until one goes well.
+    pub(crate) not_promoted: BTreeMap<InstanceId, NotPromoted>,
     pub(crate) claim_after: Timestamp,
     /// When the store may be tried again after a write that failed.
     pub(crate) write_after: Timestamp,
@@ -184,7 +184,7 @@ impl Slot {
             awaits_route: None,
             report_at: None,
             failed_promotions: 0,
-            failed_promotion: None,
+            not_promoted: BTreeMap::new(),
             claim_after: Timestamp(0),
             write_after: Timestamp(0),
             conflicts: 0,
@@ -340,7 +340,22 @@ impl Slot {
     /// Somebody was promoted, and serves.
     pub(crate) fn promotion_went_well(&mut self) {
         self.failed_promotions = 0;
-        self.failed_promotion = None;
+        self.not_promoted.clear();
+    }
+
+    /// Why the last promotion failed, if none went well since.
+    pub(crate) fn why_not_promoted(&self) -> Option<Reason> {
+        let (instance, failed) = self.not_promoted.iter().max_by_key(|(_, failed)| failed.epoch)?;
+        Some(Reason::NotPromoted {
+            instance: instance.clone(),
+            what: failed.what.clone(),
+        })
+    }
+
+    /// When somebody is promoted again after promotions that failed, if that waits.
+    pub(crate) fn promoted_again_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let waits = self.phase == Phase::Vacant && self.failed_promotions > 0 && self.claim_after > now;
+        waits.then_some(self.claim_after)
     }
 
     /// A takeover is over, as far as it went: it is told, and the operator who waits for it hears. Where nobody served before there was

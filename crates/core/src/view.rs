@@ -129,6 +129,8 @@ pub struct SlotView {
     pub because: Reason,
     /// The operator wants nobody to hold it: told also while its holder is still giving it up.
     pub parked: Option<Parked>,
+    /// When somebody is promoted again after promotions that failed, if that waits: as far as this node decides it.
+    pub next_try: Option<Timestamp>,
 }
 
 /// What an instance's process does.
@@ -177,6 +179,10 @@ pub struct InstanceView {
     pub next_try: Option<Timestamp>,
     /// Runs from the present declaration.
     pub current: bool,
+    /// Its last promotion failed, and none went well since: why.
+    pub not_promoted: Option<String>,
+    /// What its process was started from, as far as this node knows; nothing if there is none.
+    pub runs_from: Option<Arc<model::Service>>,
 }
 
 impl Core {
@@ -245,6 +251,7 @@ impl Service {
                 _ => slot.because.clone(),
             },
             parked: slot.parked.clone(),
+            next_try: slot.promoted_again_at(now),
         };
         let mut instances: Vec<_> = self.instances.values().collect();
         instances.sort_by_key(|instance| instance.id.number());
@@ -266,6 +273,8 @@ impl Service {
                 _ => None,
             },
             current: instance.current,
+            not_promoted: self.not_promoted(&instance.id).map(|failed| failed.what),
+            runs_from: self.runs_from(instance),
         };
         ServiceView {
             name: self.name.clone(),

@@ -27,7 +27,7 @@ const kept_of = new Set();
 let asked = 0;
 
 /** What every first page has in its lines. */
-const FIGURES = ["requests_per_second", "errors_per_second", "latency_p99_ms"];
+const FIGURES = ["requests_per_second", "errors_per_second", "held", "latency_p99_ms"];
 
 const queryOf = (of) => (of.node ? `node=${encodeURIComponent(of.node)}` : `service=${encodeURIComponent(of.service)}`);
 

@@ -233,7 +233,7 @@ export function ages() {
   }
   for (const [name, part] of drawn.doors) {
     const now = traffic(name);
-    text(part.rates, now ? `${figure(now.requests)}/s, ${figure(now.errors)} errors/s` : "no traffic seen here");
+    text(part.rates, now ? `${figure(now.requests)}/s, ${now.held ? `${figure(now.held)} held, ` : ""}${figure(now.errors)} errors/s` : "no traffic seen here");
   }
 }
 

@@ -84,7 +84,7 @@ export function verdict() {
   const stale = !model.live || cutOff();
   const least = services.length ? Math.min(...services.map((service) => service.distance_to_outage)) : null;
   const online = [...model.nodes.values()].filter((node) => node.state === "online").length;
-  const total = services.reduce((sum, service) => { const now = traffic(service.name); return { requests: sum.requests + (now ? now.requests : 0), errors: sum.errors + (now ? now.errors : 0), all: sum.all || Boolean(now && now.all) }; }, { requests: 0, errors: 0, all: false });
+  const total = services.reduce((sum, service) => { const now = traffic(service.name); return { requests: sum.requests + (now ? now.requests : 0), errors: sum.errors + (now ? now.errors : 0), held: sum.held + ((now && now.held) || 0), all: sum.all || Boolean(now && now.all) }; }, { requests: 0, errors: 0, held: 0, all: false });
   const tile = (value, label, tone) => h("div", { class: "tile", "data-tone": stale ? "old" : tone }, h("b", null, value), h("span", null, label));
   const down = count("down"), degraded = count("degraded"), unknown = count("unknown");
   morph($("verdict"),
@@ -92,7 +92,7 @@ export function verdict() {
     tile(least === null ? "–" : String(least), least === 1 ? "failure to the first outage" : "failures to the first outage", least === 0 ? "bad" : least === 1 ? "warn" : "ok"),
     tile(`${online} of ${model.nodes.size}`, "nodes online", online === model.nodes.size ? "ok" : online * 2 > model.nodes.size ? "warn" : "bad"),
     tile(figure(total.requests), total.all ? "requests/s" : "requests/s, this node's proxy"),
-    tile(figure(total.errors), "errors/s", total.errors > 0 ? "bad" : "ok"));
+    tile(errorWords(total), total.held ? "errors/s; who is held waits for an active" : "errors/s", total.errors > 0 ? "bad" : total.held ? "warn" : "ok"));
   flag($("verdict"), "stale", stale);
 }
 
@@ -106,10 +106,14 @@ export function problems() {
 /** Requests and errors a second: of all nodes where they are measured, else of this node's proxy. */
 export function traffic(name) {
   const requests = newest({ service: name, name: "requests_per_second" });
-  if (!requests) return rate(name);
+  if (!requests) { const own = rate(name); return own && { ...own, held: 0 }; }
   const errors = newest({ service: name, name: "errors_per_second" });
-  return { requests: requests.value, errors: errors ? errors.value : 0, all: true };
+  const held = newest({ service: name, name: "held" });
+  return { requests: requests.value, errors: errors ? errors.value : 0, held: held ? Math.round(held.value) : 0, all: true };
 }
+
+/** How many errors clients see: of those who wait for an active it is not known yet what they will be answered. */
+export const errorWords = (now) => (now.held ? `${figure(now.errors)}, ${figure(now.held)} held` : figure(now.errors));
 
 const rows = new Map();
 
@@ -139,7 +143,7 @@ export function services() {
     flag(row.line, "stale", stale);
     const unheld = parked(service);
     morph(row.state, tag(service.state, stale), unheld ? h("div", { class: "parked" }, tag(unheld, stale, "warn")) : null);
-    morph(row.far, h("span", { class: "far", "data-tone": far(service) }, farWords(service.distance_to_outage)), h("div", { class: "since" }, farBy(service)), survives(service.name));
+    morph(row.far, h("span", { class: "far", "data-tone": far(service) }, farWords(service.distance_to_outage)), h("div", { class: "since" }, farBy(service)), service.distance_to_outage ? survives(service.name) : null);
     const serving = service.slots.filter((slot) => slot.state === "serving").length, ready = service.failover_order.length;
     text(row.who, `${serving}/${service.active}\u00a0active, ${ready}/${service.standby}\u00a0standby, needs\u00a0${service.need}`);
     morph(row.why, h("span", null, service.because), h("br"), h("span", { class: "since" }, `${since(service.since)}`));
@@ -163,7 +167,7 @@ export function figures() {
     const title = `${span(age())} ago`;
     const set = (cell, value, tone) => { text(cell, value); attr(cell, "title", title); attr(cell, "data-tone", tone); };
     set(row.requests, now ? figure(now.requests) : "–");
-    set(row.errors, now ? figure(now.errors) : "–");
+    set(row.errors, now ? errorWords(now) : "–", now && now.held ? "warn" : null);
     set(row.p99, p99 ? figure(p99.value) : "–");
     const service = model.services.get(name);
     if (service) flag(row.line, "stale", isServiceStale(service));

@@ -62,6 +62,8 @@ pub(crate) struct Agent {
     pub(crate) next_request: u64,
     pub(crate) down: Vec<oneshot::Sender<Outcome>>,
     pub(crate) down_by: Option<Timestamp>,
+    /// Who wanted it down is being written.
+    pub(crate) farewell: Option<tokio::task::JoinHandle<Result<(), String>>>,
     /// Routes that the core wants and the proxy has not been told of because there is none.
     pub(crate) proxy_is_up: bool,
     pub(crate) ending: Option<i32>,
@@ -87,6 +89,7 @@ impl Agent {
             self.note_worked();
             self.tell_others(clock::now());
             if let Some(code) = self.ending {
+                self.take_leave().await;
                 return code;
             }
             let pulse = self.pulse.as_mut().map(|pulse| pulse.go_on(clock::now()));
@@ -205,15 +208,11 @@ impl Agent {
             }
             Input::Proxy(message) => self.hear_proxy(message, now),
             Input::ProxyUp { fronts, pid } => self.greet_proxy(fronts, pid, now),
-            Input::ProxyDown => {
+            Input::ProxyDown(end) => {
                 self.proxy_is_up = false;
-                let text = "the proxy died; another one is being started on the same sockets".to_owned();
-                self.journal.tell(
-                    Severity::Warning,
-                    "proxy-died",
-                    text,
-                    "its connection to the agent ended".into(),
-                );
+                let (kind, text, because) = end.in_words();
+                self.journal
+                    .tell(Severity::Warning, kind, text.to_owned(), because.to_owned());
             }
             Input::Session(news) => {
                 self.hear_session(news, now);
@@ -534,7 +533,17 @@ impl Agent {
                 pauses,
                 answer,
             } => self.pause(&request, pauses, answer, now),
-            Request::Note { by, what, about, text } => self.note_deed(&by, what, &about, text),
+            Request::Note { by, what, about, text } => drop(self.note_deed(&by, what, &about, text)),
+            Request::KeepDeed { by, deed, answer } => {
+                let written = self.note_deed(&by, &deed.what, &deed.about, deed.text);
+                tokio::spawn(async move {
+                    let _ = answer.send(match written.await {
+                        Ok(Ok(())) => Ok(done("it is kept")),
+                        Ok(Err(error)) => Err(refused(format!("it could not be written: {error}"), None)),
+                        Err(error) => Err(refused(error.to_string(), None)),
+                    });
+                });
+            }
             Request::Retry { instance, answer } => {
                 if let Some((node, from)) = self.runs_elsewhere(&instance) {
                     self.forward_result(&node, &record::Ask::Retry { instance, from }, answer);
@@ -548,10 +557,11 @@ impl Agent {
                 let cluster = Arc::clone(&self.cluster);
                 self.fronts.mend(&cluster, &self.link);
             }
-            Request::Down { answer } => {
+            Request::Down { by, answer } => {
                 self.down.push(answer);
                 if self.down_by.is_none() {
                     self.down_by = Some(now + DOWN_TIMEOUT);
+                    self.note_down(&by);
                     self.journal.tell(
                         Severity::Warning,
                         "down",

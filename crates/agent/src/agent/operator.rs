@@ -170,22 +170,29 @@ impl Agent {
         if let Some(refused) = self.not_begun() {
             return Err(Err(refused));
         }
-        let text = match back {
+        let outcome = match back {
             true => {
                 let view = self.core.view(now);
                 let mut nodes = view.nodes.iter();
                 let online = |known: &decisions::NodeView| known.state == decisions::NodeState::Online;
                 match nodes.any(|known| known.name == node && online(known)) {
-                    true => format!("nothing to do: node {name} is not drained"),
-                    false => format!("node {name} may run instances again; nothing moves back by itself"),
+                    true => done(format!("nothing to do: node {name} is not drained")),
+                    false => Outcome {
+                        hint: show::way_back_to(&node, &view),
+                        ..done(format!(
+                            "node {name} may run instances again; nothing moves back by itself"
+                        ))
+                    },
                 }
             }
             false => {
                 self.leave_others(&node, "drained").map_err(Err)?;
-                format!("node {name} is being drained: its actives move first, then its standbys")
+                done(format!(
+                    "node {name} is being drained: its actives move first, then its standbys"
+                ))
             }
         };
-        Ok((node, done(text)))
+        Ok((node, outcome))
     }
 
     pub(super) fn rebalance(&mut self, name: &str, answer: oneshot::Sender<Result<Outcome, Outcome>>, now: Timestamp) {

@@ -252,17 +252,28 @@ impl Agent {
     }
 
     pub(super) fn log_file(&self, instance: &str) -> Result<LogSource, Outcome> {
+        let view = self.core.view(clock::now());
+        let there = || view.services.iter().flat_map(|service| &service.instances);
         let unknown = || {
-            refused(
-                format!("there is no instance `{instance}`"),
-                Some("`understudy status` lists them".into()),
-            )
+            let names: Vec<InstanceId> = there().map(|instance| instance.id.clone()).collect();
+            let hint = match names.as_slice() {
+                [] => "there are no instances".to_owned(),
+                names => format!("there are {}", show::names(names)),
+            };
+            refused(format!("there is no instance `{instance}`"), Some(hint))
         };
         let id: InstanceId = instance.parse().map_err(|_| unknown())?;
         let path = self.layout.log(&id);
         let service = self.cluster.services.get(id.service());
-        if service.is_none() && !path.exists() {
-            return Err(unknown());
+        // One that is gone may have left its log; one that never started has none yet.
+        if !path.exists() {
+            let known = there().find(|known| known.id == id).ok_or_else(unknown)?;
+            if let Some(cluster) = self.clustered.as_ref().filter(|cluster| cluster.me != known.node) {
+                return Err(refused(
+                    format!("the log of {id} is on node {}, not here on {}", known.node, cluster.me),
+                    Some(format!("`understudy logs {id}` on node {}", known.node)),
+                ));
+            }
         }
         Ok(LogSource {
             path,

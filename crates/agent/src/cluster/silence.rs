@@ -86,6 +86,17 @@ pub(crate) struct Answering {
     lost: Option<(Timestamp, String)>,
     /// It refuses this node's renewals, since when, and in which words.
     refuses: Option<(Timestamp, Refusal)>,
+    /// That it is lost was told, and not yet that it is back.
+    told: bool,
+}
+
+/// What is told of it, once each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum News {
+    /// It does not answer, and how that shows.
+    Lost(String),
+    /// It answers again.
+    Back,
 }
 
 impl Answering {
@@ -96,6 +107,25 @@ impl Answering {
             watch_ended: false,
             lost: None,
             refuses: None,
+            told: false,
+        }
+    }
+
+    /// What there is to be told. A watch that breaks off and is opened again within `patience` is no loss.
+    pub(crate) fn news(&mut self, now: Timestamp, patience: Duration) -> Option<News> {
+        let lost = self.lost().filter(|(since, _)| now.since(*since) >= patience);
+        let lost = lost.map(|(_, why)| why.clone());
+        match (lost, self.told) {
+            (Some(why), false) => {
+                self.told = true;
+                Some(News::Lost(why))
+            }
+            // One that only may be lost is not back.
+            (None, true) if self.lost().is_none() => {
+                self.told = false;
+                Some(News::Back)
+            }
+            _ => None,
         }
     }
 
@@ -183,7 +213,7 @@ impl Answering {
 
 #[cfg(test)]
 mod tests {
-    use super::{Answering, Missing, Refusal};
+    use super::{Answering, Missing, News, Refusal};
     use model::Timestamp;
     use std::time::Duration;
     use store::session::SessionError;
@@ -215,6 +245,22 @@ mod tests {
         assert!(store.lost().is_some_and(|(_, why)| why == "denied"));
         assert!(store.heard(at(3)));
         assert!(store.lost().is_none());
+    }
+
+    #[test]
+    fn a_loss_is_told_once_and_so_is_its_end_and_a_watch_that_broke_off_is_none() {
+        let mut store = Answering::new(at(0));
+        store.watch_ended(at(10), "it broke off");
+        assert_eq!(store.news(at(11), A), None);
+        store.heard(at(11));
+        assert_eq!(store.news(at(20), A), None);
+        assert!(store.unanswered(at(20), A));
+        let why = "nothing that was asked was answered for 2s".to_owned();
+        assert_eq!(store.news(at(20), A), Some(News::Lost(why)));
+        assert_eq!(store.news(at(30), A), None);
+        store.answered(at(30));
+        assert_eq!(store.news(at(30), A), Some(News::Back));
+        assert_eq!(store.news(at(31), A), None);
     }
 
     fn server(error: ServerError) -> SessionError {

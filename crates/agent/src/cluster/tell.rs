@@ -3,6 +3,7 @@
 use super::clocks;
 use super::publish::Publish;
 use super::session::{Order, TELLS_WHO_IS_THERE};
+use super::silence;
 use crate::agent::Agent;
 use crate::clock;
 use crate::executor::chain;
@@ -262,6 +263,27 @@ impl Agent {
             cluster.beat_at = now + BEAT_EVERY;
             cluster.link.order(Order::Beat);
             self.look_at_clocks(now);
+            self.look_at_store(now);
+        }
+    }
+
+    /// Looks whether the store is lost to this node, or is back, and tells.
+    fn look_at_store(&mut self, now: Timestamp) {
+        let Some(cluster) = &mut self.clustered else { return };
+        let me = cluster.me.clone();
+        match cluster.answering.news(now, cluster.timing.soft_deadline.duration()) {
+            Some(silence::News::Lost(why)) => {
+                let text = format!(
+                    "the store does not answer node {me}: its majority is lost, or this node is cut off from it; nothing is decided here"
+                );
+                self.journal.tell(Severity::Error, "majority-lost", text, why);
+            }
+            Some(silence::News::Back) => {
+                let text = format!("the store answers node {me} again");
+                let because = "a majority of its members is there, and this node reaches it".to_owned();
+                self.journal.tell(Severity::Info, "majority-back", text, because);
+            }
+            None => {}
         }
     }
 
@@ -343,6 +365,11 @@ impl Agent {
             because: report.because,
             last_failure: report.last_failure,
             last_end: report.last_end,
+            not_promoted: report.not_promoted.map(|failed| record::NotPromoted {
+                slot: failed.slot,
+                epoch: failed.epoch,
+                what: failed.what,
+            }),
             address: self.executor.address(id),
             pid: self.executor.pid(id),
             floating_on: floating.as_ref().map(|(_, interface)| interface.clone()),

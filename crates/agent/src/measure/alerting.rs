@@ -25,6 +25,8 @@ pub(crate) struct Alerting {
     pub(crate) others: BTreeMap<String, News>,
     failovers: VecDeque<(Failover, u64)>,
     flapping: VecDeque<(String, u64)>,
+    /// Why each of them ended last, or was ended.
+    flapped: BTreeMap<String, String>,
     failed: VecDeque<(String, u64)>,
     /// Since this agent began, by service.
     pub(crate) takeovers: BTreeMap<String, Takeovers>,
@@ -66,7 +68,9 @@ impl Alerting {
                     remember(&mut self.failed, service, second);
                 }
                 ("flapping", _) => {
-                    remember(&mut self.flapping, event.instance.clone().unwrap_or_default(), second);
+                    let instance = event.instance.clone().unwrap_or_default();
+                    self.flapped.insert(instance.clone(), event.because.clone());
+                    remember(&mut self.flapping, instance, second);
                 }
                 _ => {}
             }
@@ -88,6 +92,7 @@ impl Alerting {
                 .map(|(failover, at)| (failover.clone(), second.saturating_sub(*at)))
                 .collect(),
             flapping: aged(&self.flapping),
+            flapped: self.flapped.clone(),
             failed: aged(&self.failed),
             problems: problems.to_vec(),
             disk_free,
@@ -118,6 +123,9 @@ impl Alerting {
         self.burns = burns;
         forget(&mut self.failovers, second, SLOW_FAILOVER_TOLD_S);
         forget(&mut self.flapping, second, FLAPPING_TOLD_S);
+        let flapping = &self.flapping;
+        self.flapped
+            .retain(|instance, _| flapping.iter().any(|(flapping, _)| flapping == instance));
         forget(&mut self.failed, second, FAILED_TOLD_S);
         let mut status = (*look.status).clone();
         let mut all = self.news(&[], disk_free, second);
@@ -125,6 +133,7 @@ impl Alerting {
         for (node, news) in &self.others {
             all.failovers.extend(news.failovers.iter().cloned());
             all.flapping.extend(news.flapping.iter().cloned());
+            all.flapped.extend(news.flapped.clone());
             all.failed.extend(news.failed.iter().cloned());
             status.problems.extend(news.problems.iter().cloned());
             disks.extend(news.disk_free.map(|free| (node.clone(), free)));
@@ -145,6 +154,7 @@ impl Alerting {
             burns: &self.burns,
             failovers: &all.failovers,
             flapping: &all.flapping,
+            flapped: &all.flapped,
             failed: &all.failed,
             unheard: &self.unheard,
             disks: &disks,

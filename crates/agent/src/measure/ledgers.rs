@@ -34,6 +34,8 @@ pub(crate) struct CountsOfNode {
 pub(crate) struct News {
     pub(crate) failovers: Vec<(api::Failover, u64)>,
     pub(crate) flapping: Vec<(String, u64)>,
+    /// Why each of them ended last, or was ended.
+    pub(crate) flapped: BTreeMap<String, String>,
     pub(crate) failed: Vec<(String, u64)>,
     pub(crate) problems: Vec<api::Problem>,
     /// The free share of its disk.

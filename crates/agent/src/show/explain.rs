@@ -159,7 +159,12 @@ fn why_not_failed_over(service: &ServiceView, of: &[&SlotView], view: &View) -> 
                     .as_deref()
                     .unwrap_or("its checks have not failed often enough in a row")
             ),
-            (phase, _) => format!("slot {} is {}, because {}", slot.slot, slot_state(phase), slot.because),
+            (phase, _) => format!(
+                "slot {} is {}, because {}",
+                slot.slot,
+                slot_state(phase),
+                slots::because(slot)
+            ),
         });
     }
     if let Some(paused) = &view.paused {
@@ -178,7 +183,10 @@ fn why_not_failed_over(service: &ServiceView, of: &[&SlotView], view: &View) -> 
             Ok(()) if of.iter().all(|slot| slot.parked.is_some()) => {
                 format!("{} is ready, and takes nothing that is parked", standby.id)
             }
-            Ok(()) => format!("{} could take over", standby.id),
+            Ok(()) => match &standby.not_promoted {
+                Some(what) => format!("{} is tried again, and its last promotion failed: {what}", standby.id),
+                None => format!("{} could take over", standby.id),
+            },
             Err(why) => format!("{} could not take over: {why}", standby.id),
         });
     }
@@ -276,7 +284,7 @@ fn of_slot(service: &ServiceView, slot: &SlotView) -> Parts {
             "{name} is {} since {}, because {}",
             slot_state(slot.phase),
             shown(slot.since),
-            slot.because
+            slots::because(slot)
         )
     });
     (summary, facts, if_it_dies)
@@ -355,6 +363,9 @@ fn of_instance(service: &ServiceView, instance: &InstanceView, executor: &Execut
         },
         Err(why) => format!("it could not take over now: {why}"),
     });
+    if let Some(what) = &instance.not_promoted {
+        facts.push(format!("its last promotion failed: {what}"));
+    }
     if let Some(pid) = executor.pid(&instance.id) {
         facts.push(format!(
             "its process is {pid}, started {} times before",

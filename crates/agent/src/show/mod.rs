@@ -14,6 +14,7 @@ mod takeover;
 mod unheard;
 
 pub(crate) use explain::explain;
+pub(crate) use placement::way_back_to;
 pub(crate) use plan::plan;
 pub(crate) use preview::preview;
 pub(crate) use slots::way_on;

@@ -3,7 +3,7 @@
 use super::Known;
 use crate::clock::shown;
 use api::Answer;
-use decisions::{InstanceView, NodeState, NodeView, ServiceView};
+use decisions::{InstanceView, NodeState, NodeView, ServiceView, View};
 use model::Spread;
 
 /// "why here", "why not there".
@@ -121,4 +121,51 @@ fn copies_of(service: &ServiceView, node: &NodeView, except: &InstanceView) -> u
 fn load(node: &NodeView, known: &Known<'_>, except: &InstanceView) -> usize {
     let services = known.view.services.iter();
     services.map(|service| copies_of(service, node, except)).sum()
+}
+
+/// How instances come to a node that may run some again, where they stay elsewhere.
+pub(crate) fn way_back_to(node: &model::NodeName, view: &View) -> Option<String> {
+    let stays_elsewhere = |service: &&ServiceView| {
+        let is_there = |instance: &decisions::InstanceView| instance.node == *node;
+        let may_move = !service.removed && !service.instances.is_empty() && service.declared.may_be_on(node);
+        may_move && !service.instances.iter().any(is_there)
+    };
+    let elsewhere: Vec<String> = view
+        .services
+        .iter()
+        .filter(stays_elsewhere)
+        .map(|service| format!("`understudy rebalance {}`", service.name))
+        .collect();
+    let (first, others) = elsewhere.split_first()?;
+    let also = match others {
+        [] => String::new(),
+        [one] => format!(", and {one}"),
+        [one, more @ ..] => format!(", {one} and so on ({} more services)", more.len()),
+    };
+    Some(format!(
+        "{first}{also} moves instances to where they would be put today, node {node} among them"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::way_back_to;
+    use decisions::{Core, Event};
+    use model::{NodeName, Timestamp};
+
+    #[test]
+    fn what_brings_instances_back_to_a_node_is_named_where_they_stay_elsewhere() {
+        let node = |name| NodeName::new(name).unwrap_or_else(|error| panic!("{error}"));
+        let text = "name = \"shop\"\n[service.web]\ncommand = [\"true\"]\nactive = 1\n";
+        let file = spec::parse(text, "shop.toml").unwrap_or_else(|errors| panic!("{errors}"));
+        let mut core = Core::new(0, 0, 0, [node("a"), node("b")]);
+        core.handle(Event::NodeDrained { node: node("b") }, Timestamp(0));
+        core.handle(Event::Applied(file.cluster), Timestamp(0));
+        let view = core.view(Timestamp(0));
+        assert_eq!(
+            way_back_to(&node("b"), &view).as_deref(),
+            Some("`understudy rebalance web` moves instances to where they would be put today, node b among them")
+        );
+        assert_eq!(way_back_to(&node("a"), &view), None);
+    }
 }

@@ -71,7 +71,21 @@ fn change(diff: &spec::ServiceDiff, old: &Cluster, new: &Cluster, view: &View) -
         (Some(old), Some(new)) => {
             let more = new.wanted().saturating_sub(old.wanted());
             let fewer = old.wanted().saturating_sub(new.wanted());
-            if diff.relaunch {
+            let (stays, goes) = compared(&new, running);
+            // Nothing is known of what runs where nothing does: then the files say it.
+            let rolls = match stays + goes {
+                0 => diff.relaunch,
+                _ => goes > 0,
+            };
+            if rolls && stays > 0 {
+                let risks = [update_risk(&old, &new), Some(roll_risk(&new, running))];
+                let risks: Vec<String> = risks.into_iter().flatten().collect();
+                let starts = started(&new).saturating_sub(stays);
+                (ChangeKind::Roll, starts, goes, Some(risks.join("; ")))
+            } else if !rolls && diff.relaunch {
+                let starts = started(&new).saturating_sub(stays);
+                (ChangeKind::Update, starts, fewer, update_risk(&old, &new))
+            } else if rolls {
                 // Processes are replaced, and what else changes is noticed all the same.
                 let risks = [update_risk(&old, &new), Some(roll_risk(&new, running))];
                 let risks: Vec<String> = risks.into_iter().flatten().collect();
@@ -83,6 +97,7 @@ fn change(diff: &spec::ServiceDiff, old: &Cluster, new: &Cluster, view: &View) -
         (None, None) => (ChangeKind::Update, 0, 0, None),
     };
     let mut details = diff.lines.clone();
+    details.extend(kept(diff.relaunch, running, find(new).as_ref()));
     details.extend(moved(running, find(new).as_ref()));
     details.extend(ended(running, find(new).as_ref()));
     Change {
@@ -93,6 +108,34 @@ fn change(diff: &spec::ServiceDiff, old: &Cluster, new: &Cluster, view: &View) -
         stops,
         risk,
     }
+}
+
+/// Of how many processes each that run: those that were started as the new file says it, and those that were not.
+fn compared(new: &Service, running: Option<&ServiceView>) -> (u32, u32) {
+    let from = running
+        .into_iter()
+        .flat_map(|running| &running.instances)
+        .filter_map(|instance| instance.runs_from.as_ref());
+    let (stay, go): (Vec<_>, Vec<_>) = from.partition(|from| from.launch() == new.launch());
+    let count = |of: Vec<_>| u32::try_from(of.len()).unwrap_or(u32::MAX);
+    (count(stay), count(go))
+}
+
+/// Who is not started again although the files differ: it runs what worked before, and the new file says the same.
+fn kept(relaunch: bool, running: Option<&ServiceView>, new: Option<&Service>) -> Option<String> {
+    let new = new.filter(|_| relaunch)?;
+    let stay = running?.instances.iter().filter(|instance| {
+        let from = instance.runs_from.as_ref();
+        from.is_some_and(|from| from.launch() == new.launch())
+    });
+    let stay: Vec<InstanceId> = stay.map(|instance| instance.id.clone()).collect();
+    let run = if stay.len() == 1 { "runs" } else { "run" };
+    (!stay.is_empty()).then(|| {
+        format!(
+            "{} {run} just that already: nothing of it is started again",
+            super::names(&stay)
+        )
+    })
 }
 
 /// Who is where the new file does not want it.
@@ -306,6 +349,43 @@ mod tests {
             ]
         );
         assert_eq!(lines(&old.replace("\"true\"", "\"false\"")), [""; 0]);
+    }
+
+    /// What was declared last was given up, and what worked before runs.
+    #[test]
+    fn a_plan_starts_nothing_again_that_runs_what_the_new_file_says() {
+        let node = NodeName::new("a").unwrap_or_else(|error| panic!("{error}"));
+        let (worked, broken) = (
+            file("command = [\"true\"]\nactive = 2\nstandby = 0\n"),
+            file("command = [\"false\"]\nactive = 2\nstandby = 0\n"),
+        );
+        let mut core = Core::new(0, 0, 0, [node]);
+        core.handle(Event::Applied(broken.clone()), Timestamp(0));
+        let mut view = core.view(Timestamp(0));
+        let of = |file: &Cluster| file.services.values().next().cloned().map(std::sync::Arc::new);
+        for instance in &mut view.services[0].instances {
+            instance.runs_from = of(&worked);
+        }
+        let back = &plan(2, &broken, &worked, &view).changes[0];
+        assert_eq!(
+            (back.kind, back.starts, back.stops),
+            (api::ChangeKind::Update, 0, 0),
+            "{back:?}"
+        );
+        assert!(back.risk.is_none(), "{back:?}");
+        let line = "web-1, web-2 run just that already: nothing of it is started again";
+        assert!(back.details.iter().any(|detail| detail == line), "{back:?}");
+        // One of them tries what was given up.
+        view.services[0].instances[1].runs_from = of(&broken);
+        let back = &plan(2, &broken, &worked, &view).changes[0];
+        assert_eq!(
+            (back.kind, back.starts, back.stops),
+            (api::ChangeKind::Roll, 1, 1),
+            "{back:?}"
+        );
+        let third = file("command = [\"sh\"]\nactive = 2\nstandby = 0\n");
+        let on = &plan(2, &broken, &third, &view).changes[0];
+        assert_eq!((on.kind, on.starts, on.stops), (api::ChangeKind::Roll, 2, 2), "{on:?}");
     }
 
     #[test]

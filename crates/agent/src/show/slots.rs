@@ -20,8 +20,16 @@ pub(super) fn line(slot: &SlotView) -> String {
         slot_state(slot.phase),
         holder(slot),
         shown(slot.since),
-        slot.because
+        because(slot)
     )
+}
+
+/// Why it is as it is, and when somebody is promoted again where that failed.
+pub(super) fn because(slot: &SlotView) -> String {
+    let again = slot
+        .next_try
+        .map(|at| format!("; the next promotion is tried at {}", shown(at)));
+    format!("{}{}", slot.because, again.unwrap_or_default())
 }
 
 /// Who holds it, or held it.
@@ -71,4 +79,42 @@ pub(crate) fn way_on(paused: Option<&Paused>, service: &ServiceView, slot: &Slot
 /// Whether there is no slot that anybody could take.
 pub(super) fn are_all_parked(service: &ServiceView) -> bool {
     !service.slots.is_empty() && service.slots.iter().all(|slot| slot.parked.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::line;
+    use decisions::{Reason, SlotPhase, SlotView};
+    use model::{Epoch, InstanceId, ServiceName, Timestamp};
+
+    #[test]
+    fn a_slot_that_waits_after_promotions_that_failed_says_until_when() {
+        let db = ServiceName::new("db").unwrap_or_else(|error| panic!("{error}"));
+        let instance = InstanceId::new(db, 1);
+        let mut slot = SlotView {
+            slot: 0,
+            phase: SlotPhase::Vacant,
+            instance: None,
+            last_holder: Some(instance.clone()),
+            epoch: Epoch(5),
+            since: Timestamp(0),
+            because: Reason::NotPromoted {
+                instance,
+                what: "exit code 3".into(),
+            },
+            parked: None,
+            next_try: None,
+        };
+        assert!(
+            line(&slot).ends_with("did not come to serve: exit code 3"),
+            "{}",
+            line(&slot)
+        );
+        slot.next_try = Some(Timestamp(60_000_000));
+        assert!(
+            line(&slot).contains("; the next promotion is tried at "),
+            "{}",
+            line(&slot)
+        );
+    }
 }

@@ -4,7 +4,7 @@ use crate::clock::{self, shown};
 use crate::executor::Executor;
 use crate::fronts::Fronts;
 use crate::journal::Journal;
-use crate::show::Pace;
+use crate::show::{Pace, slots};
 use api::{InstanceStatus, NodeState, NodeStatus, Problem, ServiceStatus, Severity, SlotStatus, Status, Traffic};
 use decisions::{InstancePhase, InstanceView, Reason, RolloutState, ServiceView, SlotPhase, View};
 use model::{CheckKind, FenceBy, Millis, ServiceState, Site, Timestamp};
@@ -27,7 +27,7 @@ pub(crate) fn status(name: &str, revision: u64, view: &View, beside: &Beside<'_>
     let mut problems: Vec<Problem> = view
         .services
         .iter()
-        .flat_map(problems)
+        .flat_map(|service| problems(service, view.paused.is_some()))
         .chain(extra)
         .chain(paused(view))
         .collect();
@@ -102,7 +102,7 @@ fn service_status(service: &ServiceView, view: &View, beside: &Beside<'_>) -> Se
         node: node_of(slot),
         epoch: slot.epoch.0,
         since: since(slot.since),
-        because: slot.because.to_string(),
+        because: slots::because(slot),
         parked: slot.parked.as_ref().map(|parked| api::Parked {
             since: since(parked.since),
             by: parked.by.clone(),
@@ -264,10 +264,14 @@ fn instance_status(instance: &InstanceView, executor: &Executor) -> InstanceStat
             InstancePhase::Failed => "failed",
         }
         .into(),
-        ready: instance.ready.is_ok(),
+        // It may well be tried again; that it could take over is not what was seen.
+        ready: instance.ready.is_ok() && instance.not_promoted.is_none(),
         since: since(instance.since),
-        because: match &instance.ready {
-            Err(why) if instance.phase == InstancePhase::Running => format!("{}; not ready: {why}", instance.because),
+        because: match (&instance.ready, &instance.not_promoted) {
+            (_, Some(what)) => format!("{}; its last promotion failed: {what}", instance.because),
+            (Err(why), None) if instance.phase == InstancePhase::Running => {
+                format!("{}; not ready: {why}", instance.because)
+            }
             _ => instance.because.to_string(),
         },
         pid: executor.pid(&instance.id),
@@ -425,7 +429,7 @@ fn way_back_to_service(service: &ServiceView) -> String {
 
 /// What becomes of one that is not redundant if nobody does anything, and otherwise. A place that tried a version in vain stays with it where
 /// nothing worked before, or where the version serves elsewhere.
-fn way_back_to_redundancy(service: &ServiceView) -> String {
+fn way_back_to_redundancy(service: &ServiceView, paused: bool) -> String {
     let name = &service.name;
     let is_given_up = service
         .rollout
@@ -441,12 +445,15 @@ fn way_back_to_redundancy(service: &ServiceView) -> String {
              worked before, or apply a mended file",
             tried.id
         ),
+        None if paused => format!(
+            "it does not heal by itself while automatic actions are paused: `understudy resume` ends that; `understudy explain {name}` says what is amiss"
+        ),
         None => format!("it heals by itself if it can; `understudy explain {name}` says what is under way"),
     }
 }
 
 /// What needs somebody's attention, from the catalogue.
-fn problems(service: &ServiceView) -> Vec<Problem> {
+fn problems(service: &ServiceView, paused: bool) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut add = |code: &str, severity, about: String, text: String, hint: String, at: Timestamp| {
         problems.push(Problem {
@@ -495,7 +502,7 @@ fn problems(service: &ServiceView) -> Vec<Problem> {
                 Severity::Warning,
                 name.clone(),
                 format!("{name} is not redundant: {}", service.because),
-                way_back_to_redundancy(service),
+                way_back_to_redundancy(service, paused),
                 service.since,
             ),
             ServiceState::Redundant => {}
@@ -551,4 +558,26 @@ fn problems(service: &ServiceView) -> Vec<Problem> {
 
 fn since(at: Timestamp) -> String {
     shown(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::problems;
+    use decisions::{Core, Event};
+    use model::{NodeName, ServiceState, Timestamp};
+
+    #[test]
+    fn nothing_is_said_to_heal_by_itself_while_automatic_actions_are_paused() {
+        let node = NodeName::new("a").unwrap_or_else(|error| panic!("{error}"));
+        let text = "name = \"shop\"\n[service.web]\ncommand = [\"true\"]\nactive = 1\n";
+        let file = spec::parse(text, "shop.toml").unwrap_or_else(|errors| panic!("{errors}"));
+        let mut core = Core::new(0, 0, 0, [node]);
+        core.handle(Event::Applied(file.cluster), Timestamp(0));
+        let mut service = core.view(Timestamp(0)).services.remove(0);
+        service.state = ServiceState::Degraded;
+        let hint = |paused| problems(&service, paused).remove(0).hint;
+        assert!(hint(false).starts_with("it heals by itself"), "{}", hint(false));
+        assert!(hint(true).contains("`understudy resume`"), "{}", hint(true));
+        assert!(!hint(true).contains("it heals by itself"), "{}", hint(true));
+    }
 }

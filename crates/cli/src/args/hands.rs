@@ -26,7 +26,7 @@ pub(crate) struct History {
     /// Print the file of this revision
     #[arg(long, value_name = "REVISION", value_parser = revision)]
     pub(crate) show: Option<u64>,
-    /// List what operators did by hand instead: who switched over, drained, drilled, retried, parked, forced, fenced, paused, and when
+    /// List what operators did by hand instead: who switched over, drained, drilled, retried, parked, forced, fenced, paused, took down, removed, recovered and restored, and when
     #[arg(long, conflicts_with = "show")]
     pub(crate) deeds: bool,
     /// Print it as JSON

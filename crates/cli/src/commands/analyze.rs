@@ -13,7 +13,9 @@ use std::path::Path;
 pub(super) async fn running(session: &Session, args: &args::Analyze) -> Result<Done, Error> {
     if args.export == Some(Export::OpenPsa) {
         let client = session.client().await?;
-        session.output.answer(&client.get_text("/v1/analysis/open-psa").await?);
+        session
+            .output
+            .verbatim(&client.get_text("/v1/analysis/open-psa").await?);
         return Ok(Done::Yes);
     }
     let client = session.client().await?;
@@ -35,7 +37,7 @@ pub(super) fn of_file(session: &Session, args: &args::Analyze) -> Result<Done, E
     let file = files::read(session, path)?;
     if args.export == Some(Export::OpenPsa) {
         let logic = analysis::system::logic(&analysis::declared(file.cluster()));
-        session.output.answer(&analysis::openpsa::write(&logic));
+        session.output.verbatim(&analysis::openpsa::write(&logic));
         return Ok(Done::Yes);
     }
     let mut options = Options::default();
@@ -44,7 +46,7 @@ pub(super) fn of_file(session: &Session, args: &args::Analyze) -> Result<Done, E
     }
     let report = analysis::planned(file.cluster(), &options);
     if args.json {
-        session.output.answer_line(&to_json(&report));
+        session.output.verbatim_line(&to_json(&report));
     } else {
         print(session, &report, args.export);
     }
@@ -109,7 +111,7 @@ fn open_psa(session: &Session, args: &args::Analyze) -> Result<Done, Error> {
     };
     let solved = solved(&model, &solve(&model.tree, model.top, &limits), args.order);
     if args.json {
-        session.output.answer_line(&to_json(&solved));
+        session.output.verbatim_line(&to_json(&solved));
     } else {
         session.output.answer(&in_words(&solved));
     }
@@ -188,7 +190,7 @@ fn in_words(solved: &Solved) -> String {
 
 fn print(session: &Session, report: &Report, export: Option<Export>) {
     match export {
-        Some(Export::Svg) => session.output.answer(&analysis::report::svg(report)),
+        Some(Export::Svg) => session.output.verbatim(&analysis::report::svg(report)),
         _ => session
             .output
             .answer(&render::analysis::page(report, &session.output.view)),

@@ -25,7 +25,7 @@ struct Report<'a> {
 /// `check`
 pub(super) async fn run(session: &Session, args: &args::Check) -> Result<Done, Error> {
     if args.schema {
-        session.output.answer_line(&to_json(&spec::json_schema()));
+        session.output.verbatim_line(&to_json(&spec::json_schema()));
         return Ok(Done::Yes);
     }
     if args.json {

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// Opening a session takes a commit, once the guard is ready; on a machine without spare time it takes a while.
 const SESSION_WITHIN: Duration = Duration::from_secs(15);
+/// Likewise, for its store.
+const KEPT_WITHIN: Duration = Duration::from_secs(5);
 const SESSION_LOOK: Duration = Duration::from_millis(50);
 
 pub(super) async fn run(session: &Session, command: ClusterCommand) -> Result<Done, Error> {
@@ -185,7 +187,7 @@ async fn token(session: &Session, args: &ClusterToken) -> Result<Done, Error> {
     let place = here(session)?;
     let node = args.node.as_deref().map(|name| node_name(Some(name))).transpose()?;
     let token = membership::mint(&place, args.role, node, args.expires).await?;
-    session.output.answer_line(token.reveal());
+    session.output.verbatim_line(token.reveal());
     session.output.say(&format!(
         "on the new machine: understudy cluster join TOKEN --host ITS-ADDRESS   (it will be a {})",
         args.role
@@ -208,6 +210,15 @@ async fn remove(session: &Session, args: &ClusterRemove) -> Result<Done, Error> 
     ));
     session.consent(args.yes, "taking a node out", "Go on?")?;
     membership::remove(&place, &node, args.force, &|what| session.output.say(what)).await?;
+    let how = if args.force { ", by force" } else { "" };
+    keep_deed(
+        session,
+        &place,
+        "remove",
+        node.as_str(),
+        format!("node {node} was taken out{how}"),
+    )
+    .await;
     session.output.answer_line(&format!("node {node} was taken out"));
     Ok(Done::Yes)
 }
@@ -216,7 +227,7 @@ async fn status(session: &Session, json: bool) -> Result<Done, Error> {
     let place = here(session)?;
     let report = membership::report(&place).await?;
     if json {
-        session.output.answer_line(&to_json(&report));
+        session.output.verbatim_line(&to_json(&report));
     } else {
         session.output.answer_line(page(&report).trim_end());
     }
@@ -322,6 +333,12 @@ async fn restore(session: &Session, args: &ClusterRestore) -> Result<Done, Error
             .say(&format!("the data before are kept in {}", kept.display()));
     }
     start_agent(session, &place).await?;
+    let text = format!(
+        "the backup {} was put back, on node {} alone",
+        args.file.display(),
+        place.node.node
+    );
+    keep_deed(session, &place, "restore", &place.node.cluster, text).await;
     session
         .output
         .answer_line("the backup is in force; let the other machines join anew with `understudy cluster token`");
@@ -346,10 +363,35 @@ async fn recover(session: &Session, args: &ClusterRecover) -> Result<Done, Error
         .output
         .say(&format!("the data before are kept in {}", kept.display()));
     start_agent(session, &place).await?;
+    let text = format!(
+        "node {} was made the only one that votes: stated that the others are off",
+        place.node.node
+    );
+    keep_deed(session, &place, "recover", &place.node.cluster, text).await;
     session
         .output
         .answer_line("this node votes alone; let other machines join with `understudy cluster token`");
     Ok(Done::Yes)
+}
+
+/// Has the agent keep what was done, for `history --deeds`. One that has just come up may not have its store yet.
+async fn keep_deed(session: &Session, place: &Place, what: &str, about: &str, text: String) {
+    let client = Client::new(&place.node.cluster, &place.layout);
+    let deed = api::DeedRequest {
+        what: what.into(),
+        about: about.into(),
+        text,
+    };
+    let until = Instant::now() + KEPT_WITHIN;
+    while let Err(error) = client.post::<_, api::Outcome>("/v1/deeds", &deed).await {
+        if Instant::now() >= until {
+            session
+                .output
+                .say(&format!("`understudy history --deeds` will not show this: {error}"));
+            return;
+        }
+        tokio::time::sleep(SESSION_LOOK).await;
+    }
 }
 
 fn must_be_down(place: &Place) -> Result<(), Error> {

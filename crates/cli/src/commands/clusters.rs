@@ -7,7 +7,7 @@ use crate::render::{Cell, Tone, table};
 pub(super) fn run(session: &Session, json: bool) -> Result<Done, Error> {
     let known = session.place.known()?;
     if json {
-        session.output.answer_line(&to_json(&known));
+        session.output.verbatim_line(&to_json(&known));
         return Ok(Done::Yes);
     }
     if known.is_empty() {

@@ -22,7 +22,7 @@ pub(super) async fn run(session: &Session, args: &args::Dashboard) -> Result<Don
                 .say("a single machine has no authority: its dashboard does not leave the machine");
             return Ok(Done::No);
         };
-        session.output.answer(&pem);
+        session.output.verbatim(&pem);
         return Ok(Done::Yes);
     }
     let places = [("here", &link.local), ("from other machines", &link.remote)];

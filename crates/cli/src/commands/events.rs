@@ -31,7 +31,7 @@ pub(super) async fn run(session: &Session, args: &args::Events) -> Result<Done, 
             events: page.events.into(),
             first_seq: page.first_seq,
         };
-        session.output.answer_line(&super::to_json(&page));
+        session.output.verbatim_line(&super::to_json(&page));
         return Ok(Done::Yes);
     }
     let mut printer = Printer {
@@ -174,7 +174,7 @@ impl Printer<'_> {
         }
         let output = &self.session.output;
         if self.args.json {
-            output.answer_line(raw);
+            output.verbatim_line(raw);
         } else {
             output.answer(&self.journal.event(event, &output.view));
         }

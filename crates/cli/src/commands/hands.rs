@@ -111,7 +111,7 @@ pub(super) async fn fence(session: &Session, args: &args::Fence) -> Result<Done,
         if let Some(why) = preview.refused {
             return Err(Error::BadArgument {
                 what: format!("node {node} is not fenced: {why}"),
-                hint: "`understudy drain NODE` moves what it holds in order",
+                hint: "`understudy explain NODE` says what would follow if it died",
             });
         }
         session.consent(args.yes, "taking the power of a node away", "Take its power away?")?;

@@ -38,7 +38,7 @@ pub(super) async fn run(session: &Session, args: &args::Load) -> Result<Done, Er
         report.write(&html::page(&outcome))?;
     }
     if args.json {
-        session.output.answer_line(&super::to_json(&outcome));
+        session.output.verbatim_line(&super::to_json(&outcome));
     } else {
         session.output.answer(&text(&outcome, session.output.view.width));
     }

@@ -35,15 +35,21 @@ pub(super) async fn run(session: &Session, args: &args::Logs) -> Result<Done, Er
     let mut all = Vec::new();
     let mut raw = String::new();
     for instance in &instances {
-        let answer = client
-            .get::<Vec<LogLine>>(&format!("/v1/logs/{}?lines={}", segment(instance), args.lines))
-            .await?;
+        let path = format!("/v1/logs/{}?lines={}", segment(instance), args.lines);
+        let answer = match client.get::<Vec<LogLine>>(&path).await {
+            // Of a service each node has the logs of its own.
+            Err(client::Error::Refused { outcome, .. }) if instances.len() > 1 => {
+                session.output.say(&outcome.text);
+                continue;
+            }
+            answer => answer?,
+        };
         raw = answer.raw;
         all.extend(answer.value);
     }
     match (args.json, instances.len()) {
         (true, 1) => session.json(&raw),
-        (true, _) => session.output.answer_line(&to_json(&all)),
+        (true, _) => session.output.verbatim_line(&to_json(&all)),
         (false, _) => all.iter().for_each(|line| printer.print(line)),
     }
     Ok(Done::Yes)
@@ -145,7 +151,7 @@ impl Printer<'_> {
         let output = &self.session.output;
         if self.json {
             let line = serde_json::to_string(line).unwrap_or_default();
-            output.answer_line(&line);
+            output.verbatim_line(&line);
             return;
         }
         let text = if self.terminal {
@@ -154,10 +160,10 @@ impl Printer<'_> {
             line.line.clone()
         };
         match self.label {
-            None => output.answer_line(&text),
+            None => output.verbatim_line(&text),
             Some(width) => {
                 let name = output.view.paint(Tone::Quiet, &format!("{:width$} |", line.instance));
-                output.answer_line(&format!("{name} {text}"));
+                output.verbatim_line(&format!("{name} {text}"));
             }
         }
     }

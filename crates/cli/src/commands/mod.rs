@@ -182,9 +182,10 @@ impl Error {
 
 /// Runs what was typed; the exit code.
 pub(crate) fn run(cli: Cli) -> i32 {
+    let place = Place::new(&cli.global);
     let session = Session {
-        output: Output::new(cli.global.color),
-        place: Place::new(&cli.global),
+        output: Output::new(cli.global.color, &place.options),
+        place,
     };
     let output = session.output.clone();
     let done = match cli.command {
@@ -298,7 +299,7 @@ impl Session {
 
     /// The answer as JSON.
     fn json(&self, raw: &str) {
-        self.output.answer_line(&render::pretty_json(raw));
+        self.output.verbatim_line(&render::pretty_json(raw));
     }
 }
 

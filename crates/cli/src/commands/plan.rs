@@ -210,10 +210,12 @@ pub(super) async fn history(session: &Session, args: &args::History) -> Result<D
                 .output
                 .answer(&render::history::list(&entries, &session.output.view));
         }
-        (Some(revision), true) => session
-            .output
-            .answer_line(&super::to_json(entry(&answer.value, revision, &client)?)),
-        (Some(revision), false) => session.output.answer(&entry(&answer.value, revision, &client)?.text),
+        (Some(revision), true) => {
+            session
+                .output
+                .verbatim_line(&super::to_json(entry(&answer.value, revision, &client)?))
+        }
+        (Some(revision), false) => session.output.verbatim(&entry(&answer.value, revision, &client)?.text),
     }
     Ok(Done::Yes)
 }

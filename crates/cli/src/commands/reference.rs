@@ -10,19 +10,19 @@ use clap_complete::Shell;
 pub(super) fn completions(output: &Output, shell: Shell) -> Result<Done, Error> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "understudy", &mut script);
-    output.answer(&String::from_utf8_lossy(&script));
+    output.verbatim(&String::from_utf8_lossy(&script));
     Ok(Done::Yes)
 }
 
 /// `openapi`
 pub(super) fn openapi(output: &Output) -> Result<Done, Error> {
-    output.answer_line(&to_json(&agent::openapi()));
+    output.verbatim_line(&to_json(&agent::openapi()));
     Ok(Done::Yes)
 }
 
 /// `markdown-help`
 pub(super) fn markdown(output: &Output) -> Result<Done, Error> {
-    output.answer(&reference());
+    output.verbatim(&reference());
     Ok(Done::Yes)
 }
 

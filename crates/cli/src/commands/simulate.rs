@@ -92,7 +92,7 @@ pub(super) fn run(session: &Session, args: &args::Simulate) -> Result<Done, Erro
                 smaller: failure.smaller_command(),
             }),
         };
-        session.output.answer_line(&to_json(&report));
+        session.output.verbatim_line(&to_json(&report));
         return Ok(if outcome.failure.is_none() { Done::Yes } else { Done::No });
     }
     session
@@ -160,7 +160,7 @@ fn several(session: &Session, args: &args::Simulate, first: u64) -> Result<Done,
                 smaller: failure.smaller_command(),
             }),
         };
-        session.output.answer_line(&to_json(&report));
+        session.output.verbatim_line(&to_json(&report));
         return Ok(if outcome.failure.is_none() { Done::Yes } else { Done::No });
     }
     session

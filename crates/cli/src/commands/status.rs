@@ -35,7 +35,7 @@ fn print(session: &Session, answer: &Answer<Status>, service: Option<&str>, json
     let view = &session.output.view;
     match (json, found) {
         (true, None) => session.json(&answer.raw),
-        (true, Some(_)) => session.output.answer_line(&super::to_json(&only(status, service))),
+        (true, Some(_)) => session.output.verbatim_line(&super::to_json(&only(status, service))),
         (false, None) => session.output.answer(&render::status::page(status, view)),
         (false, Some(service)) => session
             .output
@@ -69,7 +69,7 @@ async fn lines(session: &Session, client: &Client, service: Option<&str>, json: 
                         None => answer.raw.clone(),
                         Some(_) => serde_json::to_string(&only(&answer.value, service)).unwrap_or_default(),
                     };
-                    session.output.answer_line(line.trim());
+                    session.output.verbatim_line(line.trim());
                 } else {
                     print(session, &answer, service, false);
                     session.output.answer("\n");

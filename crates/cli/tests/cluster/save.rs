@@ -16,7 +16,10 @@ fn a_backup_is_put_back_and_a_damaged_one_harms_nothing() {
     );
 
     let running = land.refused("a", &["cluster", "restore", "/root/saved/one", "--yes"]);
-    assert!(running.contains("`understudy down`"), "{running}");
+    assert!(
+        running.contains("`understudy --state-dir /var/lib/understudy down`"),
+        "{running}"
+    );
     let unsaid = land.refused("a", &["cluster", "recover"]);
     assert!(unsaid.contains("--others-are off"), "{unsaid}");
     land.ok("a", &["down", "--yes"]);

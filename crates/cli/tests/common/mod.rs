@@ -150,8 +150,7 @@ pub fn command(folder: &Path) -> Command {
     command
         .env("TZ", "UTC")
         .env("TERM", "xterm")
-        .arg("--state-dir")
-        .arg(folder);
+        .env("UNDERSTUDY_STATE_DIR", folder);
     command
 }
 

@@ -294,7 +294,7 @@ async fn a_version_that_exits_at_once_is_given_up_with_its_exit_and_stays_so() {
         "{told}"
     );
     // Where it runs what worked by then, that has said something since.
-    let points_on = told.contains("the last line of its output: ") || told.contains("`understudy logs web-");
+    let points_on = told.contains("the last line of its output: ") || told.contains(" logs web-");
     assert!(
         points_on && !told.contains("refused") && !told.contains("serves on 127"),
         "{told}"

@@ -221,6 +221,11 @@ async fn a_stopped_proxy_is_replaced() {
         ..bench::load::Plan::get(shop.web, "/", 100.0)
     };
     assert_no_failures(&bench::load::run(plan).await.unwrap());
+    let events = super::text(&shop.rig.run(&["events"]).unwrap().stdout);
+    assert!(
+        events.contains("the proxy hung and was killed") && !events.contains("the proxy died"),
+        "{events}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -181,7 +181,7 @@ fn silences(rig: &Rig, socket: &Path) {
     assert!(
         shown.contains("critical service-down  one")
             && shown.contains("disks are changed")
-            && shown.contains("`understudy explain one`")
+            && shown.contains(" explain one`")
             && !shown.contains("SERVICE"),
         "{shown}"
     );

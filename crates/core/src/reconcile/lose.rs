@@ -3,7 +3,7 @@
 use crate::instance::{Instance, Phase};
 use crate::service::Service;
 use crate::slot::{self, Slot, Stage};
-use crate::{Context, Decision, Note, NoteKind, Reason};
+use crate::{Context, Decision, NotPromoted, Note, NoteKind, Reason};
 use model::{Millis, Timestamp};
 use std::time::Duration;
 
@@ -103,8 +103,13 @@ impl Service {
             },
             false => because,
         };
-        if unproven {
-            slot.failed_promotion = Some(because.clone());
+        if let Reason::NotPromoted { instance, what } = &because {
+            let failed = NotPromoted {
+                slot: slot.id.slot,
+                epoch: slot.epoch(),
+                what: what.clone(),
+            };
+            slot.not_promoted.insert(instance.clone(), failed);
             count_failed_promotion(slot, cx);
         }
         if self.declared.exclusive && still_there {

@@ -129,7 +129,7 @@ impl Service {
             }
             _ => match moves {
                 Some((because, _)) if serving < self.need() => because,
-                _ => match self.slots.iter().find_map(|slot| slot.failed_promotion.clone()) {
+                _ => match self.slots.iter().find_map(Slot::why_not_promoted) {
                     Some(failed) if state == ServiceState::Down => failed,
                     _ => self.counted(serving, ready),
                 },

@@ -68,6 +68,21 @@ impl Service {
         (!proven).then_some(worked)
     }
 
+    /// What its process was started from. Of another node's it is known whether that is what is declared; else it is what worked last, if none
+    /// of the present declaration has served since.
+    pub(crate) fn runs_from(&self, instance: &Instance) -> Option<Arc<model::Service>> {
+        if !instance.has_process() {
+            return None;
+        }
+        if let Some(from) = instance.launched_from.as_ref().filter(|_| self.is_mine(instance)) {
+            return Some(Arc::clone(from));
+        }
+        match instance.current {
+            true => Some(Arc::clone(&self.declared)),
+            false => self.unproven().cloned(),
+        }
+    }
+
     /// Whether a process serves that runs from what is declared: one of ours, or, if what others tell counts, of another node.
     fn serves_as_declared(&self, others_count: bool) -> bool {
         let serves = |slot: &Slot| {

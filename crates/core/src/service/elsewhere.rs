@@ -4,7 +4,7 @@ use super::Service;
 use crate::instance::{Instance, Phase};
 use crate::service::Change;
 use crate::slot::{self, Slot};
-use crate::{Action, Decision, Note, NoteKind, Reason, Report, SlotKnown};
+use crate::{Action, Decision, NotPromoted, Note, NoteKind, Reason, Report, SlotKnown};
 use model::{Health, InstanceId, NodeName, Revision, SlotId, Timestamp};
 use std::collections::{BTreeSet, VecDeque};
 
@@ -155,6 +155,14 @@ impl Service {
         };
         if self.me.as_ref() == Some(&instance.node) || instance.node != report.node {
             return false;
+        }
+        // What others see of a promotion that failed is what follows from it: that its instance is ended, and does not answer.
+        let id = report.instance.clone();
+        if let Some(failed) = report.not_promoted.clone()
+            && let Some(slot) = self.slots.get_mut(failed.slot as usize)
+            && slot.epoch() <= failed.epoch
+        {
+            slot.not_promoted.insert(id, failed);
         }
         instance.told = Some(Box::new(report));
         true
@@ -318,6 +326,12 @@ impl Service {
         }
     }
 
+    /// The last promotion of an instance, if it failed and none went well since.
+    pub(crate) fn not_promoted(&self, id: &InstanceId) -> Option<NotPromoted> {
+        let failed = self.slots.iter().filter_map(|slot| slot.not_promoted.get(id));
+        failed.max_by_key(|failed| failed.epoch).cloned()
+    }
+
     /// What we tell of an instance of ours, under our session.
     pub(crate) fn report_of(&self, id: &InstanceId, now: Timestamp) -> Option<Report> {
         let instance = self.instances.get(id).filter(|instance| self.is_mine(instance))?;
@@ -345,6 +359,7 @@ impl Service {
             because: instance.because.to_string(),
             last_failure: instance.last_failure.clone(),
             last_end: instance.last_end.clone(),
+            not_promoted: self.not_promoted(id),
         })
     }
 }

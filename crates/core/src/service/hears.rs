@@ -523,7 +523,8 @@ impl Service {
                 slot.confirm_dead(now);
                 // What ended it says more than that it has.
                 let gone = Reason::HolderGone { instance: id.clone() };
-                let because = slot.failed_promotion.clone().unwrap_or(gone);
+                let failed = slot.why_not_promoted();
+                let because = failed.unwrap_or(gone);
                 slot.set(slot::Phase::Vacant, now, because);
             } else if slot.serving() == Some(id)
                 && let Some(planned) = &mut slot.planned

@@ -60,6 +60,7 @@ pub(crate) fn says(promoted: Option<u64>) -> Event {
         because: "it passes its checks".into(),
         last_failure: None,
         last_end: None,
+        not_promoted: None,
     }))
 }
 

@@ -33,7 +33,7 @@ pub enum Code {
     StandbyNotPromotable,
     /// Some instances are missing.
     NotRedundant,
-    /// An instance dies again and again.
+    /// An instance ends, or is ended, again and again.
     Flapping,
     /// An instance was given up.
     GivenUp,
@@ -215,12 +215,12 @@ pub const CATALOGUE: [Entry; 21] = [
     Entry {
         code: Code::Flapping,
         name: "flapping",
-        title: "an instance dies again and again",
+        title: "an instance does not stay up",
         severity: Severity::Warning,
         after_s: 0,
-        meaning: "Each death costs its requests under way.",
+        meaning: "It died, or was ended because its checks or promotions failed: three times within a minute. Each time costs its requests under way.",
         manager: "It restarts it with growing waits, prefers others in the failover order, and replaces it after some tries.",
-        action: "`understudy logs INSTANCE` shows what it said before it died.",
+        action: "`understudy explain INSTANCE` says why it ended, `understudy logs INSTANCE` shows what it said before.",
     },
     Entry {
         code: Code::GivenUp,

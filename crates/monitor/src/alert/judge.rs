@@ -123,6 +123,8 @@ pub struct Facts<'a> {
     pub failovers: &'a [(Failover, u64)],
     /// Instances that were noted as flapping, and how long ago.
     pub flapping: &'a [(String, u64)],
+    /// Why each of them ended last, or was ended.
+    pub flapped: &'a BTreeMap<String, String>,
     /// Services of which a promotion failed, and how long ago.
     pub failed: &'a [(String, u64)],
     /// Nodes that were not heard of although they are online, and for how long in seconds.
@@ -142,7 +144,7 @@ pub fn judge(facts: &Facts<'_>) -> Vec<Wrong> {
         wrong.extend(slow(facts, failover));
     }
     for node in status.nodes.iter().filter(|node| node.state == NodeState::Offline) {
-        let text = format!("node {} is lost: {}", node.name, node.because);
+        let text = format!("node {} is offline: {}", node.name, node.because);
         wrong.push(plain(Code::NodeLost, &node.name, text));
     }
     // One that answers and refuses is a problem of its own, which says in the store's words what is to be done.
@@ -152,7 +154,9 @@ pub fn judge(facts: &Facts<'_>) -> Vec<Wrong> {
         wrong.push(plain(Code::QuorumLost, &status.cluster, text));
     }
     for (instance, _) in facts.flapping.iter().filter(|(_, age)| *age < FLAPPING_TOLD_S) {
-        let text = format!("{instance} dies again and again");
+        let last = facts.flapped.get(instance);
+        let last = last.map_or_else(String::new, |last| format!("; the last time: {last}"));
+        let text = format!("{instance} does not stay up{last}");
         wrong.push(of(Code::Flapping, instance, service_of(instance), text));
     }
     for (service, _) in facts.failed.iter().filter(|(_, age)| *age < FAILED_TOLD_S) {
@@ -400,6 +404,8 @@ mod tests {
     use crate::alert::testing::{cluster, instance, service, status};
     use crate::objective::RULES;
 
+    static NONE_FLAPPED: BTreeMap<String, String> = BTreeMap::new();
+
     #[test]
     fn what_to_do_names_whom_it_is_about() {
         let down = of(Code::ServiceDown, "db", Some("db".into()), String::new());
@@ -438,6 +444,7 @@ mod tests {
             burns,
             failovers: &[],
             flapping: &[],
+            flapped: &NONE_FLAPPED,
             failed: &[],
             unheard: &[],
             disks: &[],
@@ -635,6 +642,23 @@ mod tests {
             (Code::DiskNearlyFull, "a"),
         ];
         assert_eq!(found, expected.map(|(code, about)| (code, about.to_owned())));
+    }
+
+    #[test]
+    fn an_instance_that_was_ended_again_and_again_is_not_said_to_have_died() {
+        let (status, declared) = (status(Vec::new()), cluster());
+        let burns = BTreeMap::new();
+        let flapped = BTreeMap::from([("web-3".to_owned(), "web-3 is unhealthy: 503".to_owned())]);
+        let facts = Facts {
+            flapping: &[("web-3".into(), 10)],
+            flapped: &flapped,
+            ..facts(&status, &declared, &burns)
+        };
+        let wrong = judge(&facts);
+        assert_eq!(
+            wrong[0].text,
+            "web-3 does not stay up; the last time: web-3 is unhealthy: 503"
+        );
     }
 
     #[test]

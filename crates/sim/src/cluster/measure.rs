@@ -447,6 +447,7 @@ pub fn core_alone(nodes: usize, per_node: usize) -> Option<(Duration, Duration, 
                     because: String::new(),
                     last_failure: None,
                     last_end: None,
+                    not_promoted: None,
                 });
             }
         }

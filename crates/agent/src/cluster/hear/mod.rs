@@ -53,6 +53,12 @@ impl Agent {
                     tell_return(cluster.answering.heard(now));
                 }
                 self.core.hear_on();
+                // How a session ended is written with its end, and told after it: it is why.
+                for change in &changes {
+                    if let Change::Put(entry) = change {
+                        self.tell_how_it_ended(entry, now);
+                    }
+                }
                 for change in changes {
                     match change {
                         Change::Put(entry) => self.hear_put(&entry, now),
@@ -103,6 +109,22 @@ impl Agent {
             }
             tell_return(cluster.answering.heard(now));
         }
+    }
+
+    /// Whether a node gave its session back: then it is no loss.
+    fn tell_how_it_ended(&mut self, entry: &Entry, now: Timestamp) {
+        let grave = entry.key.strip_prefix(session::GRAVES);
+        let Some((node, session)) = grave.and_then(super::power::session_of_grave) else {
+            return;
+        };
+        let cause = serde_json::from_slice::<session::Grave>(&entry.value).map(|grave| grave.cause);
+        let in_order = matches!(cause, Ok(session::Cause::Closed));
+        let event = ClusterEvent::Ended {
+            node,
+            session,
+            in_order,
+        };
+        self.core.handle(Event::Cluster(event), now);
     }
 
     pub(crate) fn hear_put(&mut self, entry: &Entry, now: Timestamp) {

@@ -230,5 +230,10 @@ pub(crate) fn report_of(id: &InstanceId, live: &Live) -> Report {
         because: live.because.clone(),
         last_failure: live.last_failure.clone(),
         last_end: live.last_end.clone(),
+        not_promoted: live.not_promoted.as_ref().map(|failed| decisions::NotPromoted {
+            slot: failed.slot,
+            epoch: failed.epoch,
+            what: failed.what.clone(),
+        }),
     }
 }

@@ -385,16 +385,21 @@ impl Agent {
 
     /// A session has ended, and how.
     pub(crate) fn grave_seen(&mut self, key: &str, entry: &Entry, now: Timestamp) {
-        let named = key.split_once('/').and_then(|(node, session)| {
-            let session: u64 = session.parse().ok()?;
-            Some((NodeName::new(node).ok()?, Revision(session)))
-        });
-        let Some((node, session)) = named else { return };
+        let Some((node, session)) = session_of_grave(key) else {
+            return;
+        };
         let cause = serde_json::from_slice::<Grave>(&entry.value)
             .ok()
             .map(|grave| grave.cause);
         self.hear_power(PowerNews::Grave { node, session, cause }, now);
     }
+}
+
+/// Whose grave it is, and of which session.
+pub(crate) fn session_of_grave(key: &str) -> Option<(NodeName, Revision)> {
+    let (node, session) = key.split_once('/')?;
+    let session: u64 = session.parse().ok()?;
+    Some((NodeName::new(node).ok()?, Revision(session)))
 }
 
 /// Nodes whose agents are of a version that knows nothing of power fencing.
