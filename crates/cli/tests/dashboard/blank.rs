@@ -109,7 +109,7 @@ fn what_is_not_known_and_what_is_parked_is_said() {
     // Its lines break where they may.
     let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(
-        said.contains("nobody takes it before `understudy unpark db/0`"),
+        said.contains("nobody takes it before `understudy --state-dir ") && said.contains(" unpark db/0`"),
         "{said}"
     );
     let said = String::from_utf8(shop.rig.run(&["explain", "db"]).unwrap().stdout).unwrap();

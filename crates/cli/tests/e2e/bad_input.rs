@@ -164,7 +164,7 @@ fn commands_without_a_cluster_say_how_to_start_one() {
             .unwrap();
         assert_eq!(output.status.code(), Some(1), "{words:?}");
         assert!(
-            text(&output.stderr).contains("understudy up"),
+            text(&output.stderr).contains(&format!("understudy --state-dir {} up FILE", folder.path().display())),
             "{}",
             text(&output.stderr)
         );

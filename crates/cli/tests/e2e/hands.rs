@@ -190,7 +190,7 @@ async fn up_does_not_wait_for_a_slot_that_is_parked_and_leaves_the_cluster_alone
     assert!(
         said.contains("slot db/0 is parked by")
             && said.contains("(the disk is swapped)")
-            && said.contains("understudy unpark db/0"),
+            && said.contains(" unpark db/0"),
         "{said}"
     );
     shop.ok(&["unpark", "db"]);

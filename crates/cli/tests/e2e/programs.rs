@@ -114,10 +114,9 @@ async fn a_redis_that_stands_still_is_found_by_a_check_that_only_connects() {
     let events = text(&rig.run(&["events", "--json"]).unwrap().stdout);
     let why = "connection not taken within 200ms, and nothing of it ran meanwhile";
     assert!(events.contains(why), "{events}");
-    rig.wait_for("redundancy", HEAL, |status| {
-        rig::redundant_without(status, "redis", &[pid])
-    })
-    .unwrap();
+    let is_redundant =
+        |status: &api::Status| rig::service(status, "redis").is_ok_and(|redis| redis.state == "redundant");
+    rig.wait_for("redundancy", HEAL, is_redundant).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

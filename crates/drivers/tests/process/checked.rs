@@ -1,6 +1,6 @@
 //! A TCP check sees whether an instance takes connections, or the kernel does in its place.
 
-use crate::world::{World, both};
+use crate::world::{World, both, eventually};
 use drivers::probe::{ExecEnv, ProbeResult, probe};
 use drivers::process::Process;
 use model::CheckKind;
@@ -11,6 +11,7 @@ both! {
     one_that_is_stopped_fails
     one_that_hangs_as_a_whole_fails
     one_that_works_at_something_else_passes
+    one_that_wakes_now_and_then_passes
     one_that_waits_for_the_first_bytes_passes
 }
 
@@ -64,6 +65,12 @@ async fn one_that_is_stopped_fails(world: &World) {
     for _ in 0..3 {
         assert_passes(&process, target).await;
         rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        // Until it stands still it may take another one.
+        let stat = format!("/proc/{}/stat", process.pid());
+        eventually("it stands still", || {
+            std::fs::read_to_string(&stat).ok().filter(|stat| stat.contains(") T "))
+        })
+        .await;
         assert_fails(&process, target).await;
         assert_fails(&process, target).await;
         rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
@@ -91,6 +98,9 @@ while True: pass";
     let (process, target) = server(world, computes).await;
     assert_passes(&process, target).await;
     process.kill().await.unwrap();
+}
+
+async fn one_that_wakes_now_and_then_passes(world: &World) {
     let ticks = "
 while True: time.sleep(0.02)";
     let (process, target) = server(world, ticks).await;
