@@ -1,5 +1,7 @@
 //! A promotion that failed, and a node that was taken down in order: what other nodes say of it.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot do its part has failed")]
+
 mod pair;
 
 use decisions::{Action, ClusterEvent, Core, Event, HookOutcome, NotPromoted, NoteKind, Report};

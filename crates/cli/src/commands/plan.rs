@@ -213,7 +213,7 @@ pub(super) async fn history(session: &Session, args: &args::History) -> Result<D
         (Some(revision), true) => {
             session
                 .output
-                .verbatim_line(&super::to_json(entry(&answer.value, revision, &client)?))
+                .verbatim_line(&super::to_json(entry(&answer.value, revision, &client)?));
         }
         (Some(revision), false) => session.output.verbatim(&entry(&answer.value, revision, &client)?.text),
     }
