@@ -44,7 +44,8 @@
 //! - **Any node:** it can present itself as itself until it is revoked. It cannot present itself as another: peers
 //!   check the name in the certificate, and nobody signs a name for a key that did not prove the right to it.
 //! - **The network alone:** nothing but cutting connections. TLS 1.3, both sides authenticated, no resumption
-//!   (a resumed session would pass by the revocation list).
+//!   (a resumed session would pass by the revocation list). Whoever reaches an agent's port is told two things without a certificate, for
+//!   one that was revoked ends the handshake: the generation of the cluster, and whether a node that it names was removed.
 
 mod api_token;
 mod authority;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! connect ── taken ─────────────────────────────────────────────▶ passes
-//!    └─ lies in the kernel's queue ── a thread of it runs ──────▶ passes: it is slow, and comes to it
+//!    └─ lies in the kernel's queue ── a thread of it runs, or waits for what others send ──▶ passes: it is slow, or takes no more
 //!                                  └─ none does, all the time ──▶ fails when the time is up
 //! ```
 //! What cannot be seen, such as a listener in another network namespace, counts as taken.

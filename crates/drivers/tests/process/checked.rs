@@ -12,6 +12,7 @@ both! {
     one_that_hangs_as_a_whole_fails
     one_that_works_at_something_else_passes
     one_that_wakes_now_and_then_passes
+    one_that_waits_for_its_clients_passes
     one_that_waits_for_the_first_bytes_passes
 }
 
@@ -104,6 +105,18 @@ async fn one_that_wakes_now_and_then_passes(world: &World) {
     let ticks = "
 while True: time.sleep(0.02)";
     let (process, target) = server(world, ticks).await;
+    assert_passes(&process, target).await;
+    process.kill().await.unwrap();
+}
+
+/// It has as many clients as it takes, and hears them.
+async fn one_that_waits_for_its_clients_passes(world: &World) {
+    let full = "
+import select, os
+ours, theirs = os.pipe()
+select.select([ours], [], [])";
+    let (process, target) = server(world, full).await;
+    tokio::time::sleep(TIMEOUT).await;
     assert_passes(&process, target).await;
     process.kill().await.unwrap();
 }
