@@ -164,6 +164,11 @@ fn what_was_broken_once_stays_mended() {
             1_500,
             "who had released a slot at an epoch was thought to act for it when it took another at the same",
         ),
+        (
+            123_102,
+            1_500,
+            "a node fenced itself for what an earlier agent had left frozen with the guard, ended a quarter of an hour before",
+        ),
     ];
     for (seed, faults, what) in found {
         // As they were found, and with operators at work.

@@ -53,7 +53,8 @@ pub(crate) enum News {
 pub(crate) enum Fenced {
     /// It is there: another process than before, or to another agent.
     Up,
-    Fired,
+    /// It ended what it kept for a slot.
+    Fired(SlotId),
 }
 
 /// What a guard that stands still has not read yet.
@@ -500,7 +501,6 @@ impl World {
         }
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     /// The guard is there, or has done something.
     pub(crate) fn hear_fence(&mut self, ix: NodeIx, fenced: Fenced) {
         match fenced {
@@ -531,7 +531,11 @@ impl World {
                 }
                 self.session_tell(ix, HolderEvent::GuardReady(true));
             }
-            Fenced::Fired => {
+            Fenced::Fired(slot) => {
+                // What an earlier agent had armed, and has ended since, is none of this one's.
+                if self.keeper(ix).is_none_or(|keeper| !keeper.armed.contains_key(&slot)) {
+                    return;
+                }
                 self.session_tell(ix, HolderEvent::GuardFired);
                 // It is there as before, for what comes next.
                 self.session_tell(ix, HolderEvent::GuardReady(true));
@@ -827,9 +831,9 @@ impl World {
                     self.tally.fired += 1;
                     self.say(|| format!("n{ix:04}  the guard fires at {instance}, epoch {epoch}"));
                     self.guard_says(ix, GuardEvent::Still(slot.clone()));
-                    self.fired.insert((slot, epoch));
+                    self.fired.insert((slot.clone(), epoch));
                     let after = self.pace.span(500);
-                    self.plan_task(ix, after, Task::Guard(Fenced::Fired));
+                    self.plan_task(ix, after, Task::Guard(Fenced::Fired(slot)));
                 }
                 Act::Tell(Told::Frozen { .. }) => self.guard_says(ix, GuardEvent::Still(slot)),
                 Act::Tell(Told::Thawed { .. } | Told::Resumed) => self.guard_says(ix, GuardEvent::GoesOn(slot)),
