@@ -33,7 +33,14 @@ pub(crate) async fn keep_record(
         .map_err(|error| chain(&error))
 }
 
-pub(crate) async fn forget(store: &dyn Store, instance: &InstanceId, theirs: bool) -> Result<(), store::Error> {
+/// Removes the record of an instance. That of one of another node (`theirs`) only if it holds no slot, and if those by which it was judged that
+/// nobody needs its data are as they were then: by old news the only copy would go.
+pub(crate) async fn forget(
+    store: &dyn Store,
+    instance: &InstanceId,
+    theirs: bool,
+    judged_by: &[(SlotId, Revision)],
+) -> Result<(), store::Error> {
     let number_key = format!("{}{}", record::NUMBERS, instance.service());
     let known = store.get(&number_key).await?;
     let known: u32 = known
@@ -42,6 +49,9 @@ pub(crate) async fn forget(store: &dyn Store, instance: &InstanceId, theirs: boo
     let mut txn = Txn::new();
     if theirs {
         txn = txn.when(Compare::absent(format!("{}{instance}", record::BINDS)));
+    }
+    for (slot, written) in judged_by {
+        txn = txn.when(Compare::modified(record::slot_key(slot), *written));
     }
     txn = txn
         .then(Op::delete(record::instance_key(instance)))
@@ -332,7 +342,7 @@ mod tests {
         }
         // One of three is too many. While that is decided, another one goes by itself.
         let counted = counted(&store).await;
-        forget(&store, &db(2), false).await.unwrap();
+        forget(&store, &db(2), false, &[]).await.unwrap();
         let written = retire(&store, &db(3), &node("a"), &controls, counted).await;
         assert_eq!(written, Ok(None));
         assert_eq!(
@@ -370,7 +380,7 @@ mod tests {
         assert_eq!(assign(&store, &db(1), &node("a"), &ground).await, Ok(true));
         let placed = placed(&store).await;
 
-        forget(&store, &db(1), true).await.unwrap();
+        forget(&store, &db(1), true, &[]).await.unwrap();
         let refused = write_shared_slot(&store, claim(placed), String::new()).await;
         assert_eq!(refused, Commit::Conflict(None));
 
@@ -381,8 +391,41 @@ mod tests {
         let again = self::placed(&store).await;
         let written = write_shared_slot(&store, claim(again), String::new()).await;
         assert!(matches!(written, Commit::Done(_)), "{written:?}");
-        forget(&store, &db(1), true).await.unwrap();
+        forget(&store, &db(1), true, &[]).await.unwrap();
         assert_eq!(retiring(&store, 1).await, Some(false), "it holds a slot");
+    }
+
+    #[tokio::test]
+    async fn who_served_since_what_is_known_is_not_forgotten() {
+        let store = Memory::default();
+        let ground = Ground::Controls(elected(&store).await);
+        assert_eq!(assign(&store, &db(1), &node("a"), &ground).await, Ok(true));
+        let slot = claim(Revision(0)).slot;
+        let never_written = [(slot.clone(), Revision(0))];
+        let Commit::Done(served) = write_shared_slot(&store, claim(placed(&store).await), String::new()).await else {
+            panic!("it takes the slot")
+        };
+        // Another one has it by now, and nothing of what was written before.
+        assert_eq!(assign(&store, &db(2), &node("b"), &ground).await, Ok(true));
+        let place = store.get(&record::instance_key(&db(2))).await.unwrap().unwrap();
+        let next = SlotWrite {
+            expect: served,
+            holder: db(2),
+            placed: Some(place.create),
+            node: node("b"),
+            data: Some((db(1), model::Epoch(1))),
+            previous: Some(db(1)),
+            ..claim(place.create)
+        };
+        let Commit::Done(now) = write_shared_slot(&store, next, String::new()).await else {
+            panic!("the other takes it")
+        };
+        for old in [never_written, [(slot.clone(), served)]] {
+            forget(&store, &db(1), true, &old).await.unwrap();
+            assert_eq!(retiring(&store, 1).await, Some(false), "it has the only copy");
+        }
+        forget(&store, &db(1), true, &[(slot, now)]).await.unwrap();
+        assert_eq!(retiring(&store, 1).await, None, "who says so knows what the store has");
     }
 
     async fn placed(store: &Memory) -> Revision {

@@ -46,6 +46,9 @@ pub enum Action {
         /// It is of another node: not while the store says that it holds a slot, for what we know may be old, and it may have the only copy
         /// of the data.
         theirs: bool,
+        /// And not if one of these slots was written since: it may have served meanwhile, and have the only copy of the data without holding
+        /// any. `Revision(0)` of one that was never written.
+        judged_by: Vec<(SlotId, Revision)>,
     },
     /// Start a process. `Started` or `StartFailed`.
     Start {

@@ -2,14 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot do its part has failed")]
 
-#[expect(dead_code, reason = "here the other node has the active")]
 mod pair;
 
 use decisions::{
     Action, Adopted, ClusterEvent, Commit, Core, Event, HookOutcome, InstancePhase, Reason, Recovered, Report,
     SlotKnown, SlotWrite,
 };
-use model::{Epoch, HookKind, Revision, RunId, ServiceState, Timestamp};
+use model::{Epoch, HookKind, InstanceId, Revision, RunId, ServiceState, SlotId, Timestamp};
 use pair::{id, node, says, slot};
 use std::time::Duration;
 
@@ -24,6 +23,19 @@ standby = 1
 standby_mode = "warm"
 on_promote = ["promote"]
 "#;
+
+const FOLLOWING: &str = r#"
+[service.db]
+command = ["db"]
+exclusive = true
+active = 1
+standby = 1
+standby_mode = "warm"
+on_promote = ["promote"]
+on_follow = ["follow"]
+"#;
+/// A node that is away for longer is lost.
+const LOST_FOR: Duration = Duration::from_secs(6);
 
 #[test]
 fn a_claim_compares_the_record_of_who_is_to_hold_the_slot() {
@@ -88,6 +100,43 @@ fn a_claim_without_an_answer_binds_nobody_once_the_holder_is_known_to_live() {
         ServiceState::Redundant,
         "who may take over is free to do so"
     );
+}
+
+/// A controller that stood still knows old news: who served meanwhile, on a node that is lost again, may have the only copy of the data.
+#[test]
+fn who_is_lost_with_its_node_is_forgotten_only_if_no_slot_was_written_since() {
+    for (file, compared) in [(FOLLOWING, vec![(slot_0(), Revision(10))]), (FILE, Vec::new())] {
+        let mut core = pair::holder_and_standby(file, NOW);
+        core.handle(Event::Cluster(ClusterEvent::Controller(true)), NOW);
+        session_of_b(&mut core, None);
+        decided(&mut core);
+        core.handle(Event::Tick, NOW + LOST_FOR);
+        assert_eq!(decided(&mut core).forgotten, [(id("db-2"), compared)]);
+    }
+}
+
+/// What was refused is asked for again by what is known then, and not at all of who turned out to have served last.
+#[test]
+fn who_is_to_be_forgotten_is_judged_anew_by_what_was_heard_since() {
+    for serves in [true, false] {
+        let mut core = pair::holder_and_standby(FOLLOWING, NOW);
+        core.handle(Event::Cluster(ClusterEvent::Controller(true)), NOW);
+        session_of_b(&mut core, None);
+        core.handle(Event::Tick, NOW + LOST_FOR);
+        decided(&mut core);
+        let heard = match serves {
+            true => slot(20, 2, "db-1", "a", 2, true),
+            false => SlotKnown {
+                data: Some((id("db-2"), Epoch(2))),
+                ..slot(20, 2, "db-1", "a", 3, false)
+            },
+        };
+        core.handle(Event::Cluster(ClusterEvent::Slot(heard)), NOW + LOST_FOR);
+        core.handle(Event::Tick, NOW + LOST_FOR * 2);
+        let asked = decided(&mut core).forgotten;
+        let again = [(id("db-2"), vec![(slot_0(), Revision(20))])];
+        assert_eq!(asked, if serves { again.to_vec() } else { Vec::new() });
+    }
 }
 
 #[test]
@@ -184,6 +233,10 @@ fn standby(known: SlotKnown) -> Core {
     core
 }
 
+fn slot_0() -> SlotId {
+    held_by_b().slot
+}
+
 fn held_by_b() -> SlotKnown {
     slot(10, 1, "db-2", "b", 2, true)
 }
@@ -221,6 +274,7 @@ struct Decided {
     recorded: bool,
     stopped: bool,
     retired: bool,
+    forgotten: Vec<(InstanceId, Vec<(SlotId, Revision)>)>,
 }
 
 fn decided(core: &mut Core) -> Decided {
@@ -230,6 +284,9 @@ fn decided(core: &mut Core) -> Decided {
             Action::Write(write) => decided.claim = Some(write),
             Action::Create { instance, .. } => decided.recorded |= instance == id("db-1"),
             Action::Stop { instance, .. } => decided.stopped |= instance == id("db-1"),
+            Action::Forget {
+                instance, judged_by, ..
+            } => decided.forgotten.push((instance, judged_by)),
             Action::Retire { instance, .. } => decided.retired |= instance == id("db-1"),
             _ => {}
         }

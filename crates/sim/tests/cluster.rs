@@ -164,6 +164,16 @@ fn what_was_broken_once_stays_mended() {
             1_500,
             "who had released a slot at an epoch was thought to act for it when it took another at the same",
         ),
+        (
+            123_102,
+            1_500,
+            "a node fenced itself for what an earlier agent had left frozen with the guard, ended a quarter of an hour before",
+        ),
+        (
+            125_747,
+            1_500,
+            "who had served last was forgotten, while its node was lost, by a controller that had stood still and knew of none of it",
+        ),
     ];
     for (seed, faults, what) in found {
         // As they were found, and with operators at work.

@@ -26,7 +26,7 @@ use decisions::{Action, ClusterEvent, Event, Reason, SlotWrite};
 use drivers::probe::ProberHandle;
 use drivers::process::{Driver, Process};
 use drivers::{environment, program};
-use model::{Cluster, FenceBy, FloatingAddress, InstanceId, Millis, NodeName, Revision, RunId, ServiceName};
+use model::{Cluster, FenceBy, FloatingAddress, InstanceId, Millis, NodeName, Revision, RunId, ServiceName, SlotId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -352,7 +352,11 @@ impl Executor {
                 }
             }
             Action::Rejoin { instance } => self.partings.rejoin(&instance),
-            Action::Forget { instance, theirs } => self.forget(instance, theirs),
+            Action::Forget {
+                instance,
+                theirs,
+                judged_by,
+            } => self.forget(instance, theirs, judged_by),
             _ => {}
         }
     }
@@ -458,12 +462,12 @@ impl Executor {
         });
     }
 
-    fn forget(&mut self, instance: InstanceId, theirs: bool) {
+    fn forget(&mut self, instance: InstanceId, theirs: bool, judged_by: Vec<(SlotId, Revision)>) {
         self.remote.remove(&instance);
         self.ports.free(&instance);
         let store = Arc::clone(&self.store);
         tokio::spawn(async move {
-            if let Err(error) = forget(store.as_ref(), &instance, theirs).await {
+            if let Err(error) = forget(store.as_ref(), &instance, theirs, &judged_by).await {
                 tracing::warn!(%instance, error = %chain(&error), "the record of a removed instance stays in the store");
             }
         });

@@ -249,7 +249,7 @@ impl Service {
 
     /// It served last and nobody serves now: it stays until another one does, for it has all the data, or may have.
     pub(super) fn data_only_with(&self, id: &InstanceId) -> bool {
-        (self.declared.on_follow.is_some() || self.declared.standby_check.is_some())
+        self.follows()
             && self
                 .slots
                 .iter()
@@ -351,11 +351,16 @@ impl Service {
             wanted: self.declared.wanted(),
         };
         self.take_back(cx);
+        let slots = self.judged_by();
         for (id, (gone, at)) in self.forgotten.iter_mut().filter(|(_, (_, at))| now >= *at) {
             *at = again;
-            let instance = id.clone();
             let theirs = self.me.as_ref() != Some(&gone.node);
-            cx.decide(Action::Forget { instance, theirs }, because.clone());
+            let action = Action::Forget {
+                instance: id.clone(),
+                theirs,
+                judged_by: if theirs { slots.clone() } else { Vec::new() },
+            };
+            cx.decide(action, because.clone());
         }
         if !controller {
             self.as_written();

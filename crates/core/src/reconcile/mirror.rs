@@ -113,8 +113,7 @@ impl Service {
             return;
         }
         let had = slot.data.as_ref().is_some_and(|(holder, _)| *holder == record.holder) || record.served;
-        let follows = self.declared.on_follow.is_some() || self.declared.standby_check.is_some();
-        if follows && !had && !self.is_cold() {
+        if self.follows() && !had && !self.is_cold() {
             let holder = self.instances.get(&record.holder);
             if let Some(what) = holder.and_then(|holder| self.has_all_data(holder).err()) {
                 self.slots[index].set(slot::Phase::Vacant, now, Reason::NotReady { what });

@@ -14,9 +14,15 @@ use crate::RouteTarget;
 use crate::instance::{Instance, Instances, Phase};
 use crate::slot::{self, Slot};
 use crate::{Former, Reason, instance};
-use model::{Epoch, Health, InstanceId, Millis, NodeName, Role, ServiceName, ServiceState, StandbyMode, Timestamp};
+use model::{
+    Epoch, Health, InstanceId, Millis, NodeName, Revision, Role, ServiceName, ServiceState, SlotId, StandbyMode,
+    Timestamp,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// A transaction of the store has 128 comparisons at most. Of a service of more slots the first are compared: standbys follow one of those.
+const SLOTS_COMPARED_MAX: usize = 100;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
@@ -358,6 +364,23 @@ impl Service {
             let again = cx.now + crate::peers::WRITE_AGAIN;
             self.forgotten.insert(id.clone(), (Box::new(gone), again));
         }
-        cx.decide(crate::Action::Forget { instance: id, theirs }, because);
+        let action = crate::Action::Forget {
+            instance: id,
+            theirs,
+            judged_by: if theirs { self.judged_by() } else { Vec::new() },
+        };
+        cx.decide(action, because);
+    }
+
+    /// By which slots, as we know them, nobody needs the data of an instance that holds none.
+    pub(crate) fn judged_by(&self) -> Vec<(SlotId, Revision)> {
+        if self.removed || !self.follows() {
+            return Vec::new();
+        }
+        let written = |slot: &Slot| slot.record.as_ref().map(|record| record.revision);
+        let slots = self.slots.iter().take(SLOTS_COMPARED_MAX);
+        slots
+            .map(|slot| (slot.id.clone(), written(slot).unwrap_or_default()))
+            .collect()
     }
 }

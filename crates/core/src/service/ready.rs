@@ -43,6 +43,11 @@ impl Service {
         self.has_all_data(instance)
     }
 
+    /// Whether an instance may lack what the last active had.
+    pub(crate) fn follows(&self) -> bool {
+        self.declared.on_follow.is_some() || self.declared.standby_check.is_some()
+    }
+
     /// Whether an instance that was not active has what the last active had; if not, why.
     pub(crate) fn has_all_data(&self, instance: &Instance) -> Result<(), String> {
         // Before there was ever an active there is nothing to follow. And on one machine only the operator takes away who has the data:

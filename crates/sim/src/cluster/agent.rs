@@ -123,6 +123,7 @@ pub(crate) enum Purpose {
     ForgetRead {
         instance: InstanceId,
         theirs: bool,
+        judged_by: Vec<(SlotId, Revision)>,
     },
     /// Nobody waits for it.
     Loose,
@@ -750,7 +751,14 @@ impl World {
                     .then(records::put(key, value));
                 self.write_until(ix, txn);
             }
-            (Purpose::ForgetRead { instance, theirs }, Reply::Txn(outcome)) => {
+            (
+                Purpose::ForgetRead {
+                    instance,
+                    theirs,
+                    judged_by,
+                },
+                Reply::Txn(outcome),
+            ) => {
                 let known = outcome.reads.into_iter().flatten().next();
                 let known = known.map_or(0, |entry| match &*entry.value {
                     Value::Number(number) => *number,
@@ -759,6 +767,9 @@ impl World {
                 let mut txn = Txn::new();
                 if theirs {
                     txn = txn.when(Compare::Created(Key::Bind(instance.clone()), Revision(0)));
+                }
+                for (slot, written) in judged_by {
+                    txn = txn.when(Compare::Modified(Key::Slot(slot), written));
                 }
                 txn = txn
                     .then(Op::Delete(Key::Instance(instance.clone())))
@@ -888,11 +899,19 @@ impl World {
                     CALL_TIMEOUT,
                 );
             }
-            Action::Forget { instance, theirs } => {
+            Action::Forget {
+                instance,
+                theirs,
+                judged_by,
+            } => {
                 let txn = Txn::new().then(Op::Get(Key::Number(instance.service().clone())));
                 self.call(
                     ix,
-                    Purpose::ForgetRead { instance, theirs },
+                    Purpose::ForgetRead {
+                        instance,
+                        theirs,
+                        judged_by,
+                    },
                     Asked::Txn(Rc::new(txn)),
                     CALL_TIMEOUT,
                 );

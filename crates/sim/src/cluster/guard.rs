@@ -110,6 +110,11 @@ impl Guard {
             .handle(self.incarnation, Event::Rebind { slot, epoch }, now)
     }
 
+    /// What was ever armed.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = &SlotId> {
+        self.machine.slots().iter().map(|slot| &slot.id)
+    }
+
     /// What it has frozen, and neither let go on nor ended since.
     pub(crate) fn frozen(&self) -> impl Iterator<Item = &SlotId> {
         let frozen = self.machine.slots().iter().filter(|slot| slot.state == State::Frozen);

@@ -53,7 +53,8 @@ pub(crate) enum News {
 pub(crate) enum Fenced {
     /// It is there: another process than before, or to another agent.
     Up,
-    Fired,
+    /// It ended what it kept for a slot.
+    Fired(SlotId),
 }
 
 /// What a guard that stands still has not read yet.
@@ -95,6 +96,10 @@ pub(crate) struct Keeper {
     armed: BTreeMap<SlotId, Armed>,
     /// Of these, what waits for its slot to be bound to the next session.
     kept: BTreeSet<SlotId>,
+    /// What an earlier agent armed and this one did not.
+    inherited: BTreeSet<SlotId>,
+    /// Nothing exclusive of this node runs.
+    empty: bool,
     /// The session that the guard knows, and the newest renewal.
     told_guard: Option<(Revision, Mark)>,
     pub(crate) ready: bool,
@@ -144,6 +149,8 @@ impl World {
             wakes: None,
             armed: BTreeMap::new(),
             kept: BTreeSet::new(),
+            inherited: BTreeSet::new(),
+            empty: false,
             told_guard: None,
             ready: false,
             watch: GuardWatch::new(&timing),
@@ -416,7 +423,13 @@ impl World {
     pub(crate) fn session_order(&mut self, ix: NodeIx, order: Order) {
         match order {
             Order::Fast(fast) => self.session_tell(ix, HolderEvent::FastWanted(fast)),
-            Order::Empty(empty) => self.session_tell(ix, HolderEvent::AllExclusiveEmpty(empty)),
+            Order::Empty(empty) => {
+                if let Some(keeper) = self.keeper(ix) {
+                    keeper.empty = empty;
+                }
+                self.give_up_inherited(ix);
+                self.session_tell(ix, HolderEvent::AllExclusiveEmpty(empty));
+            }
             Order::Arm {
                 instance,
                 run,
@@ -452,6 +465,7 @@ impl World {
                     over: false,
                 };
                 keeper.kept.remove(&slot);
+                keeper.inherited.remove(&slot);
                 keeper.armed.insert(slot.clone(), armed);
                 self.watch_tell(ix, GuardEvent::Armed(slot.clone()));
                 self.tell_guard(ix, ToGuard::Arm { slot, member, epoch });
@@ -500,7 +514,6 @@ impl World {
         }
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "what was told is handed over")]
     /// The guard is there, or has done something.
     pub(crate) fn hear_fence(&mut self, ix: NodeIx, fenced: Fenced) {
         match fenced {
@@ -510,6 +523,11 @@ impl World {
                 }
                 let (now, timing) = (self.mark(ix), self.timing);
                 let known = self.node_mut(ix).guard.register(&timing, now);
+                let slots: Vec<SlotId> = self.node(ix).guard.slots().cloned().collect();
+                let Some(keeper) = self.keeper(ix) else { return };
+                let ours = |slot: &SlotId| keeper.armed.contains_key(slot);
+                keeper.inherited = slots.into_iter().filter(|slot| !ours(slot)).collect();
+                self.give_up_inherited(ix);
                 let Some(keeper) = self.keeper(ix) else { return };
                 match keeper.told_guard {
                     Some((session, mark)) if known != Some(session) => {
@@ -531,11 +549,25 @@ impl World {
                 }
                 self.session_tell(ix, HolderEvent::GuardReady(true));
             }
-            Fenced::Fired => {
+            Fenced::Fired(slot) => {
+                // What an earlier agent had armed, and has ended since, is none of this one's.
+                if self.keeper(ix).is_none_or(|keeper| !keeper.armed.contains_key(&slot)) {
+                    return;
+                }
                 self.session_tell(ix, HolderEvent::GuardFired);
                 // It is there as before, for what comes next.
                 self.session_tell(ix, HolderEvent::GuardReady(true));
             }
+        }
+    }
+
+    /// As in the agent: what an earlier one armed is given up when nothing exclusive runs here.
+    fn give_up_inherited(&mut self, ix: NodeIx) {
+        let Some(keeper) = self.keeper(ix).filter(|keeper| keeper.empty) else {
+            return;
+        };
+        for slot in std::mem::take(&mut keeper.inherited) {
+            self.tell_guard(ix, ToGuard::Disarm(slot));
         }
     }
 
@@ -827,9 +859,9 @@ impl World {
                     self.tally.fired += 1;
                     self.say(|| format!("n{ix:04}  the guard fires at {instance}, epoch {epoch}"));
                     self.guard_says(ix, GuardEvent::Still(slot.clone()));
-                    self.fired.insert((slot, epoch));
+                    self.fired.insert((slot.clone(), epoch));
                     let after = self.pace.span(500);
-                    self.plan_task(ix, after, Task::Guard(Fenced::Fired));
+                    self.plan_task(ix, after, Task::Guard(Fenced::Fired(slot)));
                 }
                 Act::Tell(Told::Frozen { .. }) => self.guard_says(ix, GuardEvent::Still(slot)),
                 Act::Tell(Told::Thawed { .. } | Told::Resumed) => self.guard_says(ix, GuardEvent::GoesOn(slot)),
