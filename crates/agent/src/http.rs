@@ -76,6 +76,8 @@ pub(crate) struct Door {
     pub(crate) analyses: crate::analysis::Answers,
     /// What is wrong with this node's certificates; nothing on one machine.
     pub(crate) papers: crate::cluster::papers::Troubles,
+    /// What it heard of others about how it stands; likewise.
+    pub(crate) standing: crate::cluster::papers::Troubles,
 }
 
 /// Who asks, as the client says it.
@@ -242,7 +244,7 @@ pub(crate) fn app(door: Door) -> axum::Router {
     let (router, document) = router();
     let document = Arc::new(document);
     let state = door.state.clone();
-    let papers = Arc::clone(&door.papers);
+    let known = [Arc::clone(&door.papers), Arc::clone(&door.standing)];
     router
         .route(
             "/v1/openapi.json",
@@ -263,22 +265,24 @@ pub(crate) fn app(door: Door) -> axum::Router {
             )
         })
         .with_state(door)
-        .layer(middleware::from_fn_with_state(papers, commands_of_a_node))
+        .layer(middleware::from_fn_with_state(known, commands_of_a_node))
         .merge(appstate::routes(state.clone()))
         .merge(appstate::admin_routes(state))
 }
 
 /// A node that was removed commands nothing, though what it has open to the store may do so for some seconds. It can be ended.
 async fn commands_of_a_node(
-    State(papers): State<crate::cluster::papers::Troubles>,
+    State(known): State<[crate::cluster::papers::Troubles; 2]>,
     request: HttpRequest,
     next: Next,
 ) -> Response {
     let path = request.uri().path();
     let commands = request.method() != Method::GET && path.starts_with("/v1/") && path != "/v1/down";
     let removed = commands.then(|| {
-        let papers = papers.lock().unwrap_or_else(PoisonError::into_inner);
-        papers.iter().find(|problem| problem.code == "removed").cloned()
+        known.iter().find_map(|problems| {
+            let problems = problems.lock().unwrap_or_else(PoisonError::into_inner);
+            problems.iter().find(|problem| problem.code == "removed").cloned()
+        })
     });
     match removed.flatten() {
         Some(problem) => Refused(StatusCode::FORBIDDEN, refused(problem.text, Some(problem.hint))).into_response(),

@@ -404,6 +404,10 @@ pub(crate) async fn start(config: Config) -> Result<(Agent, mpsc::UnboundedRecei
             .as_ref()
             .map(|joined| Arc::clone(&joined.cluster.papers))
             .unwrap_or_default(),
+        standing: joined
+            .as_ref()
+            .map(|joined| Arc::clone(&joined.cluster.standing))
+            .unwrap_or_default(),
     };
     waiting.start(door.clone());
     tokio::spawn(crate::outlook::keep(door.clone()));

@@ -231,12 +231,21 @@ fn options(global: &Global, base: &Path) -> String {
         .is_some_and(|value| Some(Path::new(&value)) == global.state_dir.as_deref());
     let mut options = String::new();
     if global.state_dir.is_some() && !from_environment {
-        options.push_str(&format!(" --state-dir {}", base.display()));
+        options.push_str(&format!(" --state-dir {}", quoted(&base.display().to_string())));
     }
     if let Some(cluster) = &global.cluster {
         options.push_str(&format!(" --cluster {cluster}"));
     }
     options
+}
+
+/// As a shell takes it for one word.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);
+    match word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
 }
 
 /// The process that holds the lock of a file, if one does.

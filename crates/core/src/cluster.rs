@@ -372,6 +372,10 @@ impl Core {
         }
         peer.session = session;
         peer.expired = None;
+        if session.is_some() {
+            // How an earlier one ended says nothing of the end of this one.
+            peer.ended = peer.ended.filter(|(ended, _)| session <= Some(*ended));
+        }
         let because = match session {
             Some(_) => Reason::SessionOpen { node: node.clone() },
             None => lost_because(peers, &node),

@@ -252,10 +252,12 @@ impl Agent {
     }
 
     pub(super) fn log_file(&self, instance: &str) -> Result<LogSource, Outcome> {
-        let view = self.core.view(clock::now());
-        let there = || view.services.iter().flat_map(|service| &service.instances);
+        let there = || {
+            let view = self.core.view(clock::now());
+            view.services.into_iter().flat_map(|service| service.instances)
+        };
         let unknown = || {
-            let names: Vec<InstanceId> = there().map(|instance| instance.id.clone()).collect();
+            let names: Vec<InstanceId> = there().map(|instance| instance.id).collect();
             let hint = match names.as_slice() {
                 [] => "there are no instances".to_owned(),
                 names => format!("there are {}", show::names(names)),

@@ -7,7 +7,7 @@ use crate::args::{
     ClusterBackup, ClusterCommand, ClusterInit, ClusterJoin, ClusterRecover, ClusterRemove, ClusterRestore,
     ClusterRotate, ClusterToken,
 };
-use crate::client::Client;
+use crate::client::{self, Client};
 use crate::place::{Life, life};
 use api::layout::Layout;
 use identity::{NodeRole, TOKEN_LIFETIME};
@@ -383,15 +383,30 @@ async fn keep_deed(session: &Session, place: &Place, what: &str, about: &str, te
         text,
     };
     let until = Instant::now() + KEPT_WITHIN;
-    while let Err(error) = client.post::<_, api::Outcome>("/v1/deeds", &deed).await {
-        if Instant::now() >= until {
-            session
-                .output
-                .say(&format!("`understudy history --deeds` will not show this: {error}"));
-            return;
-        }
-        tokio::time::sleep(SESSION_LOOK).await;
+    loop {
+        let kept = tokio::time::timeout_at(until.into(), client.post::<_, api::Outcome>("/v1/deeds", &deed)).await;
+        let why = match kept {
+            Ok(Ok(_)) => return,
+            Ok(Err(error)) if Instant::now() < until && is_up_soon(&error) => {
+                tokio::time::sleep(SESSION_LOOK).await;
+                continue;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("the agent did not answer for {} s", KEPT_WITHIN.as_secs()),
+        };
+        session
+            .output
+            .say(&format!("`understudy history --deeds` may not show this: {why}"));
+        return;
     }
+}
+
+/// Whether an agent that has yet to come up may have kept nothing so far: what may have been kept is not sent again.
+fn is_up_soon(error: &client::Error) -> bool {
+    matches!(
+        error,
+        client::Error::NotRunning { .. } | client::Error::Connect { .. } | client::Error::Refused { .. }
+    )
 }
 
 fn must_be_down(place: &Place) -> Result<(), Error> {

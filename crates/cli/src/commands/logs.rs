@@ -34,12 +34,12 @@ pub(super) async fn run(session: &Session, args: &args::Logs) -> Result<Done, Er
     }
     let mut all = Vec::new();
     let mut raw = String::new();
+    let mut refusals = Refusals::of(instances.len());
     for instance in &instances {
         let path = format!("/v1/logs/{}?lines={}", segment(instance), args.lines);
         let answer = match client.get::<Vec<LogLine>>(&path).await {
-            // Of a service each node has the logs of its own.
-            Err(client::Error::Refused { outcome, .. }) if instances.len() > 1 => {
-                session.output.say(&outcome.text);
+            Err(error @ client::Error::Refused { .. }) => {
+                refusals.one_more(session, error)?;
                 continue;
             }
             answer => answer?,
@@ -72,8 +72,29 @@ fn instances(status: &Status, name: &str) -> Result<Vec<String>, Error> {
     Ok(vec![name.to_owned()])
 }
 
+/// Of a service each node has the logs of its own: those that are elsewhere are told, and it is an error if all are.
+struct Refusals {
+    left: usize,
+}
+
+impl Refusals {
+    fn of(instances: usize) -> Self {
+        Self { left: instances }
+    }
+
+    fn one_more(&mut self, session: &Session, error: client::Error) -> Result<(), Error> {
+        self.left -= 1;
+        if self.left == 0 {
+            return Err(error.into());
+        }
+        session.output.say(&error.to_string());
+        Ok(())
+    }
+}
+
 async fn follow(client: &Client, instances: Vec<String>, lines: u32, printer: &Printer<'_>) -> Result<Done, Error> {
     let (sender, mut receiver) = mpsc::channel(PENDING_MAX);
+    let mut refusals = Refusals::of(instances.len());
     for instance in instances {
         tokio::spawn(follow_one(client.clone(), instance, lines, sender.clone()));
     }
@@ -81,6 +102,7 @@ async fn follow(client: &Client, instances: Vec<String>, lines: u32, printer: &P
     while let Some(line) = receiver.recv().await {
         match line {
             Ok(line) => printer.print(&line),
+            Err(error @ client::Error::Refused { .. }) => refusals.one_more(printer.session, error)?,
             Err(error) => return Err(error.into()),
         }
     }

@@ -329,7 +329,12 @@ impl Service {
     /// The last promotion of an instance, if it failed and none went well since.
     pub(crate) fn not_promoted(&self, id: &InstanceId) -> Option<NotPromoted> {
         let failed = self.slots.iter().filter_map(|slot| slot.not_promoted.get(id));
-        failed.max_by_key(|failed| failed.epoch).cloned()
+        let mut actives = self.slots.iter().filter_map(Slot::active);
+        let served_at = actives.find(|(active, _)| *active == id).map(|(_, epoch)| epoch);
+        failed
+            .max_by_key(|failed| failed.epoch)
+            .filter(|failed| served_at.is_none_or(|epoch| epoch < failed.epoch))
+            .cloned()
     }
 
     /// What we tell of an instance of ours, under our session.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! connect ── taken ─────────────────────────────────────────────▶ passes
-//!    └─ lies in the kernel's queue ── a thread of it runs, or waits for what others send ──▶ passes: it is slow, or takes no more
+//!    └─ lies in the kernel's queue ── a thread of it runs, or waits for something from outside ──▶ passes: it is slow, or takes no more
 //!                                  └─ none does, all the time ──▶ fails when the time is up
 //! ```
 //! What cannot be seen, such as a listener in another network namespace, counts as taken.
@@ -28,6 +28,9 @@ pub(super) async fn check(attempt: &Attempt, process: Option<&Process>) -> Resul
         attempt.is_queued();
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(LOOK_EVERY_MAX);
+        if !is_queued() {
+            return Ok(());
+        }
         let now = process.stir().await.unwrap_or(Stir::Awake);
         // It was woken by the connection before the first look at it, if it can be woken.
         if now == Stir::Awake || before.is_some_and(|before| before != now) {

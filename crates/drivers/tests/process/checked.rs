@@ -12,6 +12,8 @@ both! {
     one_that_hangs_as_a_whole_fails
     one_that_works_at_something_else_passes
     one_that_wakes_now_and_then_passes
+    one_that_sleeps_for_long_passes
+    one_that_waits_for_a_file_passes
     one_that_waits_for_its_clients_passes
     one_that_waits_for_the_first_bytes_passes
 }
@@ -105,6 +107,23 @@ async fn one_that_wakes_now_and_then_passes(world: &World) {
     let ticks = "
 while True: time.sleep(0.02)";
     let (process, target) = server(world, ticks).await;
+    assert_passes(&process, target).await;
+    process.kill().await.unwrap();
+}
+
+async fn one_that_sleeps_for_long_passes(world: &World) {
+    let (process, target) = server(world, "time.sleep(1000)").await;
+    tokio::time::sleep(TIMEOUT).await;
+    assert_passes(&process, target).await;
+    process.kill().await.unwrap();
+}
+
+async fn one_that_waits_for_a_file_passes(world: &World) {
+    let fifo = world.dir.path().join("fifo");
+    let path = fifo.to_str().unwrap();
+    let waits = format!("import os\nos.mkfifo('{path}')\nopen(os.open('{path}', os.O_RDWR)).read(1)");
+    let (process, target) = server(world, &waits).await;
+    tokio::time::sleep(TIMEOUT).await;
     assert_passes(&process, target).await;
     process.kill().await.unwrap();
 }

@@ -15,7 +15,7 @@ pub(crate) static CHECK: TableKind = TableKind {
             name: "tcp",
             kind: Kind::Only(true),
             default: Default::Rule("no such check"),
-            doc: "The instance accepts a connection on its port. Where it leaves the connection to the kernel, which accepts for it, and none of its threads runs meanwhile, it hangs.",
+            doc: "The instance accepts a connection on its port. One that was stopped, or whose threads all wait for each other, leaves it to the kernel, which accepts for it: that fails.",
             example: "true",
         },
         Key {
