@@ -33,7 +33,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use store::Store;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{oneshot, watch};
@@ -46,6 +46,8 @@ use utoipa_axum::routes;
 const STATUS_EVERY: Duration = Duration::from_millis(100);
 /// Nothing new for this long: the status is sent all the same, so that its age stays small.
 const STATUS_AT_LEAST: Duration = Duration::from_secs(2);
+/// A switchover that is not possible is refused at once; one that fails later had begun.
+const REFUSED_WITHIN: Duration = Duration::from_secs(1);
 /// A switchover that is not through by then is said to go on.
 const SWITCHOVER_WAIT: Duration = Duration::from_secs(60);
 /// A name is not longer.
@@ -142,14 +144,17 @@ impl Door {
     }
 
     /// Notes what was done for an operator, once it is.
-    fn noted(&self, By(by): By, what: &'static str, about: String, outcome: Outcome) -> Answer<Outcome> {
+    fn noted(&self, by: By, what: &'static str, about: String, outcome: Outcome) -> Answer<Outcome> {
         if outcome.done {
-            let text = outcome.text.clone();
-            let _ = self
-                .inputs
-                .send(Input::Request(Request::Note { by, what, about, text }));
+            self.note(by, what, about, outcome.text.clone());
         }
         Ok(Json(outcome))
+    }
+
+    fn note(&self, By(by): By, what: &'static str, about: String, text: String) {
+        let _ = self
+            .inputs
+            .send(Input::Request(Request::Note { by, what, about, text }));
     }
 }
 
@@ -703,12 +708,14 @@ async fn post_rollback(State(door): State<Door>, Json(request): Json<RollbackReq
 #[utoipa::path(post, path = "/v1/switchover", request_body = SwitchoverRequest, responses((status = 200, body = Outcome), (status = 409, body = Outcome)))]
 async fn post_switchover(State(door): State<Door>, by: By, Json(request): Json<SwitchoverRequest>) -> Answer<Outcome> {
     let service = request.service.clone();
+    let began = Instant::now();
     let asked = door.ask(|answer| Request::Switchover { request, answer });
     let Ok(answer) = tokio::time::timeout(SWITCHOVER_WAIT, asked).await else {
         let text = format!(
             "the switchover of {service} has not ended after {} s and goes on",
             SWITCHOVER_WAIT.as_secs()
         );
+        door.note(by, "switchover", service.clone(), text.clone());
         return Err(refused(
             text,
             Some(format!("`understudy explain {service}` says what it waits for")),
@@ -717,6 +724,14 @@ async fn post_switchover(State(door): State<Door>, by: By, Json(request): Json<S
     };
     let outcome = answer?;
     if !outcome.done {
+        if began.elapsed() > REFUSED_WITHIN {
+            door.note(
+                by,
+                "switchover",
+                service,
+                format!("not brought to an end: {}", outcome.text),
+            );
+        }
         return Err(outcome.into());
     }
     door.noted(by, "switchover", service, outcome)

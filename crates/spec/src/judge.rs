@@ -272,6 +272,17 @@ impl Judge<'_> {
             let help = "add `on_promote`, or write `standby_mode = \"cold\"`";
             self.found.push(warning.help(help).warning());
         }
+        let copies = service.standby > 0
+            && service.standby_mode == StandbyMode::Warm
+            && service.on_follow.is_some()
+            && service.standby_check.is_none();
+        if copies && self.is_sound(&["standby_mode", "on_follow", "standby_check", "standby"]) {
+            let problem = "standbys follow the active, and nothing tells when one has all that it has: one that still copies may take over, and \
+                           what it lacks is lost";
+            let warning = self.at("on_follow", problem.into());
+            let help = "add a `standby_check` that passes when a standby has everything";
+            self.found.push(warning.help(help).warning());
+        }
     }
 
     fn restart(&mut self) {

@@ -11,6 +11,7 @@ listen = "127.0.0.1:6379"
 check = { tcp = true, every = "200ms", fail_after = 2 }
 on_promote = { command = ["redis-cli", "-p", "{port}"], timeout = "1.5s" }
 on_follow = ["redis-cli", "{active.host}", "{active.port}"]
+standby_check = { exec = ["redis-cli", "ping"] }
 env = { A = "b" }
 limits = { memory = "512MiB", open_files = 1024 }
 # a remark

@@ -218,6 +218,13 @@ impl Service {
         let mode_changes = self.declared.standby_mode != declared.standby_mode;
         let check_ends = declared.check.is_none();
         let check_changes = self.declared.check != declared.check;
+        if self.declared.on_promote != declared.on_promote {
+            // What failed says nothing of another hook: nobody waits for the next try of that one.
+            for slot in &mut self.slots {
+                slot.failed_promotions = 0;
+                slot.claim_after = Timestamp(0);
+            }
+        }
         self.declared_at = Some(now);
         self.others_know_the_file = false;
         self.served = false;
