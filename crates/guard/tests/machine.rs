@@ -293,6 +293,8 @@ impl World {
             policy,
             frozen_max: ms(frozen_max),
             predecessor_gone,
+            leaves: Vec::new(),
+            is_empty: false,
         };
         let result = self.tell(agent, Event::Arm(arm));
         let now = self.slots[number as usize];
@@ -488,4 +490,49 @@ fn a_longer_lease_counts_from_the_renewal_that_told_the_store_of_it() {
         session: 1,
     });
     assert_eq!(world.machine.next_wakeup(world.now), Some(ms(10 * SOFT - 5)));
+}
+
+/// Arms another slot with what `armed` has armed the first one with.
+fn arm_another(world: &mut World, is_empty: bool) -> Result<(), Refused> {
+    let arm = Arm {
+        slot: slot(1),
+        epoch: Epoch(1),
+        policy: Policy::Freeze,
+        frozen_max: ms(FROZEN_MAX),
+        predecessor_gone: true,
+        leaves: vec![slot(0)],
+        is_empty,
+    };
+    world.machine.handle(2, Event::Arm(arm), world.now)
+}
+
+#[test]
+fn what_is_armed_for_another_slot_leaves_the_one_before() {
+    let mut world = armed(Policy::Freeze, FROZEN_MAX);
+    assert_eq!(arm_another(&mut world, false), Ok(()));
+    let states = |world: &World| world.machine.slots().iter().map(|slot| slot.state).collect::<Vec<_>>();
+    assert_eq!(states(&world), [State::Idle, State::Armed]);
+    world.machine.tick(world.now.later(ms(HARD)));
+    assert_eq!(states(&world), [State::Idle, State::Fired]);
+}
+
+#[test]
+fn what_stands_still_leaves_its_slot_only_once_nothing_of_it_runs() {
+    for is_empty in [false, true] {
+        let mut world = armed(Policy::Freeze, FROZEN_MAX);
+        pass(&mut world, SOFT);
+        let next = Event::Session {
+            session: 2,
+            renewed: world.now,
+        };
+        world.tell(2, next).unwrap();
+        let result = arm_another(&mut world, is_empty);
+        if is_empty {
+            assert_eq!((result, state(&world)), (Ok(()), State::Idle));
+        } else {
+            let refused = Refused::StillRuns { slot: slot(0) };
+            assert_eq!((result, state(&world)), (Err(refused), State::Frozen));
+            assert_eq!(world.machine.poll_effect(), None, "it was thawed");
+        }
+    }
 }

@@ -189,6 +189,8 @@ pub(super) fn rehearse(armament: Armament, cgroup: Cgroup, gate: Arc<Gate>) {
         policy: armament.policy,
         frozen_max: span(0),
         predecessor_gone: true,
+        leaves: Vec::new(),
+        is_empty: false,
     };
     let events = [
         Event::Register,
@@ -312,6 +314,8 @@ mod tests {
                 policy: Policy::Freeze,
                 frozen_max: Duration::ZERO,
                 predecessor_gone: true,
+                leaves: Vec::new(),
+                is_empty: false,
             };
             fire.machine.handle(1, Event::Arm(arm), now).expect("armed");
             let target = Target {

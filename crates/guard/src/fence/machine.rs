@@ -8,6 +8,8 @@
 //!    ├─────────────────┴─────────────────────────────────────┴── disarm (nothing runs)                    │
 //!    └──────────────────────────── disarm; only a higher epoch can be armed again ◄───────────────────────┘
 //! ```
+//! What is armed for another slot while this one is armed, or while nothing of it runs, leaves this one: it is idle from then on.
+//!
 //! *Age* is the longer of the two spans since the newest acknowledged renewal of the slot's session was **sent**
 //! ([`Mark::held_for`]). A is the soft deadline, G the hard one.
 //!
@@ -208,6 +210,10 @@ impl Machine {
                 return Err(Refused::StillRuns { slot: arm.slot });
             }
         }
+        let stopped = |left: &&SlotId| matches!(self.find(left).1, State::Frozen | State::Fired);
+        if let Some(left) = arm.leaves.iter().find(stopped).filter(|_| !arm.is_empty) {
+            return Err(Refused::StillRuns { slot: left.clone() });
+        }
         let age = now.held_for(session.renewed);
         let soft = session.deadlines.soft;
         if age >= soft && arm.policy != Policy::Ignore {
@@ -239,6 +245,14 @@ impl Machine {
                 self.slots.len() - 1
             }
         };
+        // Their deadlines would stop or end it for a slot that is not its own any more.
+        for left in arm.leaves {
+            if let (Some(left), _) = self.find(&left)
+                && left != key
+            {
+                self.slots[left].state = State::Idle;
+            }
+        }
         // So that nothing needs memory when a deadline passes.
         self.effects.reserve(EFFECTS_PER_SLOT * self.slots.len());
         self.open_gate(key);

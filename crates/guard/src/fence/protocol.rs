@@ -33,7 +33,8 @@ pub enum Request {
         mark: Mark,
     },
     /// A slot is held. Answered by [`Reply::Armed`] or [`Reply::Refused`]; gate and processes are open when the answer comes. Said again at the
-    /// same epoch it may name other addresses: those of before are kept until the answer comes.
+    /// same epoch it may name other addresses: those of before are kept until the answer comes. Another slot that the cgroup is armed for is
+    /// given up by it, whoever armed that; one that it stands still for is not, and it is refused.
     Arm(Armament),
     /// A frozen slot was taken into the present session (T10). Answered by [`Reply::Done`].
     Rebind {

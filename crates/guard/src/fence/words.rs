@@ -65,6 +65,10 @@ pub struct Arm {
     pub frozen_max: Duration,
     /// Whether nothing runs any more of what the slot was armed with before. Whoever arms has looked.
     pub predecessor_gone: bool,
+    /// Other slots that the very same processes were armed for. They act for one slot at most, so they leave these.
+    pub leaves: Vec<SlotId>,
+    /// Whether none of these processes runs yet. What was stopped for another slot must not go on for this one.
+    pub is_empty: bool,
 }
 
 /// What a machine is told. All but [`Event::Register`] count only if they come from the latest incarnation of the agent.

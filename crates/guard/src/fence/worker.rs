@@ -177,6 +177,7 @@ pub(super) fn drain(event: &OwnedFd) {
 
 struct Taken {
     gate: Arc<Gate>,
+    /// These and the addresses are no other slot's: the last one that took them has them.
     members: Vec<Member>,
     floating: Vec<(Floating, address::Removal)>,
     done: Option<Wanted>,
@@ -323,6 +324,12 @@ impl Hand {
             let socket =
                 address::socket().map_err(|errno| format!("cannot speak to the kernel about addresses: {errno}"))?;
             self.addresses = Some(socket);
+        }
+        // Whoever had them before leaves them alone from here on: it would shut or lift what is this one's gate.
+        for (_, before) in self.slots.iter_mut().filter(|(other, _)| **other != key) {
+            before.members.retain(|member| !taken.members.contains(member));
+            let is_taken = |floating: &Floating| taken.floating.iter().any(|(taken, _)| taken == floating);
+            before.floating.retain(|(floating, _)| !is_taken(floating));
         }
         self.slots.insert(key, taken);
         self.settle(key)

@@ -3,9 +3,10 @@
 use crate::bench::{alive, kill, until};
 use crate::world::{Agent, Fenced, Group, SESSION, armament, slot, timing};
 use guard::client::{Client, Error};
-use guard::fence::protocol::Reply;
+use guard::fence::protocol::{Armament, Reply, What};
 use guard::fence::words::State;
 use guard::fence::{freeze_now, kill_now, mark};
+use model::{Epoch, Millis};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -178,6 +179,63 @@ fn a_demoted_instance_is_disarmed_alive_and_another_one_armed() {
         group.events().populated && !group.events().frozen,
         "it was given up, and fenced all the same"
     );
+}
+
+#[test]
+fn who_is_armed_for_another_slot_is_not_ended_for_the_one_that_he_left() {
+    let group = sleeping();
+    let fenced = Fenced::new(&[]);
+    let (mut earlier, _) = fenced.agent_with(timing(700, 1_000));
+    let lasting = |number| Armament {
+        frozen_max: Millis(60_000),
+        ..armament(number, 1, &group)
+    };
+    earlier.arm(lasting(0));
+    // The next agent finds it running, demotes it without having armed it, and has it take another slot.
+    let mut agent = fenced.agent(9);
+    assert_eq!(agent.registered(), [(slot(0), State::Armed)]);
+    agent.renew();
+    agent.arm(lasting(1));
+    assert_eq!(agent.frozen(), slot(1));
+    assert_eq!(
+        agent.within(Duration::from_millis(600)),
+        None,
+        "what was left was frozen too"
+    );
+    until("it is frozen", || group.events().frozen);
+    // Its slot is taken into the next session (T10).
+    agent.open(SESSION + 1);
+    agent.client.rebind(slot(1), Epoch(1)).unwrap();
+    until("it goes on", || !group.events().frozen);
+    let goes_on = Instant::now();
+    while goes_on.elapsed() < Duration::from_millis(1_500) {
+        agent.client.renewed(SESSION + 1, mark()).unwrap();
+        if let Some(Reply::Event { slot, what, .. }) = agent.within(Duration::from_millis(50)) {
+            assert_eq!((slot, what), (self::slot(1), What::Thawed { address_removed: true }));
+        }
+    }
+    assert!(group.events().populated && !group.events().frozen);
+    // What was left is still no older epoch's.
+    agent.client.arm(armament(0, 1, &group)).unwrap();
+    assert!(agent.refused().contains("only a higher one"));
+}
+
+#[test]
+fn what_stands_still_for_one_slot_does_not_go_on_for_another() {
+    let group = sleeping();
+    let fenced = Fenced::new(&[]);
+    let (mut agent, _) = fenced.agent_with(timing(500, 800));
+    let lasting = |number| Armament {
+        frozen_max: Millis(60_000),
+        ..armament(number, 1, &group)
+    };
+    agent.arm(lasting(0));
+    assert_eq!(agent.frozen(), slot(0));
+    until("it is frozen", || group.events().frozen);
+    agent.open(SESSION + 1);
+    agent.client.arm(lasting(1)).unwrap();
+    assert!(agent.refused().contains("db/0 was armed with before still runs"));
+    assert!(group.events().frozen && group.events().populated);
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Gates and floating addresses, in a network namespace of each test's own.
 
 use crate::bench::{kill, until};
-use crate::world::{Fenced, Group, armament, timing};
-use guard::fence::mark;
-use guard::fence::protocol::{Armament, Floating, What};
+use crate::world::{Fenced, Group, SESSION, armament, timing};
+use guard::fence::protocol::{Armament, Floating, Reply, What};
 use guard::fence::words::Policy;
+use guard::fence::{kill_now, mark};
 use guard::gates::{Gates, Member};
 use model::{Mark, Millis};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -253,6 +253,55 @@ fn a_slot_that_is_given_up_is_nobodys_gate() {
             !run("nft", &["list", "ruleset"]).contains(&PORT.to_string())
         });
         assert!(pair.talks());
+    });
+}
+
+#[test]
+fn a_port_that_another_slot_took_is_neither_shut_nor_lifted_for_the_one_before() {
+    in_a_network(|| {
+        let fenced = Fenced::new(&[]);
+        let (mut group, mut next) = (Group::new(), Group::new());
+        group.run("sleep 600 & wait");
+        next.run("sleep 600 & wait");
+        let (mut agent, _) = fenced.agent_with(timing(1_500, 2_500));
+        let (mut pair, _listener) = Pair::new(HERE);
+        agent.arm(Armament {
+            ports: vec![PORT],
+            frozen_max: Millis(60_000),
+            ..armament(0, 1, &group)
+        });
+        // Ended under an earlier session and by an earlier agent: nobody gives its slot up.
+        kill_now([group.path.as_path()]).unwrap();
+        until("it is ended", || !group.events().populated);
+        agent.open(SESSION + 1);
+        // The same instance is there again, and is another slot's.
+        agent.arm(Armament {
+            ports: vec![PORT],
+            frozen_max: Millis(60_000),
+            ..armament(1, 1, &next)
+        });
+        loop {
+            agent.client.renewed(SESSION + 1, mark()).unwrap();
+            match agent.within(Duration::from_millis(200)) {
+                None => assert!(pair.talks(), "it is renewed"),
+                Some(Reply::Event { slot, what, .. }) => {
+                    assert_eq!((slot, what), (crate::world::slot(0), What::Frozen));
+                    break;
+                }
+                Some(other) => panic!("{other:?}"),
+            }
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(pair.talks(), "the gate of another slot was shut");
+        agent.client.disarm(crate::world::slot(0)).unwrap();
+        while !matches!(agent.next(), Reply::Done { .. }) {}
+        agent.client.renewed(SESSION + 1, mark()).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        let rules = run("nft", &["list", "ruleset"]);
+        assert_eq!(rules.matches(&PORT.to_string()).count(), 4, "gated and open: {rules}");
+        assert_eq!(agent.frozen(), crate::world::slot(1));
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!pair.talks(), "frozen, but not gated");
     });
 }
 

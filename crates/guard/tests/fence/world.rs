@@ -207,8 +207,12 @@ impl Agent {
     }
 
     pub(crate) fn open_session(&mut self) -> Mark {
+        self.open(SESSION)
+    }
+
+    pub(crate) fn open(&mut self, session: u64) -> Mark {
         let sent = mark();
-        self.client.session(SESSION, sent).unwrap();
+        self.client.session(session, sent).unwrap();
         match self.next() {
             Reply::Done { .. } => sent,
             other => panic!("{other:?}"),
@@ -233,6 +237,18 @@ impl Agent {
     pub(crate) fn refused(&mut self) -> String {
         match self.next() {
             Reply::Refused { why, .. } => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Which slot is frozen next.
+    pub(crate) fn frozen(&mut self) -> SlotId {
+        match self.next() {
+            Reply::Event {
+                slot,
+                what: What::Frozen,
+                ..
+            } => slot,
             other => panic!("{other:?}"),
         }
     }

@@ -1,7 +1,7 @@
 //! A node's guard: the real machine of deadlines, and what of it outlives the process.
 
 use guard::fence::machine::Machine;
-use guard::fence::words::{Act, Arm, Deadlines, Event, Key, Policy, Refused, State};
+use guard::fence::words::{Act, Arm, Deadlines, Effect, Event, Key, Policy, Refused, State};
 use model::{Epoch, InstanceId, Mark, Revision, RunId, SlotId, Timing};
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ pub(crate) struct Guard {
     pub(crate) stopped: bool,
     /// The cgroup of each key.
     members: Vec<(InstanceId, RunId)>,
+    /// Whose gate moves with each key: that of the instance of its cgroup, until another key takes it.
+    gated: Vec<bool>,
     incarnation: u64,
     /// The wake-up that is planned, in the world's time.
     pub(crate) wakes: Option<model::Timestamp>,
@@ -78,19 +80,31 @@ impl Guard {
         // Whoever was disarmed was demoted, or is gone.
         let predecessor_gone =
             old.is_none_or(|(slot, old)| slot.state == State::Idle || *old == member || is_empty(old));
+        let own = self.machine.key(slot);
+        // It acts for one slot at most.
+        let others = self.machine.slots().iter().zip(&self.members).enumerate();
+        let others = others.filter(|(key, (slot, _))| Some(*key) != own && slot.state != State::Idle);
+        let leaves = others.filter(|(_, (_, other))| **other == member);
         let arm = Arm {
             slot: slot.clone(),
             epoch,
             policy: Policy::Freeze,
             frozen_max: FROZEN_MAX,
             predecessor_gone,
+            leaves: leaves.map(|(_, (slot, _))| slot.id.clone()).collect(),
+            is_empty: is_empty(&member),
         };
         self.machine.handle(self.incarnation, Event::Arm(arm), now)?;
         if let Some(key) = self.machine.key(slot) {
+            for (gated, (other, _)) in self.gated.iter_mut().zip(&self.members) {
+                *gated &= *other != member.0;
+            }
             if key == self.members.len() {
                 self.members.push(member);
+                self.gated.push(true);
             } else {
                 self.members[key] = member;
+                self.gated[key] = true;
             }
         }
         Ok(())
@@ -140,10 +154,20 @@ impl Guard {
 
     /// The next thing for the kernel, or for the agent, and to whom.
     pub(crate) fn poll(&mut self) -> Option<(SlotId, Epoch, (InstanceId, RunId), Act)> {
-        let effect = self.machine.poll_effect()?;
+        let gated = &self.gated;
+        let is_anothers =
+            |effect: &Effect| matches!(effect.act, Act::OpenGate { .. } | Act::CloseGate) && !gated[effect.key];
+        let mut effects = std::iter::from_fn(|| self.machine.poll_effect());
+        let effect = effects.find(|effect| !is_anothers(effect))?;
         let key: Key = effect.key;
         let slot = self.machine.slots().get(key)?;
         Some((slot.id.clone(), slot.epoch, self.members.get(key)?.clone(), effect.act))
+    }
+
+    /// Whose gate is that of a slot.
+    pub(crate) fn gated(&self, slot: &SlotId) -> Option<InstanceId> {
+        let key = self.machine.key(slot).filter(|key| self.gated[*key])?;
+        Some(self.members.get(key)?.0.clone())
     }
 
     /// What a slot was armed with.

@@ -1,6 +1,7 @@
 //! The session thread of an agent: the real holder, and the link to the guard.
 
 use super::agent::{Purpose, Task};
+use super::invariants::Moment;
 use super::records::{self, Compare, Key, NodeIx, Op, Outcome, Txn, Value};
 use super::sabotage::ClusterRule;
 use super::wire::Ask as Asked;
@@ -755,10 +756,10 @@ impl World {
             }
             ToGuard::Disarm(slot) => {
                 let mut guard = std::mem::take(&mut self.node_mut(ix).guard);
-                let member = guard.member(&slot);
+                let gated = guard.gated(&slot);
                 guard.disarm(&slot, now, |member| self.is_empty(member));
                 self.node_mut(ix).guard = guard;
-                if let Some((instance, _)) = member {
+                if let Some(instance) = gated {
                     self.node_mut(ix).gates.remove(&instance);
                 }
             }
@@ -853,7 +854,10 @@ impl World {
                 }
                 Act::Freeze => self.freeze(instance, run),
                 Act::Thaw => self.thaw(&instance, run),
-                Act::Kill => self.kill_at_once(&instance, run),
+                Act::Kill => {
+                    self.observe(&Moment::Fires(&slot, &instance, run));
+                    self.kill_at_once(&instance, run);
+                }
                 Act::RemoveAddress => {}
                 Act::Tell(Told::Fired { .. }) => {
                     self.tally.fired += 1;

@@ -175,14 +175,27 @@ impl Server {
                 ));
             }
         }
+        let leaves = self.leaves(old, &armament);
+        let left = leaves.iter().map(|key| self.fire.machine.slots()[*key].id.clone());
+        let is_empty = |cgroup: &Cgroup| cgroup.events().is_ok_and(|events| !events.populated);
         let event = Event::Arm(Arm {
             slot: armament.slot.clone(),
             epoch: armament.epoch,
             policy: armament.policy,
             frozen_max: armament.frozen_max.duration(),
             predecessor_gone: self.is_gone(old, &armament.cgroup),
+            leaves: left.collect(),
+            is_empty: cgroup.as_ref().is_some_and(is_empty),
         });
         self.handle(at, event)?;
+        for key in leaves {
+            let left = &self.fire.machine.slots()[key].id;
+            let _ = self.log.try_send(format!(
+                "slot {left} is given up: what it was armed with is armed for slot {}",
+                armament.slot
+            ));
+            self.let_go(key);
+        }
         let Some(key) = self.fire.machine.key(&armament.slot) else {
             return Ok(None);
         };
@@ -233,6 +246,19 @@ impl Server {
         runs_on || old.events().is_ok_and(|events| !events.populated)
     }
 
+    /// The other slots that the same cgroup is armed for. An earlier agent may have done that, of which the present one knows nothing.
+    fn leaves(&self, own: Option<Key>, armament: &Armament) -> Vec<Key> {
+        let same = |target: &Target| target.cgroup.is_some() && target.armament.cgroup == armament.cgroup;
+        let targets = self.fire.targets.iter().zip(self.fire.machine.slots()).enumerate();
+        targets
+            .filter(|(key, (target, slot))| {
+                Some(*key) != own && slot.state != State::Idle && target.as_ref().is_some_and(same)
+            })
+            .filter(|_| armament.policy != Policy::Ignore)
+            .map(|(key, _)| key)
+            .collect()
+    }
+
     fn disarm(&mut self, at: usize, slot: SlotId) -> Result<(), String> {
         let key = self.fire.machine.key(&slot);
         let gone = key
@@ -242,15 +268,20 @@ impl Server {
             .is_none_or(|cgroup| cgroup.events().is_ok_and(|events| !events.populated));
         self.handle(at, Event::Disarm { slot, gone })?;
         if let Some(key) = key {
-            // It may live on, as a standby; but what was killed is looked after until it is gone.
-            if let Some(target) = self.fire.targets.get_mut(key)
-                && target.as_ref().is_some_and(|target| !target.dying)
-            {
-                *target = None;
-            }
-            self.worker.order(Order::Forget(key));
+            self.let_go(key);
         }
         Ok(())
+    }
+
+    /// The machine keeps it no longer.
+    fn let_go(&mut self, key: Key) {
+        // It may live on, as a standby; but what was killed is looked after until it is gone.
+        if let Some(target) = self.fire.targets.get_mut(key)
+            && target.as_ref().is_some_and(|target| !target.dying)
+        {
+            *target = None;
+        }
+        self.worker.order(Order::Forget(key));
     }
 
     pub(super) fn gated(&mut self, key: Key, result: Result<(), String>) {

@@ -3,6 +3,7 @@
 
 mod bounded_decisions;
 mod enough_are_left;
+mod fires_for_its_slot;
 mod given_up_is_left;
 mod i10_nothing_decreases;
 mod i11_fired_is_latched;
@@ -26,7 +27,7 @@ pub(crate) mod healed;
 use super::records::{Change, NodeIx};
 use super::world::World;
 use decisions::Decision;
-use model::{Epoch, InstanceId, ServiceName};
+use model::{Epoch, InstanceId, RunId, ServiceName, SlotId};
 use std::fmt;
 
 /// Something that an invariant may have a say in.
@@ -39,6 +40,8 @@ pub(crate) enum Moment<'a> {
     Acts(&'a InstanceId),
     /// A node begins to run a promote hook.
     Promotes(NodeIx, &'a InstanceId, Epoch),
+    /// A guard ends what it keeps for a slot.
+    Fires(&'a SlotId, &'a InstanceId, RunId),
     /// The proxy of a node follows another route.
     Routed(NodeIx, &'a ServiceName),
     /// Some time went by.
@@ -75,6 +78,7 @@ impl Invariants {
                 Box::new(i11_fired_is_latched::FiredIsLatched),
                 Box::new(i12_routed_epochs_rise::RoutedEpochsRise::default()),
                 Box::new(enough_are_left::EnoughAreLeft::default()),
+                Box::new(fires_for_its_slot::FiresForItsSlot),
                 Box::new(given_up_is_left::GivenUpIsLeft),
                 Box::new(t11_parked_is_not_taken::ParkedIsNotTaken::default()),
                 Box::new(paused_begins_nothing::PausedBeginsNothing),
