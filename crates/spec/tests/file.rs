@@ -40,7 +40,10 @@ fn the_example_of_the_design() {
     // It has standbys follow, and does not say how to tell whether one has everything.
     let warnings: Vec<String> = parsed.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].contains("one that still copies may take over"), "{warnings:?}");
+    assert!(
+        warnings[0].contains("one that still copies may take over"),
+        "{warnings:?}"
+    );
     let cluster = parsed.cluster;
     assert_eq!(cluster.name, "shop");
     let order: Vec<&str> = cluster.start_order().iter().map(|name| name.as_str()).collect();

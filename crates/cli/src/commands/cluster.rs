@@ -13,6 +13,7 @@ use api::layout::Layout;
 use identity::{NodeRole, TOKEN_LIFETIME};
 use membership::{Init, Join, Place, Report};
 use model::NodeName;
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -320,7 +321,7 @@ async fn backup(session: &Session, args: &ClusterBackup) -> Result<Done, Error> 
 
 async fn restore(session: &Session, args: &ClusterRestore) -> Result<Done, Error> {
     let mut place = here(session)?;
-    must_be_down(&place)?;
+    let stays_down = stays_down(&place)?;
     session.output.say(
         "the store will be as the backup has it, on this node alone. What was changed since is lost. \
          The other nodes must be down, and join anew. The data that are there are kept beside",
@@ -332,6 +333,7 @@ async fn restore(session: &Session, args: &ClusterRestore) -> Result<Done, Error
             .output
             .say(&format!("the data before are kept in {}", kept.display()));
     }
+    drop(stays_down);
     start_agent(session, &place).await?;
     let text = format!(
         "the backup {} was put back, on node {} alone",
@@ -357,11 +359,12 @@ async fn recover(session: &Session, args: &ClusterRecover) -> Result<Done, Error
             hint: "when you have made sure: `understudy cluster recover --others-are off`",
         });
     }
-    must_be_down(&place)?;
+    let stays_down = stays_down(&place)?;
     let kept = membership::recover_quorum(&mut place, &|what| session.output.say(what)).await?;
     session
         .output
         .say(&format!("the data before are kept in {}", kept.display()));
+    drop(stays_down);
     start_agent(session, &place).await?;
     let text = format!(
         "node {} was made the only one that votes: stated that the others are off",
@@ -409,14 +412,32 @@ fn is_up_soon(error: &client::Error) -> bool {
     )
 }
 
-fn must_be_down(place: &Place) -> Result<(), Error> {
-    if matches!(life(&place.layout), Life::Stopped) {
-        return Ok(());
-    }
-    Err(Error::BadArgument {
+/// Keeps the agent of this node down, whoever would start it meanwhile: it goes by what it read at its start, and writes that again.
+struct StaysDown(File);
+
+fn stays_down(place: &Place) -> Result<StaysDown, Error> {
+    let runs = || Error::BadArgument {
         what: "the agent of this node runs".into(),
-        hint: "end it first: `understudy down`",
-    })
+        hint: "end it first: `understudy down`, and whatever starts it again",
+    };
+    if !matches!(life(&place.layout), Life::Stopped) {
+        return Err(runs());
+    }
+    match guard::lock(&place.layout.agent_lock()) {
+        Ok(lock) => Ok(StaysDown(lock)),
+        Err(guard::LockError::Held { .. }) => Err(runs()),
+        Err(guard::LockError::Io { source, .. }) => Err(Error::Runtime {
+            doing: "keep the agent down",
+            source,
+        }),
+    }
+}
+
+impl Drop for StaysDown {
+    fn drop(&mut self) {
+        // Nothing died that held it.
+        let _ = guard::write_lock(&mut self.0, guard::ENDED);
+    }
 }
 
 /// The node that this machine is.
@@ -474,14 +495,19 @@ async fn start_agent(session: &Session, place: &Place) -> Result<Up, Error> {
         return Ok(waiting(&client).await.map_or(Up::Working, Up::Waiting));
     }
     let logs = Logs::from_here(layout);
-    let guard =
-        Guard::start(session, &place.node.cluster, 1, None, agent::DashboardPlace::Usual).map_err(|source| {
-            Error::Runtime {
-                doing: "start the guard",
-                source,
-            }
-        })?;
-    match await_agent(layout, &client, &logs, Some(&guard)).await {
+    // Somebody else may have started a guard that waits to start its agent.
+    let guard = match life(layout) {
+        Life::Starting => None,
+        _ => Some(
+            Guard::start(session, &place.node.cluster, 1, None, agent::DashboardPlace::Usual).map_err(|source| {
+                Error::Runtime {
+                    doing: "start the guard",
+                    source,
+                }
+            })?,
+        ),
+    };
+    match await_agent(layout, &client, &logs, guard.as_ref()).await {
         Ok(()) => Ok(Up::Working),
         Err(error) => match waiting(&client).await {
             Some(why) => Ok(Up::Waiting(why)),
