@@ -102,7 +102,9 @@ pub(crate) fn base(observed: &Observed<'_>) -> System {
     system.rates.measured = nodes.collect();
     common::put_below(&mut system, common::found(observed));
     system.voters = observed.voters.clone();
-    for node in status.nodes.iter().filter(|node| node.state != NodeState::Online) {
+    // Of whom nothing is heard nobody knows that it failed.
+    let is_there = |node: &&api::NodeStatus| matches!(node.state, NodeState::Online | NodeState::Unknown);
+    for node in status.nodes.iter().filter(|node| !is_there(node)) {
         system.failed.insert(Thing::Node(node.name.clone()));
     }
     system

@@ -229,6 +229,8 @@ pub enum NodeState {
     Drained,
     /// Lost.
     Offline,
+    /// Nothing is heard of it, for the store does not answer the node that was asked: how it was heard last is in the reason.
+    Unknown,
 }
 
 /// How a node stands.

@@ -79,7 +79,9 @@ pub(crate) fn tell(
     }
     let online = |node: &&mut api::NodeStatus| node.state == NodeState::Online;
     for node in status.nodes.iter_mut().filter(online).filter(|node| !known(&node.name)) {
-        node.because = format!("as was heard last; {told}");
+        node.because = format!("{told}; then it was online: {}", node.because);
+        node.state = NodeState::Unknown;
+        since.clone_into(&mut node.since);
     }
 }
 
@@ -155,7 +157,17 @@ mod tests {
         let health: Vec<&str> = service.instances.iter().map(|one| one.health.as_str()).collect();
         assert_eq!(health, ["healthy", "unknown"]);
         assert_eq!(status.nodes[0].because, "its session lives");
-        assert!(status.nodes[1].because.starts_with("as was heard last"));
+        assert_eq!(status.nodes[0].state, NodeState::Online);
+        let other = &status.nodes[1];
+        assert_eq!(
+            (other.state, other.since.as_str()),
+            (NodeState::Unknown, "12:05"),
+            "{other:?}"
+        );
+        assert!(
+            other.because.ends_with("; then it was online: its session lives"),
+            "{other:?}"
+        );
     }
 
     #[test]

@@ -281,6 +281,7 @@ fn nodes(status: &Status, nodes: &[NodeStatus], view: &View) -> String {
                 NodeState::Online => (Tone::Good, "● online"),
                 NodeState::Drained => (Tone::Warn, "◌ drained"),
                 NodeState::Offline => (Tone::Bad, "○ offline"),
+                NodeState::Unknown => (Tone::Warn, "? unknown"),
             };
             let runs = status
                 .services
