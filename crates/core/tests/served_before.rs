@@ -6,8 +6,8 @@
 mod pair;
 
 use decisions::{
-    Action, Adopted, ClusterEvent, Commit, Core, Event, HookOutcome, ProbeOutcome, Recovered, Report, SlotKnown,
-    SlotWrite,
+    Action, Adopted, ClusterEvent, Commit, Core, Event, HookOutcome, InstancePhase, ProbeOutcome, Recovered, Report,
+    SlotKnown, SlotWrite,
 };
 use model::{Epoch, HookKind, InstanceId, Revision, RunId, SlotId, Timestamp};
 use pair::{holder, holder_and_standby, id, node, says, slot};
@@ -91,6 +91,47 @@ fn other_nodes_are_told_who_served_before() {
         let claim = claim_of(&decided(&mut core), 0).expect("its standby takes over");
         assert_eq!((claim.holder, claim.served_before.is_some()), (id("db-2"), served));
     }
+}
+
+/// Who is given the slot counts as having the newest data from then on, but may have ended by then, unheard.
+#[test]
+fn who_served_last_is_not_replaced_while_who_took_over_from_it_does_not_serve() {
+    let mut core = holder_and_standby(FILE, NOW);
+    let Event::Cluster(ClusterEvent::Reported(report)) = says(None) else {
+        unreachable!("b says something")
+    };
+    let served = true;
+    hear(&mut core, ClusterEvent::Reported(Report { served, ..report }));
+    decided(&mut core);
+    ends(&mut core, "db-1");
+    let mut actions = decided(&mut core);
+    let claim = claim_of(&actions, 0).expect("its standby takes over");
+    assert!(claim.served_before.is_some());
+    let done = Event::Committed {
+        slot: claim.slot,
+        attempt: claim.attempt,
+        result: Commit::Done(Revision(30)),
+    };
+    core.handle(done, NOW);
+    let mut failed = 0;
+    for second in 1..100 {
+        for action in &actions {
+            let Action::Start { instance, run, .. } = action else {
+                continue;
+            };
+            assert_eq!(*instance, id("db-1"));
+            failed += 1;
+            let (instance, run, error) = (instance.clone(), *run, "no space left on device".into());
+            core.handle(Event::StartFailed { instance, run, error }, NOW);
+        }
+        core.handle(Event::Tick, NOW + Duration::from_secs(second));
+        actions = decided(&mut core);
+        let forgets = |action: &Action| matches!(action, Action::Forget { .. });
+        assert!(!actions.iter().any(forgets), "{actions:?}");
+    }
+    let phase = core.report_of(&id("db-1"), NOW).unwrap().phase;
+    assert!(failed >= 3, "{failed} starts failed");
+    assert_eq!(phase, InstancePhase::Failed);
 }
 
 /// The promotion that follows fails: what it was told meanwhile is known to be there.

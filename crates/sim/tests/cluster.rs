@@ -174,6 +174,16 @@ fn what_was_broken_once_stays_mended() {
             1_500,
             "who had served last was forgotten, while its node was lost, by a controller that had stood still and knew of none of it",
         ),
+        (
+            132_074,
+            1_500,
+            "who had served last was replaced, by an empty one, while the process that its slot was given to had ended unheard",
+        ),
+        (
+            136_781,
+            1_500,
+            "the same, two minutes later and with other machines lost",
+        ),
     ];
     for (seed, faults, what) in found {
         // As they were found, and with operators at work.

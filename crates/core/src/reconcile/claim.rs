@@ -459,7 +459,9 @@ impl Service {
                 .values()
                 .any(|instance| instance.is_fit() && !self.bound.contains_key(&instance.id));
         let slot = &mut self.slots[index];
-        let Some(instance) = slot.last_holder().cloned() else {
+        // Who held it last may never have served.
+        let served = slot.data.as_ref().map(|(holder, _)| holder);
+        let Some(instance) = served.or_else(|| slot.last_holder()).cloned() else {
             return;
         };
         if holds_back && !slot.told_held_back {

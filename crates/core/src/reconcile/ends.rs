@@ -95,7 +95,10 @@ impl Service {
     /// A replacement begins with an empty folder, so whoever may have the only copy of the data is never replaced.
     fn keeps_data(&self, id: &InstanceId) -> bool {
         (self.declared.exclusive || self.declared.on_follow.is_some() || self.declared.standby_check.is_some())
-            && self.slots.iter().any(|slot| slot.held_last(id))
+            && self
+                .slots
+                .iter()
+                .any(|slot| slot.held_last(id) || slot.served_earlier(id))
     }
 
     /// Without a check, whoever lives long enough is well.
