@@ -49,7 +49,10 @@ pub async fn remove(place: &Place, node: &NodeName, force: bool, tell: Progress<
     if place.node.store.member.is_some() && member.is_none_or(|member| member.votes) {
         let mut voters = Cluster::new(etcd_options(&place.node, &place.layout)?)?;
         let statement = force.then_some(node.as_str());
-        match voters.remove(node.as_str(), statement).await {
+        match voters
+            .remove(node.as_str(), statement, &mut |progress| tell(&progress.to_string()))
+            .await
+        {
             Ok(_) => tell("it does not vote any more"),
             // A removal, or a join, that was cut off.
             Err(etcd::server::cluster::Error::Refused(Refusal::Unknown { .. })) => {}

@@ -209,6 +209,9 @@ pub async fn report(place: &Place) -> Result<Report, Error> {
             });
         }
     }
+    if answers {
+        says.extend(cut_off(&reports));
+    }
     let silent = stores.iter().filter(|(_, (state, _))| state == "does not answer");
     let silent: Vec<&str> = silent.map(|(name, _)| name.as_str()).collect();
     if !silent.is_empty() && answering >= needed {
@@ -291,6 +294,21 @@ pub async fn report(place: &Place) -> Result<Report, Error> {
         authority,
         ending,
     })
+}
+
+/// A removal, or a join, that was cut off: its node is a member, and has no vote.
+fn cut_off(reports: &[MemberReport]) -> Option<String> {
+    let voteless = reports
+        .iter()
+        .filter(|report| report.role != "worker" && report.store.is_none());
+    let nodes: Vec<&str> = voteless.map(|report| report.node.as_str()).collect();
+    let first = nodes.first()?;
+    Some(format!(
+        "{} belong{} to the cluster and does not vote: a removal or a join was cut off. `understudy cluster remove {first}` finishes the one, \
+         the other goes on when the node is started",
+        nodes.join(" and "),
+        if nodes.len() == 1 { "s" } else { "" }
+    ))
 }
 
 /// Whether this node is none of the cluster's any more, by its own knowledge, by the store or by what others say; and who goes on beside it.
@@ -412,5 +430,30 @@ mod tests {
         // Three minutes are renewed at two; half a minute before the end something is wrong.
         let short = Duration::from_secs(180);
         assert!(!soon(60_000, short) && soon(29_999, short));
+    }
+
+    #[test]
+    fn a_removal_that_was_cut_off_is_told_and_a_worker_never_voted() {
+        let report = |node: &str, role: &str, store: Option<&str>| MemberReport {
+            node: node.into(),
+            role: role.into(),
+            host: String::new(),
+            session: None,
+            store: store.map(str::to_owned),
+            etcd: None,
+            db_bytes: None,
+        };
+        let mut all = vec![
+            report("a", "member", Some("leader")),
+            report("b", "witness", Some("does not answer")),
+            report("w", "worker", None),
+        ];
+        assert_eq!(cut_off(&all), None);
+        all.push(report("c", "member", None));
+        let said = cut_off(&all).expect("it is told");
+        assert!(
+            said.starts_with("c belongs") && said.contains("`understudy cluster remove c`"),
+            "{said}"
+        );
     }
 }

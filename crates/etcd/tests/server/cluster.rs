@@ -5,6 +5,8 @@ use etcd::server::cluster::{Choice, Cluster, Error, Health, Level, Memory, Polic
 use etcd::server::restore::force_new_cluster;
 use etcd::server::{Cause, Server, State};
 use model::Timestamp;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use store::{Op, Store, Txn};
 
@@ -67,12 +69,12 @@ async fn three_grow_from_one_the_leader_moves_and_a_dead_one_is_replaced() {
         cluster.look().await.unwrap().find("c").unwrap().status.is_err()
     })
     .await;
-    let refused = cluster.remove("b", None).await.unwrap_err();
+    let refused = cluster.remove("b", None, &mut tell).await.unwrap_err();
     assert!(
         matches!(refused, Error::Refused(Refusal::LosesQuorum { .. })),
         "{refused}"
     );
-    let refused = cluster.remove("b", Some("c")).await.unwrap_err();
+    let refused = cluster.remove("b", Some("c"), &mut tell).await.unwrap_err();
     assert!(matches!(refused, Error::NotConfirmed { .. }), "{refused}");
     let refused = cluster
         .replace("b", None, world.config("c", 3), PATIENCE, &mut tell)
@@ -140,7 +142,7 @@ async fn leader_moves(cluster: &mut Cluster) {
 async fn removed(mut cluster: Cluster, a: &Server, b: Server) {
     let leader = cluster.look().await.unwrap().leader().unwrap().name().to_owned();
     let begun = Instant::now();
-    cluster.remove("b", None).await.unwrap();
+    cluster.remove("b", None, &mut tell).await.unwrap();
     measured(&format!("removed, while {leader} led"), begun.elapsed());
     put(a, "k", "without b").await;
     let mut state = b.watch();
@@ -150,6 +152,48 @@ async fn removed(mut cluster: Cluster, a: &Server, b: Server) {
         matches!(&failed, State::Failed { because } if because.cause == Cause::Removed),
         "{failed:?}"
     );
+}
+
+/// What the leader was sending it waits in a full buffer, and etcd applies nothing before it has given that up: some seconds, in which a
+/// removal at once stopped the whole store.
+#[tokio::test]
+async fn a_silent_member_is_taken_out_without_a_stop_of_the_store() {
+    let world = World::new();
+    let (a, b, mut cluster) = world.two().await;
+    let c = cluster.join(world.config("c", 2), PATIENCE, &mut tell).await.unwrap();
+    let lead = cluster.prefer_leader_away_from(&["b".into(), "c".into()].into()).await;
+    lead.unwrap();
+    // etcd takes nobody out before it has believed in the others for 5 s.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    signal(pid(&c), "STOP");
+
+    // Large values, as the buffers of a connection within one machine are large.
+    let enough = Arc::new(AtomicBool::new(false));
+    let writing = tokio::spawn({
+        let (store, enough) = (store(&a), Arc::clone(&enough));
+        async move {
+            let (mut longest, mut last) = (Duration::ZERO, Instant::now());
+            while !enough.load(Relaxed) {
+                let value = "x".repeat(1_000_000);
+                if store.txn(Txn::new().then(Op::put("k", value.as_str()))).await.is_ok() {
+                    longest = longest.max(last.elapsed());
+                    last = Instant::now();
+                }
+            }
+            longest.max(last.elapsed())
+        }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let begun = Instant::now();
+    cluster.remove("c", None, &mut tell).await.unwrap();
+    measured("a silent member removed", begun.elapsed());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    enough.store(true, Relaxed);
+    let longest = writing.await.unwrap();
+    measured("the longest time without a write", longest);
+    assert!(longest < Duration::from_secs(3), "the store stood still");
+    signal(pid(&c), "KILL");
+    drop((b, c));
 }
 
 #[tokio::test]
@@ -292,7 +336,7 @@ async fn the_one_that_is_left_becomes_a_cluster_of_its_own_and_its_old_data_are_
     let config = a.config().clone();
     let running = force_new_cluster(config.clone()).await.map(drop).unwrap_err();
     assert!(running.to_string().starts_with("etcd still runs: "), "{running}");
-    let refused = cluster.remove("b", Some("b")).await.unwrap_err();
+    let refused = cluster.remove("b", Some("b"), &mut tell).await.unwrap_err();
     assert!(matches!(refused, Error::Refused(Refusal::NoQuorum { .. })), "{refused}");
 
     a.stop(Duration::from_secs(10)).await.unwrap();

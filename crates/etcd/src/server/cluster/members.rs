@@ -1,9 +1,10 @@
 //! Members come and go: the first, further ones, the replacement of dead ones.
 
-use super::judge::{Refusal, judge_removal};
+use super::judge::Refusal;
 use super::progress::{AGAIN, Attempt, Progress};
+use super::removal::insist;
 use super::view::View;
-use super::{Choice, Cluster, Error, choose_leader};
+use super::{Cluster, Error};
 use crate::client::{Client, Member};
 use crate::server::config::Initial;
 use crate::server::{Config, PATIENCE, Server, State};
@@ -15,8 +16,6 @@ use std::time::{Duration, Instant};
 pub const READY_PATIENCE: Duration = Duration::from_secs(60);
 /// A new member copies the whole database, of up to 8 GiB.
 pub const JOIN_PATIENCE: Duration = Duration::from_secs(300);
-/// The waits for etcd's own clocks: it believes in a connection only after 5 s.
-const AGAIN_LATER: Duration = Duration::from_millis(250);
 /// One that died so often while it was waited for will not come.
 const DEATHS_MAX: u32 = 3;
 
@@ -150,7 +149,7 @@ impl Cluster {
         if view.find(dead).is_some_and(|seen| seen.status.is_ok()) {
             insist(Refusal::Lives { name: dead.into() }, dead, force)?;
         }
-        self.remove(dead, force).await?;
+        self.remove(dead, force, tell).await?;
         self.join(config, patience, tell).await
     }
 
@@ -181,7 +180,7 @@ impl Cluster {
                     }
                     .into());
                 }
-                self.remove(&config.name, None).await?;
+                self.remove(&config.name, None, tell).await?;
             }
         }
         if config.has_data() {
@@ -193,37 +192,6 @@ impl Cluster {
             tracing::warn!(kept = %kept.display(), "the data of etcd that cannot be used were moved aside");
         }
         self.join(config, patience, tell).await
-    }
-
-    /// Removes a member, after it has handed over its leadership. Refused if the others could not decide anything then, unless
-    /// the operator typed its name; etcd itself may still refuse.
-    pub async fn remove(&mut self, name: &str, force: Option<&str>) -> Result<(), Error> {
-        let view = self.look().await?;
-        if let Err(refusal) = judge_removal(&view, name) {
-            insist(refusal, name, force)?;
-        }
-        let Some(leaving) = view.find(name) else {
-            return Ok(());
-        };
-        if view
-            .leader()
-            .is_some_and(|leader| leader.member.id == leaving.member.id)
-            && let Choice::Move { to, .. } = choose_leader(&view, &[name.to_owned()].into())
-        {
-            // Else the others elect one, which takes a little longer.
-            let _ = self.move_leader(to).await;
-        }
-        let begun = Instant::now();
-        loop {
-            match self.client.admin().remove(leaving.member.id).await {
-                Ok(()) | Err(crate::Error::Member(MemberError::NotFound)) => return Ok(()),
-                // Whoever has just come is believed only after a while.
-                Err(crate::Error::Member(MemberError::Unhealthy { .. })) if begun.elapsed() < PATIENCE => {
-                    tokio::time::sleep(AGAIN_LATER).await;
-                }
-                Err(error) => return Err(Error::etcd("remove a member")(error)),
-            }
-        }
     }
 
     /// Adds it, as soon as there is no other learner and all members are connected.
@@ -367,18 +335,6 @@ fn refuse_data(config: &Config) -> Result<(), Error> {
     }
 }
 
-/// Lets the operator insist by typing the member's name, where that is possible at all.
-fn insist(refusal: Refusal, name: &str, force: Option<&str>) -> Result<(), Error> {
-    match force {
-        Some(typed) if refusal.can_be_forced() && typed == name => Ok(()),
-        Some(typed) if refusal.can_be_forced() => Err(Error::NotConfirmed {
-            name: name.into(),
-            typed: typed.into(),
-        }),
-        _ => Err(refusal.into()),
-    }
-}
-
 /// The leader it knows, if it answers.
 async fn status(config: &Config) -> Result<Option<u64>, String> {
     let options = config.client_options().map_err(|error| error.to_string())?;
@@ -436,21 +392,5 @@ mod tests {
             Standing::Added(3),
             "started, not promoted"
         );
-    }
-
-    #[test]
-    fn only_the_members_name_forces_and_only_what_can_be_forced() {
-        let loses = || judge_removal(&view("a* b c!"), "b").unwrap_err();
-        assert!(matches!(insist(loses(), "b", None), Err(Error::Refused(_))));
-        assert!(matches!(
-            insist(loses(), "b", Some("yes")),
-            Err(Error::NotConfirmed { .. })
-        ));
-        assert!(insist(loses(), "b", Some("b")).is_ok());
-        let last = judge_removal(&view("a*"), "a").unwrap_err();
-        assert!(matches!(
-            insist(last, "a", Some("a")),
-            Err(Error::Refused(Refusal::Last { .. }))
-        ));
     }
 }

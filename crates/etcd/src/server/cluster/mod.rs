@@ -8,6 +8,7 @@ mod judge;
 mod maintain;
 mod members;
 mod progress;
+mod removal;
 mod view;
 
 pub use error::Error;

@@ -7,7 +7,11 @@ use std::time::{Duration, Instant};
 /// Between two tries: short beside what people notice, long beside a request.
 pub(super) const AGAIN: Duration = Duration::from_millis(50);
 
-/// How far a join is, for people.
+/// Who stops sending to a member waits until what is under way is sent, or given up: etcd's limit of 5 s, and a little. Meanwhile it
+/// applies nothing else, so those that led it sends to are let go before.
+pub(super) const LETS_GO: Duration = Duration::from_secs(6);
+
+/// How far a join or a removal is, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
     /// The cluster does not take a new member yet.
@@ -27,6 +31,8 @@ pub enum Progress {
         /// Entries of the log that it lacks, if it answers.
         behind: Option<u64>,
     },
+    /// A member that is silent is taken out when the others have given up what they were sending it.
+    LettingGo,
     /// It has a vote.
     Promoted {
         /// Since the join began.
@@ -42,6 +48,11 @@ impl fmt::Display for Progress {
             Progress::Started { pid } => write!(f, "etcd runs as process {pid}"),
             Progress::CatchingUp { behind: Some(behind) } => write!(f, "catching up, {behind} entries behind"),
             Progress::CatchingUp { behind: None } => f.write_str("catching up"),
+            Progress::LettingGo => write!(
+                f,
+                "it does not answer: taken out in {} s, when nobody waits to send it anything, or the store would stand still",
+                LETS_GO.as_secs()
+            ),
             Progress::Promoted { took } => write!(f, "it has a vote now, after {:.1}s", took.as_secs_f64()),
         }
     }
