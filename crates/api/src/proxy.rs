@@ -198,7 +198,8 @@ pub struct Totals {
     pub held: u64,
     /// Of them waiting now.
     pub holding: u64,
-    /// Requests answered by the proxy itself with an error, or connections closed without an answer.
+    /// Requests answered by the proxy itself with an error, or connections closed without an answer, at first or
+    /// to what was said last: an active that goes away answers it no more.
     pub failed: u64,
     /// Answers of the actives with a status of 500 and above (http).
     pub errors: u64,

@@ -55,6 +55,8 @@ pub(crate) async fn serve(front: Rc<Front>, buffers: Rc<Buffers>, client: TcpStr
         },
         in_flight,
         arrived: Some(arrived),
+        deaf: false,
+        told: false,
         up: Half::default(),
         down: Half::default(),
         client,
@@ -97,6 +99,10 @@ struct Relay {
     turn: Turn,
     /// Until the active's first byte.
     arrived: Option<Instant>,
+    /// The active reads no more: that nothing comes any more was not the client's wish.
+    deaf: bool,
+    /// It is counted as failed already.
+    told: bool,
     up: Half,
     down: Half,
     client: TcpStream,
@@ -113,9 +119,19 @@ impl Relay {
             self.poll(cx)
         })
         .await;
+        if matches!(end, End::Cut) && self.turn.waits {
+            self.unanswered();
+        }
         if !matches!(end, End::Complete) {
             reset(&self.client);
             reset(&self.backend);
+        }
+    }
+
+    /// Its client asked, and is not answered any more.
+    fn unanswered(&mut self) {
+        if !std::mem::replace(&mut self.told, true) {
+            self.front.counters.failed.add(1);
         }
     }
 
@@ -130,6 +146,7 @@ impl Relay {
         let up = match up {
             Poll::Ready(Err(Failed::Write)) => {
                 // The active reads no more, but what it said before may still be on its way.
+                self.deaf = true;
                 self.up.state = State::Done;
                 self.up.pending = Vec::new();
                 Poll::Ready(())
@@ -153,16 +170,27 @@ impl Relay {
                     in_flight.target.answered();
                 }
             });
+        drop(scratch);
         match (up, down) {
             (_, Poll::Ready(Err(failed))) => {
-                if let (Failed::Read(error), true) = (failed, self.arrived.is_some()) {
-                    self.front.counters.failed.add(1);
-                    self.in_flight.target.suspect(&plainly(&error));
+                if let Failed::Read(error) = failed {
+                    if self.arrived.is_some() {
+                        self.unanswered();
+                        self.in_flight.target.suspect(&plainly(&error));
+                    } else if self.turn.waits {
+                        self.unanswered();
+                    }
                 }
                 Poll::Ready(End::Broken)
             }
-            (Poll::Ready(()), Poll::Ready(Ok(()))) => Poll::Ready(End::Complete),
-            _ => Poll::Pending,
+            // Whoever is killed with nothing left to read seems to end in order. A client that has ended its own side waits for nothing more.
+            (up, Poll::Ready(Ok(()))) => {
+                if self.turn.waits && (up.is_pending() || self.deaf) {
+                    self.unanswered();
+                }
+                up.map(|()| End::Complete)
+            }
+            (_, Poll::Pending) => Poll::Pending,
         }
     }
 }

@@ -199,6 +199,68 @@ async fn connections_of_an_earlier_epoch_are_cut() {
     }
 }
 
+/// What a takeover breaks off is a failed request, and a connection at rest is none.
+#[tokio::test]
+async fn a_request_that_is_broken_off_has_failed_and_a_connection_at_rest_has_not() {
+    // Sends one answer, then none.
+    let silent = |request: &crate::client::Message| match request.head.contains("second") {
+        true => crate::backend::Reply::Hang(Vec::new()),
+        false => crate::backend::Reply::Text("first".into()),
+    };
+    for how in ["cut", "killed", "ended"] {
+        let (mut proxy, address) = Proxy::serving(Protocol::Tcp, PATIENT).await;
+        let a = match how {
+            "ended" => {
+                Backend::http(|request| match request.head.contains("second") {
+                    true => crate::backend::Reply::Last(Vec::new()),
+                    false => crate::backend::Reply::Text("first".into()),
+                })
+                .await
+            }
+            _ => Backend::http(silent).await,
+        };
+        proxy.route(vec![at_epoch(0, 1, 4, a.address)], vec![]).await;
+        let mut resting = Client::connect(address).await;
+        let mut asking = Client::connect(address).await;
+        for client in [&mut resting, &mut asking] {
+            client.send(crate::client::get_text("/first")).await;
+            assert_eq!(client.answer().await.unwrap().text(), "first");
+        }
+        asking.send(crate::client::get_text("/second")).await;
+        match how {
+            "cut" => {
+                until(|| a.requests().len() == 3).await;
+                proxy.route(vec![at_epoch(0, 1, 5, a.address)], vec![]).await;
+            }
+            "killed" => {
+                until(|| a.requests().len() == 3).await;
+                a.kill();
+            }
+            _ => {}
+        }
+        let _ = asking.rest().await;
+        drop((resting, asking));
+        let totals = proxy.hears_totals(|totals| totals.open == 0 && totals.failed > 0).await;
+        assert_eq!((totals.requests, totals.failed), (2, 1), "{how}");
+    }
+}
+
+/// It says that it goes, and wants no answer.
+#[tokio::test]
+async fn a_client_that_takes_its_leave_has_not_failed() {
+    let (mut proxy, address) = Proxy::serving(Protocol::Tcp, PATIENT).await;
+    let a = Backend::http(|_| crate::backend::Reply::Hang(Vec::new())).await;
+    proxy.route(vec![target(1, a.address)], vec![]).await;
+    let mut client = Client::connect(address).await;
+    client.send(crate::client::get_text("/quit")).await;
+    client.stream.shutdown().await.unwrap();
+    client.rest().await.unwrap();
+    let totals = proxy
+        .hears_totals(|totals| totals.open == 0 && totals.requests == 1)
+        .await;
+    assert_eq!(totals.failed, 0, "{totals:?}");
+}
+
 #[tokio::test]
 async fn a_client_that_is_reset_is_reset_at_the_active_too() {
     let (mut proxy, address) = Proxy::serving(Protocol::Tcp, PATIENT).await;
