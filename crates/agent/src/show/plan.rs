@@ -3,7 +3,7 @@
 use crate::clock::shown;
 use api::{Change, ChangeKind, Plan};
 use decisions::{ServiceView, Spare, View, first_to_go};
-use model::{Cluster, InstanceId, Service, StandbyMode};
+use model::{CheckKind, Cluster, InstanceId, Service, StandbyMode};
 
 /// Compares what runs with what a file wants.
 pub(crate) fn plan(against: u64, old: &Cluster, new: &Cluster, view: &View) -> Plan {
@@ -78,20 +78,20 @@ fn change(diff: &spec::ServiceDiff, old: &Cluster, new: &Cluster, view: &View) -
                 _ => goes > 0,
             };
             if rolls && stays > 0 {
-                let risks = [update_risk(&old, &new), Some(roll_risk(&new, running))];
+                let risks = [update_risk(&name, &old, &new), Some(roll_risk(&new, running))];
                 let risks: Vec<String> = risks.into_iter().flatten().collect();
                 let starts = started(&new).saturating_sub(stays);
                 (ChangeKind::Roll, starts, goes, Some(risks.join("; ")))
             } else if !rolls && diff.relaunch {
                 let starts = started(&new).saturating_sub(stays);
-                (ChangeKind::Update, starts, fewer, update_risk(&old, &new))
+                (ChangeKind::Update, starts, fewer, update_risk(&name, &old, &new))
             } else if rolls {
                 // Processes are replaced, and what else changes is noticed all the same.
-                let risks = [update_risk(&old, &new), Some(roll_risk(&new, running))];
+                let risks = [update_risk(&name, &old, &new), Some(roll_risk(&new, running))];
                 let risks: Vec<String> = risks.into_iter().flatten().collect();
                 (ChangeKind::Roll, new.wanted(), old.wanted(), Some(risks.join("; ")))
             } else {
-                (ChangeKind::Update, more, fewer, update_risk(&old, &new))
+                (ChangeKind::Update, more, fewer, update_risk(&name, &old, &new))
             }
         }
         (None, None) => (ChangeKind::Update, 0, 0, None),
@@ -242,13 +242,53 @@ fn roll_risk(new: &Service, running: Option<&ServiceView>) -> String {
     }
 }
 
-fn update_risk(old: &Service, new: &Service) -> Option<String> {
+fn update_risk(name: &str, old: &Service, new: &Service) -> Option<String> {
     let moved = old.listen.filter(|_| old.listen != new.listen);
     let moved = moved.map(|listen| format!("clients of {listen} are refused from then on"));
     let fewer = (new.active < old.active)
         .then(|| format!("{} of {} actives stop serving", old.active - new.active, old.active));
-    let risks: Vec<String> = moved.into_iter().chain(fewer).collect();
+    let alone = (new.standby == 0 && old.standby > 0).then(|| "no standby is left to take over".to_owned());
+    let shared = (old.exclusive && !new.exclusive).then(|| "two may act at once from then on".to_owned());
+    let all = [
+        moved,
+        fewer,
+        alone,
+        shared,
+        unchecked(old, new),
+        untried(name, old, new),
+    ];
+    let risks: Vec<String> = all.into_iter().flatten().collect();
     (!risks.is_empty()).then(|| risks.join("; "))
+}
+
+/// What is noticed no more.
+fn unchecked(old: &Service, new: &Service) -> Option<String> {
+    let kind = |service: &Service| service.check.as_ref().map(|check| check.kind.clone());
+    match (kind(old)?, kind(new)) {
+        (_, None) => Some("nobody asks any more whether it works: only the end of its process is noticed".into()),
+        (CheckKind::Tcp, _) => None,
+        (_, Some(CheckKind::Tcp)) => {
+            Some("nobody asks any more what it answers: only that it takes connections".into())
+        }
+        _ => None,
+    }
+}
+
+/// Hooks that no rollout runs: whether they work is seen when they are needed.
+fn untried(name: &str, old: &Service, new: &Service) -> Option<String> {
+    let hooks = [
+        ("on_promote", &old.on_promote, &new.on_promote),
+        ("on_demote", &old.on_demote, &new.on_demote),
+    ];
+    let changed = hooks.iter().filter(|(_, old, new)| new.is_some() && old != new);
+    let changed: Vec<&str> = changed.map(|(name, ..)| *name).collect();
+    let rolls = old.launch() != new.launch();
+    (!changed.is_empty() && !rolls).then(|| {
+        format!(
+            "the new {} is first run at the next takeover: `understudy switchover {name}` tries it while somebody looks",
+            changed.join(" and ")
+        )
+    })
 }
 
 #[cfg(test)]
@@ -400,5 +440,31 @@ mod tests {
         );
         let all = risk(old, &old.replace("8080", "8081").replace("active = 2", "active = 1"));
         assert_eq!(all, format!("{moved}; 1 of 2 actives stop serving"));
+    }
+
+    #[test]
+    fn what_is_noticed_no_more_and_what_nobody_tried_are_told() {
+        let old = "command = [\"true\"]\nlisten = \"127.0.0.1:8080\"\nexclusive = true\nstandby = 1\nstandby_mode = \"warm\"\n\
+                   check = { http = \"/up\" }\non_promote = [\"up\"]\n";
+        let table = [
+            (
+                "check = { http = \"/up\" }",
+                "check = { tcp = true }",
+                "what it answers",
+            ),
+            ("check = { http = \"/up\" }", "check = false", "whether it works"),
+            ("standby = 1", "standby = 0", "no standby is left"),
+            ("exclusive = true\n", "", "two may act at once"),
+            ("[\"up\"]", "[\"up\", \"now\"]", "the new on_promote is first run"),
+        ];
+        for (from, to, told) in table {
+            let new = old.replace(from, to);
+            assert_ne!(old, new);
+            let risk = risk(old, &new);
+            assert!(risk.contains(told), "{to}: {risk}");
+        }
+        let hook = old.replace("on_promote = [\"up\"]", "on_promote = [\"down\"]");
+        let both = risk(old, &hook.replace("true\"]", "false\"]"));
+        assert!(!both.contains("first run"), "a rollout runs it: {both}");
     }
 }
