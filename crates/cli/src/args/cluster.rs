@@ -22,6 +22,9 @@ pub(crate) enum ClusterCommand {
     /// Print a token with which one more machine can join
     Token(ClusterToken),
     /// Take a node out for good: its vote, its certificates, its instances
+    ///
+    /// The vote of one that is silent ends 6 s later: until then the others let go of what they were sending it, or the store would stand
+    /// still.
     Remove(ClusterRemove),
     /// Show who belongs to the cluster, who votes, and what to do if something is amiss; works without a majority too
     Status(Plain),

@@ -101,7 +101,7 @@ fn who_was_removed_while_it_was_off_is_told_so_when_it_is_on_again() {
     assert_removed(&land.report("c"));
     wait_for("its own word", HEAL, || {
         let said = land.run("c", &["status"]).stderr;
-        (said.contains("was removed from the cluster at") && said.contains("`understudy down --etcd`")).then_some(())
+        (said.contains("was removed from the cluster at") && said.contains("down --etcd`")).then_some(())
     });
     // As it says.
     land.ok("c", &["down", "--yes", "--etcd"]);
