@@ -296,18 +296,23 @@ pub async fn report(place: &Place) -> Result<Report, Error> {
     })
 }
 
-/// A removal, or a join, that was cut off: its node is a member, and has no vote.
+/// A removal that was cut off: its node is a member without a vote. One that lives may be made anew just now, and of the members of an
+/// etcd of others nobody knows whose they are.
 fn cut_off(reports: &[MemberReport]) -> Option<String> {
+    let ours = reports.iter().any(|report| report.store.is_some());
     let voteless = reports
         .iter()
-        .filter(|report| report.role != "worker" && report.store.is_none());
+        .filter(|report| ours && report.role != "worker" && report.store.is_none() && report.session == Some(false));
     let nodes: Vec<&str> = voteless.map(|report| report.node.as_str()).collect();
     let first = nodes.first()?;
+    let (belong, vote) = if nodes.len() == 1 {
+        ("belongs", "does")
+    } else {
+        ("belong", "do")
+    };
     Some(format!(
-        "{} belong{} to the cluster and does not vote: a removal or a join was cut off. `understudy cluster remove {first}` finishes the one, \
-         the other goes on when the node is started",
+        "{} {belong} to the cluster and {vote} not vote: a removal was cut off. `understudy cluster remove {first}` finishes it",
         nodes.join(" and "),
-        if nodes.len() == 1 { "s" } else { "" }
     ))
 }
 
@@ -433,27 +438,31 @@ mod tests {
     }
 
     #[test]
-    fn a_removal_that_was_cut_off_is_told_and_a_worker_never_voted() {
-        let report = |node: &str, role: &str, store: Option<&str>| MemberReport {
+    fn a_removal_that_was_cut_off_is_told_and_nobody_else() {
+        let report = |node: &str, role: &str, session: bool, store: Option<&str>| MemberReport {
             node: node.into(),
             role: role.into(),
             host: String::new(),
-            session: None,
+            session: Some(session),
             store: store.map(str::to_owned),
             etcd: None,
             db_bytes: None,
         };
-        let mut all = vec![
-            report("a", "member", Some("leader")),
-            report("b", "witness", Some("does not answer")),
-            report("w", "worker", None),
+        let well = [
+            report("a", "member", true, Some("leader")),
+            report("b", "witness", false, Some("does not answer")),
+            report("w", "worker", false, None),
+            report("d", "member", true, None),
         ];
-        assert_eq!(cut_off(&all), None);
-        all.push(report("c", "member", None));
+        assert_eq!(cut_off(&well), None, "`d` is made anew");
+        let mut all = well.to_vec();
+        all.push(report("c", "member", false, None));
         let said = cut_off(&all).expect("it is told");
         assert!(
             said.starts_with("c belongs") && said.contains("`understudy cluster remove c`"),
             "{said}"
         );
+        let theirs = [report("a", "member", false, None), report("b", "witness", false, None)];
+        assert_eq!(cut_off(&theirs), None, "their votes are not ours to know");
     }
 }

@@ -119,13 +119,18 @@ impl Relay {
             self.poll(cx)
         })
         .await;
-        if matches!(end, End::Cut) && self.turn.waits {
+        if matches!(end, End::Cut) && self.down.state != State::Done && self.asks() {
             self.unanswered();
         }
         if !matches!(end, End::Complete) {
             reset(&self.client);
             reset(&self.backend);
         }
+    }
+
+    /// Whether its client waits for an answer: it spoke last, and has not ended its side since.
+    fn asks(&self) -> bool {
+        self.turn.waits && (self.up.state != State::Done || self.deaf)
     }
 
     /// Its client asked, and is not answered any more.
@@ -158,6 +163,7 @@ impl Relay {
         let (arrived, front, in_flight) = (&mut self.arrived, &self.front, &self.in_flight);
         let turn = &mut self.turn;
         self.down.is_last = up.is_ready();
+        let ended = self.down.state == State::Done;
         let down = self
             .down
             .poll(cx, &mut self.backend, &mut self.client, &mut scratch, |bytes| {
@@ -177,15 +183,15 @@ impl Relay {
                     if self.arrived.is_some() {
                         self.unanswered();
                         self.in_flight.target.suspect(&plainly(&error));
-                    } else if self.turn.waits {
+                    } else if self.asks() {
                         self.unanswered();
                     }
                 }
                 Poll::Ready(End::Broken)
             }
-            // Whoever is killed with nothing left to read seems to end in order. A client that has ended its own side waits for nothing more.
+            // Whoever is killed with nothing left to read seems to end in order. So does, without a word, who is asked to cancel something.
             (up, Poll::Ready(Ok(()))) => {
-                if self.turn.waits && (up.is_pending() || self.deaf) {
+                if !ended && self.arrived.is_none() && self.asks() {
                     self.unanswered();
                 }
                 up.map(|()| End::Complete)

