@@ -89,7 +89,9 @@ pub(crate) fn base(observed: &Observed<'_>) -> System {
         if let Some(seen) = seen.filter(|seen| seen.zone != seen.name && !seen.zone.is_empty()) {
             node.zone = place::path(&seen.zone);
         }
-        node.runs_services = seen.is_some() && !observed.witnesses.contains(name);
+        // Nothing is put on one that is emptied.
+        let takes = seen.is_some_and(|seen| seen.state != NodeState::Drained);
+        node.runs_services = takes && !observed.witnesses.contains(name);
         node.machine = match alone {
             true => Some(THIS_MACHINE.to_owned()),
             false => shared(name, &observed.machines),
@@ -102,8 +104,9 @@ pub(crate) fn base(observed: &Observed<'_>) -> System {
     system.rates.measured = nodes.collect();
     common::put_below(&mut system, common::found(observed));
     system.voters = observed.voters.clone();
-    // Of whom nothing is heard nobody knows that it failed.
-    let is_there = |node: &&api::NodeStatus| matches!(node.state, NodeState::Online | NodeState::Unknown);
+    // Of whom nothing is heard nobody knows that it failed. Who is emptied is there, and votes.
+    let is_there =
+        |node: &&api::NodeStatus| matches!(node.state, NodeState::Online | NodeState::Unknown | NodeState::Drained);
     for node in status.nodes.iter().filter(|node| !is_there(node)) {
         system.failed.insert(Thing::Node(node.name.clone()));
     }
@@ -140,6 +143,19 @@ pub fn differences(observed: &Observed<'_>) -> Vec<Finding> {
             hint: hint.into(),
         });
     };
+    if let Some(unheard) = status.nodes.iter().find(|node| node.state == NodeState::Unknown) {
+        add(
+            "store-silent",
+            "the store does not answer",
+            Severity::Error,
+            "store",
+            format!(
+                "of node {} nothing is known now: {}. What follows goes by what was known before, and nobody takes anything over",
+                unheard.name, unheard.because
+            ),
+            "`understudy cluster status` says which members answer, and what to do",
+        );
+    }
     for (name, place) in &cluster.site.nodes {
         match status.nodes.iter().find(|node| node.name == name.as_str()) {
             None if !observed.voters.contains(name.as_str()) => add(

@@ -30,19 +30,15 @@ pub async fn remove(place: &Place, node: &NodeName, force: bool, tell: Progress<
     if member.is_none() && !joining {
         return Err(Error::UnknownNode { node: node.clone() });
     }
-    let unsafe_to = |what: String, hint: &str| {
-        Err(Error::Unsafe {
-            what,
-            hint: hint.into(),
-        })
-    };
     let session = store.get(&store::session::session_key(node)).await?;
     if !force {
         for entry in store.list(record::SLOTS).await?.0 {
             let slot: record::Slot = decode(&entry.key, &entry.value)?;
             if slot.state == SlotState::Held && slot.node == *node {
-                let what = format!("node {node} holds {}", entry.key);
-                return unsafe_to(what, "`understudy drain NODE` moves everything off it first");
+                return Err(Error::Unsafe {
+                    what: format!("node {node} holds {}", entry.key),
+                    hint: format!("`understudy drain {node}` moves everything off it first"),
+                });
             }
         }
     }

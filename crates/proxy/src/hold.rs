@@ -33,8 +33,8 @@ pub(crate) struct Search {
     failed: Vec<Rc<Target>>,
     /// Times that something was sent in vain.
     sent: u32,
-    /// How much longer it may wait in all.
-    patience: Option<Duration>,
+    /// Until when it may wait, since it had to: what it tries meanwhile takes no longer.
+    deadline: Option<Instant>,
     pause: Duration,
 }
 
@@ -44,7 +44,7 @@ impl Search {
             front,
             failed: Vec::new(),
             sent: 0,
-            patience: None,
+            deadline: None,
             pause: PAUSE_MIN,
         }
     }
@@ -85,16 +85,15 @@ impl Search {
     async fn wait(&mut self) -> Result<InFlight, Refused> {
         let front = Rc::clone(&self.front);
         let settings = front.settings();
-        let _held = Held::start(&front)?;
-        let started = Instant::now();
-        let patience = self.patience.unwrap_or(settings.hold_timeout);
-        let deadline = started + patience;
+        let _held = Held::start(&front, self.deadline.is_none())?;
+        let deadline = *self
+            .deadline
+            .get_or_insert_with(|| Instant::now() + settings.hold_timeout);
         let mut closing = front.watch_closing();
         loop {
             let mut rerouted = std::pin::pin!(front.rerouted.notified());
             rerouted.as_mut().enable();
             if let Some(found) = self.try_next() {
-                self.patience = Some(patience.saturating_sub(started.elapsed()));
                 return found;
             }
             let pause_until = Instant::now() + self.pause;
@@ -119,7 +118,8 @@ impl Search {
 struct Held<'a>(&'a Front);
 
 impl<'a> Held<'a> {
-    fn start(front: &'a Front) -> Result<Self, Refused> {
+    /// One that waits for the `first` time is counted.
+    fn start(front: &'a Front, first: bool) -> Result<Self, Refused> {
         let most = front.settings().hold_max;
         if front.is_closing() {
             return Err(Refused::Closing);
@@ -129,7 +129,7 @@ impl<'a> Held<'a> {
             front.counters.crowded.add(1);
             return Err(Refused::TooMany(most));
         }
-        front.counters.held.add(1);
+        front.counters.held.add(u64::from(first));
         front.counters.holding.add(1);
         Ok(Self(front))
     }

@@ -471,10 +471,8 @@ impl Agent {
                 let view = self.core.view(now);
                 let mut explanation = show::explain(&name, if_dies.as_deref(), &self.known(&view));
                 if let (Some(explanation), Some(told)) = (&mut explanation, self.silence_in_words()) {
-                    explanation.summary = format!(
-                        "{told}, and what is not of this node is as it was then: {}",
-                        explanation.summary
-                    );
+                    let frozen = self.clustered.as_ref().is_some_and(|cluster| cluster.frozen.is_some());
+                    show::explain_unheard(explanation, &told, frozen);
                 }
                 let unknown = || {
                     refused(

@@ -20,7 +20,7 @@ pub(crate) use preview::preview;
 pub(crate) use slots::way_on;
 pub(crate) use status::{Beside, status};
 pub(crate) use takeover::Pace;
-pub(crate) use unheard::{Silence, in_words as silence_in_words, tell as tell_unheard};
+pub(crate) use unheard::{Silence, explain as explain_unheard, in_words as silence_in_words, tell as tell_unheard};
 
 use crate::executor::Executor;
 use crate::fronts::Fronts;

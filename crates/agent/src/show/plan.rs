@@ -63,8 +63,11 @@ fn change(diff: &spec::ServiceDiff, old: &Cluster, new: &Cluster, view: &View) -
     let (kind, starts, stops, risk) = match (find(old), find(new)) {
         (None, Some(new)) => (ChangeKind::Add, started(&new), 0, None),
         (Some(old), None) => {
+            // Another service may take its clients.
+            let taken = |listen| new.services.values().any(|other| other.listen == Some(listen));
             let risk = old
                 .listen
+                .filter(|listen| !taken(*listen))
                 .map(|listen| format!("clients of {listen} are refused from then on"));
             (ChangeKind::Remove, 0, old.wanted(), risk)
         }
@@ -255,6 +258,7 @@ fn update_risk(name: &str, old: &Service, new: &Service, rolls: bool) -> Option<
         alone,
         shared,
         unchecked(old, new),
+        removed(old, new),
         untried(name, old, new).filter(|_| !rolls),
     ];
     let risks: Vec<String> = all.into_iter().flatten().collect();
@@ -272,6 +276,30 @@ fn unchecked(old: &Service, new: &Service) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// What is not done any more when roles change, by whoever runs by now.
+fn removed(old: &Service, new: &Service) -> Option<String> {
+    let table = [
+        (
+            old.on_promote.is_some() && new.on_promote.is_none(),
+            "nobody makes a standby an active any more: it gets the clients as it is (on_promote)",
+        ),
+        (
+            old.on_demote.is_some() && new.on_demote.is_none(),
+            "an active that hands over is ended and started again (on_demote)",
+        ),
+        (
+            old.on_follow.is_some() && new.on_follow.is_none(),
+            "nobody tells the standbys whom to follow any more (on_follow)",
+        ),
+        (
+            old.standby_check.is_some() && new.standby_check.is_none(),
+            "a standby may take over without all data: nobody asks any more whether it has them (standby_check)",
+        ),
+    ];
+    let gone: Vec<&str> = table.iter().filter(|(gone, _)| *gone).map(|(_, what)| *what).collect();
+    (!gone.is_empty()).then(|| gone.join("; "))
 }
 
 /// Hooks that no rollout runs: whether they work is seen when they are needed.
@@ -459,6 +487,7 @@ mod tests {
             ("standby = 1", "standby = 0", "no standby is left"),
             ("exclusive = true\n", "", "two may act at once"),
             ("[\"up\"]", "[\"up\", \"now\"]", "the new on_promote is first run"),
+            ("on_promote = [\"up\"]\n", "", "(on_promote)"),
         ];
         for (from, to, told) in table {
             let new = old.replace(from, to);

@@ -30,19 +30,19 @@ pub(crate) fn answer(service: &ServiceView, known: &Known<'_>) -> Answer {
         lines.push(format!("{} is unhealthy: {last}", instance.id));
     }
     if let Some(totals) = known.fronts.totals(&service.name) {
-        let part = |some: u64| match totals.requests {
+        // Who waited in vain was sent to nobody.
+        let part = |some: u64| match totals.requests + totals.failed {
             0 => 0.0,
             all => some as f64 * 100.0 / all as f64,
         };
         lines.push(format!(
-            "this node's proxy since it started: {} requests, {} had to wait for an active ({:.2} %), {} were repeated ({:.2} %), {} failed; {} connections \
+            "this node's proxy since it started: {} requests, {} had to wait for an active ({:.2} %), {} failed; {} tries at an active were repeated; {} connections \
              are open now",
             totals.requests,
             totals.held,
             part(totals.held),
-            totals.retried,
-            part(totals.retried),
             totals.failed,
+            totals.retried,
             totals.open
         ));
         if totals.requests == 0 {

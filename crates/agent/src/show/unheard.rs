@@ -1,10 +1,12 @@
 //! What is shown when the store does not answer, or refuses what nodes write: what was known of the others is old, and is not shown as if it were
 //! so now.
 
-use api::{NodeState, Status};
+use api::{Explanation, NodeState, Status};
 
 /// The word for what cannot be known now.
 const UNKNOWN: &str = "unknown";
+/// What stands still here while nobody can say that it is the only one.
+const FROZEN: &str = "this node's exclusive actives stand still until the store acknowledges a renewal";
 
 /// Why others are not heard of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,9 +87,25 @@ pub(crate) fn tell(
     }
 }
 
+/// What is explained is what was known before, and nothing of it comes about before the store answers again.
+pub(crate) fn explain(explanation: &mut Explanation, told: &str, frozen: bool) {
+    let summary = &explanation.summary;
+    explanation.summary = format!("{told}, and what is not of this node is as it was then: {summary}");
+    if frozen {
+        explanation.facts.insert(0, FROZEN.to_owned());
+    }
+    let nobody = || format!("{told}: nobody takes anything over before it answers, and what follows is as it was then");
+    if !explanation.if_it_dies.is_empty() {
+        explanation.if_it_dies.insert(0, nobody());
+    }
+    for answer in &mut explanation.answers {
+        answer.lines.insert(0, nobody());
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Silence, tell};
+    use super::{Silence, explain, tell};
     use api::{NodeState, NodeStatus, SlotStatus, Status};
 
     fn slot(slot: u32, node: &str) -> SlotStatus {
@@ -202,5 +220,31 @@ mod tests {
     fn an_exclusive_active_that_stands_still_serves_nobody() {
         assert_eq!(told(true, true).1, ["frozen", "unknown"]);
         assert_eq!(told(true, false).1, ["serving", "unknown"], "its deadline is not over");
+    }
+
+    #[test]
+    fn what_is_explained_without_the_store_says_that_nobody_takes_over() {
+        let mut explanation = api::Explanation {
+            version: 1,
+            about: "db".into(),
+            summary: "db is redundant".into(),
+            facts: vec!["slot 0 is serving".into()],
+            if_it_dies: vec!["db-2 takes the slot".into()],
+            answers: vec![api::Answer {
+                question: "why not failed over".into(),
+                lines: vec!["db-2 could take over".into()],
+            }],
+            events: Vec::new(),
+        };
+        explain(&mut explanation, "the store has not answered node a since 12:05", true);
+        assert!(explanation.summary.starts_with("the store has not answered"));
+        assert!(explanation.facts[0].contains("stand still"));
+        for lines in [&explanation.if_it_dies, &explanation.answers[0].lines] {
+            assert!(
+                lines[0].contains("nobody takes anything over before it answers"),
+                "{lines:?}"
+            );
+            assert_eq!(lines.len(), 2);
+        }
     }
 }

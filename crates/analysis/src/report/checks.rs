@@ -114,7 +114,8 @@ impl Found {
                 "{voters} members vote in the store: it bears the loss of {bears}, as {} would",
                 voters - 1
             );
-            let hint = "an odd number bears as much with fewer; `understudy cluster join --witness` adds a small one";
+            let hint =
+                "an odd number bears as much with fewer; `understudy cluster token --role witness` lets a small one in";
             self.add(
                 "even-voters",
                 "an even number of votes",

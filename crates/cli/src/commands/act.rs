@@ -55,9 +55,10 @@ async fn until_empty(session: &Session, client: &Client, node: &str, limit: Dura
         let why = unplaced(&status, &left);
         stuck = why.as_ref().map(|_| stuck.unwrap_or_else(Instant::now));
         if let Some(why) = why.filter(|_| stuck.is_some_and(|since| since.elapsed() >= STUCK_FOR)) {
+            let stay = if left.len() == 1 { "stays" } else { "stay" };
             session
                 .output
-                .say(&format!("{} stay on node {node}: {why}", left.join(", ")));
+                .say(&format!("{} {stay} on node {node}: {why}", left.join(", ")));
             return Ok(Done::No);
         }
         if left.is_empty() {

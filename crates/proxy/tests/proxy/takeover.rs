@@ -6,9 +6,11 @@ use crate::support::{Hold, PATIENT, Proxy, leaving, nobody, target, until};
 use api::proxy::FromProxy;
 use model::Protocol;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 #[tokio::test]
@@ -338,4 +340,57 @@ async fn a_target_that_fails_every_request_costs_a_bounded_number_of_tries() {
     assert_eq!(tries.swap(0, SeqCst), 4);
     assert_eq!(ask(address, &by_hyper(&get_text("/"))).await.status(), 503);
     assert_eq!(tries.load(SeqCst), 4);
+}
+
+/// A host that is off answers nothing: that each try at it takes a while prolongs no wait.
+#[tokio::test]
+async fn nobody_waits_longer_than_allowed_for_hosts_that_are_silent() {
+    let hold = Hold {
+        timeout: 1_000,
+        max: 100,
+    };
+    for protocol in [Protocol::Tcp, Protocol::Http] {
+        let [a, b] = [Silent::start().await, Silent::start().await];
+        let (mut proxy, address) = Proxy::serving(protocol, hold).await;
+        proxy
+            .route(vec![target(1, a.address), target(2, b.address)], vec![])
+            .await;
+        let started = Instant::now();
+        let mut client = Client::connect(address).await;
+        client.send(get_text("/")).await;
+        match protocol {
+            Protocol::Tcp => assert!(client.rest().await.is_err()),
+            Protocol::Http => assert_eq!(client.answer().await.unwrap().status(), 503),
+        }
+        let waited = started.elapsed();
+        assert!(
+            waited >= Duration::from_secs(1) && waited < Duration::from_secs(3),
+            "{protocol:?}: {waited:?}"
+        );
+        let totals = proxy.hears_totals(|totals| totals.failed == 1).await;
+        assert_eq!(totals.held, 1, "{totals:?}");
+    }
+}
+
+/// Takes no connection, and refuses none: its queue is full.
+struct Silent {
+    address: SocketAddr,
+    _queue: (TcpListener, Vec<TcpStream>),
+}
+
+impl Silent {
+    async fn start() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut queued = Vec::new();
+        while let Ok(stream) = tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
+            queued.push(stream.unwrap());
+        }
+        Self {
+            address,
+            _queue: (listener, queued),
+        }
+    }
 }

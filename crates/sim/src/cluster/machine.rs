@@ -267,6 +267,9 @@ impl World {
         let from = earlier.or_else(|| self.declared.get(id.service()).map(Arc::clone));
         let (now, stalls) = (self.now, self.nodes[ix as usize].disk_stalls_until);
         let full = self.nodes[ix as usize].disk_full_until > now;
+        // It may have heard so after it decided the start.
+        let agent = self.nodes[ix as usize].agent.as_ref();
+        let unassigned = agent.is_some_and(|agent| !agent.clustered.assigned.contains_key(id));
         let Some(inst) = self.instances.get_mut(id).filter(|inst| inst.starting == Some(run)) else {
             return;
         };
@@ -301,7 +304,10 @@ impl World {
             answers_from: now.max(stalls) + boot,
             acting: None,
             in_sync_with: None,
-            evidence: Evidence::default(),
+            evidence: Evidence {
+                unassigned,
+                ..Evidence::default()
+            },
         });
         match active_at {
             // It runs no instruction until it is thawed, which is looked at then.
