@@ -184,6 +184,11 @@ fn what_was_broken_once_stays_mended() {
             1_500,
             "the same, two minutes later and with other machines lost",
         ),
+        (
+            148_600,
+            1_500,
+            "who was promoted while its machine stood still was judged by writes that came at a later epoch, as if clients could reach it",
+        ),
     ];
     for (seed, faults, what) in found {
         // As they were found, and with operators at work.
