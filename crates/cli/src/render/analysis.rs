@@ -225,8 +225,15 @@ fn share(unavailable: f64) -> String {
 }
 
 fn spofs(report: &Report, view: &View) -> String {
-    if report.spofs.is_empty() {
-        return format!("\n{}\n", view.paint(Tone::Good, "no single point of failure"));
+    // Without the store it is not known what would take down what now.
+    let silent = report.findings.iter().any(|finding| finding.code == "store-silent");
+    match (report.spofs.is_empty(), silent) {
+        (true, true) => {
+            let old = "no single point of failure was known before the store fell silent; now nobody takes over";
+            return format!("\n{}\n", view.paint(Tone::Bad, old));
+        }
+        (true, false) => return format!("\n{}\n", view.paint(Tone::Good, "no single point of failure")),
+        (false, _) => {}
     }
     let count = plural(report.spofs.len() as u64, "single point");
     let mut out = title(&format!("{count} of failure"), view);

@@ -118,7 +118,7 @@ pub const CATALOGUE: [Entry; 21] = [
         title: "a failover failed",
         severity: Severity::Error,
         after_s: 0,
-        meaning: "A slot has no active: with one active the service is down, with more of them it has less capacity.",
+        meaning: "A slot has no active, or had none for a while: with one active the service is down then, with more of them it has less capacity.",
         manager: "It tries the next standby, with growing waits between promotions that kill.",
         action: "`understudy explain SERVICE` says why each promotion failed; look at the output of `on_promote`.",
     },

@@ -160,7 +160,12 @@ pub fn judge(facts: &Facts<'_>) -> Vec<Wrong> {
         wrong.push(of(Code::Flapping, instance, service_of(instance), text));
     }
     for (service, _) in facts.failed.iter().filter(|(_, age)| *age < FAILED_TOLD_S) {
-        let text = format!("promotions of {service} fail");
+        let known = status.services.iter().find(|known| known.name == *service);
+        let served = known.is_some_and(|known| known.slots.iter().all(|slot| slot.state == "serving"));
+        let text = match served {
+            true => format!("a promotion of {service} failed; all its slots are served by now"),
+            false => format!("promotions of {service} fail"),
+        };
         wrong.push(of(Code::FailoverFailed, service, Some(service.clone()), text));
     }
     for (node, age) in facts.unheard {
