@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 /// Between two tries: short beside what people notice, long beside a request.
 pub(super) const AGAIN: Duration = Duration::from_millis(50);
 
-/// Who stops sending to a member waits until what is under way is sent, or given up: etcd's limit of 5 s, and a little. Meanwhile it
-/// applies nothing else, so those that led it sends to are let go before.
+/// A member applies the removal of another one only when what it was sending that is sent, or given up: etcd's limit for that is 5 s.
 pub(super) const LETS_GO: Duration = Duration::from_secs(6);
 
 /// How far a join or a removal is, for people.

@@ -2,6 +2,7 @@
 
 use super::judge::{Refusal, judge_removal};
 use super::progress::{LETS_GO, Progress};
+use super::view::View;
 use super::{Choice, Cluster, Error, choose_leader};
 use crate::MemberError;
 use crate::client::Member;
@@ -35,11 +36,11 @@ impl Cluster {
         let leads = |id| view.leader().is_some_and(|leader| leader.member.id == id);
         if leads(leaving.member.id) {
             // Else the others elect one, which takes a little longer.
-            self.lead_elsewhere(name).await;
+            self.lead_elsewhere(&view, name).await;
         } else if leaving.status.is_err() && !refuses(&leaving.member).await {
             tell(Progress::LettingGo);
             if let Some(leader) = view.leader() {
-                self.lead_elsewhere(leader.name()).await;
+                self.lead_elsewhere(&view, leader.name()).await;
             }
             tokio::time::sleep(LETS_GO).await;
         }
@@ -57,11 +58,8 @@ impl Cluster {
     }
 
     /// Another member leads, if one can.
-    async fn lead_elsewhere(&mut self, than: &str) {
-        let Ok(view) = self.look().await else {
-            return;
-        };
-        if let Choice::Move { to, .. } = choose_leader(&view, &[than.to_owned()].into()) {
+    async fn lead_elsewhere(&self, view: &View, than: &str) {
+        if let Choice::Move { to, .. } = choose_leader(view, &[than.to_owned()].into()) {
             let _ = self.move_leader(to).await;
         }
     }
